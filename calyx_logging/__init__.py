@@ -1,0 +1,54 @@
+"""calyx-logging: a flight recorder for benchmark harnesses.
+
+Standard `logging` in, append-only JSONL chunks on disk, verified bundles out. Names below are loaded when first used,
+so that importing the package costs next to nothing.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from calyx_logging._version import __version__
+
+if TYPE_CHECKING:
+    from calyx_logging.errors import CalyxError
+    from calyx_logging.event import StampEvent
+    from calyx_logging.formatter import EventFormatter
+    from calyx_logging.handlers.outbox import OutboxHandler
+    from calyx_logging.node import Node, provision
+    from calyx_logging.recorder import seal
+    from calyx_logging.structlog_bridge import configure_structlog
+
+__all__ = [
+    "CalyxError",
+    "EventFormatter",
+    "Node",
+    "OutboxHandler",
+    "StampEvent",
+    "__version__",
+    "configure_structlog",
+    "provision",
+    "seal",
+]
+
+_HOMES = {
+    "CalyxError": "errors",
+    "EventFormatter": "formatter",
+    "Node": "node",
+    "OutboxHandler": "handlers.outbox",
+    "StampEvent": "event",
+    "configure_structlog": "structlog_bridge",
+    "provision": "node",
+    "seal": "recorder",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,124 @@
+"""The chunk: its name, and reading it, open or sealed, at the node and at the hub alike.
+
+Invariants: one function makes a chunk's name (`ChunkName.text`), one strict parser reads it (`ChunkName.parse`), and
+each undoes the other. A line counts only with its newline: what follows the last newline of a chunk is torn.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import BinaryIO
+
+from calyx_logging.errors import ChunkError, ConfigError, StorageError
+
+__all__ = [
+    "MAX_CHUNK_NUMBER",
+    "OPEN_SUFFIX",
+    "SEALED_SUFFIX",
+    "ChunkName",
+    "check_component",
+    "open_chunk",
+    "read_lines",
+]
+
+SEALED_SUFFIX = ".jsonl"
+OPEN_SUFFIX = ".jsonl.open"
+MAX_CHUNK_NUMBER = 9999
+
+_COMPONENT = r"[a-z0-9]+(?:[_-][a-z0-9]+)*"
+_NAME = re.compile(
+    rf"(?P<when>[0-9]{{8}}_[0-9]{{6}})__(?P<component>{_COMPONENT})__(?P<writer>[0-9a-f]{{8}})-(?P<number>[0-9]{{4}})",
+    re.ASCII,
+)
+_WHEN = "%Y%m%d_%H%M%S"
+_BLOCK = 1024 * 1024
+
+
+def check_component(component: object) -> str:
+    """Return a component, or raise `ConfigError` with the rule."""
+    if not isinstance(component, str) or len(component) > 48 or not re.fullmatch(_COMPONENT, component, re.ASCII):
+        raise ConfigError(
+            f"option 'component' is {component!r}: give 1 to 48 lower case letters and digits, "
+            "with single '_' or '-' between them"
+        )
+    return component
+
+
+@dataclass(frozen=True, order=True)
+class ChunkName:
+    """The name of a chunk of ours: when (UTC, whole seconds), component, writer (8 hex digits), number (0 to 9999)."""
+
+    when: datetime
+    component: str
+    writer: str
+    number: int
+
+    @property
+    def text(self) -> str:
+        """The name without suffix."""
+        return f"{self.when.strftime(_WHEN)}__{self.component}__{self.writer}-{self.number:04d}"
+
+    @property
+    def sealed(self) -> str:
+        """The file name once sealed."""
+        return self.text + SEALED_SUFFIX
+
+    @property
+    def open(self) -> str:
+        """The file name while its writer appends."""
+        return self.text + OPEN_SUFFIX
+
+    @classmethod
+    def parse(cls, filename: str) -> ChunkName | None:
+        """The name that `filename` (open or sealed) spells; None when it is no chunk name of ours."""
+        for suffix in (SEALED_SUFFIX, OPEN_SUFFIX):
+            if filename.endswith(suffix):
+                return cls._parse_text(filename.removesuffix(suffix))
+        return None
+
+    @classmethod
+    def _parse_text(cls, text: str) -> ChunkName | None:
+        match = _NAME.fullmatch(text)
+        if match is None or len(match["component"]) > 48:
+            return None
+        try:
+            when = datetime.strptime(match["when"], _WHEN).replace(tzinfo=UTC)
+        except ValueError:
+            return None
+        return cls(when, match["component"], match["writer"], int(match["number"]))
+
+
+def open_chunk(path: Path) -> BinaryIO:
+    """Open a chunk for reading; a symbolic link, a folder or a pipe is refused.
+
+    Raises:
+        ChunkError: not a regular file.
+        StorageError: it cannot be opened.
+    """
+    hint = "chunks are regular files: move it out of the folder"
+    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        if path.is_symlink():
+            raise ChunkError("is a symbolic link", path=path, hint=hint)
+        fd = os.open(path, flags | getattr(os, "O_CLOEXEC", 0))
+    except OSError as error:
+        raise StorageError.of(error, "read the chunk", path) from error
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise ChunkError("is no regular file", path=path, hint=hint)
+    return os.fdopen(fd, "rb", buffering=_BLOCK)
+
+
+def read_lines(stream: BinaryIO) -> Iterator[tuple[bytes, bool]]:
+    """Every line of a chunk, without its newline, and whether it is whole (had one); only the last can be torn."""
+    for line in stream:
+        if line.endswith(b"\n"):
+            yield line[:-1], True
+        else:
+            yield line, False

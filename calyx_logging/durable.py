@@ -1,0 +1,200 @@
+"""The door to the disk: the only module that writes, syncs, renames or deletes.
+
+What it promises to its callers:
+
+* `AppendFile.append` puts the whole of its bytes at the end of the file or none of them; what a failing disk took in
+  part is cut back, and where even that fails the file says so (`torn`).
+* `replace_file` and `publish` never show a half-written file or folder under its final name: everything is written and
+  synced beside the target first, then renamed, then the directory is synced.
+* On Windows, where a virus scanner or an indexer holds files for a moment, renames and deletions are tried again
+  for at most 31 ms. Nothing else here ever sleeps.
+
+Every function raises `OSError`; callers say in their own words what that meant.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import sys
+import time
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import TypeVar
+
+__all__ = [
+    "AppendFile",
+    "make_dirs",
+    "publish",
+    "remove",
+    "remove_tree",
+    "rename_new",
+    "replace_file",
+    "sync_dir",
+    "write_new",
+]
+
+_WINDOWS = sys.platform == "win32"
+_NEW = (
+    os.O_WRONLY
+    | os.O_CREAT
+    | os.O_EXCL
+    | getattr(os, "O_BINARY", 0)
+    | getattr(os, "O_NOFOLLOW", 0)
+    | getattr(os, "O_CLOEXEC", 0)
+)
+_RETRY_DELAYS = (0.001, 0.002, 0.004, 0.008, 0.016) if _WINDOWS else ()
+_T = TypeVar("_T")
+
+
+class AppendFile:
+    """A new file, open for appending by this process alone.
+
+    Attributes:
+        path: where it was created.
+        size: bytes in it, as far as this object wrote them.
+        torn: True when a failed write left bytes behind that could not be cut back; nothing may follow them.
+    """
+
+    __slots__ = ("_fd", "path", "size", "torn")
+
+    def __init__(self, path: Path) -> None:
+        self._fd = os.open(path, _NEW | os.O_APPEND, 0o666)
+        self.path = path
+        self.size = 0
+        self.torn = False
+
+    def append(self, data: bytes) -> None:
+        """Write all of `data` at the end, or nothing of it; one system call where the disk allows."""
+        written = os.write(self._fd, data)
+        if written != len(data):
+            self._append_rest(memoryview(data), written)
+        self.size += len(data)
+
+    def _append_rest(self, data: memoryview, written: int) -> None:
+        try:
+            while written < len(data):
+                written += os.write(self._fd, data[written:])
+        except OSError:
+            try:
+                os.ftruncate(self._fd, os.fstat(self._fd).st_size - written)
+            except OSError:
+                self.torn = True
+            raise
+
+    def sync(self) -> None:
+        """Return once the bytes are on the medium, as far as the system can tell."""
+        _sync_fd(self._fd)
+
+    def close(self) -> None:
+        """Give the descriptor back; a second call does nothing."""
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def _sync_fd(fd: int) -> None:
+    if sys.platform == "darwin":
+        # fsync(2) on macOS leaves the bytes in the drive's cache; F_FULLFSYNC does not, where it is supported.
+        import fcntl
+
+        with contextlib.suppress(OSError):
+            fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
+            return
+    os.fsync(fd)
+
+
+def sync_dir(path: Path) -> None:
+    """Make renames, creations and deletions in a directory last; Windows has no such call and needs none."""
+    if _WINDOWS:
+        return
+    fd = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0))
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)
+
+
+def make_dirs(path: Path) -> None:
+    """Make a directory and its parents where they are missing, each one synced into its parent."""
+    if path.is_dir():
+        return
+    if path.parent != path:
+        make_dirs(path.parent)
+    try:
+        os.mkdir(path)
+    except FileExistsError:
+        if not path.is_dir():
+            raise
+    else:
+        sync_dir(path.parent)
+
+
+def write_new(path: Path, data: Iterable[bytes], *, sync: bool = True) -> None:
+    """Write a file that must not exist yet, synced; on an error nothing of it is left."""
+    fd = os.open(path, _NEW, 0o666)
+    try:
+        try:
+            for part in data:
+                view = memoryview(part)
+                while view:
+                    view = view[os.write(fd, view) :]
+            if sync:
+                _sync_fd(fd)
+        finally:
+            os.close(fd)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        raise
+
+
+def replace_file(path: Path, data: bytes) -> None:
+    """Put `data` at `path` atomically: readers and crashes see the old bytes or the new ones."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    remove(temporary)
+    write_new(temporary, [data])
+    _with_retries(lambda: os.replace(temporary, path))
+    sync_dir(path.parent)
+
+
+def rename_new(source: Path, target: Path) -> None:
+    """Rename to a name nobody has.
+
+    Raises:
+        FileExistsError: the name is taken.
+    """
+    if os.path.lexists(target):
+        raise FileExistsError(17, "the name is taken", str(target))
+    _with_retries(lambda: os.rename(source, target))
+
+
+def publish(staging: Path, target: Path) -> None:
+    """Give a finished folder its final name: sync it, rename it, sync the directories that hold the names."""
+    sync_dir(staging)
+    rename_new(staging, target)
+    sync_dir(target.parent)
+    if staging.parent != target.parent:
+        sync_dir(staging.parent)
+
+
+def remove(path: Path) -> None:
+    """Delete a file; one that is not there is no error."""
+    with contextlib.suppress(FileNotFoundError):
+        _with_retries(lambda: os.unlink(path))
+
+
+def remove_tree(path: Path) -> None:
+    """Delete a folder and all in it; one that is not there is no error."""
+    if os.path.lexists(path):
+        _with_retries(lambda: shutil.rmtree(path))
+
+
+def _with_retries(operation: Callable[[], _T]) -> _T:
+    for delay in _RETRY_DELAYS:
+        try:
+            return operation()
+        except PermissionError:
+            time.sleep(delay)
+    return operation()

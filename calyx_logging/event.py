@@ -1,0 +1,295 @@
+"""The event: the names of its fields, the stamp, and the one way from fields to a line and back.
+
+Invariants: a line is one flat JSON object in UTF-8 with no newline inside; the reserved fields are the library's, and
+a caller's field of such a name stands under `shadowed`; whatever was altered is named in `degraded`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import time
+from collections.abc import Callable, Iterable, Mapping, MutableMapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import orjson
+import uuid_utils
+
+from calyx_logging.errors import ConfigError, EventError
+from calyx_logging.jsonable import by_rule, has_nonfinite, lower_fields
+from calyx_logging.node import Node, check_node_id
+
+if TYPE_CHECKING:
+    from structlog.typing import EventDict
+
+__all__ = [
+    "CONTROL_SOURCE",
+    "DEFAULT_MAX_EVENT_BYTES",
+    "DEFAULT_SOURCE",
+    "MIN_MAX_EVENT_BYTES",
+    "RECORD_MARK",
+    "RESERVED",
+    "StampEvent",
+    "check_source",
+    "control_event",
+    "decode",
+    "encode",
+    "note",
+    "shadow",
+    "utc_text",
+    "with_seq",
+]
+
+DEFAULT_SOURCE = "bench_harness"
+CONTROL_SOURCE = "calyx_logging"
+"""The source of control lines; no configuration may take it."""
+
+RESERVED = frozenset(
+    {
+        "node_id",
+        "ts_utc",
+        "event_id",
+        "source",
+        "seq",
+        "level",
+        "logger",
+        "message",
+        "exception",
+        "control",
+        "shadowed",
+        "degraded",
+    }
+)
+"""Names that are the library's own in every event."""
+
+RECORD_MARK = "_calyx"
+"""The attribute a LogRecord is marked with: a dict of plain values, so that the record still pickles anywhere."""
+
+DEFAULT_MAX_EVENT_BYTES = 16 * 1024 * 1024
+MIN_MAX_EVENT_BYTES = 4096
+_SEQ_ROOM = 32
+
+_OPTIONS = orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
+
+
+# ------------------------------------------------------------------ the stamp
+
+
+class StampEvent:
+    """A structlog processor that gives an event its `node_id`, `ts_utc`, `event_id` and `source`.
+
+    Put it last in a chain. A caller's aware timestamp in `ts_utc` (text or datetime) is kept, normalised to UTC; a
+    caller's own non-empty text in `event_id` is kept; any other value under the four names is moved to `shadowed`.
+
+    Args:
+        node_id: the node's id.
+        source: what produces the events.
+        clock: seconds since the epoch, for events that carry no time of their own.
+        new_id: makes an `event_id`; the default is UUIDv7 (RFC 9562).
+
+    Raises:
+        InvalidNodeId: `node_id` breaks the rule.
+        ConfigError: `source` is no source.
+    """
+
+    __slots__ = ("_clock", "_new_id", "node_id", "source")
+
+    def __init__(
+        self,
+        node_id: str,
+        source: str = DEFAULT_SOURCE,
+        *,
+        clock: Callable[[], float] = time.time,
+        new_id: Callable[[], object] = uuid_utils.uuid7,
+    ) -> None:
+        self.node_id = check_node_id(node_id)
+        self.source = check_source(source)
+        self._clock = clock
+        self._new_id = new_id
+
+    @classmethod
+    def for_root(cls, root: str | os.PathLike[str] | None = None, source: str = DEFAULT_SOURCE) -> StampEvent:
+        """The stamp of the node that `Node.find` finds at `root`."""
+        return cls(Node.find(root).id, source)
+
+    def __call__(self, logger: object, method_name: str, event_dict: EventDict) -> EventDict:
+        record = event_dict.pop("_record", None)
+        if record is None:
+            created, mark = self._clock(), None
+        else:
+            created, mark = record.created, record.__dict__.get(RECORD_MARK)
+        stamped: dict[str, Any] = {
+            "node_id": self.node_id,
+            "ts_utc": None,
+            "event_id": None,
+            "source": self.source,
+        }
+        claims = {name: event_dict.pop(name) for name in stamped if name in event_dict}
+        ts_utc = event_id = None
+        if claims:
+            ts_utc, event_id = self._accept(claims, event_dict)
+        stamped["ts_utc"] = ts_utc or self._time_of(created, event_dict)
+        if event_id is None:
+            # setdefault is one step under the interpreter lock: two threads that stamp one record agree on its id
+            event_id = str(self._new_id()) if mark is None else mark.setdefault("event_id", str(self._new_id()))
+        stamped["event_id"] = event_id
+        stamped.update(event_dict)
+        return stamped
+
+    def _accept(self, claims: dict[str, Any], event: MutableMapping[str, Any]) -> tuple[str | None, str | None]:
+        ts_utc, event_id = _aware(claims.get("ts_utc")), claims.get("event_id")
+        if ts_utc is not None:
+            del claims["ts_utc"]
+        if isinstance(event_id, str) and event_id:
+            event_id = str.__str__(event_id)
+            del claims["event_id"]
+        else:
+            event_id = None
+        for name, own in (("node_id", self.node_id), ("source", self.source)):
+            if name in claims and type(claims[name]) is str and claims[name] == own:
+                del claims[name]
+        shadow(event, claims)
+        return ts_utc, event_id
+
+    def _time_of(self, created: float, event: MutableMapping[str, Any]) -> str:
+        try:
+            return utc_text(created)
+        except (ValueError, OverflowError, OSError, TypeError):
+            note(event, ["time of the record: ts_utc"])
+            return utc_text(self._clock())
+
+
+def check_source(source: object) -> str:
+    """Return a source, or raise `ConfigError`: it is a text, not empty, and not the one of control lines."""
+    if not isinstance(source, str) or not source.strip():
+        raise ConfigError(f"option 'source' is {source!r}: give a text that is not empty")
+    if source == CONTROL_SOURCE:
+        raise ConfigError(f"option 'source' is {source!r}, the source of control lines: choose another")
+    return source
+
+
+def utc_text(seconds: float) -> str:
+    """Seconds since the epoch as ISO-8601 in UTC with microseconds and `+00:00`."""
+    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")
+
+
+def _aware(value: object) -> str | None:
+    """A caller's timestamp normalised to UTC; None unless it is a valid aware one."""
+    try:
+        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
+        if not isinstance(moment, datetime) or moment.utcoffset() is None:
+            return None
+        return moment.astimezone(UTC).isoformat(timespec="microseconds")
+    except (ValueError, OverflowError):
+        return None
+
+
+def shadow(event: MutableMapping[str, Any], fields: Mapping[str, Any]) -> None:
+    """Keep fields that bear reserved names under `shadowed`; the first of a name stays."""
+    if fields:
+        present = event.get("shadowed", {})
+        event["shadowed"] = {**fields, **(present if isinstance(present, dict) else {"shadowed": present})}
+
+
+def note(event: MutableMapping[str, Any], what: Iterable[str]) -> None:
+    """Say in the event that it had to be altered."""
+    if what := list(what):
+        present = event.get("degraded", [])
+        if not isinstance(present, list):
+            shadow(event, {"degraded": present})
+            present = []
+        event["degraded"] = [*present, *what]
+
+
+# ------------------------------------------------------------------ the line
+
+
+def encode(event: Mapping[str, Any], *, max_bytes: int = DEFAULT_MAX_EVENT_BYTES) -> bytes:
+    """One JSON object in UTF-8, without newline, of at most `max_bytes` bytes with its `seq`; never raises.
+
+    orjson writes not-a-number as null, so an event with a null in it is looked through once more.
+    """
+    try:
+        line = orjson.dumps(event, by_rule, _OPTIONS)
+        exact = b"null" not in line or not has_nonfinite(event)
+    except (TypeError, ValueError, RecursionError):
+        exact = False
+    except Exception:  # a by-rule conversion ran foreign code (a property, model_dump) that raised
+        exact = False
+    if not exact:
+        line = orjson.dumps(_lowered(event))
+    if len(line) + _SEQ_ROOM > max_bytes:
+        line = orjson.dumps(_truncated(orjson.loads(line), max_bytes - _SEQ_ROOM))
+    return line
+
+
+def _lowered(event: Mapping[str, Any]) -> dict[str, Any]:
+    fields, altered = lower_fields(event)
+    note(fields, altered)
+    return fields
+
+
+def _truncated(event: dict[str, Any], room: int) -> dict[str, Any]:
+    """Replace the largest values by what they were (bytes, SHA-256) until the line has room."""
+    sizes = {name: len(orjson.dumps(value)) for name, value in event.items() if name not in RESERVED}
+    sizes |= {name: len(orjson.dumps(event[name])) for name in ("shadowed", "exception") if name in event}
+    for name in sorted(sizes, key=sizes.__getitem__, reverse=True):
+        if len(orjson.dumps(event)) <= room or sizes[name] <= 256:
+            break
+        event[name] = [_marker(event[name])] if name == "exception" else _marker(event[name])
+        note(event, [f"truncated: {name[:100]}"])
+    for name in ("message", "logger", "event_id", "level"):
+        if len(orjson.dumps(event)) > room and len(text := event[name]) > 200:
+            event[name] = f"{text[:200]}…"
+            shadowed = event.get("shadowed", {})
+            event["shadowed"] = {**shadowed, name: _marker(text)}
+            note(event, [f"truncated: {name}"])
+    if len(orjson.dumps(event)) > room:  # very many small fields
+        fields = {name: value for name, value in event.items() if name not in RESERVED or name == "degraded"}
+        event = {name: value for name, value in event.items() if name not in fields}
+        event["shadowed"] = {"all fields": _marker({**fields, "shadowed": event.get("shadowed")})}
+        event["degraded"] = ["truncated: all fields"]
+    return event
+
+
+def _marker(value: object) -> dict[str, Any]:
+    data = value.encode() if isinstance(value, str) else orjson.dumps(value)
+    return {"truncated": True, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+
+
+def with_seq(line: bytes, seq: int) -> bytes:
+    """The line as it stands in a chunk: `seq` as last field, and the newline."""
+    return b'%b,"seq":%d}\n' % (line[:-1], seq)
+
+
+def decode(line: bytes) -> dict[str, Any]:
+    """The event of a line (with or without its newline).
+
+    Raises:
+        EventError: the bytes are not one JSON object.
+    """
+    try:
+        event = orjson.loads(line)
+    except orjson.JSONDecodeError as error:
+        raise EventError(f"no JSON: {error}") from None
+    if not isinstance(event, dict):
+        raise EventError(f"a JSON {type(event).__name__}, not an object")
+    return event
+
+
+def control_event(node_id: str, control: str, seconds: float, message: str, **fields: object) -> bytes:
+    """A control line without its `seq`: what a writer or recovery has to say about the chunk itself."""
+    return encode(
+        {
+            "node_id": node_id,
+            "ts_utc": utc_text(seconds),
+            "event_id": str(uuid_utils.uuid7()),
+            "source": CONTROL_SOURCE,
+            "level": "warning" if control == "gap" else "info",
+            "logger": CONTROL_SOURCE,
+            "message": message,
+            "control": control,
+            **fields,
+        }
+    )

@@ -1,0 +1,283 @@
+"""Export: the sealed chunks that are in no finished bundle become one, under the exporter's lock.
+
+The order is the protocol (docs/format.md, "Export"): lock; recover; list; copy and hash into staging; manifest, sums;
+sync; rename; copy of the manifest; index. Everything before the rename can be thrown away, everything after it is made
+good by the next export, so that repeating an export after a crash at any point gives the same end.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+import orjson
+from filelock import Timeout
+
+from calyx_logging import durable, exported, outbox
+from calyx_logging.bundle import sums_of
+from calyx_logging.chunk import open_chunk
+from calyx_logging.errors import CalyxError, ConfigError, LockHeld, StorageError
+from calyx_logging.event import utc_text
+from calyx_logging.manifest import (
+    MANIFEST_NAME,
+    SUMS_NAME,
+    TIMESTAMP_FORMAT,
+    ChunkEntry,
+    ChunkStats,
+    Manifest,
+    blocks_of,
+    is_safe_filename,
+    stats_of,
+)
+from calyx_logging.node import Node
+from calyx_logging.outbox import Contents, Recovery
+from calyx_logging.writer import os_lock
+
+__all__ = ["FOREIGN_QUIET_SECONDS", "ExportResult", "Pending", "export", "export_all", "find_pending"]
+
+FOREIGN_QUIET_SECONDS = 600
+"""A foreign chunk is exported once it has not changed for so long: its writer appends in place and has no lock."""
+
+_LOCK, _HOLDER, _STAGING = ".export.lock", ".export.holder.json", ".staging"
+Progress = Callable[[int, int], None]
+
+
+@dataclass
+class Pending:
+    """What the next bundle would take.
+
+    Attributes:
+        chunks: file names, sorted.
+        bytes: their bytes in all.
+        quiet_soon: foreign chunks that changed too lately.
+        warnings: chunks that can never be taken, and why.
+    """
+
+    chunks: list[str] = field(default_factory=list)
+    bytes: int = 0
+    quiet_soon: list[str] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+
+@dataclass
+class ExportResult:
+    """What an export of one node did.
+
+    Attributes:
+        node_id: whose outbox.
+        bundle: the new bundle's folder; None when there was nothing new.
+        manifest: the new bundle's manifest.
+        manifest_sha256: its hash.
+        recovery: what recovery found: chunks sealed, chunks still being written, orphaned ones.
+        quiet_soon: foreign chunks that changed too lately to be taken.
+        warnings: what the user should know.
+    """
+
+    node_id: str
+    bundle: Path | None
+    manifest: Manifest | None
+    manifest_sha256: str | None
+    recovery: Recovery
+    quiet_soon: list[str]
+    warnings: list[str]
+
+
+def export_all(
+    node: Node,
+    *,
+    recover_orphans: bool = False,
+    progress: Progress | None = None,
+    clock: Callable[[], float] = time.time,
+) -> list[ExportResult]:
+    """Export the node, and whatever is pending under ids its root bore before; one bundle for each id.
+
+    Raises:
+        LockHeld: another export is running.
+        ChunkError: something that is no regular file bears a chunk's name.
+        StorageError: a file cannot be read or written; the outbox is as it was.
+    """
+    return [
+        export(node.with_id(node_id), recover_orphans=recover_orphans, progress=progress, clock=clock)
+        for node_id in node.all_ids()
+    ]
+
+
+def export(
+    node: Node,
+    *,
+    recover_orphans: bool = False,
+    progress: Progress | None = None,
+    clock: Callable[[], float] = time.time,
+) -> ExportResult:
+    """Export one node id's outbox. Arguments and errors as in `export_all`."""
+    try:
+        with _exclusive(node, clock):
+            return _export_locked(node, recover_orphans, progress, clock)
+    except OSError as error:
+        hint = "free some space" if error.errno == 28 else "check the folder's rights and the disk"
+        raise StorageError.of(error, "export", error.filename or node.exports, hint) from error
+
+
+def find_pending(node: Node, done: exported.Exported, contents: Contents, now: float) -> Pending:
+    """Which chunks are in no finished bundle; reads foreign chunks whose names were exported before."""
+    pending = Pending()
+    for name in contents.sealed:
+        if name.sealed not in done.names:
+            pending.chunks.append(name.sealed)
+            pending.bytes += (node.outbox / name.sealed).stat().st_size
+    known = exported.hashes(node) if contents.foreign else {}
+    for filename in contents.foreign:
+        path = node.outbox / filename
+        if not is_safe_filename(filename):
+            pending.warnings.append(f"{path} is not exported: rename it to a plain file name")
+            continue
+        state = path.stat()
+        if now - state.st_mtime < FOREIGN_QUIET_SECONDS:
+            pending.quiet_soon.append(filename)
+            continue
+        if filename in known:
+            with open_chunk(path) as stream:
+                if stats_of(stream).entry(filename).sha256 == known[filename]:
+                    continue
+        pending.chunks.append(filename)
+        pending.bytes += state.st_size
+    pending.chunks.sort()
+    return pending
+
+
+def _export_locked(
+    node: Node, recover_orphans: bool, progress: Progress | None, clock: Callable[[], float]
+) -> ExportResult:
+    durable.remove_tree(node.exports / _STAGING)
+    recovery = outbox.recover(node.outbox, node.id, orphans=recover_orphans, clock=clock)
+    contents = outbox.look(node.outbox)
+    done = exported.load(node)
+    if done.changed and (done.names or done.bundles):
+        exported.save(node, done)
+    pending = find_pending(node, done, contents, clock())
+    unknown = [f"{node.outbox / name} is no chunk of any writer: look at it by hand" for name in contents.unknown]
+    result = ExportResult(
+        node.id, None, None, None, recovery, pending.quiet_soon, [*done.warnings, *pending.warnings, *unknown]
+    )
+    if pending.chunks:
+        _make_bundle(node, done, pending, result, progress, clock)
+    return result
+
+
+def _make_bundle(
+    node: Node,
+    done: exported.Exported,
+    pending: Pending,
+    result: ExportResult,
+    progress: Progress | None,
+    clock: Callable[[], float],
+) -> None:
+    staging = node.exports / _STAGING
+    durable.make_dirs(staging)
+    try:
+        entries = list(_copy_chunks(node, pending, staging, result, progress))
+        if not entries:
+            durable.remove_tree(staging)
+            return
+        now = clock()
+        timestamp = _free_timestamp(node, done, now)
+        manifest = Manifest(
+            node_id=node.id,
+            exported_at=utc_text(now),
+            timestamp=timestamp,
+            chunks=tuple(entries),
+            previous_manifest_sha256=None if done.last is None else done.last.manifest_sha256,
+            open_chunks=tuple(chunk.name.open for chunk in result.recovery.live + result.recovery.orphaned),
+        )
+        data = manifest.to_bytes()
+        digest = hashlib.sha256(data).hexdigest()
+        durable.write_new(staging / SUMS_NAME, [sums_of(manifest, digest)])
+        durable.write_new(staging / MANIFEST_NAME, [data])
+        durable.publish(staging, node.exports / timestamp)
+    except BaseException:
+        durable.remove_tree(staging)
+        raise
+    exported.record(done, timestamp, data, manifest)
+    exported.save(node, done)
+    result.bundle, result.manifest, result.manifest_sha256 = node.exports / timestamp, manifest, digest
+
+
+def _copy_chunks(
+    node: Node, pending: Pending, staging: Path, result: ExportResult, progress: Progress | None
+) -> Iterator[ChunkEntry]:
+    copied = 0
+    for filename in pending.chunks:
+        stats = ChunkStats()
+        with open_chunk(node.outbox / filename) as stream:
+            before = os.fstat(stream.fileno())
+            durable.write_new(staging / filename, stats.through(blocks_of(stream)))
+            after = os.fstat(stream.fileno())
+        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
+            durable.remove(staging / filename)
+            result.quiet_soon.append(filename)  # a foreign writer appended while it was read
+            continue
+        if stats.bad_lines:
+            result.warnings.append(f"{filename} has {stats.bad_lines} lines that are no events; exported as it is")
+        copied += stats.size
+        if progress is not None:
+            progress(copied, pending.bytes)
+        yield stats.entry(filename)
+
+
+def _free_timestamp(node: Node, done: exported.Exported, now: float) -> str:
+    """This second's name, or the next that is free and later than every bundle's: names sort as they were made."""
+    moment = datetime.fromtimestamp(int(now), UTC)
+    taken = {bundle.timestamp for bundle in done.bundles}
+    for bundle in reversed(done.bundles):
+        try:
+            last = datetime.strptime(bundle.timestamp, TIMESTAMP_FORMAT).replace(tzinfo=UTC)
+        except ValueError:
+            continue  # a first-generation folder may be called anything
+        moment = max(moment, last + timedelta(seconds=1))
+        break
+    while True:
+        name = moment.strftime(TIMESTAMP_FORMAT)
+        if name not in taken and not os.path.lexists(node.exports / name):
+            return name
+        moment += timedelta(seconds=1)
+
+
+@contextmanager
+def _exclusive(node: Node, clock: Callable[[], float]) -> Iterator[None]:
+    durable.make_dirs(node.outbox)
+    lock = os_lock(node.outbox / _LOCK)
+    holder = node.outbox / _HOLDER
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise LockHeld(
+            f"another export is running: {_describe(holder)}",
+            path=node.outbox,
+            hint="wait until it has ended, then run this again",
+        ) from None
+    except NotImplementedError as error:
+        raise ConfigError(
+            "this file system has no locks", path=node.outbox, hint="put the root on a local disk"
+        ) from error
+    try:
+        who = {"pid": os.getpid(), "host": socket.gethostname(), "since": utc_text(clock())}
+        durable.replace_file(holder, orjson.dumps(who, option=orjson.OPT_APPEND_NEWLINE))
+        yield
+        durable.remove(holder)
+    finally:
+        lock.release(force=True)
+
+
+def _describe(holder: Path) -> str:
+    try:
+        who = orjson.loads(holder.read_bytes())
+        return f"process {who['pid']} on {who['host']} since {who['since']}"
+    except (OSError, CalyxError, ValueError, KeyError, TypeError):
+        return "it has not said who it is"

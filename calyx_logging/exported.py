@@ -1,0 +1,184 @@
+"""What has been exported: `.exported_index.json`, the manifests kept beside it, and the bundles themselves.
+
+Invariants: the index names only chunks of finished bundles; it is only a summary, and loading mends it from
+`.manifests/` and from the bundles still at hand, so that a lost, old or damaged index costs nothing; an entry is
+never dropped because its bundle was moved away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from calyx_logging import durable
+from calyx_logging.bundle import verify
+from calyx_logging.errors import BundleError, ManifestError, StorageError
+from calyx_logging.manifest import MANIFEST_NAME, Manifest, loads_object
+from calyx_logging.node import Node
+
+__all__ = ["BundleRef", "Exported", "load", "record", "save"]
+
+INDEX_NAME = ".exported_index.json"
+MANIFESTS_DIR = ".manifests"
+
+
+@dataclass(frozen=True, order=True)
+class BundleRef:
+    """A finished bundle: its folder's name, and the SHA-256 of its manifest."""
+
+    timestamp: str
+    manifest_sha256: str
+
+
+@dataclass
+class Exported:
+    """What is in finished bundles.
+
+    Attributes:
+        names: the chunks' file names.
+        bundles: in the order of their timestamps.
+        warnings: what was mended, and what could not be.
+        changed: whether this is more than the index on disk says.
+        unsaved: manifests without a copy in `.manifests/`, by timestamp.
+    """
+
+    names: set[str] = field(default_factory=set)
+    bundles: list[BundleRef] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    changed: bool = False
+    unsaved: dict[str, bytes] = field(default_factory=dict)
+
+    @property
+    def last(self) -> BundleRef | None:
+        """The newest bundle."""
+        return self.bundles[-1] if self.bundles else None
+
+    def _add(self, timestamp: str, data: bytes, manifest: Manifest) -> None:
+        self.names.update(entry.filename for entry in manifest.chunks)
+        self.bundles.append(BundleRef(timestamp, hashlib.sha256(data).hexdigest()))
+        self.bundles.sort()
+        self.changed = True
+
+
+def load(node: Node) -> Exported:
+    """What the index says, mended by the manifests and bundles it does not know of; writes nothing.
+
+    Raises:
+        StorageError: a folder cannot be read.
+    """
+    exported = _read_index(node.outbox / INDEX_NAME)
+    known = {bundle.timestamp for bundle in exported.bundles}
+    copies = node.outbox / MANIFESTS_DIR
+    for name in _names(copies):
+        timestamp = name.removesuffix(".json")
+        if timestamp == name or name.startswith(".") or timestamp in known:
+            continue
+        try:
+            data = (copies / name).read_bytes()
+            exported._add(timestamp, data, Manifest.parse(data))
+            known.add(timestamp)
+        except (OSError, ManifestError) as error:
+            exported.warnings.append(f"{copies / name} cannot be read and is passed over: {error}")
+    for timestamp in _names(node.exports):
+        folder = node.exports / timestamp
+        if timestamp.startswith(".") or timestamp in known or not folder.is_dir():
+            continue
+        try:
+            verified = verify(folder)
+        except BundleError as error:
+            exported.warnings.append(f"{error}; its chunks are not taken for exported")
+            continue
+        data = (folder / MANIFEST_NAME).read_bytes()
+        exported._add(timestamp, data, verified.manifest)
+        exported.unsaved[timestamp] = data
+    return exported
+
+
+def record(exported: Exported, timestamp: str, data: bytes, manifest: Manifest) -> None:
+    """Add a bundle that has just got its final name."""
+    exported._add(timestamp, data, manifest)
+    exported.unsaved[timestamp] = data
+
+
+def save(node: Node, exported: Exported) -> None:
+    """Write the copies of manifests that are missing, then the index, each atomically."""
+    copies = node.outbox / MANIFESTS_DIR
+    durable.make_dirs(copies)
+    for timestamp, data in sorted(exported.unsaved.items()):
+        durable.replace_file(copies / f"{timestamp}.json", data)
+    exported.unsaved.clear()
+    document = {
+        "exported": sorted(exported.names),
+        "bundles": [
+            {"timestamp": bundle.timestamp, "manifest_sha256": bundle.manifest_sha256} for bundle in exported.bundles
+        ],
+    }
+    durable.replace_file(
+        node.outbox / INDEX_NAME,
+        orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE),
+    )
+    exported.changed = False
+
+
+def hashes(node: Node) -> dict[str, str]:
+    """File name to the hash last exported, from every manifest at hand (for chunks that may have grown since)."""
+    found: dict[str, str] = {}
+    for manifest in _manifests(node):
+        found.update({entry.filename: entry.sha256 for entry in manifest.chunks})
+    return found
+
+
+def _manifests(node: Node) -> Iterator[Manifest]:
+    copies = node.outbox / MANIFESTS_DIR
+    paths = {Path(name).stem: copies / name for name in _names(copies) if name.endswith(".json")}
+    for timestamp in _names(node.exports):
+        paths.setdefault(timestamp, node.exports / timestamp / MANIFEST_NAME)
+    for _, path in sorted(paths.items()):
+        try:
+            yield Manifest.parse(path.read_bytes())
+        except (OSError, ManifestError):
+            continue  # `load` warns of those; a chunk of unknown hash is exported once more, which the hub bears
+
+
+def _read_index(path: Path) -> Exported:
+    exported = Exported()
+    try:
+        document = loads_object(path.read_bytes(), "the exported index")
+        names, bundles = document.get("exported", []), document.get("bundles", [])
+        if not _are_texts(names) or not isinstance(bundles, list):
+            raise ManifestError("the exported index has no list 'exported'")
+        exported.bundles = sorted(_bundle_ref(bundle) for bundle in bundles)
+        exported.names.update(names)
+    except FileNotFoundError:
+        exported.changed = True
+    except OSError as error:
+        raise StorageError.of(error, "read the exported index", path) from error
+    except ManifestError as error:
+        exported.warnings.append(f"{path}: {error.message}; it is made anew from the manifests")
+        exported.changed = True
+    return exported
+
+
+def _bundle_ref(entry: Any) -> BundleRef:
+    if not isinstance(entry, dict) or not _are_texts([entry.get("timestamp"), entry.get("manifest_sha256")]):
+        raise ManifestError("the exported index has a bundle without timestamp and manifest_sha256")
+    return BundleRef(entry["timestamp"], entry["manifest_sha256"])
+
+
+def _are_texts(values: object) -> bool:
+    return isinstance(values, list) and all(isinstance(value, str) for value in values)
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StorageError.of(error, "read the folder", folder) from error

@@ -1,0 +1,366 @@
+"""EventFormatter: a LogRecord becomes one event line, the same from a stdlib logger and from a structlog logger.
+
+It fills the hooks of python-json-logger's `BaseJsonFormatter`: `add_fields` gathers, `process_log_record` runs the
+structlog processors and the stamp. `encode` strings them together itself, because the base's `format` lets bad `%`
+arguments raise, and the line must exist all the same.
+
+Neither structlog nor rich is imported here: a processor is a callable, and context variables can only have been
+bound by a program that has imported structlog.
+"""
+
+from __future__ import annotations
+
+import copy
+import importlib
+import logging
+import os
+import sys
+import traceback
+from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self
+
+from pythonjsonlogger.core import BaseJsonFormatter
+
+from calyx_logging.errors import ConfigError
+from calyx_logging.event import (
+    DEFAULT_MAX_EVENT_BYTES,
+    DEFAULT_SOURCE,
+    RECORD_MARK,
+    RESERVED,
+    StampEvent,
+    check_source,
+    encode,
+    note,
+    shadow,
+)
+from calyx_logging.jsonable import safe_repr
+
+if TYPE_CHECKING:
+    from structlog.typing import EventDict, Processor
+
+__all__ = ["EventFormatter", "StructlogMessage"]
+
+_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {
+    "message",
+    "asctime",
+    "taskName",
+    RECORD_MARK,
+}
+_STAMPED = frozenset({"node_id", "ts_utc", "event_id", "source"})
+_OURS = (RESERVED - _STAMPED) | {"_record"}
+"""Names that are set before the user's processors run; the stamped ones are set after."""
+
+_MAX_FRAMES = 50
+_MAX_CHAIN = 20
+
+
+class StructlogMessage(dict[str, Any]):
+    """A structlog event on its way through a LogRecord; as text it reads `event  key=value …` for other handlers."""
+
+    def __str__(self) -> str:
+        fields = " ".join(f"{key}={value!r}" for key, value in self.items() if key != "event")
+        return f"{self.get('event', '')}  {fields}".rstrip()
+
+
+class EventFormatter(BaseJsonFormatter):
+    """Formats a record as an event line, without `seq` (the chunk's writer adds it).
+
+    Args:
+        fmt: names LogRecord attributes that shall be fields too, in the style's notation (`"%(process)d"`).
+        datefmt: as in `logging.Formatter`.
+        style: as in `logging.Formatter`.
+        validate: as in `logging.Formatter`.
+        processors: structlog processors that run before the stamp, in order: callables, dotted names (a class is
+            called without arguments), or `{"()": dotted name, …}` for one with arguments. One that raises is
+            skipped, and the line says so in `degraded`; structlog's DropEvent drops the event.
+        static_fields: fields for every event; a record's own field of that name wins.
+        root: whose node id to stamp when another handler than this library's uses the formatter; default as in
+            `Node.find`, at the first record.
+        source: the source for such a handler.
+
+    Raises:
+        ConfigError: an option is unknown or bad.
+        NodeError: `root` is given and has no usable node id.
+    """
+
+    def __init__(
+        self,
+        fmt: str | Sequence[str] | None = None,
+        datefmt: str | None = None,
+        style: str = "%",
+        validate: bool = True,
+        *,
+        processors: Sequence[str | Mapping[str, Any] | Processor] = (),
+        static_fields: Mapping[str, Any] | None = None,
+        root: str | os.PathLike[str] | None = None,
+        source: str = DEFAULT_SOURCE,
+        **unknown: Any,
+    ) -> None:
+        fmt = unknown.pop("format", fmt)  # dictConfig's name for it
+        if unknown:
+            raise ConfigError(
+                f"EventFormatter has no option {', '.join(map(repr, sorted(unknown)))}",
+                hint="its options are format, datefmt, style, processors, static_fields, root, source",
+            )
+        super().__init__(fmt, datefmt, style, validate)
+        # The base reads "message" out of the format None stands for; it is a field of every event anyway.
+        self._attributes = [name for name in self._required_fields if name != "message"]
+        self._static = dict(static_fields or {})
+        self._processors = _resolve_all(processors)
+        self._root = root
+        self._source = check_source(source)
+        self._stamp: StampEvent | None = None if root is None else StampEvent.for_root(root, source)
+
+    def bound_to(self, stamp: StampEvent) -> Self:
+        """This formatter with another stamp: a handler's own, so that handlers can share one formatter's options."""
+        bound = copy.copy(self)
+        bound._stamp = stamp
+        return bound
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line as text; empty when a processor dropped the event."""
+        return (self.encode(record) or b"").decode()
+
+    def encode(self, record: logging.LogRecord, *, max_bytes: int = DEFAULT_MAX_EVENT_BYTES) -> bytes | None:
+        """The line as UTF-8 without newline, at most `max_bytes` long; None when a processor dropped the event."""
+        event: dict[str, Any] = {}
+        message = record.msg
+        self.add_fields(event, record, message if isinstance(message, dict) else {})
+        try:
+            return encode(self.process_log_record(event), max_bytes=max_bytes)
+        except BaseException as error:  # structlog's DropEvent is no Exception
+            if _is_drop(error):
+                return None
+            raise
+
+    def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
+        """The base's hook for encoding; `encode` does the work."""
+        return encode(log_data).decode()
+
+    def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
+        """Gather level, logger, message, exception and the caller's fields, reserved names moved to `shadowed`."""
+        fields = dict(self._static) if self._static else {}
+        get_contextvars = getattr(sys.modules.get("structlog.contextvars"), "get_contextvars", None)
+        if get_contextvars is not None:
+            fields.update(get_contextvars())
+        for name in self._attributes:
+            fields[name] = record.__dict__.get(name)
+        kept: dict[str, Any] = {}
+        troubles: list[str] = []
+        if isinstance(record.msg, dict):
+            message = _message_of(record, message_dict, fields, kept, troubles)
+        else:
+            message = _text_of(record, kept, troubles)
+        for name, value in record.__dict__.items():
+            if name not in _STANDARD:
+                fields[name] = value
+        if isinstance(record.msg, dict) and "_logger" in fields and "_name" in fields:
+            del (
+                fields["_logger"],
+                fields["_name"],
+            )  # ProcessorFormatter.wrap_for_formatter's own, not the caller's
+        log_data["level"] = _level_of(record)
+        log_data["logger"] = record.name if type(record.name) is str else _plain_text(record.name)
+        log_data["message"] = message
+        if not _OURS.isdisjoint(fields):
+            kept.update({name: fields.pop(name) for name in _OURS & fields.keys()})
+        shadow(log_data, kept)
+        log_data.update(fields)
+        log_data["_record"] = record
+        if record.exc_info or record.exc_text:
+            self._add_exception(log_data, record)
+        if record.stack_info:
+            log_data.setdefault("stack_info", record.stack_info)
+        note(log_data, troubles)
+
+    def _add_exception(self, event: dict[str, Any], record: logging.LogRecord) -> None:
+        info = record.exc_info
+        if isinstance(info, tuple) and len(info) == 3 and isinstance(info[1], BaseException):
+            event["exception"] = _exception_chain(info[1], info[2])
+        elif record.exc_text:
+            event["exception"] = [{"type": "", "value": str(record.exc_text), "frames": []}]
+
+    def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
+        """Run the user's processors, then the stamp."""
+        event: EventDict = log_data
+        if self._processors:
+            event = self._run_processors(log_data)
+        stamp = self._stamp
+        if stamp is None:
+            stamp = self._stamp = StampEvent.for_root(self._root, self._source)
+        return stamp(None, "", event)  # type: ignore[return-value]
+
+    def _run_processors(self, event: EventDict) -> EventDict:
+        record: logging.LogRecord = event["_record"]
+        logger, method = logging.getLogger(str(record.name)), str(event["level"])
+        own = {name: event[name] for name in ("level", "logger", "message")}
+        for name, processor in self._processors:
+            try:
+                # a copy, so that what a processor did before it raised is undone
+                result = processor(logger, method, copy.copy(event))
+                if not isinstance(result, MutableMapping):
+                    raise TypeError(f"returned {type(result).__name__}, not a mapping")
+                event = dict(result)
+            except Exception as error:
+                note(event, [f"processor {name} skipped: {type(error).__name__}"])
+        event["_record"] = record
+        return _conform(event, own)
+
+
+def _conform(event: EventDict, own: dict[str, str]) -> EventDict:
+    """Reserved places hold what they must, whatever a processor put there."""
+    for name, value in own.items():
+        if type(event.get(name)) is not str:
+            if name in event:
+                shadow(event, {name: event[name]})
+            event[name] = value
+    shadow(event, {name: event.pop(name) for name in ("seq", "control") if name in event})
+    for name, kind in (("exception", list), ("degraded", list), ("shadowed", dict)):
+        if name in event and not isinstance(event[name], kind):
+            value = event.pop(name)
+            shadow(event, {name: value})
+    return event
+
+
+def _level_of(record: logging.LogRecord) -> str:
+    """The level's registered name in lower case (`levelname` is what colouring formatters write into)."""
+    try:
+        return logging.getLevelName(record.levelno).lower()
+    except (TypeError, AttributeError):
+        return str(record.levelname).lower()
+
+
+def _text_of(record: logging.LogRecord, kept: dict[str, Any], troubles: list[str]) -> str:
+    """The formatted message; arguments that do not fit are kept beside the bare one."""
+    try:
+        text = record.getMessage()
+        return text if type(text) is str else str.__str__(text)
+    except Exception as error:
+        troubles.append(f"message not formatted: {type(error).__name__}")
+        kept["args"] = _args_list(record)
+        return _plain_text(record.msg)
+
+
+def _message_of(
+    record: logging.LogRecord,
+    items: dict[str, Any],
+    fields: dict[str, Any],
+    kept: dict[str, Any],
+    troubles: list[str],
+) -> str:
+    """The message of a dict message; its other items become fields."""
+    items = dict(items)
+    from_structlog = isinstance(record.msg, StructlogMessage)
+    message = items.pop("event" if from_structlog or "message" not in items else "message", "")
+    if from_structlog and "message" in items:
+        kept["message"] = items.pop("message")
+    fields.update(items)
+    if record.args:
+        troubles.append("message not formatted: a dict takes no arguments")
+        kept["args"] = _args_list(record)
+    if isinstance(message, str):
+        return str.__str__(message)
+    kept["message"] = message
+    return _plain_text(message)
+
+
+def _args_list(record: logging.LogRecord) -> list[Any]:
+    return list(record.args) if isinstance(record.args, tuple) else [record.args]
+
+
+def _plain_text(value: object) -> str:
+    try:
+        return str.__str__(str(value))
+    except Exception:  # somebody's __str__ raised: the repr says whose
+        return safe_repr(value)
+
+
+def _exception_chain(error: BaseException, trace: TracebackType | None, depth: int = 0) -> list[dict[str, Any]]:
+    """The exception raised, then what caused it, and so on; no local variables."""
+    chain: list[dict[str, Any]] = []
+    seen: set[int] = set()
+    current: BaseException | None = error
+    while current is not None and id(current) not in seen and len(chain) < _MAX_CHAIN:
+        seen.add(id(current))
+        chain.append(_exception_entry(current, trace if current is error else current.__traceback__, depth))
+        cause = current.__cause__
+        current = cause if cause is not None or current.__suppress_context__ else current.__context__
+    return chain
+
+
+def _exception_entry(error: BaseException, trace: TracebackType | None, depth: int) -> dict[str, Any]:
+    frames, omitted = _frames(trace)
+    entry: dict[str, Any] = {"type": type(error).__name__, "value": _plain_text(error), "frames": frames}
+    if omitted:
+        entry["frames_omitted"] = omitted
+    if type(error).__module__ != "builtins":
+        entry["module"] = type(error).__module__
+    notes = getattr(error, "__notes__", None)
+    if notes:
+        entry["notes"] = [_plain_text(text) for text in notes]
+    if isinstance(error, BaseExceptionGroup) and depth < _MAX_CHAIN:
+        entry["exceptions"] = [_exception_chain(part, part.__traceback__, depth + 1) for part in error.exceptions]
+    return entry
+
+
+def _frames(trace: TracebackType | None) -> tuple[list[dict[str, Any]], int]:
+    """Outermost first; of more than 50 the outer and the inner 25, and how many are left out."""
+    frames = [
+        {"filename": frame.f_code.co_filename, "lineno": lineno, "name": frame.f_code.co_name}
+        for frame, lineno in traceback.walk_tb(trace)
+    ]
+    omitted = max(0, len(frames) - _MAX_FRAMES)
+    half = _MAX_FRAMES // 2
+    return (frames[:half] + frames[-half:] if omitted else frames), omitted
+
+
+def _is_drop(error: BaseException) -> bool:
+    exceptions = sys.modules.get("structlog.exceptions")
+    return exceptions is not None and isinstance(error, exceptions.DropEvent)
+
+
+def _resolve_all(processors: object) -> list[tuple[str, Callable[..., Any]]]:
+    if isinstance(processors, (str, Mapping)) or not isinstance(processors, Sequence):
+        raise ConfigError(f"option 'processors' is {processors!r}: give a list of dotted names or callables")
+    # by index: dictConfig hands over a list that resolves ext:// and cfg:// only when indexed
+    return [_resolve(processors[n]) for n in range(len(processors))]
+
+
+def _resolve(spec: Any) -> tuple[str, Callable[..., Any]]:
+    name, found, options = spec, spec, {}
+    if isinstance(spec, Mapping):
+        options = {key: spec[key] for key in spec if key != "()"}
+        name = found = spec.get("()")
+    if isinstance(found, str):
+        found = _import_dotted(found)
+    try:
+        if isinstance(found, type) or isinstance(spec, Mapping):
+            found = found(**options)
+    except Exception as error:
+        raise ConfigError(f"option 'processors': {name!r} cannot be made: {error}") from error
+    if not callable(found):
+        raise ConfigError(f"option 'processors': {name!r} is no callable")
+    return (name if isinstance(name, str) else getattr(name, "__name__", type(name).__name__)), found
+
+
+def _import_dotted(name: str) -> Any:
+    """The object of a dotted name: the longest importable module, then attributes."""
+    parts = name.split(".")
+    for cut in range(len(parts), 0, -1):
+        module_name = ".".join(parts[:cut])
+        try:
+            found: Any = importlib.import_module(module_name)
+        except ModuleNotFoundError as error:
+            if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
+                continue
+            raise ConfigError(f"option 'processors': {name!r} cannot be imported: {error}") from error
+        except (ImportError, ValueError) as error:
+            raise ConfigError(f"option 'processors': {name!r} cannot be imported: {error}") from error
+        try:
+            for attribute in parts[cut:]:
+                found = getattr(found, attribute)
+        except AttributeError as error:
+            raise ConfigError(f"option 'processors': {name!r} is not there: {error}") from error
+        return found
+    raise ConfigError(f"option 'processors': {name!r} is not there: no module {parts[0]!r}")

@@ -1,0 +1,323 @@
+"""The manifest: a value, its bytes, and the hashing of chunks.
+
+This is the one place that knows the manifest's keys, those of the first generation too (docs/format.md, "Manifest").
+Reading is pure: bytes in, a `Manifest` or a `ManifestError` out.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from datetime import UTC, datetime
+from typing import Any, BinaryIO
+
+import orjson
+
+from calyx_logging.chunk import ChunkName
+from calyx_logging.errors import EventError, ManifestError
+from calyx_logging.event import decode
+
+__all__ = [
+    "MANIFEST_NAME",
+    "SIGNATURE_NAME",
+    "SUMS_NAME",
+    "TIMESTAMP_FORMAT",
+    "ChunkEntry",
+    "ChunkStats",
+    "Manifest",
+    "blocks_of",
+    "format_sums",
+    "is_safe_filename",
+    "loads_object",
+    "parse_sums",
+    "stats_of",
+]
+
+MANIFEST_NAME = "manifest.json"
+SUMS_NAME = "SHA256SUMS"
+SIGNATURE_NAME = "manifest.json.sig"
+TIMESTAMP_FORMAT = "%Y%m%d_%H%M%S"
+VERSION = 1
+
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_BLOCK = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class ChunkEntry:
+    """What a manifest says of one chunk; None where it says nothing (the first generation) or nothing is known.
+
+    Attributes:
+        filename: a plain file name.
+        sha256: 64 lower-case hex digits.
+        bytes: its length.
+        events: its lines.
+        first_ts_utc: the least `ts_utc`.
+        last_ts_utc: the greatest.
+        writer: the id of its writer.
+        first_seq: the least `seq`.
+        last_seq: the greatest.
+    """
+
+    filename: str
+    sha256: str
+    bytes: int | None = None
+    events: int | None = None
+    first_ts_utc: str | None = None
+    last_ts_utc: str | None = None
+    writer: str | None = None
+    first_seq: int | None = None
+    last_seq: int | None = None
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """What a bundle holds, from which node, after which other bundle."""
+
+    node_id: str
+    exported_at: str
+    timestamp: str
+    chunks: tuple[ChunkEntry, ...]
+    previous_manifest_sha256: str | None = None
+    open_chunks: tuple[str, ...] = ()
+    version: int = VERSION
+
+    @property
+    def events(self) -> int:
+        """Events in all chunks, as far as it says."""
+        return sum(chunk.events or 0 for chunk in self.chunks)
+
+    @property
+    def total_bytes(self) -> int:
+        """Bytes in all chunks, as far as it says."""
+        return sum(chunk.bytes or 0 for chunk in self.chunks)
+
+    def to_bytes(self) -> bytes:
+        """`manifest.json`: UTF-8, no byte order mark, the same bytes for the same value."""
+        document = {
+            "manifest_version": self.version,
+            "node_id": self.node_id,
+            "exported_at": self.exported_at,
+            "timestamp": self.timestamp,
+            "previous_manifest_sha256": self.previous_manifest_sha256,
+            "chunks": [asdict(chunk) for chunk in self.chunks],
+            "open_chunks": list(self.open_chunks),
+        }
+        return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+    @classmethod
+    def parse(cls, data: bytes) -> Manifest:
+        """Read a manifest of ours or of the first generation (version 0 then).
+
+        Raises:
+            ManifestError: no JSON object, a key missing or of the wrong type, a version from the future.
+        """
+        document = loads_object(data, "the manifest")
+        version = _get(document, "manifest_version", int, 0)
+        if version > VERSION:
+            raise ManifestError(
+                f"the manifest is of version {version}", hint=f"this release reads up to {VERSION}: update it"
+            )
+        entries = _get(document, "chunks", list)
+        return cls(
+            node_id=_get(document, "node_id", str),
+            exported_at=_get(document, "exported_at", str),
+            timestamp=_get(document, "timestamp", str),
+            chunks=tuple(_parse_entry(entry, n) for n, entry in enumerate(entries)),
+            previous_manifest_sha256=_optional(document, "previous_manifest_sha256", str),
+            open_chunks=tuple(str(name) for name in _get(document, "open_chunks", list, [])),
+            version=version,
+        )
+
+
+def _parse_entry(entry: object, number: int) -> ChunkEntry:
+    where = f"chunks[{number}]"
+    if not isinstance(entry, Mapping):
+        raise ManifestError(f"the manifest's {where} is no object")
+    name = entry.get("filename", entry.get("file"))
+    if not isinstance(name, str):
+        raise ManifestError(f"the manifest's {where} has no 'filename'")
+    sha256 = _get(entry, "sha256", str, where=where).lower()
+    if not _SHA256.fullmatch(sha256):
+        raise ManifestError(f"the manifest's {where}.sha256 is not 64 hex digits")
+    return ChunkEntry(
+        filename=name,
+        sha256=sha256,
+        bytes=_optional(entry, "bytes", int, where),
+        events=_optional(entry, "events", int, where),
+        first_ts_utc=_optional(entry, "first_ts_utc", str, where),
+        last_ts_utc=_optional(entry, "last_ts_utc", str, where),
+        writer=_optional(entry, "writer", str, where),
+        first_seq=_optional(entry, "first_seq", int, where),
+        last_seq=_optional(entry, "last_seq", int, where),
+    )
+
+
+_REQUIRED = object()
+
+
+def _get(document: Mapping[str, Any], key: str, kind: type, default: Any = _REQUIRED, *, where: str = "") -> Any:
+    value = document.get(key, default)
+    name = f"{where}.{key}" if where else repr(key)
+    if value is _REQUIRED:
+        raise ManifestError(f"the manifest has no {name}")
+    if not isinstance(value, kind) or isinstance(value, bool):
+        raise ManifestError(f"the manifest's {name} is no {kind.__name__}")
+    return value
+
+
+def _optional(document: Mapping[str, Any], key: str, kind: type, where: str = "") -> Any:
+    return None if document.get(key) is None else _get(document, key, kind, where=where)
+
+
+def loads_object(data: bytes, what: str) -> dict[str, Any]:
+    """A JSON object from bytes, with or without a byte order mark; `what` names it in the error."""
+    try:
+        document = orjson.loads(data.removeprefix(b"\xef\xbb\xbf"))
+    except orjson.JSONDecodeError as error:
+        raise ManifestError(f"{what} is no JSON: {error}") from None
+    if not isinstance(document, dict):
+        raise ManifestError(f"{what} is a JSON {type(document).__name__}, not an object")
+    return document
+
+
+def is_safe_filename(name: str) -> bool:
+    """Whether a name is one plain file name on every system: no folder, drive or stream in it, nothing hidden."""
+    return (
+        0 < len(name) <= 255
+        and not any(letter in '/\\:*?"<>|' or ord(letter) < 32 or ord(letter) == 127 for letter in name)
+        and not name.startswith(".")
+        and not name.endswith((".", " "))
+        and not any("\ud800" <= letter <= "\udfff" for letter in name)
+    )
+
+
+# ------------------------------------------------------------------ hashing
+
+
+@dataclass
+class ChunkStats:
+    """What can be said of a chunk's bytes, gathered while they pass by.
+
+    Attributes:
+        size: bytes so far.
+        events: lines that are not empty.
+        bad_lines: lines that are no event.
+        first_ts_utc, last_ts_utc: the least and the greatest.
+        first_seq, last_seq: likewise.
+        node_ids: that the events bear.
+    """
+
+    size: int = 0
+    events: int = 0
+    bad_lines: int = 0
+    first_ts_utc: str | None = None
+    last_ts_utc: str | None = None
+    first_seq: int | None = None
+    last_seq: int | None = None
+    node_ids: set[str] = field(default_factory=set)
+    _hash: Any = field(default_factory=hashlib.sha256)
+    _rest: bytes = b""
+
+    def through(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
+        """Pass blocks on while looking at them."""
+        for block in blocks:
+            self._hash.update(block)
+            self.size += len(block)
+            *lines, self._rest = (self._rest + block).split(b"\n")
+            for line in lines:
+                self._see(line)
+            yield block
+        rest, self._rest = self._rest, b""
+        self._see(rest)
+
+    def entry(self, filename: str) -> ChunkEntry:
+        """The manifest's entry for these bytes under that name."""
+        name = ChunkName.parse(filename)
+        return ChunkEntry(
+            filename=filename,
+            sha256=self._hash.hexdigest(),
+            bytes=self.size,
+            events=self.events,
+            first_ts_utc=self.first_ts_utc,
+            last_ts_utc=self.last_ts_utc,
+            writer=None if name is None else name.writer,
+            first_seq=self.first_seq,
+            last_seq=self.last_seq,
+        )
+
+    def _see(self, line: bytes) -> None:
+        if not line.strip():
+            return
+        self.events += 1
+        try:
+            event = decode(line.removeprefix(b"\xef\xbb\xbf"))
+        except EventError:
+            self.bad_lines += 1
+            return
+        if isinstance(node_id := event.get("node_id"), str):
+            self.node_ids.add(node_id)
+        when, seq = _normal_time(event.get("ts_utc")), event.get("seq")
+        if when is not None:
+            self.first_ts_utc = when if self.first_ts_utc is None else min(self.first_ts_utc, when)
+            self.last_ts_utc = when if self.last_ts_utc is None else max(self.last_ts_utc, when)
+        if isinstance(seq, int) and not isinstance(seq, bool):
+            self.first_seq = seq if self.first_seq is None else min(self.first_seq, seq)
+            self.last_seq = seq if self.last_seq is None else max(self.last_seq, seq)
+
+
+def _normal_time(text: object) -> str | None:
+    if not isinstance(text, str):
+        return None
+    if len(text) == 32 and text.endswith("+00:00"):
+        return text  # as we write it
+    try:
+        moment = datetime.fromisoformat(text)
+        return None if moment.tzinfo is None else moment.astimezone(UTC).isoformat(timespec="microseconds")
+    except (ValueError, OverflowError):
+        return None
+
+
+def blocks_of(stream: BinaryIO) -> Iterator[bytes]:
+    """A file's bytes in blocks of 1 MiB."""
+    while block := stream.read(_BLOCK):
+        yield block
+
+
+def stats_of(stream: BinaryIO) -> ChunkStats:
+    """The stats of a whole file."""
+    stats = ChunkStats()
+    for _ in stats.through(blocks_of(stream)):
+        pass
+    return stats
+
+
+# ------------------------------------------------------------------ SHA256SUMS
+
+
+def format_sums(entries: Iterable[tuple[str, str]]) -> bytes:
+    """`SHA256SUMS` for (file name, hex hash) pairs, as `sha256sum -c` reads it."""
+    return "".join(f"{sha256}  {name}\n" for name, sha256 in entries).encode()
+
+
+def parse_sums(data: bytes) -> dict[str, str]:
+    """File name to lower-case hex hash.
+
+    Raises:
+        ManifestError: a line is not `HASH  NAME`.
+    """
+    sums: dict[str, str] = {}
+    try:
+        lines = data.removeprefix(b"\xef\xbb\xbf").decode().splitlines()
+    except UnicodeDecodeError:
+        raise ManifestError(f"{SUMS_NAME} is no UTF-8 text") from None
+    for number, line in enumerate(lines, 1):
+        sha256, separator, name = line[:64].lower(), line[64:66], line[66:]
+        if not _SHA256.fullmatch(sha256) or separator not in ("  ", " *") or not name:
+            raise ManifestError(f"{SUMS_NAME} line {number} is not 'HASH  NAME'")
+        if name in sums:
+            raise ManifestError(f"{SUMS_NAME} names {name!r} twice")
+        sums[name] = sha256
+    return sums

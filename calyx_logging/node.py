@@ -1,0 +1,201 @@
+"""The node: its id, its root, and every path of the layout (docs/format.md, "On disk").
+
+This module owns names of folders; nobody else joins them. The id is given once, by `provision`, and read ever after.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from calyx_logging import durable
+from calyx_logging.errors import InvalidNodeId, NodeConflict, NodeNotProvisioned, StorageError
+
+__all__ = ["NODE_ID_RULE", "Node", "Provisioned", "check_node_id", "is_node_id", "provision", "read_node_id"]
+
+NODE_ID_RULE = (
+    "1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit, no dot at the end, "
+    "and no Windows device name such as CON, NUL or COM1"
+)
+_NODE_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
+_DEVICES = frozenset(
+    ["con", "prn", "aux", "nul", "conin$", "conout$", "clock$"]
+    + [f"{port}{n}" for port in ("com", "lpt") for n in range(10)]
+)
+_NODE_FILE = Path("runtime", "node_id.txt")
+
+
+def is_node_id(text: str) -> bool:
+    """Whether `text` keeps the rule for node ids (`NODE_ID_RULE`)."""
+    return (
+        _NODE_ID.fullmatch(text) is not None
+        and not text.endswith(".")
+        and text.split(".", 1)[0].lower() not in _DEVICES
+    )
+
+
+def check_node_id(text: str, *, path: Path | None = None) -> str:
+    """Return the id, or raise `InvalidNodeId` with the rule."""
+    if not is_node_id(text):
+        raise InvalidNodeId(f"{text[:80]!r} is no node id", path=path, hint=f"a node id is {NODE_ID_RULE}")
+    return text
+
+
+def read_node_id(runtime: Path) -> str | None:
+    """The id in `<runtime>/node_id.txt`, unchecked; None when the file is absent or empty.
+
+    A byte order mark (UTF-8, or UTF-16 as Windows PowerShell writes it) and white space around the id are ignored.
+
+    Raises:
+        StorageError: the file is there and cannot be read.
+        InvalidNodeId: the file is no text.
+    """
+    path = runtime / "node_id.txt"
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StorageError.of(error, "read the node id", path) from error
+    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    try:
+        return data.decode(encoding).strip() or None
+    except UnicodeDecodeError as error:
+        raise InvalidNodeId("is no text", path=path, hint="provision the node again with --force") from error
+
+
+@dataclass(frozen=True)
+class Node:
+    """One machine's identity and the paths under its root."""
+
+    root: Path
+    id: str
+
+    @classmethod
+    def find(
+        cls,
+        root: str | os.PathLike[str] | None = None,
+        *,
+        environ: Mapping[str, str] = os.environ,
+        cwd: Path | None = None,
+    ) -> Node:
+        """The node of a root: `root`, else `CALYX_ROOT`, else the nearest parent of `cwd` that has an id.
+
+        Raises:
+            NodeNotProvisioned: there is no root, or its id is missing or empty.
+            InvalidNodeId: the id in the file breaks the rule.
+        """
+        folder = find_root(root, environ=environ, cwd=cwd)
+        node_id = read_node_id(folder / "runtime")
+        if node_id is None:
+            raise NodeNotProvisioned(
+                "the node id is missing or empty",
+                path=folder / _NODE_FILE,
+                hint=f'run: calyx-telemetry provision NODE_ID --root "{folder}"',
+            )
+        return cls(folder, check_node_id(node_id, path=folder / _NODE_FILE))
+
+    def with_id(self, node_id: str) -> Node:
+        """The same root under another id (an id it bore before)."""
+        return Node(self.root, node_id)
+
+    @property
+    def outboxes(self) -> Path:
+        """The folder with one outbox for each id this root has borne."""
+        return self.root / "telemetry" / "outbox"
+
+    @property
+    def outbox(self) -> Path:
+        """This node's outbox."""
+        return self.outboxes / self.id
+
+    @property
+    def exports(self) -> Path:
+        """The folder with this node's bundles."""
+        return self.root / "exports" / "telemetry_exports" / self.id
+
+    def all_ids(self) -> list[str]:
+        """Every id with an outbox here, the present one first: a forced new id leaves the old one's folder."""
+        try:
+            names = sorted(entry.name for entry in os.scandir(self.outboxes) if entry.is_dir(follow_symlinks=False))
+        except FileNotFoundError:
+            names = []
+        except OSError as error:
+            raise StorageError.of(error, "read the outboxes", self.outboxes) from error
+        return [self.id, *(name for name in names if name != self.id and is_node_id(name))]
+
+
+def find_root(
+    root: str | os.PathLike[str] | None, *, environ: Mapping[str, str] = os.environ, cwd: Path | None = None
+) -> Path:
+    """The root by the rule of `Node.find`, as an absolute path."""
+    if root is not None:
+        return Path(root).expanduser().absolute()
+    if environ.get("CALYX_ROOT"):
+        return Path(environ["CALYX_ROOT"]).expanduser().absolute()
+    here = Path.cwd() if cwd is None else cwd
+    for folder in (here, *here.parents):
+        if (folder / _NODE_FILE).is_file():
+            return folder
+    raise NodeNotProvisioned(
+        f"no {_NODE_FILE.as_posix()} in this folder or above it",
+        path=here,
+        hint="run: calyx-telemetry provision NODE_ID --root FOLDER, or name the root with --root or CALYX_ROOT",
+    )
+
+
+@dataclass(frozen=True)
+class Provisioned:
+    """What `provision` did: the node, the files it made, the id it replaced."""
+
+    node: Node
+    made: tuple[Path, ...]
+    replaced: str | None
+
+
+def provision(root: str | os.PathLike[str], node_id: str, *, force: bool = False) -> Provisioned:
+    """Give a root its node id and outbox; the same id again changes nothing.
+
+    Raises:
+        InvalidNodeId: the id breaks the rule.
+        NodeConflict: the root has another id and `force` is not set, or has seen another spelling of this one
+            (two spellings that casefold alike are one node, and folders of both could not stand side by side).
+        StorageError: a file cannot be written.
+    """
+    node = Node(Path(root).expanduser().absolute(), check_node_id(node_id))
+    if not node.root.is_dir():
+        raise StorageError("the root is no folder", path=node.root, hint="make it first, or name another with --root")
+    present = read_node_id(node.root / "runtime")
+    known = {present, *node.all_ids()[1:]} - {None, node_id}
+    for other in sorted(name for name in known if name is not None):
+        if other.casefold() == node_id.casefold():
+            raise NodeConflict(
+                f"{other!r} is here already and {node_id!r} is the same id in another spelling",
+                path=node.root,
+                hint=f"use {other!r}, or choose an id that differs in more than case",
+            )
+    if present not in (None, node_id) and not force:
+        raise NodeConflict(
+            f"this root is node {present!r}",
+            path=node.root / _NODE_FILE,
+            hint=f"keep that id, or replace it by {node_id!r} with --force (its old outbox is still exported)",
+        )
+    made = []
+    try:
+        for folder in (node.root / "runtime", node.outbox):
+            durable.make_dirs(folder)
+        keep = node.outbox / ".gitkeep"
+        if not keep.exists():
+            durable.replace_file(keep, b"")
+            made.append(keep)
+        if present != node_id:
+            durable.replace_file(node.root / _NODE_FILE, f"{node_id}\n".encode())
+            made.append(node.root / _NODE_FILE)
+    except OSError as error:
+        raise StorageError.of(
+            error, "provision the node", error.filename or node.root, "make the folder writable"
+        ) from error
+    return Provisioned(node, tuple(made), None if present == node_id else present)

@@ -1,0 +1,285 @@
+"""The outbox: which chunks it holds, and recovery of what a dead writer left.
+
+Invariants: recovery runs only under the exporter's lock, and only on chunks whose writer's lock could be taken, so
+that the writer is dead; a recovered chunk has only whole, valid lines; killed at any point, the next recovery ends in
+the same place. Looking (`look`) takes no locks and changes nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from calyx_logging import durable
+from calyx_logging.chunk import OPEN_SUFFIX, SEALED_SUFFIX, ChunkName, open_chunk, read_lines
+from calyx_logging.errors import ChunkError, EventError, ManifestError, StorageError
+from calyx_logging.event import CONTROL_SOURCE, control_event, decode, with_seq
+from calyx_logging.manifest import Manifest, stats_of
+from calyx_logging.writer import lock_file, os_lock
+
+__all__ = ["Contents", "OpenChunk", "Recovered", "Recovery", "holder_of", "look", "recover"]
+
+_BATCH = 100
+_REQUIRED_TEXTS = ("node_id", "ts_utc", "event_id", "source")
+
+
+@dataclass(frozen=True)
+class OpenChunk:
+    """A chunk that has not been sealed, and who writes it as far as its lock file says ("1234 hostname")."""
+
+    name: ChunkName
+    holder: str | None
+
+    def __str__(self) -> str:
+        who = "no lock file" if self.holder is None else f"process {self.holder}"
+        return f"{self.name.open} (writer {self.name.writer}, {who})"
+
+
+@dataclass
+class Contents:
+    """An outbox's chunks by name, each list sorted.
+
+    Attributes:
+        sealed: ours, sealed.
+        open: ours, open.
+        foreign: `*.jsonl` of other names: first-generation chunks, appended to in place.
+        unknown: `*.jsonl.open` of other names: nobody's.
+    """
+
+    sealed: list[ChunkName] = field(default_factory=list)
+    open: list[ChunkName] = field(default_factory=list)
+    foreign: list[str] = field(default_factory=list)
+    unknown: list[str] = field(default_factory=list)
+
+
+def look(outbox: Path) -> Contents:
+    """What the folder holds; an outbox that is not there is empty.
+
+    Raises:
+        ChunkError: something that is no regular file bears a chunk's name.
+        StorageError: the folder cannot be read.
+    """
+    contents = Contents()
+    try:
+        with os.scandir(outbox) as entries:
+            for entry in entries:
+                if not entry.name.startswith(".") and entry.name.endswith((SEALED_SUFFIX, OPEN_SUFFIX)):
+                    _sort_in(contents, entry)
+    except FileNotFoundError:
+        return contents
+    except OSError as error:
+        raise StorageError.of(error, "read the outbox", outbox, "give this user access to it") from error
+    contents.sealed.sort()
+    contents.open.sort()
+    contents.foreign.sort()
+    contents.unknown.sort()
+    return contents
+
+
+def _sort_in(contents: Contents, entry: os.DirEntry[str]) -> None:
+    if not entry.is_file(follow_symlinks=False):
+        kind = "a symbolic link" if entry.is_symlink() else "no regular file"
+        raise ChunkError(
+            f"is {kind}",
+            path=entry.path,
+            hint="chunks are regular files: move it out of the outbox, then try again",
+        )
+    name = ChunkName.parse(entry.name)
+    is_open = entry.name.endswith(OPEN_SUFFIX)
+    if name is None:
+        (contents.unknown if is_open else contents.foreign).append(entry.name)
+    else:
+        (contents.open if is_open else contents.sealed).append(name)
+
+
+def holder_of(outbox: Path, writer: str) -> str | None:
+    """Process id and host in the writer's lock file; None without one."""
+    try:
+        with lock_file(outbox, writer).open("rb", buffering=0) as stream:
+            stream.seek(1)  # Windows locks the first byte against readers
+            return stream.read(300).decode("utf-8", "replace").strip() or "unknown"
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return "unknown"
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """A dead writer's chunk, sealed by recovery.
+
+    Attributes:
+        name: the chunk.
+        events: lines kept.
+        torn_bytes: bytes after the last newline, not kept.
+        bad_lines: whole lines that were no event, not kept.
+    """
+
+    name: ChunkName
+    events: int
+    torn_bytes: int
+    bad_lines: int
+
+
+@dataclass
+class Recovery:
+    """What recovery found.
+
+    Attributes:
+        recovered: chunks it sealed.
+        live: open chunks whose writer lives.
+        orphaned: open chunks without a lock file: their writer may live (somebody deleted the lock), so they are
+            left alone unless asked for.
+    """
+
+    recovered: list[Recovered] = field(default_factory=list)
+    live: list[OpenChunk] = field(default_factory=list)
+    orphaned: list[OpenChunk] = field(default_factory=list)
+
+
+def recover(outbox: Path, node_id: str, *, orphans: bool = False, clock: Callable[[], float] = time.time) -> Recovery:
+    """Seal what dead writers left open; the caller holds the exporter's lock.
+
+    Args:
+        outbox: the node's outbox.
+        node_id: for the end line.
+        orphans: take chunks without a lock file for dead ones too.
+        clock: seconds since the epoch, for the end line.
+
+    Raises:
+        ChunkError: something that is no regular file bears a chunk's name.
+        StorageError: a file cannot be read or written; what was recovered so far stands.
+    """
+    result = Recovery()
+    look(outbox)  # refuse before anything is touched
+    try:
+        writers = sorted(path.stem for path in (outbox / ".writers").glob("*.lock"))
+        for start in range(0, len(writers), _BATCH):
+            _recover_batch(outbox, node_id, writers[start : start + _BATCH], clock, result)
+        known = set(writers)
+        for name in look(outbox).open:
+            if name.writer in known:
+                continue
+            if holder_of(outbox, name.writer) is not None:  # begun since the locks were listed
+                result.live.append(OpenChunk(name, holder_of(outbox, name.writer)))
+            elif orphans:
+                _recover_writer(outbox, node_id, [name], clock, result)
+            else:
+                result.orphaned.append(OpenChunk(name, None))
+    except OSError as error:
+        raise StorageError.of(error, "recover a chunk", error.filename or outbox) from error
+    return result
+
+
+def _recover_batch(
+    outbox: Path, node_id: str, writers: list[str], clock: Callable[[], float], result: Recovery
+) -> None:
+    with ExitStack() as held:
+        dead: dict[str, FileLock] = {}
+        for writer in writers:
+            lock = os_lock(lock_file(outbox, writer))
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                continue
+            held.callback(lock.release, force=True)
+            dead[writer] = lock
+        left: dict[str, list[ChunkName]] = {}
+        for name in look(outbox).open:  # looked at after the locks are held: nothing can be added now
+            if name.writer in dead:
+                left.setdefault(name.writer, []).append(name)
+            elif name.writer in writers:
+                result.live.append(OpenChunk(name, holder_of(outbox, name.writer)))
+        for writer, lock in dead.items():
+            _recover_writer(outbox, node_id, left.get(writer, []), clock, result)
+            lock.release(force=True)  # Windows deletes no open file
+            durable.remove(lock_file(outbox, writer))
+
+
+def _recover_writer(
+    outbox: Path, node_id: str, names: list[ChunkName], clock: Callable[[], float], result: Recovery
+) -> None:
+    next_seq: int | None = None
+    for name in sorted(names, key=lambda name: name.number):
+        source, sealed = outbox / name.open, outbox / name.sealed
+        if not sealed.exists():
+            if next_seq is None:
+                next_seq = _next_seq(outbox, names)
+            work = _RecoveredLines(node_id, next_seq, clock)
+            temporary = outbox / f".{name.sealed}.tmp"
+            durable.remove(temporary)
+            durable.write_new(temporary, work.lines(source))
+            next_seq = work.next_seq
+            durable.rename_new(temporary, sealed)
+            durable.sync_dir(outbox)
+            result.recovered.append(Recovered(name, work.events, work.torn_bytes, work.bad_lines))
+        durable.remove(source)
+
+
+class _RecoveredLines:
+    """The lines a recovered chunk keeps, and what it does not."""
+
+    def __init__(self, node_id: str, next_seq: int, clock: Callable[[], float]) -> None:
+        self._node_id = node_id
+        self._clock = clock
+        self.next_seq = next_seq
+        self.events = self.torn_bytes = self.bad_lines = 0
+
+    def lines(self, source: Path) -> Iterator[bytes]:
+        ended = False
+        with open_chunk(source) as stream:
+            for line, whole in read_lines(stream):
+                if not whole:
+                    self.torn_bytes = len(line)
+                    continue
+                try:
+                    event = decode(line)
+                except EventError:
+                    event = {}
+                if not all(isinstance(event.get(name), str) for name in _REQUIRED_TEXTS):
+                    self.bad_lines += 1
+                    continue
+                self.events += 1
+                ended = event["source"] == CONTROL_SOURCE and event.get("control") == "end"
+                yield line + b"\n"
+        if not ended:
+            end = control_event(
+                self._node_id,
+                "end",
+                self._clock(),
+                "the writer died; the export sealed its chunk",
+                reason="recovered",
+                torn_bytes=self.torn_bytes,
+                bad_lines=self.bad_lines,
+            )
+            yield with_seq(end, self.next_seq)
+            self.next_seq += 1
+
+
+def _next_seq(outbox: Path, names: list[ChunkName]) -> int:
+    """The first `seq` that no kept line of the writer bears: from its chunks here, else from manifests exported."""
+    writer = names[0].writer
+    greatest = -1
+    contents = look(outbox)
+    for path in [outbox / name.open for name in names] + [
+        outbox / name.sealed for name in contents.sealed if name.writer == writer
+    ]:
+        with open_chunk(path) as stream:
+            last = stats_of(stream).last_seq
+            greatest = max(greatest, -1 if last is None else last)
+    if greatest < 0 and any(name.number for name in names):
+        for path in (outbox / ".manifests").glob("*.json"):
+            try:
+                chunks = Manifest.parse(path.read_bytes()).chunks
+            except ManifestError:
+                continue  # the export says which copies it cannot read
+            for entry in chunks:
+                if entry.writer == writer and entry.last_seq is not None:
+                    greatest = max(greatest, entry.last_seq)
+    return greatest + 1

@@ -1,0 +1,151 @@
+"""`calyx-telemetry`: the group of all commands, and what they share.
+
+Contract of every command: results on standard output, progress and remarks on standard error, `--json` prints one
+JSON document. Exit codes: 0 done, 1 the answer is no (a fault, a failed check), 2 usage or configuration, 3 another
+process is at it, 4 the file system said no.
+"""
+
+from __future__ import annotations
+
+import importlib
+import os
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+import orjson
+
+from calyx_logging import __version__
+from calyx_logging.errors import CalyxError
+
+__all__ = ["json_option", "main", "print_json", "progress_bar", "remark", "root_option", "run", "size_text"]
+
+COMMANDS = {
+    "provision": "telemetry_provision",
+    "smoke-test": "telemetry_smoke_test",
+    "status": "telemetry_status",
+    "export": "telemetry_export",
+    "verify": "telemetry_verify",
+    "manifest": "telemetry_manifest",
+}
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+class _Group(click.Group):
+    """Loads a command's module when the command is named."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        command = importlib.import_module(f"calyx_logging.scripts.{COMMANDS[cmd_name]}").command
+        assert isinstance(command, click.Command)
+        return command
+
+
+@click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="calyx-telemetry")
+def group() -> None:
+    """Provision a node, look at its outbox, export it as verified bundles.
+
+    Exit codes: 0 done; 1 the answer is no (a fault, a failed check); 2 usage or configuration; 3 another process is
+    at it; 4 the file system said no.
+    """
+
+
+def root_option(function: _F) -> _F:
+    """`--root`, with `--repo-root` as its other name."""
+    option = click.option(
+        "--root",
+        "--repo-root",
+        "root",
+        metavar="FOLDER",
+        help="The folder that holds runtime/, telemetry/ and exports/. Default: CALYX_ROOT, else the nearest folder "
+        "from here upwards with runtime/node_id.txt.",
+    )
+    return option(function)
+
+
+def json_option(function: _F) -> _F:
+    """`--json`."""
+    return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(function)
+
+
+def print_json(document: object) -> None:
+    """The result, for programs."""
+    click.echo(orjson.dumps(document, default=str, option=orjson.OPT_INDENT_2).decode())
+
+
+def remark(text: str) -> None:
+    """One line for people, on standard error."""
+    click.echo(text, err=True)
+
+
+def size_text(count: int) -> str:
+    """Bytes for people: `512 B`, `3.4 MB` (powers of 1000)."""
+    size = float(count)
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.0f} B" if unit == "B" else f"{size:.1f} {unit}"
+        size /= 1000
+    return f"{size:.1f} TB"
+
+
+@contextmanager
+def progress_bar(what: str) -> Iterator[Callable[[int, int], None] | None]:
+    """A callback of (bytes done, bytes in all) that draws on a terminal; None where standard error is none."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
+    columns = (TextColumn(what), BarColumn(), DownloadColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(what, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+def run(command: click.Command) -> None:
+    """Run a command as a program: an error of ours is one line on standard error and its exit code."""
+    _utf8_streams()
+    try:
+        command.main(standalone_mode=False)
+    except CalyxError as error:
+        _fail(str(error), error.exit_code)
+    except click.exceptions.Exit as stop:
+        sys.exit(stop.exit_code)
+    except click.ClickException as error:
+        error.show()
+        sys.exit(error.exit_code)
+    except (click.Abort, KeyboardInterrupt):
+        _fail("interrupted", 130)
+    except BrokenPipeError:
+        # the reader (head, less) has gone; Python must not try to flush to it at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except OSError as error:
+        _fail(f"{error.filename or Path.cwd()}: {error.strerror or error}", 4)
+
+
+def main() -> None:
+    """The entry point of `calyx-telemetry`."""
+    run(group)
+
+
+def _fail(text: str, code: int) -> None:
+    click.echo(f"error: {text}", err=True)
+    sys.exit(code)
+
+
+def _utf8_streams() -> None:
+    """A console of another code page must not stop a result; what it cannot show is escaped."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="backslashreplace")

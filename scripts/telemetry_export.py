@@ -1,0 +1,115 @@
+"""Pack what is not exported yet into a bundle; `calyx-telemetry export`."""
+
+from __future__ import annotations
+
+try:
+    from typing import Any
+
+    import click
+    from calyx_logging.scripts.cli import (
+        json_option,
+        print_json,
+        progress_bar,
+        remark,
+        root_option,
+        run,
+        size_text,
+    )
+
+    from calyx_logging.export import ExportResult, export_all
+    from calyx_logging.node import Node
+except ImportError as error:
+    raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py export") from None
+
+
+@click.command("export")
+@root_option
+@click.option(
+    "--require-sealed", is_flag=True, help="Exit with 1 when chunks are still being written (they are never taken)."
+)
+@click.option(
+    "--recover-orphans",
+    is_flag=True,
+    help="Also seal open chunks that have no lock file. Only when no harness is running: somebody may have deleted "
+    "the lock file of a living writer.",
+)
+@json_option
+def command(root: str | None, require_sealed: bool, recover_orphans: bool, as_json: bool) -> None:
+    """Pack the sealed chunks that are not exported yet into a bundle.
+
+    Chunks of dead writers are sealed first; chunks that are being written stay, and are named.
+    """
+    node = Node.find(root)
+    with progress_bar("exporting") as progress:
+        results = export_all(node, recover_orphans=recover_orphans, progress=progress)
+    if as_json:
+        print_json({"root": node.root, "nodes": [_document(result) for result in results]})
+    for result in results:
+        if not as_json:
+            _tell(result, alone=len(results) == 1)
+        _remark(result)
+    if require_sealed and any(result.recovery.live or result.recovery.orphaned for result in results):
+        raise SystemExit(1)
+
+
+def _tell(result: ExportResult, *, alone: bool) -> None:
+    prefix = "" if alone else f"{result.node_id}: "
+    if result.bundle is None or result.manifest is None:
+        click.echo(f"{prefix}nothing new to export")
+        return
+    manifest = result.manifest
+    click.echo(
+        f"{prefix}exported {len(manifest.chunks)} chunks, {manifest.events} events, {size_text(manifest.total_bytes)}"
+    )
+    click.echo(str(result.bundle))
+
+
+def _remark(result: ExportResult) -> None:
+    for chunk in result.recovery.recovered:
+        lost = f"; not kept: {chunk.torn_bytes} torn bytes, {chunk.bad_lines} bad lines"
+        said = lost if chunk.torn_bytes or chunk.bad_lines else ""
+        remark(f"recovered {chunk.name.sealed} of a writer that died: {chunk.events} events{said}")
+    for open_chunk in result.recovery.live:
+        remark(f"still being written, not exported: {open_chunk}")
+    for open_chunk in result.recovery.orphaned:
+        remark(f"open, but its writer's lock file is gone: {open_chunk}; if no harness runs: --recover-orphans")
+    for filename in result.quiet_soon:
+        remark(f"changed in the last 10 minutes, not exported yet: {filename}")
+    for warning in result.warnings:
+        remark(f"warning: {warning}")
+
+
+def _document(result: ExportResult) -> dict[str, Any]:
+    manifest, recovery = result.manifest, result.recovery
+    return {
+        "node_id": result.node_id,
+        "bundle": result.bundle,
+        "manifest_sha256": result.manifest_sha256,
+        "chunks": 0 if manifest is None else len(manifest.chunks),
+        "events": 0 if manifest is None else manifest.events,
+        "bytes": 0 if manifest is None else manifest.total_bytes,
+        "recovered": [
+            {
+                "chunk": chunk.name.sealed,
+                "events": chunk.events,
+                "torn_bytes": chunk.torn_bytes,
+                "bad_lines": chunk.bad_lines,
+            }
+            for chunk in recovery.recovered
+        ],
+        "open": [
+            {
+                "chunk": c.name.open,
+                "writer": c.name.writer,
+                "holder": c.holder,
+                "orphaned": c in recovery.orphaned,
+            }
+            for c in recovery.live + recovery.orphaned
+        ],
+        "quiet_soon": result.quiet_soon,
+        "warnings": result.warnings,
+    }
+
+
+if __name__ == "__main__":
+    run(command)

@@ -1,0 +1,51 @@
+"""Make or check the manifest of any folder of chunks; `calyx-telemetry manifest`."""
+
+from __future__ import annotations
+
+try:
+    from pathlib import Path
+
+    import click
+    from calyx_logging.scripts.cli import json_option, print_json, root_option, run
+    from calyx_logging.scripts.telemetry_verify import checked, tell
+
+    from calyx_logging.bundle import write_manifest
+    from calyx_logging.node import Node
+except ImportError as error:
+    raise SystemExit(
+        f"calyx-logging is not installed for this Python ({error}): run  python3 run.py manifest"
+    ) from None
+
+
+@click.command("manifest")
+@click.argument("folder", type=click.Path(path_type=Path))
+@click.option("--check", "only_check", is_flag=True, help="Write nothing; compare the folder with its manifest.")
+@click.option(
+    "--node-id", help="Whose chunks they are. Default: the node id that all their events bear, else the root's."
+)
+@click.option("--force", is_flag=True, help="Replace a manifest that is there.")
+@root_option
+@json_option
+def command(folder: Path, only_check: bool, node_id: str | None, force: bool, root: str | None, as_json: bool) -> None:
+    """Make manifest.json and SHA256SUMS for a folder of chunks (*.jsonl), or check it against them."""
+    if not only_check:
+        write_manifest(folder, node_id=node_id, fallback_id=lambda: Node.find(root).id, force=force)
+    report = checked(folder)
+    if as_json:
+        print_json(
+            {
+                "folder": folder,
+                "verified": not report.faults,
+                "manifest_sha256": report.manifest_sha256,
+                "faults": [str(fault) for fault in report.faults],
+                "warnings": report.warnings,
+            }
+        )
+    else:
+        tell(report)
+    if report.faults:
+        raise SystemExit(1)
+
+
+if __name__ == "__main__":
+    run(command)

@@ -1,0 +1,55 @@
+"""What the outbox holds and what is exported; `calyx-telemetry status`."""
+
+from __future__ import annotations
+
+try:
+    import click
+    from calyx_logging.scripts.cli import json_option, print_json, remark, root_option, run, size_text
+
+    from calyx_logging.node import Node
+    from calyx_logging.status import NodeStatus, status_of
+except ImportError as error:
+    raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py status") from None
+
+
+@click.command("status")
+@root_option
+@json_option
+def command(root: str | None, as_json: bool) -> None:
+    """Show the node, its open and sealed chunks, what is exported and what is pending. Changes nothing."""
+    node = Node.find(root)
+    statuses = [status_of(node.with_id(node_id)) for node_id in node.all_ids()]
+    if as_json:
+        print_json({"root": node.root, "nodes": [status.document() for status in statuses]})
+        return
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    console = Console(soft_wrap=True)
+    console.print(f"root  {node.root}", markup=False, highlight=False)
+    for status in statuses:
+        table = Table(title=f"node {status.node_id}", title_justify="left", box=box.SIMPLE, title_style="bold")
+        for heading in ("", "chunks", "events", "size"):
+            table.add_column(heading, justify="left" if heading == "" else "right")
+        for name, tally in status.rows():
+            table.add_row(name, str(tally.chunks), str(tally.events), size_text(tally.bytes))
+        console.print(table)
+        _tell(status)
+
+
+def _tell(status: NodeStatus) -> None:
+    last = status.last_export
+    click.echo(f"last export  {last.timestamp if last else 'none yet'}  ({status.bundles} bundles in all)")
+    click.echo(
+        f"disk         outbox {size_text(status.outbox_bytes)}, exports {size_text(status.exports_bytes)}, "
+        f"free {size_text(status.free_bytes)}"
+    )
+    for chunk in status.open_chunks:
+        click.echo(f"open         {chunk}")
+    for warning in status.warnings:
+        remark(f"warning: {warning}")
+
+
+if __name__ == "__main__":
+    run(command)

@@ -1,0 +1,80 @@
+"""Check a bundle against its manifest; `calyx-telemetry verify`."""
+
+from __future__ import annotations
+
+try:
+    from dataclasses import asdict
+    from pathlib import Path
+    from typing import Any
+
+    import click
+    from calyx_logging.scripts.cli import json_option, print_json, progress_bar, remark, run, size_text
+
+    from calyx_logging.bundle import Report, check
+except ImportError as error:
+    raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py verify") from None
+
+
+@click.command("verify")
+@click.argument("bundles", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="BUNDLE...")
+@json_option
+def command(bundles: tuple[Path, ...], as_json: bool) -> None:
+    """Check bundles: every missing, extra, changed or malformed file is named. Exit code 1 when there is one."""
+    reports = [checked(bundle) for bundle in bundles]
+    if as_json:
+        print_json([_document(report) for report in reports])
+    else:
+        for report in reports:
+            tell(report)
+    if any(report.faults for report in reports):
+        raise SystemExit(1)
+
+
+def checked(bundle: Path) -> Report:
+    """`check`, with a progress bar on a terminal."""
+    with progress_bar(f"verifying {bundle.name}") as progress:
+        if progress is None:
+            return check(bundle)
+        total = sum(path.stat().st_size for path in bundle.glob("*.jsonl") if path.is_file())
+        seen = 0
+
+        def advance(count: int) -> None:
+            nonlocal seen
+            seen += count
+            progress(seen, total)
+
+        return check(bundle, progress=advance)
+
+
+def tell(report: Report) -> None:
+    """The verdict in lines: results on standard output, warnings on standard error."""
+    for warning in report.warnings:
+        remark(f"warning: {warning}")
+    if report.faults or report.manifest is None:
+        click.echo(f"{report.path}: {len(report.faults)} faults")
+        for fault in report.faults:
+            click.echo(f"  {fault}")
+        return
+    manifest = report.manifest
+    click.echo(
+        f"{report.path}: verified, node {manifest.node_id}, {len(manifest.chunks)} chunks, {manifest.events} events, "
+        f"{size_text(manifest.total_bytes)}"
+    )
+
+
+def _document(report: Report) -> dict[str, Any]:
+    manifest = report.manifest
+    return {
+        "bundle": report.path,
+        "verified": not report.faults,
+        "node_id": None if manifest is None else manifest.node_id,
+        "manifest_sha256": report.manifest_sha256,
+        "chunks": None if manifest is None else len(manifest.chunks),
+        "events": None if manifest is None else manifest.events,
+        "faults": [asdict(fault) for fault in report.faults],
+        "warnings": report.warnings,
+    }
+
+
+if __name__ == "__main__":
+    run(command)

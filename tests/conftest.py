@@ -1,0 +1,124 @@
+"""What the tests share: provisioned roots, real dictConfig, real child processes, and reading back what was written."""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.config
+import os
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from calyx_logging import Node, provision
+
+NODE_ID = "test-node"
+REPO = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(autouse=True)
+def _no_root_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("CALYX_ROOT", raising=False)
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    """A provisioned node in a root of its own."""
+    root = tmp_path / "root"
+    root.mkdir()
+    return provision(root, NODE_ID).node
+
+
+def config(node: Node, **options: Any) -> dict[str, Any]:
+    """A dictConfig with one OutboxHandler on the logger `harness`."""
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"event": {"()": "calyx_logging.EventFormatter"}},
+        "handlers": {
+            "outbox": {
+                "class": "calyx_logging.handlers.OutboxHandler",
+                "formatter": "event",
+                "root": str(node.root),
+                **options,
+            }
+        },
+        "loggers": {"harness": {"level": "DEBUG", "handlers": ["outbox"], "propagate": False}},
+    }
+
+
+@pytest.fixture
+def configure(node: Node) -> Iterator[Callable[..., logging.Logger]]:
+    """`configure(**options)` configures logging for the node and returns the logger; undone after the test."""
+
+    def apply(**options: Any) -> logging.Logger:
+        logging.config.dictConfig(config(node, **options))
+        return logging.getLogger("harness")
+
+    yield apply
+    close_logging()
+
+
+def close_logging() -> None:
+    """Close the handler of the logger `harness`, as the end of a program would."""
+    logger = logging.getLogger("harness")
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+
+
+def lines_of(folder: Path) -> list[dict[str, Any]]:
+    """Every line of every chunk in a folder, sealed or open, in the order of the files' names."""
+    paths = sorted(path for path in folder.iterdir() if path.name.endswith((".jsonl", ".jsonl.open")))
+    return [json.loads(line) for path in paths for line in path.read_bytes().splitlines()]
+
+
+def events_of(folder: Path) -> list[dict[str, Any]]:
+    """The lines that are no control lines."""
+    return [line for line in lines_of(folder) if line["source"] != "calyx_logging"]
+
+
+def controls_of(folder: Path) -> list[dict[str, Any]]:
+    """The control lines."""
+    return [line for line in lines_of(folder) if line["source"] == "calyx_logging"]
+
+
+def python(code: str, *args: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:
+    """Run a program in a Python of its own, from a folder that is not the checkout."""
+    return subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code), *args],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        cwd=cwd or REPO.parent,
+        env={**os.environ, "PYTHONUTF8": "1", **environment},
+        timeout=120,
+        check=False,
+    )
+
+
+def telemetry(*args: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run `calyx-telemetry` as a program."""
+    return subprocess.run(
+        [sys.executable, "-m", "calyx_logging.scripts", *map(str, args)],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        cwd=cwd or REPO.parent,
+        env={**os.environ, "PYTHONUTF8": "1", "COLUMNS": "200"},
+        timeout=120,
+        check=False,
+    )
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    """Every path under a folder with its bytes (None for folders), to compare whole directories."""
+    return {
+        path.relative_to(folder).as_posix(): None if path.is_dir() else path.read_bytes()
+        for path in sorted(folder.rglob("*"))
+    }

@@ -1,0 +1,153 @@
+"""The node: its id, its root, provisioning."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import tree
+from hypothesis import given
+from hypothesis import strategies as st
+
+from calyx_logging.errors import InvalidNodeId, NodeConflict, NodeNotProvisioned, StorageError
+from calyx_logging.node import Node, check_node_id, is_node_id, provision, read_node_id
+
+
+@pytest.mark.parametrize("text", ["a", "calyx_laptop_01", "A.b-c_d", "0", "x" * 64, "com", "com10", "console"])
+def test_node_ids_that_keep_the_rule(text: str) -> None:
+    """Letters, digits, dot, underscore and dash, up to 64, are a node id."""
+    assert check_node_id(text) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", ".a", "_a", "-a", "a.", "a b", "a/b", "a\\b", "..", "x" * 65, "ä", "a\n", "CON", "nul", "Com1", "LPT9.txt"],
+)
+def test_node_ids_that_break_the_rule(text: str) -> None:
+    """Everything else is refused with the rule, device names with any extension too."""
+    with pytest.raises(InvalidNodeId, match="1 to 64 letters"):
+        check_node_id(text)
+
+
+@given(st.text(max_size=70))
+def test_a_node_id_is_always_a_safe_folder_name(text: str) -> None:
+    """No accepted id can leave its folder or name another one."""
+    if is_node_id(text):
+        assert Path(text).name == text
+        assert text.isascii()
+
+
+def test_provision_makes_the_id_and_the_outbox(tmp_path: Path) -> None:
+    """Provisioning makes exactly the id's file and the outbox with its .gitkeep."""
+    done = provision(tmp_path, "laptop-01")
+    assert tree(tmp_path) == {
+        "runtime": None,
+        "runtime/node_id.txt": b"laptop-01\n",
+        "telemetry": None,
+        "telemetry/outbox": None,
+        "telemetry/outbox/laptop-01": None,
+        "telemetry/outbox/laptop-01/.gitkeep": b"",
+    }
+    assert sorted(path.name for path in done.made) == [".gitkeep", "node_id.txt"]
+
+
+def test_provisioning_again_changes_nothing(tmp_path: Path) -> None:
+    """The same id again is a no-op."""
+    provision(tmp_path, "laptop-01")
+    before = tree(tmp_path)
+    assert provision(tmp_path, "laptop-01").made == ()
+    assert tree(tmp_path) == before
+
+
+def test_another_id_needs_force(tmp_path: Path) -> None:
+    """Another id is refused, and with force the old outbox stays."""
+    provision(tmp_path, "old")
+    with pytest.raises(NodeConflict, match="--force"):
+        provision(tmp_path, "new")
+    done = provision(tmp_path, "new", force=True)
+    assert done.replaced == "old"
+    assert done.node.all_ids() == ["new", "old"]
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_another_spelling_is_refused(tmp_path: Path, force: bool) -> None:
+    """Two spellings that casefold alike are one node, whether or not force is set."""
+    provision(tmp_path, "Laptop")
+    with pytest.raises(NodeConflict, match="another spelling"):
+        provision(tmp_path, "laptop", force=force)
+
+
+def test_a_spelling_seen_before_is_refused(tmp_path: Path) -> None:
+    """The rule holds against ids the root bore earlier, too."""
+    provision(tmp_path, "Laptop")
+    provision(tmp_path, "other", force=True)
+    with pytest.raises(NodeConflict, match="another spelling"):
+        provision(tmp_path, "LAPTOP", force=True)
+    assert provision(tmp_path, "Laptop", force=True).node.id == "Laptop"
+
+
+def test_provisioning_a_folder_that_is_not_there(tmp_path: Path) -> None:
+    """A mistyped root is not made."""
+    with pytest.raises(StorageError, match="no folder"):
+        provision(tmp_path / "nowhere", "laptop-01")
+    assert tree(tmp_path) == {}
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"laptop-01",
+        b"laptop-01\r\n",
+        b"\xef\xbb\xbflaptop-01\r\n",
+        "laptop-01\r\n".encode("utf-16"),
+        b"  laptop-01 \n\n",
+    ],
+)
+def test_node_id_files_as_editors_and_powershell_write_them(tmp_path: Path, data: bytes) -> None:
+    """Byte order marks and white space are no part of the id."""
+    (tmp_path / "node_id.txt").write_bytes(data)
+    assert read_node_id(tmp_path) == "laptop-01"
+
+
+@pytest.mark.parametrize("data", [None, b"", b" \n", b"\xef\xbb\xbf\n"])
+def test_a_missing_or_empty_node_id_says_how_to_provision(tmp_path: Path, data: bytes | None) -> None:
+    """An absent or empty file is no identity."""
+    (tmp_path / "runtime").mkdir()
+    if data is not None:
+        (tmp_path / "runtime" / "node_id.txt").write_bytes(data)
+    with pytest.raises(NodeNotProvisioned, match="calyx-telemetry provision NODE_ID"):
+        Node.find(tmp_path)
+
+
+@pytest.mark.parametrize("data", [b"not an id\n", b"\xff\xfe\xff", b"\x80\x81"])
+def test_a_damaged_node_id_is_refused(tmp_path: Path, data: bytes) -> None:
+    """What is in the file has to keep the rule as well."""
+    (tmp_path / "runtime").mkdir()
+    (tmp_path / "runtime" / "node_id.txt").write_bytes(data)
+    with pytest.raises(InvalidNodeId):
+        Node.find(tmp_path)
+
+
+def test_the_root_is_the_argument_then_the_environment_then_the_nearest_parent(tmp_path: Path) -> None:
+    """The first of the three that is there counts."""
+    for name in ("a", "b", "c"):
+        (tmp_path / name).mkdir()
+        provision(tmp_path / name, f"node-{name}")
+    below = tmp_path / "c" / "deep" / "er"
+    below.mkdir(parents=True)
+    environ = {"CALYX_ROOT": str(tmp_path / "b")}
+    assert Node.find(tmp_path / "a", environ=environ, cwd=below).id == "node-a"
+    assert Node.find(environ=environ, cwd=below).id == "node-b"
+    assert Node.find(environ={}, cwd=below).id == "node-c"
+    with pytest.raises(NodeNotProvisioned, match="--root or CALYX_ROOT"):
+        Node.find(environ={}, cwd=tmp_path)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="POSIX rights")
+def test_a_root_that_cannot_be_written(tmp_path: Path) -> None:
+    """A folder in the way of the outbox is one clear error, and no id is written."""
+    (tmp_path / "telemetry").write_text("a file in the way")
+    with pytest.raises(StorageError, match="Not a directory"):
+        provision(tmp_path, "laptop-01")
+    assert not (tmp_path / "runtime" / "node_id.txt").exists()
