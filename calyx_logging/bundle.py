@@ -221,7 +221,8 @@ def _sums_faults(folder: Path, manifest: Manifest, digest: str, entries: set[str
             faults.append(Fault("malformed", SUMS_NAME, "", f"a line for {name!r}, which the manifest does not name"))
         elif sums[name] != expected[name]:
             if name == MANIFEST_NAME:
-                faults.append(Fault("changed", name, f"sha256 {sums[name]}", f"sha256 {digest}"))
+                said = f"sha256 {sums[name]} as {SUMS_NAME} says"
+                faults.append(Fault("changed", name, said, f"sha256 {digest}"))
             else:
                 faults.append(
                     Fault("malformed", SUMS_NAME, f"sha256 {expected[name]} for {name}", f"sha256 {sums[name]}")

@@ -131,9 +131,10 @@ class Recorder:
 
     def _write_deferred(self, local: _Local) -> None:
         while local.deferred:
-            local.busy = True
+            local.busy = True  # from here on a signal handler that logs adds to the queue and takes nothing from it
             try:
-                self._write(*local.deferred.popleft())
+                while local.deferred:
+                    self._write(*local.deferred.popleft())
             finally:
                 local.busy = False
 

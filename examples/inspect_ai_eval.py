@@ -1,0 +1,94 @@
+"""An evaluation of inspect_ai with its mock model, offline, recorded by nothing but a dictConfig.
+
+    python examples/inspect_ai_eval.py --root FOLDER       (a provisioned root)
+
+inspect_ai sets `propagate=False` on its logger and resets the root's level, so the handler is attached to the logger
+`inspect_ai` by name as well as to the harness's own.
+"""
+
+from __future__ import annotations
+
+import argparse
+import logging
+import logging.config
+import tempfile
+from typing import Any
+
+from inspect_ai import Task
+from inspect_ai import eval as run_eval
+from inspect_ai.dataset import Sample
+from inspect_ai.model import ModelOutput, ModelUsage, get_model
+from inspect_ai.scorer import match
+from inspect_ai.solver import Generate, Solver, TaskState, generate, solver
+
+HARNESS = "bench"
+
+
+def logging_config(root: str) -> dict[str, Any]:
+    """The whole configuration: one formatter, one handler, two loggers."""
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"event": {"()": "calyx_logging.EventFormatter"}},
+        "handlers": {
+            "outbox": {
+                "class": "calyx_logging.handlers.OutboxHandler",
+                "formatter": "event",
+                "root": root,
+                "component": "inspect-ai",
+            }
+        },
+        "loggers": {
+            HARNESS: {"level": "INFO", "handlers": ["outbox"], "propagate": False},
+            "inspect_ai": {"level": "INFO", "handlers": ["outbox"]},
+        },
+    }
+
+
+@solver
+def note_case() -> Solver:
+    """A solver that logs each case: once as the harness, once as a library below inspect_ai would."""
+
+    async def solve(state: TaskState, generate: Generate) -> TaskState:
+        logging.getLogger(HARNESS).info("case", extra={"sample_id": state.sample_id, "epoch": state.epoch})
+        logging.getLogger("inspect_ai.example").info("case %s seen", state.sample_id)
+        return state
+
+    return solve
+
+
+def mock_outputs(count: int) -> list[ModelOutput]:
+    """Answers with their usage set, so that no tokenizer is fetched."""
+    outputs = []
+    for _ in range(count):
+        output = ModelOutput.from_content("mockllm/model", "4")
+        output.usage = ModelUsage(input_tokens=1, output_tokens=1, total_tokens=2)
+        outputs.append(output)
+    return outputs
+
+
+def main() -> None:
+    """Configure logging, run the evaluation, log its outcome."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--root", required=True)
+    parser.add_argument("--samples", type=int, default=10)
+    options = parser.parse_args()
+
+    logging.config.dictConfig(logging_config(options.root))
+    log = logging.getLogger(HARNESS)
+    samples = [Sample(id=n, input="2 + 2?", target="4") for n in range(options.samples)]
+    task = Task(dataset=samples, solver=[note_case(), generate()], scorer=match(), name="arithmetic")
+    log.info("run start", extra={"suite": "arithmetic", "cases_expected": len(samples)})
+    with tempfile.TemporaryDirectory() as logs:
+        (result,) = run_eval(
+            task,
+            model=get_model("mockllm/model", custom_outputs=mock_outputs(len(samples))),
+            log_dir=logs,
+            display="none",
+        )
+    accuracy = result.results.scores[0].metrics["accuracy"].value if result.results else None
+    log.info("run end", extra={"suite": "arithmetic", "status": result.status, "accuracy": accuracy})
+
+
+if __name__ == "__main__":
+    main()

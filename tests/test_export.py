@@ -1,0 +1,426 @@
+"""Export: the sealed chunks become a bundle; a crash at any step is repaired by the next export."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import shutil
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from conftest import close_logging, events_of, lines_of, telemetry, tree
+from test_outbox import killed_writer
+
+from calyx_logging import Node, durable, provision
+from calyx_logging.bundle import verify
+from calyx_logging.errors import ChunkError, LockHeld, StorageError
+from calyx_logging.export import ExportResult, export, export_all
+from calyx_logging.manifest import Manifest
+
+Configure = Callable[..., logging.Logger]
+
+
+def log_events(configure: Configure, *numbers: int) -> None:
+    logger = configure()
+    for n in numbers:
+        logger.info("event", extra={"n": n})
+    close_logging()
+
+
+def bundles(node: Node) -> list[Path]:
+    return sorted(path for path in node.exports.iterdir() if not path.name.startswith("."))
+
+
+def exported_events(node: Node) -> list[int]:
+    """What a hub would count: each event of every bundle, once by its identity (all but seq)."""
+    seen = {}
+    for bundle in bundles(node):
+        verify(bundle)
+        for event in events_of(bundle):
+            event.pop("seq")
+            seen[json.dumps(event, sort_keys=True)] = event["n"]
+    return sorted(seen.values())
+
+
+def index(node: Node) -> dict[str, Any]:
+    document: dict[str, Any] = json.loads((node.outbox / ".exported_index.json").read_bytes())
+    return document
+
+
+def test_an_export_makes_a_bundle(node: Node, configure: Configure) -> None:
+    """Chunks verbatim, manifest, sums; index and manifest copy beside the outbox; the outbox's chunks stay."""
+    log_events(configure, 1, 2)
+    (chunk,) = node.outbox.glob("*.jsonl")
+    result = export(node)
+    assert result.bundle is not None
+    assert result.manifest is not None
+    assert sorted(path.name for path in result.bundle.iterdir()) == sorted([chunk.name, "SHA256SUMS", "manifest.json"])
+    assert (result.bundle / chunk.name).read_bytes() == chunk.read_bytes()
+    assert (result.bundle / chunk.name).stat().st_ino != chunk.stat().st_ino
+    assert index(node) == {
+        "exported": [chunk.name],
+        "bundles": [{"timestamp": result.bundle.name, "manifest_sha256": result.manifest_sha256}],
+    }
+    copy = node.outbox / ".manifests" / f"{result.bundle.name}.json"
+    assert copy.read_bytes() == (result.bundle / "manifest.json").read_bytes()
+    assert result.manifest.previous_manifest_sha256 is None
+    assert not (node.outbox / ".export.holder.json").exists()
+    assert tree(node.exports).keys() == {result.bundle.name} | {
+        f"{result.bundle.name}/{name}" for name in (chunk.name, "SHA256SUMS", "manifest.json")
+    }
+
+
+def test_nothing_new_makes_nothing(node: Node, configure: Configure) -> None:
+    """A second export has nothing to do and changes nothing."""
+    assert export(node).bundle is None
+    log_events(configure, 1)
+    export(node)
+    before = tree(node.root)
+    result = export(node)
+    assert (result.bundle, result.manifest, result.warnings) == (None, None, [])
+    assert tree(node.root) == before
+
+
+def test_bundles_are_chained_and_never_share_a_second(node: Node, configure: Configure) -> None:
+    """A taken second gets the next one; each manifest names the one before it."""
+    results: list[ExportResult] = []
+    for n in range(3):
+        log_events(configure, n)
+        results.append(export(node, clock=lambda: 1_800_000_000.9))
+    assert [result.bundle.name for result in results if result.bundle] == [
+        "20270115_080000",
+        "20270115_080001",
+        "20270115_080002",
+    ]
+    previous = [result.manifest.previous_manifest_sha256 for result in results if result.manifest]
+    assert previous == [None, results[0].manifest_sha256, results[1].manifest_sha256]
+    assert exported_events(node) == [0, 1, 2]
+
+
+def test_a_clock_set_back_keeps_the_order(node: Node, configure: Configure) -> None:
+    """A bundle's name is later than every earlier one's."""
+    log_events(configure, 1)
+    export(node, clock=lambda: 1_800_000_000.0)
+    log_events(configure, 2)
+    result = export(node, clock=lambda: 1_700_000_000.0)
+    assert result.bundle is not None
+    assert result.bundle.name == "20270115_080001"
+
+
+def test_open_chunks_stay_and_are_named(node: Node, configure: Configure) -> None:
+    """A living writer's chunk is not exported; it is, once sealed, without its events twice."""
+    logger = configure()
+    logger.info("event", extra={"n": 1})
+    logger.handlers[0].seal()  # type: ignore[attr-defined]
+    logger.info("event", extra={"n": 2})
+    result = export(node)
+    assert result.manifest is not None
+    assert [chunk.name.open for chunk in result.recovery.live] == list(result.manifest.open_chunks)
+    assert exported_events(node) == [1]
+    close_logging()
+    export(node)
+    assert exported_events(node) == [1, 2]
+
+
+def test_dead_writers_are_recovered_first(node: Node) -> None:
+    """What a killed harness logged is in the bundle."""
+    killed_writer(node, 5)
+    result = export(node)
+    assert len(result.recovery.recovered) == 1
+    assert exported_events(node) == [0, 1, 2, 3, 4]
+
+
+def test_a_second_export_at_once_is_refused(node: Node, configure: Configure) -> None:
+    """It says who holds the lock."""
+    log_events(configure, 1)
+    inside, go_on = threading.Event(), threading.Event()
+
+    def progress(done: int, total: int) -> None:
+        inside.set()
+        assert go_on.wait(20)
+
+    thread = threading.Thread(target=export, args=(node,), kwargs={"progress": progress})
+    thread.start()
+    try:
+        assert inside.wait(20)
+        with pytest.raises(LockHeld, match=f"process {os.getpid()}"):
+            export(node)
+        done = telemetry("export", "--root", node.root)
+        assert (done.returncode, done.stdout) == (3, "")
+        assert done.stderr.count("\n") == 1
+    finally:
+        go_on.set()
+        thread.join()
+    assert exported_events(node) == [1]
+
+
+def test_the_lock_of_a_killed_exporter_holds_nobody_up(node: Node, configure: Configure) -> None:
+    """The lock is the operating system's; files left behind are only files."""
+    log_events(configure, 1)
+    (node.outbox / ".export.lock").touch()
+    (node.outbox / ".export.holder.json").write_text('{"pid": 1, "host": "x", "since": "y"}')
+    assert export(node).bundle is not None
+
+
+def test_an_old_ids_outbox_is_still_exported(node: Node, configure: Configure) -> None:
+    """One bundle for each id."""
+    log_events(configure, 1)
+    other = provision(node.root, "new-id", force=True).node
+    results = export_all(other)
+    assert [(result.node_id, result.bundle is not None) for result in results] == [
+        ("new-id", False),
+        ("test-node", True),
+    ]
+    assert exported_events(node) == [1]
+
+
+STEPS = ("make_dirs", "publish", "remove", "remove_tree", "rename_new", "replace_file", "sync_dir", "write_new")
+
+
+class Crash(BaseException):
+    """The process dies here."""
+
+
+def crash_at(monkeypatch: pytest.MonkeyPatch, step: int, *, after: bool) -> Callable[[], int]:
+    """Die before or after the given operation of durable.py; clean-up that would follow does not happen either."""
+    count = 0
+    dead = False
+
+    def wrap(original: Callable[..., Any]) -> Callable[..., Any]:
+        def operation(*args: Any, **kwargs: Any) -> Any:
+            nonlocal count, dead
+            if dead:
+                raise Crash
+            count += 1
+            this = count
+            if this == step and not after:
+                dead = True
+                raise Crash
+            result = original(*args, **kwargs)
+            if this == step:
+                dead = True
+                raise Crash
+            return result
+
+        return operation
+
+    for name in STEPS:
+        monkeypatch.setattr(durable, name, wrap(getattr(durable, name)))
+    return lambda: count
+
+
+@pytest.fixture(scope="module")
+def prepared(tmp_path_factory: pytest.TempPathFactory) -> Node:
+    """A root with one bundle, a sealed chunk, a dead writer's chunk and a torn one."""
+    root = tmp_path_factory.mktemp("prepared")
+    node = provision(root, "test-node").node
+    killed_writer(node, 3)
+    export(node, clock=lambda: 1_700_000_000.0)
+    killed_writer(node, 2)
+    killed_writer(node, 4, max_bytes=700)
+    (path, *_) = node.outbox.glob("*.open")
+    path.write_bytes(path.read_bytes() + b'{"torn')
+    return node
+
+
+@pytest.mark.parametrize("after", [False, True])
+def test_a_crash_at_any_step_is_repaired_by_the_next_export(prepared: Node, tmp_path: Path, after: bool) -> None:
+    """I2 to I5: whichever operation was the last, the next export ends where an undisturbed one does."""
+    expected = [0, 0, 0, 1, 1, 1, 2, 2, 3]
+    step, total = 0, 1
+    while step < total:
+        step += 1
+        root = tmp_path / f"{step}"
+        shutil.copytree(prepared.root, root)
+        node = Node(root, prepared.id)
+        with pytest.MonkeyPatch.context() as patch:
+            counted = crash_at(patch, step, after=after)
+            try:
+                export(node, clock=lambda: 1_700_000_100.0)
+            except Crash:
+                total = step + 1
+            assert counted() >= step or step == total
+        for bundle in bundles(node):
+            verify(bundle)  # I4: what has its final name is complete
+        known = set(index(node)["exported"])
+        in_bundles = {line.name for bundle in bundles(node) for line in bundle.glob("*.jsonl")}
+        assert known <= in_bundles  # I5
+        export(node, clock=lambda: 1_700_000_200.0)
+        assert exported_events(node) == expected
+        assert index(node)["exported"] == sorted({p.name for b in bundles(node) for p in b.glob("*.jsonl")})
+        assert list(node.outbox.glob("*.open")) == []
+        assert list((node.outbox / ".writers").iterdir()) == []
+        assert sum(len(list(bundle.glob("*.jsonl"))) for bundle in bundles(node)) == len(index(node)["exported"])
+        for path in node.outbox.glob("*.jsonl"):
+            assert path.read_bytes().endswith(b"\n")  # I3
+        shutil.rmtree(root)
+    assert step > 20
+
+
+@pytest.mark.parametrize("loss", ["index", "manifests", "both", "damaged", "old", "bom"])
+def test_a_lost_or_old_index_costs_nothing(node: Node, configure: Configure, loss: str) -> None:
+    """It is made anew from the manifests and the bundles at hand."""
+    log_events(configure, 1)
+    export(node)
+    path = node.outbox / ".exported_index.json"
+    old = path.read_bytes()
+    log_events(configure, 2)
+    export(node)
+    good = index(node)
+    if loss in ("index", "both"):
+        path.unlink()
+    if loss in ("manifests", "both"):
+        shutil.rmtree(node.outbox / ".manifests")
+    if loss == "damaged":
+        path.write_bytes(b'{"exported": [')
+    if loss == "old":
+        path.write_bytes(old)
+    if loss == "bom":
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert export(node).bundle is None
+    assert index(node) == good
+    assert exported_events(node) == [1, 2]
+
+
+def test_an_entry_stays_when_its_bundle_is_moved_away(node: Node, configure: Configure) -> None:
+    """Bundles are carried off; their chunks are not exported again."""
+    log_events(configure, 1)
+    export(node)
+    good = index(node)
+    shutil.rmtree(node.exports)
+    assert export(node).bundle is None
+    assert index(node) == good
+
+
+def test_a_damaged_bundle_that_no_index_knows_is_not_trusted(node: Node, configure: Configure) -> None:
+    """Its chunks are exported again, with a warning."""
+    log_events(configure, 1)
+    first = export(node).bundle
+    assert first is not None
+    (node.outbox / ".exported_index.json").unlink()
+    shutil.rmtree(node.outbox / ".manifests")
+    next(first.glob("*.jsonl")).write_bytes(b"damaged\n")
+    result = export(node)
+    assert result.bundle is not None
+    assert result.bundle != first
+    assert any("not whole" in warning for warning in result.warnings)
+
+
+FOREIGN = "20240101_010101__bench__ab12.jsonl"
+
+
+def foreign(node: Node, *lines: str, age: float = 3600.0) -> Path:
+    path = node.outbox / FOREIGN
+    path.write_text("".join(f"{line}\n" for line in lines))
+    now = path.stat().st_mtime - age
+    os.utime(path, (now, now))
+    return path
+
+
+def test_a_foreign_chunk_waits_until_it_is_quiet(node: Node) -> None:
+    """First-generation writers append in place: ten minutes without change, then it is taken."""
+    foreign(node, '{"node_id":"x","n":1}', age=0)
+    result = export(node)
+    assert (result.bundle, result.quiet_soon) == (None, [FOREIGN])
+    foreign(node, '{"node_id":"x","n":1}', age=601)
+    result = export(node)
+    assert result.manifest is not None
+    (entry,) = result.manifest.chunks
+    assert (entry.filename, entry.events, entry.writer, entry.first_seq) == (FOREIGN, 1, None, None)
+
+
+def test_a_foreign_chunk_that_has_grown_is_exported_again(node: Node) -> None:
+    """Its hash is no longer the exported one; unchanged, it is not."""
+    foreign(node, '{"n":1}')
+    assert export(node).bundle is not None
+    assert export(node).bundle is None
+    foreign(node, '{"n":1}', '{"n":2}')
+    assert export(node).bundle is not None
+    assert export(node).bundle is None
+    assert index(node)["exported"] == [FOREIGN]
+
+
+def test_a_first_generation_index_is_kept(node: Node) -> None:
+    """Its names stay; a chunk whose exported hash nobody knows is sent once more rather than never."""
+    foreign(node, '{"n":1}')
+    (node.outbox / ".exported_index.json").write_bytes(
+        b"\xef\xbb\xbf" + json.dumps({"exported": [FOREIGN, "gone.jsonl"]}).encode()
+    )
+    assert export(node).bundle is not None
+    assert index(node)["exported"] == [FOREIGN, "gone.jsonl"]
+    assert export(node).bundle is None
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
+def test_a_link_among_the_chunks_stops_the_export(node: Node, configure: Configure, tmp_path: Path) -> None:
+    """One clear line, nothing half-written, nothing lost."""
+    log_events(configure, 1)
+    (tmp_path / "elsewhere.jsonl").write_text("{}\n")
+    link = node.outbox / "20260101_000000__x__00000000-0000.jsonl"
+    link.symlink_to(tmp_path / "elsewhere.jsonl")
+    with pytest.raises(ChunkError, match="symbolic link"):
+        export(node)
+    done = telemetry("export", "--root", node.root)
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.count("\n") == 1
+    assert str(link) in done.stderr
+    assert not node.exports.exists() or list(node.exports.iterdir()) == []
+    link.unlink()
+    assert export(node).bundle is not None
+
+
+def test_an_exports_folder_that_cannot_be_made(node: Node, configure: Configure) -> None:
+    """The error names the path, and the chunks are exported once it is mended."""
+    log_events(configure, 1)
+    (node.root / "exports").write_text("in the way")
+    with pytest.raises(StorageError, match="exports"):
+        export(node)
+    (node.root / "exports").unlink()
+    assert export(node).bundle is not None
+    assert exported_events(node) == [1]
+
+
+def test_an_unknown_open_file_is_reported(node: Node) -> None:
+    """A name nobody knows is left alone, and said."""
+    (node.outbox / "scratch.jsonl.open").write_text("x")
+    assert any("scratch.jsonl.open" in warning for warning in export(node).warnings)
+
+
+def test_a_sealed_chunk_is_exported_verbatim(node: Node, configure: Configure) -> None:
+    """Even a line that somebody broke by hand: exported as it is, with a warning."""
+    log_events(configure, 1)
+    (chunk,) = node.outbox.glob("*.jsonl")
+    chunk.write_bytes(chunk.read_bytes() + b"broken\n")
+    result = export(node)
+    assert result.bundle is not None
+    assert (result.bundle / chunk.name).read_bytes() == chunk.read_bytes()
+    assert "1 lines that are no events" in result.warnings[0]
+
+
+def test_the_manifest_copy_is_the_manifest(node: Node, configure: Configure) -> None:
+    """Manifests are kept for ever, so that completeness can be shown when bundles are gone."""
+    log_events(configure, 1)
+    result = export(node)
+    (copy,) = (node.outbox / ".manifests").iterdir()
+    assert Manifest.parse(copy.read_bytes()) == result.manifest
+
+
+def test_times_and_seq_in_the_manifest_are_least_and_greatest(node: Node, configure: Configure) -> None:
+    """Not first and last in the file: callers may bring times of their own."""
+    logger = configure()
+    logger.info("a", extra={"ts_utc": "2030-01-01T00:00:00Z"})
+    logger.info("b", extra={"ts_utc": "2020-01-01T00:00:00+00:00"})
+    close_logging()
+    manifest = export(node).manifest
+    assert manifest is not None
+    (entry,) = manifest.chunks
+    assert (entry.first_ts_utc, entry.last_ts_utc) == (
+        "2020-01-01T00:00:00.000000+00:00",
+        "2030-01-01T00:00:00.000000+00:00",
+    )
+    assert (entry.first_seq, entry.last_seq, entry.events) == (0, 2, 3)
+    assert len(lines_of(node.outbox)) == 3

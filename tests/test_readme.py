@@ -1,0 +1,155 @@
+"""Every example of the README runs, in order, in one fresh root."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from calyx_logging.scripts.cli import COMMANDS
+from conftest import REPO, telemetry
+
+from calyx_logging.event import RESERVED
+
+README = (REPO / "README.md").read_text("utf-8")
+BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.M | re.S)
+
+
+def blocks(language: str) -> list[str]:
+    return [body for name, body in BLOCKS if name == language]
+
+
+def run_python(code: str, root: Path) -> str:
+    done = subprocess.run(
+        [sys.executable, "-c", code],
+        cwd=root,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env={**os.environ, "PYTHONUTF8": "1"},
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """A root in which the README was followed: provisioned, logged to in every way it shows, exported."""
+    root = tmp_path_factory.mktemp("readme")
+    commands = [line for body in blocks("console") for line in body.splitlines()]
+    provision = next(line for line in commands if " provision " in line)
+    assert telemetry(*provision.split()[1:], cwd=root).returncode == 0
+    configure, structlog_example, _ = blocks("python")
+    run_python(configure, root)
+    run_python(configure + structlog_example, root)
+    (yaml_config,) = blocks("yaml")
+    (root / "logging.yaml").write_text(yaml_config)
+    run_python(
+        "import logging, logging.config, yaml\n"
+        "logging.config.dictConfig(yaml.safe_load(open('logging.yaml')))\n"
+        "logging.getLogger('bench').info('from yaml')",
+        root,
+    )
+    export = next(line for line in commands if line.startswith("calyx-telemetry export"))
+    assert telemetry(*export.split()[1:], cwd=root).returncode == 0
+    yield root
+    shutil.rmtree(root)
+
+
+def lines(root: Path) -> list[dict[str, object]]:
+    return [
+        json.loads(line)
+        for path in sorted(root.glob("exports/telemetry_exports/*/*/*.jsonl"))
+        for line in path.read_bytes().splitlines()
+    ]
+
+
+def test_the_first_two_commands_are_run_pys() -> None:
+    """One does the main job, one runs the tests."""
+    assert blocks("console")[0].splitlines() == ["python3 run.py smoke-test", "python3 run.py test"]
+
+
+def test_the_examples_log_what_they_say(root: Path) -> None:
+    """Python, structlog and YAML: every event is in the bundle, and bears what the text promises."""
+    events = [line for line in lines(root) if line["source"] == "bench_harness"]
+    assert [event["message"] for event in events].count("case done") == 3
+    assert [event["message"] for event in events].count("case failed") == 2
+    assert [event["message"] for event in events].count("from yaml") == 1
+    bound = [event for event in events if event.get("run_id") == "r-42"]
+    assert len(bound) == 1
+    assert {event["node_id"] for event in events} == {"laptop-01"}
+
+
+def test_the_line_shown_is_such_a_line(root: Path) -> None:
+    """The same fields in the same order as a real one."""
+    (shown,) = blocks("json")
+    real = next(line for line in lines(root) if line["message"] == "case done")
+    assert list(json.loads(shown)) == list(real)
+    for name in RESERVED - set(real):
+        assert f"`{name}`" in README
+
+
+def test_the_commands_shown_work(root: Path) -> None:
+    """Each calyx-telemetry command of the README succeeds where it stands."""
+    for line in (line for body in blocks("console") for line in body.splitlines()):
+        program, *args = line.split()
+        if program != "calyx-telemetry":
+            continue
+        expanded: list[str] = []
+        for arg in args:
+            expanded += [str(path) for path in root.glob(arg)] if "*" in arg else [arg]
+        done = telemetry(*expanded, cwd=root)
+        assert done.returncode == 0, (line, done.stderr)
+
+
+@pytest.mark.skipif(shutil.which("sha256sum") is None, reason="no sha256sum on this system")
+def test_sha256sum_works_as_shown(root: Path) -> None:
+    """In every bundle."""
+    bundles = list(root.glob("exports/telemetry_exports/*/*"))
+    assert bundles
+    for bundle in bundles:
+        subprocess.run(["sha256sum", "-c", "SHA256SUMS"], cwd=bundle, check=True, capture_output=True)
+
+
+def test_the_jq_example(root: Path) -> None:
+    """The program between the quotes, over the files it names."""
+    jq = pytest.importorskip("jq")
+    (example,) = blocks("sh")
+    program = example.split("'")[1]
+    found = [answer for line in lines(root) for answer in jq.compile(program).input_value(line).all()]
+    assert [answer["why"] for answer in found] == ["model did not answer"] * 2
+    assert {answer["case_id"] for answer in found} == {"6*7"}
+
+
+def test_the_pandas_example(root: Path) -> None:
+    """It prints the mean score of the case."""
+    assert re.search(r"2\+2\s+1\.0", run_python(blocks("python")[2], root))
+
+
+def test_every_command_and_option_is_in_the_readme() -> None:
+    """A command nobody can find does not exist."""
+    for name in COMMANDS:
+        assert name in README
+    for option in ("root", "component", "source", "max_bytes", "max_age", "max_event_bytes", "sync", "sync_interval"):
+        assert f"| `{option}` |" in README
+
+
+@pytest.mark.parametrize("document", ["README.md", "CHANGELOG.md", "docs/format.md", "docs/design.md"])
+def test_links_lead_somewhere(document: str) -> None:
+    """Relative links name files that are there."""
+    for target in re.findall(r"\]\((?!https?:)([^)#]+)", (REPO / document).read_text("utf-8")):
+        assert (REPO / document).parent.joinpath(target).exists(), target
+
+
+def test_the_design_names_every_room() -> None:
+    """docs/design.md knows the modules there are."""
+    design = (REPO / "docs" / "design.md").read_text("utf-8")
+    for path in (REPO / "calyx_logging").glob("[a-z]*.py"):
+        assert f"`{path.stem}`" in design

@@ -1,0 +1,286 @@
+"""The commands, as programs: results, errors, exit codes."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from calyx_logging.scripts.cli import COMMANDS, size_text
+from conftest import REPO, close_logging, python, telemetry, tree
+from test_outbox import killed_writer
+
+from calyx_logging import Node
+
+Configure = Callable[..., logging.Logger]
+
+
+def log_event(configure: Configure) -> None:
+    configure().info("event")
+    close_logging()
+
+
+def one_error_line(done: subprocess.CompletedProcess[str]) -> str:
+    """The one line a failed command says, and nothing on standard output."""
+    assert done.returncode != 0
+    assert done.stdout == ""
+    assert done.stderr.startswith("error: ")
+    assert done.stderr.count("\n") == 1
+    return done.stderr
+
+
+def test_every_command_has_help() -> None:
+    """The group lists them all, each explains itself."""
+    listing = telemetry("--help").stdout
+    for name in COMMANDS:
+        assert f"  {name}" in listing
+        done = telemetry(name, "--help")
+        assert done.returncode == 0
+        assert len(done.stdout.splitlines()) > 5
+        if name not in ("verify",):
+            assert "--repo-root" in done.stdout
+        assert "--json" in done.stdout
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS.values()))
+def test_each_script_runs_by_itself(name: str) -> None:
+    """`python scripts/telemetry_….py` where the package is installed."""
+    done = subprocess.run(
+        [sys.executable, str(REPO / "scripts" / f"{name}.py"), "--help"], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.startswith("Usage: ")
+
+
+@pytest.mark.parametrize("name", sorted(COMMANDS))
+def test_a_script_without_the_package_says_what_to_run(name: str) -> None:
+    """One line that names run.py, and no traceback."""
+    script = REPO / "scripts" / f"{COMMANDS[name]}.py"
+    done = subprocess.run([sys.executable, "-S", "-I", str(script)], capture_output=True, text=True, check=False)
+    assert done.returncode == 1
+    assert done.stderr.count("\n") == 1
+    assert f"python3 run.py {name}" in done.stderr
+
+
+def test_provision_says_what_it_made(tmp_path: Path) -> None:
+    """And does nothing the second time; a receipt on request."""
+    done = telemetry("provision", "laptop-01", "--root", tmp_path)
+    assert done.returncode == 0
+    assert "node_id.txt" in done.stdout
+    assert ".gitkeep" in done.stdout
+    before = tree(tmp_path)
+    again = telemetry("provision", "laptop-01", "--repo-root", tmp_path, "--json")
+    assert json.loads(again.stdout) == {"node_id": "laptop-01", "root": str(tmp_path), "made": [], "replaced": None}
+    assert tree(tmp_path) == before
+    assert telemetry("provision", "laptop-01", "--root", tmp_path, "--receipt").returncode == 0
+    receipt = (tmp_path / "docs" / "NODE_PROVISIONING_RECEIPT.md").read_text("utf-8")
+    for word in ("`laptop-01`", "telemetry_exports", "calyx-telemetry export", "calyx-telemetry smoke-test", "moved"):
+        assert word in receipt
+    assert telemetry("provision", "laptop-01", "--receipt", "r.md", "--root", tmp_path).returncode == 0
+    assert (tmp_path / "r.md").exists()
+
+
+@pytest.mark.parametrize(
+    ("args", "word"),
+    [
+        (("provision", "a b", "--root", "."), "1 to 64 letters"),
+        (("provision", "other", "--root", "."), "--force"),
+        (("provision", "TEST-NODE", "--root", "."), "another spelling"),
+        (("provision", "x", "--root", "no/such/folder"), "no folder"),
+        (("export", "--root", "no/such/folder"), "provision NODE_ID"),
+        (("status", "--root", "no/such/folder"), "provision NODE_ID"),
+        (("verify", "no/such/folder"), "manifest.json"),
+        (("manifest", "no/such/folder"), "manifest.json"),
+        (("manifest", "runtime"), "no chunk"),
+    ],
+)
+def test_bad_input_is_one_line_and_an_exit_code(node: Node, args: tuple[str, ...], word: str) -> None:
+    """What to do stands in the line; nothing is written."""
+    before = tree(node.root)
+    assert word in one_error_line(telemetry(*args, cwd=node.root))
+    assert tree(node.root) == before
+
+
+def test_no_root_at_all(tmp_path: Path) -> None:
+    """Without option, variable and parent folder, the error says how to provision."""
+    done = telemetry("export", cwd=tmp_path)
+    assert done.returncode == 2
+    assert "--root or CALYX_ROOT" in one_error_line(done)
+
+
+def test_usage_errors_are_clicks(node: Node) -> None:
+    """Exit code 2."""
+    for args in (("nonsense",), ("export", "--nonsense"), ("verify",), ("provision",)):
+        done = telemetry(*args, cwd=node.root)
+        assert done.returncode == 2
+        assert "Traceback" not in done.stderr
+
+
+def test_export_and_verify(node: Node, configure: Configure) -> None:
+    """The bundle's path is on standard output, and verifies."""
+    log_event(configure)
+    done = telemetry("export", cwd=node.root / "telemetry")
+    assert done.returncode == 0
+    summary, bundle = done.stdout.splitlines()
+    assert summary.startswith("exported 1 chunks, 2 events")
+    assert telemetry("verify", bundle).returncode == 0
+    assert telemetry("export", "--root", node.root).stdout == "nothing new to export\n"
+
+
+def test_export_as_json(node: Node) -> None:
+    """One document on standard output, remarks on standard error."""
+    killed_writer(node)
+    (node.outbox / "20260101_000000__x__00000000-0000.jsonl.open").touch()
+    done = telemetry("export", "--root", node.root, "--json")
+    document = json.loads(done.stdout)
+    (result,) = document["nodes"]
+    assert (result["node_id"], result["chunks"], result["events"]) == (node.id, 1, 4)
+    assert result["recovered"][0]["events"] == 3
+    assert result["open"][0]["orphaned"] is True
+    assert "--recover-orphans" in done.stderr
+    assert telemetry("export", "--root", node.root, "--require-sealed").returncode == 1
+    assert telemetry("export", "--root", node.root, "--recover-orphans", "--require-sealed").returncode == 0
+
+
+def test_require_sealed(node: Node, configure: Configure) -> None:
+    """A living writer makes the exit code 1; what is sealed is exported all the same."""
+    logger = configure()
+    logger.info("a")
+    logger.handlers[0].seal()  # type: ignore[attr-defined]
+    logger.info("b")
+    done = telemetry("export", "--root", node.root, "--require-sealed")
+    assert done.returncode == 1
+    assert done.stdout.startswith("exported 1 chunks")
+    assert f"process {os.getpid()}" in done.stderr
+    assert telemetry("export", "--root", node.root).returncode == 0
+
+
+def test_verify_reports_every_fault(node: Node, configure: Configure) -> None:
+    """Exit code 1, every fault named, for people and for programs."""
+    log_event(configure)
+    bundle = Path(telemetry("export", "--root", node.root).stdout.splitlines()[1])
+    chunk = next(bundle.glob("*.jsonl"))
+    chunk.rename(bundle / "renamed.jsonl")
+    (bundle / ".DS_Store").touch()
+    done = telemetry("verify", bundle)
+    assert done.returncode == 1
+    assert "2 faults" in done.stdout
+    assert chunk.name in done.stdout
+    assert "renamed.jsonl" in done.stdout
+    assert ".DS_Store" in done.stderr
+    (document,) = json.loads(telemetry("verify", "--json", bundle).stdout)
+    assert document["verified"] is False
+    assert [fault["kind"] for fault in document["faults"]] == ["missing", "extra"]
+
+
+def test_manifest_makes_and_checks(node: Node, configure: Configure, tmp_path: Path) -> None:
+    """For any folder of chunks."""
+    log_event(configure)
+    (chunk,) = node.outbox.glob("*.jsonl")
+    folder = tmp_path / "carried"
+    folder.mkdir()
+    (folder / "a.jsonl").write_bytes(chunk.read_bytes())
+    assert telemetry("manifest", "--check", folder).returncode == 1
+    done = telemetry("manifest", folder, "--json")
+    assert done.returncode == 0
+    assert json.loads(done.stdout)["verified"] is True
+    assert telemetry("manifest", "--check", folder).returncode == 0
+    assert "--force" in one_error_line(telemetry("manifest", folder))
+    (folder / "a.jsonl").write_bytes(b"x\n")
+    assert telemetry("manifest", "--check", folder).returncode == 1
+    assert telemetry("manifest", "--force", "--node-id", "n", folder).returncode == 0
+
+
+def test_status(node: Node, configure: Configure) -> None:
+    """Open, sealed, exported and pending chunks with events and bytes; changes nothing."""
+    log_event(configure)
+    telemetry("export", "--root", node.root)
+    log_event(configure)
+    logger = configure()
+    logger.info("open")
+    before = tree(node.root)
+    document = json.loads(telemetry("status", "--root", node.root, "--json").stdout)
+    text = telemetry("status", "--root", node.root)
+    assert tree(node.root) == before
+    (status,) = document["nodes"]
+    counts = {
+        name: (status[name]["chunks"], status[name]["events"]) for name in ("open", "sealed", "exported", "pending")
+    }
+    assert counts == {"open": (1, 1), "sealed": (2, 4), "exported": (1, 2), "pending": (1, 2)}
+    assert status["bundles"] == 1
+    assert status["open_chunks"][0]["holder"].startswith(f"{os.getpid()} ")
+    assert text.returncode == 0
+    for word in (node.id, "pending", "last export", "free", str(node.root), f"process {os.getpid()}"):
+        assert word in text.stdout
+
+
+def test_smoke_test_in_a_provisioned_root(node: Node) -> None:
+    """One event the whole way; the folder, the manifest and the sums are shown."""
+    done = telemetry("smoke-test", "--root", node.root)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert done.stdout.endswith("PASSED\n")
+    for word in ("node_id", "ts_utc", "event_id", "source", "manifest.json:", "SHA256SUMS:", '"manifest_version": 1'):
+        assert word in done.stdout
+    (chunk,) = node.outbox.glob("*.jsonl")
+    assert json.loads(chunk.read_bytes().splitlines()[0])["_smoke_test"] is True
+    again = telemetry("smoke-test", "--root", node.root, "--json")
+    assert json.loads(again.stdout)["passed"] is True
+
+
+def test_smoke_test_without_a_node_id_uses_a_temporary_root(tmp_path: Path) -> None:
+    """And says so; nothing is left in the folder."""
+    done = telemetry("smoke-test", cwd=tmp_path)
+    assert done.returncode == 0
+    assert "temporary root" in done.stderr
+    assert done.stdout.endswith("PASSED\n")
+    assert tree(tmp_path) == {}
+
+
+def test_smoke_test_that_fails_says_where(node: Node) -> None:
+    """Exit code 1 and the step that failed."""
+    (node.root / "exports").write_text("in the way")
+    done = telemetry("smoke-test", "--root", node.root)
+    assert done.returncode == 1
+    assert done.stdout.splitlines()[-1].startswith("FAILED: ")
+    assert "exports" in done.stdout
+
+
+def test_output_survives_a_console_of_another_code_page(tmp_path: Path) -> None:
+    """What the console cannot show is escaped, not a crash."""
+    root = tmp_path / "мой корень"
+    root.mkdir()
+    done = subprocess.run(
+        [sys.executable, "-m", "calyx_logging.scripts", "provision", "n", "--root", str(root)],
+        capture_output=True,
+        env={**os.environ, "PYTHONIOENCODING": "ascii", "PYTHONUTF8": "0"},
+        check=False,
+    )
+    assert done.returncode == 0
+    assert b"\\u043c" in done.stdout or "мой".encode() in done.stdout
+
+
+def test_a_reader_that_goes_away_is_no_traceback(node: Node) -> None:
+    """`calyx-telemetry status | head -0`."""
+    done = python(
+        """
+        import subprocess, sys
+        command = [sys.executable, "-m", "calyx_logging.scripts", "smoke-test", "--root", sys.argv[1]]
+        child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+        child.stdout.close()
+        print(child.stderr.read().decode())
+        """,
+        str(node.root),
+    )
+    assert "Traceback" not in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("count", "text"), [(0, "0 B"), (999, "999 B"), (1000, "1.0 kB"), (2_500_000, "2.5 MB"), (3 * 10**15, "3000.0 TB")]
+)
+def test_sizes_for_people(count: int, text: str) -> None:
+    """Powers of 1000."""
+    assert size_text(count) == text
