@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import shutil
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -187,8 +186,12 @@ def remove(path: Path) -> None:
 
 def remove_tree(path: Path) -> None:
     """Delete a folder and all in it; one that is not there is no error."""
-    if os.path.lexists(path):
-        _with_retries(lambda: shutil.rmtree(path))
+    if os.path.islink(path) or not os.path.isdir(path):
+        remove(path)
+        return
+    for name in os.listdir(path):
+        remove_tree(path / name)
+    _with_retries(lambda: os.rmdir(path))
 
 
 def _with_retries(operation: Callable[[], _T]) -> _T:

@@ -166,7 +166,9 @@ def recover(outbox: Path, node_id: str, *, orphans: bool = False, clock: Callabl
         for name in look(outbox).open:
             if name.writer in known:
                 continue
-            if holder_of(outbox, name.writer) is not None:  # begun since the locks were listed
+            if (outbox / name.sealed).exists():
+                durable.remove(outbox / name.open)  # a recovery's leftover; loss of power kept it longer than the lock
+            elif holder_of(outbox, name.writer) is not None:  # begun since the locks were listed
                 result.live.append(OpenChunk(name, holder_of(outbox, name.writer)))
             elif orphans:
                 _recover_writer(outbox, node_id, [name], clock, result)

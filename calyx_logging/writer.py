@@ -256,6 +256,8 @@ class ChunkWriter:
         self._next_number += 1
         self._born = self._monotonic()
         self._synced_size = 0
+        if self._options.sync != "seal":
+            durable.sync_dir(self._outbox)  # or a synced event would be in a file without a name
         return self._file
 
     def _take_lock(self) -> FileLock:
@@ -267,6 +269,8 @@ class ChunkWriter:
             return self._take_lock()
         except NotImplementedError as error:
             raise OSError(str(error)) from error
+        # before the first chunk, so that no loss of power leaves a chunk whose writer seems never to have been
+        durable.sync_dir(self._outbox / ".writers")
         return lock
 
     def _sync(self, file: durable.AppendFile) -> None:
