@@ -45,13 +45,23 @@ def main(args):
 def run_with_newer_python():
     """The Python that was called is too old: use a newer one where there is one."""
     for name in NEWER:
-        found = shutil.which(name)
-        if found:
-            return subprocess.call([found, os.path.abspath(__file__)] + sys.argv[1:])
+        for folder in os.environ.get("PATH", "").split(os.pathsep):
+            found = os.path.join(folder, name)
+            if os.path.isfile(found) and answers(found):
+                return subprocess.call([found, os.path.abspath(__file__)] + sys.argv[1:])
     sys.exit(
         "calyx-logging needs Python %d.%d or newer; this is %s. Install one and run this again with it."
         % (LEAST + (sys.version.split()[0],))
     )
+
+
+def answers(python):
+    """A name on the PATH may be a shim with nothing behind it."""
+    try:
+        with open(os.devnull, "w") as nowhere:
+            return subprocess.call([python, "-c", ""], stdout=nowhere, stderr=nowhere) == 0
+    except OSError:
+        return False
 
 
 def set_up(venv, extras):

@@ -107,7 +107,11 @@ def check(folder: Path, *, progress: Progress | None = None) -> Report:
     junk = sorted(name for name in entries if is_junk(name))
     warnings = tuple(f"{name} is not part of the bundle (left by an operating system)" for name in junk)
     if MANIFEST_NAME not in entries:
-        faults = [Fault("missing", MANIFEST_NAME, "the bundle's manifest", "no such file")]
+        below = sorted(name for name in entries if (folder / name / MANIFEST_NAME).is_file())
+        found = (
+            f"no such file; there are bundles in the folders below, such as {below[-1]}" if below else "no such file"
+        )
+        faults = [Fault("missing", MANIFEST_NAME, "the bundle's manifest", found)]
         return Report(folder, None, None, tuple(faults), warnings)
     try:
         with open_chunk(folder / MANIFEST_NAME) as stream:
@@ -135,9 +139,10 @@ def sums_of(manifest: Manifest, manifest_sha256: str) -> bytes:
 def _listing(folder: Path) -> set[str]:
     try:
         return set(os.listdir(folder))
+    except FileNotFoundError as error:
+        raise StorageError("there is no such folder", path=folder, hint="name the folder of a bundle") from error
     except OSError as error:
-        hint = "name the folder that holds manifest.json" if not folder.is_dir() else None
-        raise StorageError.of(error, "read the bundle", folder, hint) from error
+        raise StorageError.of(error, "read the folder", folder, "name the folder of a bundle") from error
 
 
 def _manifest_faults(manifest: Manifest) -> list[Fault]:
@@ -242,16 +247,24 @@ def write_manifest(
         force: replace a manifest that is there.
 
     Raises:
-        ConfigError: a manifest is there already, or the events bear several node ids.
+        ConfigError: a manifest is there already, there is no chunk or there are other things in the folder, or the
+            events bear several node ids.
         ChunkError: a chunk is no regular file.
-        StorageError: the folder cannot be read or written, or has no chunk.
+        StorageError: the folder cannot be read or written.
     """
     names = sorted(name for name in _listing(folder) if name.endswith(SEALED_SUFFIX) and not is_junk(name))
     if not names:
-        raise StorageError("there is no chunk (*.jsonl) in the folder", path=folder, hint="name a folder of chunks")
+        raise ConfigError("there is no chunk (*.jsonl) in the folder", path=folder, hint="name a folder of chunks")
     if MANIFEST_NAME in _listing(folder) and not force:
         raise ConfigError(
             f"{MANIFEST_NAME} is there already", path=folder, hint="compare with --check, or replace it with --force"
+        )
+    known = {MANIFEST_NAME, SUMS_NAME, SIGNATURE_NAME, *names}
+    if other := sorted(name for name in _listing(folder) - known if not is_junk(name)):
+        raise ConfigError(
+            f"there are other things in the folder, such as {other[0]}",
+            path=folder,
+            hint="a manifest is for a folder of chunks alone: copy the chunks into one (an outbox is exported instead)",
         )
     stats = {name: _stats(folder / name) for name in names}
     now = datetime.now(UTC)

@@ -82,6 +82,10 @@ class AppendFile:
                 self.torn = True
             raise
 
+    def is_deleted(self) -> bool:
+        """Whether the file has no name any more."""
+        return os.fstat(self._fd).st_nlink == 0
+
     def sync(self) -> None:
         """Return once the bytes are on the medium, as far as the system can tell."""
         _sync_fd(self._fd)

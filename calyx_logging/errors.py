@@ -1,8 +1,9 @@
-"""Every exception this library raises, and what each means for a command's exit code.
+"""Every exception this library raises, what each means for a command's exit code, and `say` for what is no exception.
 
 CalyxError                  path, cause and hint in one line            exit 1
 ├── ConfigError             a bad option, in dictConfig or on the command line   exit 2
 ├── NodeError               the node's identity                         exit 2
+│   ├── RootNotFound        the root that was named is no folder
 │   ├── NodeNotProvisioned  no usable runtime/node_id.txt
 │   ├── InvalidNodeId       breaks the rule for node ids
 │   └── NodeConflict        another id, or another spelling, is there
@@ -17,6 +18,7 @@ CalyxError                  path, cause and hint in one line            exit 1
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 
 __all__ = [
@@ -31,7 +33,9 @@ __all__ = [
     "NodeConflict",
     "NodeError",
     "NodeNotProvisioned",
+    "RootNotFound",
     "StorageError",
+    "say",
 ]
 
 
@@ -67,6 +71,10 @@ class NodeError(CalyxError):
     """Something about the node's identity."""
 
     exit_code = 2
+
+
+class RootNotFound(NodeError):
+    """The root that was named is not there."""
 
 
 class NodeNotProvisioned(NodeError):
@@ -122,3 +130,12 @@ class BundleError(CalyxError):
     def __init__(self, message: str, *, faults: Sequence[object], path: str | os.PathLike[str] | None = None) -> None:
         self.faults = tuple(faults)
         super().__init__(f"{message}: {'; '.join(str(fault) for fault in self.faults)}", path=path)
+
+
+def say(text: str) -> None:
+    """One line on standard error, where there is one."""
+    try:
+        sys.stderr.write(f"calyx-logging: {text}\n")
+        sys.stderr.flush()
+    except (AttributeError, OSError, ValueError):
+        return  # pythonw has no stderr, a closed one raises ValueError: then nobody can be told

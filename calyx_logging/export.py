@@ -25,6 +25,7 @@ from calyx_logging.bundle import sums_of
 from calyx_logging.chunk import open_chunk
 from calyx_logging.errors import CalyxError, ConfigError, LockHeld, StorageError
 from calyx_logging.event import utc_text
+from calyx_logging.locks import os_lock
 from calyx_logging.manifest import (
     MANIFEST_NAME,
     SUMS_NAME,
@@ -38,7 +39,6 @@ from calyx_logging.manifest import (
 )
 from calyx_logging.node import Node
 from calyx_logging.outbox import Contents, Recovery
-from calyx_logging.writer import os_lock
 
 __all__ = ["FOREIGN_QUIET_SECONDS", "ExportResult", "Pending", "export", "export_all", "find_pending"]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calyx_logging import durable
-from calyx_logging.errors import InvalidNodeId, NodeConflict, NodeNotProvisioned, StorageError
+from calyx_logging.errors import InvalidNodeId, NodeConflict, NodeNotProvisioned, RootNotFound, StorageError
 
 __all__ = ["NODE_ID_RULE", "Node", "Provisioned", "check_node_id", "is_node_id", "provision", "read_node_id"]
 
@@ -60,9 +60,9 @@ def read_node_id(runtime: Path) -> str | None:
         return None
     except OSError as error:
         raise StorageError.of(error, "read the node id", path) from error
-    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
     try:
-        return data.decode(encoding).strip() or None
+        return data.removeprefix(b"\xef\xbb\xbf").decode(encoding).strip() or None
     except UnicodeDecodeError as error:
         raise InvalidNodeId("is no text", path=path, hint="provision the node again with --force") from error
 
@@ -85,6 +85,7 @@ class Node:
         """The node of a root: `root`, else `CALYX_ROOT`, else the nearest parent of `cwd` that has an id.
 
         Raises:
+            RootNotFound: the root that was named is no folder.
             NodeNotProvisioned: there is no root, or its id is missing or empty.
             InvalidNodeId: the id in the file breaks the rule.
         """
@@ -133,9 +134,9 @@ def find_root(
 ) -> Path:
     """The root by the rule of `Node.find`, as an absolute path."""
     if root is not None:
-        return Path(root).expanduser().absolute()
+        return _existing(Path(root), "check the root that was named")
     if environ.get("CALYX_ROOT"):
-        return Path(environ["CALYX_ROOT"]).expanduser().absolute()
+        return _existing(Path(environ["CALYX_ROOT"]), "check the variable CALYX_ROOT")
     here = Path.cwd() if cwd is None else cwd
     for folder in (here, *here.parents):
         if (folder / _NODE_FILE).is_file():
@@ -143,8 +144,15 @@ def find_root(
     raise NodeNotProvisioned(
         f"no {_NODE_FILE.as_posix()} in this folder or above it",
         path=here,
-        hint="run: calyx-telemetry provision NODE_ID --root FOLDER, or name the root with --root or CALYX_ROOT",
+        hint="run: calyx-telemetry provision NODE_ID --root FOLDER, or name the root (option root, or CALYX_ROOT)",
     )
+
+
+def _existing(root: Path, hint: str) -> Path:
+    folder = root.expanduser().absolute()
+    if not folder.is_dir():
+        raise RootNotFound("there is no such folder", path=folder, hint=hint)
+    return folder
 
 
 @dataclass(frozen=True)
@@ -163,11 +171,12 @@ def provision(root: str | os.PathLike[str], node_id: str, *, force: bool = False
         InvalidNodeId: the id breaks the rule.
         NodeConflict: the root has another id and `force` is not set, or has seen another spelling of this one
             (two spellings that casefold alike are one node, and folders of both could not stand side by side).
+        RootNotFound: there is no such folder.
         StorageError: a file cannot be written.
     """
     node = Node(Path(root).expanduser().absolute(), check_node_id(node_id))
     if not node.root.is_dir():
-        raise StorageError("the root is no folder", path=node.root, hint="make it first, or name another with --root")
+        raise RootNotFound("there is no such folder", path=node.root, hint="make it first, or name another root")
     present = read_node_id(node.root / "runtime")
     known = {present, *node.all_ids()[1:]} - {None, node_id}
     for other in sorted(name for name in known if name is not None):

@@ -20,10 +20,10 @@ from calyx_logging import durable
 from calyx_logging.chunk import OPEN_SUFFIX, SEALED_SUFFIX, ChunkName, open_chunk, read_lines
 from calyx_logging.errors import ChunkError, EventError, ManifestError, StorageError
 from calyx_logging.event import CONTROL_SOURCE, control_event, decode, with_seq
+from calyx_logging.locks import holder_of, is_gone, lock_file, os_lock
 from calyx_logging.manifest import Manifest, stats_of
-from calyx_logging.writer import lock_file, os_lock
 
-__all__ = ["Contents", "OpenChunk", "Recovered", "Recovery", "holder_of", "look", "recover"]
+__all__ = ["Contents", "OpenChunk", "Recovered", "Recovery", "look", "recover"]
 
 _BATCH = 100
 _REQUIRED_TEXTS = ("node_id", "ts_utc", "event_id", "source")
@@ -38,6 +38,8 @@ class OpenChunk:
 
     def __str__(self) -> str:
         who = "no lock file" if self.holder is None else f"process {self.holder}"
+        if is_gone(self.holder):
+            who += ", which has ended: the next export seals it"
         return f"{self.name.open} (writer {self.name.writer}, {who})"
 
 
@@ -96,18 +98,6 @@ def _sort_in(contents: Contents, entry: os.DirEntry[str]) -> None:
         (contents.unknown if is_open else contents.foreign).append(entry.name)
     else:
         (contents.open if is_open else contents.sealed).append(name)
-
-
-def holder_of(outbox: Path, writer: str) -> str | None:
-    """Process id and host in the writer's lock file; None without one."""
-    try:
-        with lock_file(outbox, writer).open("rb", buffering=0) as stream:
-            stream.seek(1)  # Windows locks the first byte against readers
-            return stream.read(300).decode("utf-8", "replace").strip() or "unknown"
-    except FileNotFoundError:
-        return None
-    except OSError:
-        return "unknown"
 
 
 @dataclass(frozen=True)

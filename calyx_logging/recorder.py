@@ -18,16 +18,21 @@ import threading
 import time
 import weakref
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
 from calyx_logging import durable
 from calyx_logging.errors import ConfigError, StorageError
+from calyx_logging.gap import Gap
+from calyx_logging.locks import lock_file, os_lock
 from calyx_logging.node import Node
-from calyx_logging.writer import ChunkWriter, WriterOptions, lock_file, os_lock
+from calyx_logging.writer import ChunkWriter, WriterOptions
 
 __all__ = ["Recorder", "seal"]
+
+_LOOK_SECONDS = 10.0
+"""How often the upkeep thread looks whether an open chunk was deleted under its writer."""
 
 _Encode = Callable[[Any], bytes | None]
 
@@ -81,6 +86,8 @@ class Recorder:
         with self._entered() as writer:
             if writer is not None:
                 writer.seal()
+                if writer.uprooted:
+                    self._begin_anew(writer)
 
     def close(self) -> None:
         """End the writer; a later event begins a new one."""
@@ -88,6 +95,9 @@ class Recorder:
             if writer is not None:
                 self._writer = None
                 writer.close()
+                if writer.uprooted:
+                    self._begin_anew(writer).close()
+                    self._writer = None
 
     # -------------------------------------------------------------- inside
 
@@ -127,7 +137,11 @@ class Recorder:
                     writer.close()
                     self._writer = None
                     writer = self._living_writer()
-            writer.append(line)
+            if not writer.append(line) and writer.uprooted:
+                writer = self._begin_anew(writer)
+                if not writer.append(line) and writer.uprooted:
+                    writer.uprooted = False
+                    writer.lose(FileNotFoundError(2, "the outbox is gone", str(self._node.outbox)))
 
     def _write_deferred(self, local: _Local) -> None:
         while local.deferred:
@@ -138,11 +152,16 @@ class Recorder:
             finally:
                 local.busy = False
 
-    def _living_writer(self) -> ChunkWriter:
+    def _living_writer(self, gaps: Iterable[Gap] = ()) -> ChunkWriter:
         if self._writer is None:
-            self._writer = ChunkWriter(self._node.outbox, self._node.id, self._component, self._options)
+            self._writer = ChunkWriter(self._node.outbox, self._node.id, self._component, self._options, gaps=gaps)
             _begin_upkeep()
         return self._writer
+
+    def _begin_anew(self, writer: ChunkWriter) -> ChunkWriter:
+        """The folder was taken away under a writer: another begins where the folder should be, and tells of it."""
+        self._writer = None
+        return self._living_writer(writer.leave())
 
     @contextmanager
     def _entered(self) -> Iterator[ChunkWriter | None]:
@@ -164,10 +183,14 @@ class Recorder:
         """Roll an idle chunk, sync; the seconds until there may be something to do again."""
         with self._entered() as writer:
             if writer is not None:
+                if writer.is_deleted():
+                    writer.seal()
                 writer.roll_if_old()
+                if writer.uprooted:
+                    writer = self._begin_anew(writer)
                 if self._options.sync == "interval":
                     writer.sync_if_due()
-        waits = [60.0]
+        waits = [_LOOK_SECONDS]
         if self._options.max_age is not None:
             waits.append(max(self._options.max_age / 4, 0.05))
         if self._options.sync == "interval":
@@ -222,7 +245,7 @@ def _begin_upkeep() -> None:
 
 def _upkeep_forever() -> None:
     while True:
-        wait = min((recorder._upkeep(time.monotonic()) for recorder in list(_recorders)), default=60.0)
+        wait = min((recorder._upkeep(time.monotonic()) for recorder in list(_recorders)), default=_LOOK_SECONDS)
         _upkeep_wake.wait(wait)
         _upkeep_wake.clear()
 

@@ -15,6 +15,7 @@ from calyx_logging.chunk import open_chunk
 from calyx_logging.errors import StorageError
 from calyx_logging.export import find_pending
 from calyx_logging.exported import BundleRef
+from calyx_logging.locks import holder_of
 from calyx_logging.manifest import blocks_of
 from calyx_logging.node import Node
 from calyx_logging.outbox import OpenChunk
@@ -109,7 +110,7 @@ def status_of(node: Node, *, clock: Callable[[], float] = time.time) -> NodeStat
     return NodeStatus(
         node_id=node.id,
         **tallies,
-        open_chunks=tuple(OpenChunk(name, outbox.holder_of(node.outbox, name.writer)) for name in contents.open),
+        open_chunks=tuple(OpenChunk(name, holder_of(node.outbox, name.writer)) for name in contents.open),
         bundles=len(done.bundles),
         last_export=done.last,
         outbox_bytes=_disk_use(node.outbox),

@@ -14,14 +14,10 @@ Not thread-safe: `calyx_logging.recorder` serialises the calls.
 
 from __future__ import annotations
 
-import contextlib
-import os
 import secrets
-import socket
-import sys
 import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -29,9 +25,12 @@ from filelock import FileLock, Timeout
 
 from calyx_logging import durable
 from calyx_logging.chunk import MAX_CHUNK_NUMBER, ChunkName
-from calyx_logging.event import control_event, utc_text, with_seq
+from calyx_logging.errors import say
+from calyx_logging.event import control_event, with_seq
+from calyx_logging.gap import Gap
+from calyx_logging.locks import LockText, lock_file, os_lock
 
-__all__ = ["ChunkWriter", "WriterOptions", "lock_file", "os_lock", "say", "write_holder"]
+__all__ = ["ChunkWriter", "WriterOptions"]
 
 _SEQ_ROOM = 32
 
@@ -53,25 +52,6 @@ class WriterOptions:
     sync_interval: float
 
 
-@dataclass
-class _Gap:
-    """Events that could not be written since writing last worked."""
-
-    cause: str
-    since: float
-    until: float
-    count: int = 0
-    seqs: list[list[int]] = field(default_factory=list)
-
-    def add(self, seq: int, now: float) -> None:
-        self.count += 1
-        self.until = now
-        if self.seqs and self.seqs[-1][1] == seq - 1:
-            self.seqs[-1][1] = seq
-        else:
-            self.seqs.append([seq, seq])
-
-
 class ChunkWriter:
     """Writes lines into chunks of one outbox, alone.
 
@@ -91,10 +71,12 @@ class ChunkWriter:
         component: str,
         options: WriterOptions,
         *,
+        gaps: Iterable[Gap] = (),
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.id = secrets.token_hex(4)
+        self.uprooted = False
         self._outbox = outbox
         self._node_id = node_id
         self._component = component
@@ -102,13 +84,17 @@ class ChunkWriter:
         self._clock = clock
         self._monotonic = monotonic
         self._lock: FileLock | None = None
+        self._reserve = LockText()
         self._file: durable.AppendFile | None = None
         self._name: ChunkName | None = None
         self._next_number = 0
         self._seq = 0
-        self._born = 0.0
+        self._first_seq = 0
+        self._control_seqs: set[int] = set()
+        self._born = self._opened_at = 0.0
         self._synced_size = 0
-        self._gap: _Gap | None = None
+        self._told: list[Gap] = list(gaps)
+        self._gap: Gap | None = None
         self._sync_fails = False
         self._ended = False
         self._left_open = False
@@ -131,27 +117,38 @@ class ChunkWriter:
         return self._file is not None
 
     def append(self, line: bytes) -> bool:
-        """Write one event; False when it could not be kept (it is counted then)."""
-        seq = self._seq
+        """Write one event; False when it could not be kept: then it is counted, unless the writer is `uprooted`."""
+        first = self._seq
         try:
-            if self._gap is not None:
-                self._write_gap(self._gap)
-                seq = self._seq
             file = self._file_for(len(line))
-            self._seq = seq + 1
-            file.append(with_seq(line, seq))
+            first = self._seq
+            # in one write with the event: a disk with room for small lines only would fill up with gap lines
+            data = self._gap_lines() if self._gap is not None or self._told else b""
+            data += with_seq(line, self._seq)
+            self._seq += 1
+            file.append(data)
         except OSError as error:
-            self._seq = seq + 1
-            self._lose(seq, error)
+            self._rewind(first)
+            if isinstance(error, FileNotFoundError):
+                self.uprooted = True
+            else:
+                self.lose(error)
             return False
+        if self._gap is not None or self._told:
+            self._gaps_are_told()
         if self._options.sync == "record":
             self.sync_if_due()
         return True
 
     def lose(self, error: BaseException) -> None:
-        """Count an event that never became a line."""
+        """Count an event that cannot be written."""
         seq, self._seq = self._seq, self._seq + 1
-        self._lose(seq, error)
+        now = self._clock()
+        if self._gap is None:
+            cause = error.strerror if isinstance(error, OSError) and error.strerror else None
+            self._gap = Gap(cause or f"{type(error).__name__}: {error}"[:200], now, now)
+            say(f"cannot write to {self._outbox}: {error}; events are lost and counted until it works again")
+        self._gap.add(seq, now)
 
     def roll_for(self, length: int) -> None:
         """Seal the open chunk when a line of `length` bytes has no place in it."""
@@ -199,13 +196,17 @@ class ChunkWriter:
                 durable.rename_new(file.path, self._outbox / name.sealed)
                 durable.sync_dir(self._outbox)
             self._left_open = left_open
+        except FileNotFoundError:
+            file.close()
+            self._left_open = left_open
+            self._count_vanished(name)
         except OSError as error:
             say(f"cannot seal {file.path}: {error}; the next export seals it")
             file.close()
 
     def close(self) -> None:
         """End the writer in order: a last gap line, the end line, sealed, the lock given back."""
-        if self._seq and not self._ended:
+        if (self._seq or self._told) and not self._ended:
             self._end(None)
         self.seal()
         lock, self._lock = self._lock, None
@@ -217,6 +218,23 @@ class ChunkWriter:
                 except OSError as error:
                     say(f"cannot delete the lock file of writer {self.id}: {error}; the next export deletes it")
 
+    def leave(self) -> list[Gap]:
+        """Give everything back without an end, and return what a next writer has to tell."""
+        file, self._file = self._file, None
+        if file is not None:
+            file.close()
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.release(force=True)
+        gaps = [*self._told, *([self._gap] if self._gap is not None else [])]
+        for gap in gaps:
+            gap.writer = gap.writer or self.id
+        return gaps
+
+    def is_deleted(self) -> bool:
+        """Whether the open chunk has been deleted under the writer."""
+        return self._file is not None and self._file.is_deleted()
+
     def abandon(self) -> None:
         """In a forked child: let go of what is the parent's, touching nothing on disk."""
         file, self._file = self._file, None
@@ -225,6 +243,19 @@ class ChunkWriter:
             file.close()
 
     # -------------------------------------------------------------- inside
+
+    def _count_vanished(self, name: ChunkName) -> None:
+        """The chunk is no longer where it was: its events are counted, and the next writer tells of them."""
+        now = self._clock()
+        cause = f"{name.open} was moved or deleted under its writer"
+        pending = self._gap.seqs if self._gap is not None else []
+        lost = {seq for first, last in pending for seq in range(first, last + 1)}
+        lost.update(set(range(self._first_seq, self._seq)) - self._control_seqs)
+        say(f"{self._outbox / name.open} was moved or deleted; its {len(lost)} events are counted as lost")
+        self._gap = Gap(cause, self._opened_at, now)
+        for seq in sorted(lost):
+            self._gap.add(seq, now)
+        self.uprooted = True
 
     def _file_for(self, length: int) -> durable.AppendFile:
         if self._file is not None:
@@ -255,13 +286,19 @@ class ChunkWriter:
         self._name = name
         self._next_number += 1
         self._born = self._monotonic()
+        self._opened_at = self._clock()
+        self._first_seq = self._seq
+        self._control_seqs.clear()
         self._synced_size = 0
         if self._options.sync != "seal":
             durable.sync_dir(self._outbox)  # or a synced event would be in a file without a name
         return self._file
 
     def _take_lock(self) -> FileLock:
-        lock = os_lock(lock_file(self._outbox, self.id), on_acquired=write_holder)
+        root = self._outbox.parents[2]
+        if not root.is_dir():  # a root that was deleted is not made again
+            raise FileNotFoundError(2, "the root is gone", str(root))
+        lock = os_lock(lock_file(self._outbox, self.id), on_acquired=self._reserve.fill)
         try:
             lock.acquire(blocking=False)
         except Timeout:  # another writer drew the same eight digits
@@ -278,65 +315,52 @@ class ChunkWriter:
         file.sync()
         self._synced_size = size
 
-    def _write_control(self, file: durable.AppendFile | None, control: str, message: str, **fields: object) -> None:
-        """A line of the writer's own, into `file` or where there is room; it takes a `seq` only when it is written."""
-        line = control_event(self._node_id, control, self._clock(), message, **fields)
-        (file or self._file_for(len(line))).append(with_seq(line, self._seq))
+    def _control_line(self, control: str, message: str, **fields: object) -> bytes:
+        """A line of the writer's own, with the next `seq`."""
+        line = with_seq(control_event(self._node_id, control, self._clock(), message, **fields), self._seq)
+        self._control_seqs.add(self._seq)
         self._seq += 1
+        return line
 
-    def _write_gap(self, gap: _Gap, file: durable.AppendFile | None = None) -> None:
-        self._write_control(
-            file,
-            "gap",
-            f"{gap.count} events could not be written",
-            count=gap.count,
-            seqs=gap.seqs,
-            **{"from": utc_text(gap.since), "to": utc_text(gap.until)},
-            cause=gap.cause,
+    def _gap_lines(self) -> bytes:
+        gaps = [*self._told, self._gap] if self._gap is not None else self._told
+        return b"".join(
+            self._control_line("gap", f"{gap.count} events could not be kept", **gap.fields()) for gap in gaps
         )
+
+    def _rewind(self, seq: int) -> None:
+        """Lines from this `seq` on were made and not written: it is free again."""
+        self._control_seqs.difference_update(range(seq, self._seq))
+        self._seq = seq
+
+    def _gaps_are_told(self) -> None:
+        if self._gap is not None:
+            say(f"writing to {self._outbox} again; {self._gap.count} events were lost ({self._gap.cause})")
         self._gap = None
-        say(f"writing to {self._outbox} again; {gap.count} events were lost ({gap.cause})")
+        self._told = []
 
     def _end(self, file: durable.AppendFile | None) -> None:
         try:
-            if self._gap is not None:
-                self._write_gap(self._gap, file)
-            self._write_control(file, "end", "the writer was closed", reason="closed")
-            self._ended = True
+            self._write_last_lines(file)
         except OSError as error:
-            say(f"cannot write the end of writer {self.id}: {error}")
+            try:
+                if not self._reserve.give_up():
+                    raise
+                self._write_last_lines(file)
+            except OSError:
+                lost = sum(gap.count for gap in [*self._told, *([self._gap] if self._gap is not None else [])])
+                also = f"; {lost} events were lost, and this line alone says so" if lost else ""
+                say(f"cannot write the end of writer {self.id}: {error}{also}")
 
-    def _lose(self, seq: int, error: BaseException) -> None:
-        now = self._clock()
-        if self._gap is None:
-            cause = error.strerror if isinstance(error, OSError) and error.strerror else None
-            self._gap = _Gap(cause or f"{type(error).__name__}: {error}"[:200], now, now)
-            say(f"cannot write to {self._outbox}: {error}; events are lost and counted until it works again")
-        self._gap.add(seq, now)
-
-
-def lock_file(outbox: Path, writer: str) -> Path:
-    """The file that is locked while a writer lives."""
-    return outbox / ".writers" / f"{writer}.lock"
-
-
-def os_lock(path: Path, *, on_acquired: Callable[[int], None] | None = None) -> FileLock:
-    """A lock by the operating system alone, one for all threads, whose file is kept on release."""
-    durable.make_dirs(path.parent)
-    return FileLock(path, thread_local=False, fallback_to_soft=False, preserve_lock_file=True, on_acquired=on_acquired)
-
-
-def write_holder(fd: int) -> None:
-    """Say in a lock file who holds it: process id and host, behind one space (Windows locks the first byte)."""
-    with contextlib.suppress(OSError):  # on a full disk the lock holds all the same, only nameless
-        os.lseek(fd, 0, os.SEEK_SET)
-        os.write(fd, f" {os.getpid()} {socket.gethostname()}\n".encode())
-
-
-def say(text: str) -> None:
-    """One line on standard error, where there is one."""
-    try:
-        sys.stderr.write(f"calyx-logging: {text}\n")
-        sys.stderr.flush()
-    except (AttributeError, OSError, ValueError):
-        return  # pythonw has no stderr, a closed one raises ValueError: then nobody can be told
+    def _write_last_lines(self, file: durable.AppendFile | None) -> None:
+        if file is None:
+            file = self._file_for(0)
+        first = self._seq
+        try:
+            file.append(self._gap_lines() + self._control_line("end", "the writer was closed", reason="closed"))
+        except OSError:
+            self._rewind(first)
+            raise
+        if self._gap is not None or self._told:
+            self._gaps_are_told()
+        self._ended = True

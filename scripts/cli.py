@@ -20,8 +20,20 @@ import orjson
 
 from calyx_logging import __version__
 from calyx_logging.errors import CalyxError
+from calyx_logging.manifest import Manifest
 
-__all__ = ["json_option", "main", "print_json", "progress_bar", "remark", "root_option", "run", "size_text"]
+__all__ = [
+    "contents_text",
+    "count_text",
+    "json_option",
+    "main",
+    "print_json",
+    "progress_bar",
+    "remark",
+    "root_option",
+    "run",
+    "size_text",
+]
 
 COMMANDS = {
     "provision": "telemetry_provision",
@@ -87,6 +99,17 @@ def remark(text: str) -> None:
     click.echo(text, err=True)
 
 
+def count_text(count: int, thing: str) -> str:
+    """`1 chunk`, `2 chunks`."""
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
+def contents_text(manifest: Manifest) -> str:
+    """`2 chunks, 31 events, 12.5 kB`."""
+    chunks, events = count_text(len(manifest.chunks), "chunk"), count_text(manifest.events, "event")
+    return f"{chunks}, {events}, {size_text(manifest.total_bytes)}"
+
+
 def size_text(count: int) -> str:
     """Bytes for people: `512 B`, `3.4 MB` (powers of 1000)."""
     size = float(count)
@@ -116,7 +139,7 @@ def run(command: click.Command) -> None:
     """Run a command as a program: an error of ours is one line on standard error and its exit code."""
     _utf8_streams()
     try:
-        command.main(standalone_mode=False)
+        command.main(standalone_mode=False, prog_name="calyx-telemetry" if command is group else None)
     except CalyxError as error:
         _fail(str(error), error.exit_code)
     except click.exceptions.Exit as stop:

@@ -6,18 +6,19 @@ try:
     from typing import Any
 
     import click
+
+    from calyx_logging.export import ExportResult, export_all
+    from calyx_logging.node import Node
     from calyx_logging.scripts.cli import (
+        contents_text,
+        count_text,
         json_option,
         print_json,
         progress_bar,
         remark,
         root_option,
         run,
-        size_text,
     )
-
-    from calyx_logging.export import ExportResult, export_all
-    from calyx_logging.node import Node
 except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py export") from None
 
@@ -58,9 +59,7 @@ def _tell(result: ExportResult, *, alone: bool) -> None:
         click.echo(f"{prefix}nothing new to export")
         return
     manifest = result.manifest
-    click.echo(
-        f"{prefix}exported {len(manifest.chunks)} chunks, {manifest.events} events, {size_text(manifest.total_bytes)}"
-    )
+    click.echo(f"{prefix}exported {contents_text(manifest)}")
     click.echo(str(result.bundle))
 
 
@@ -68,7 +67,7 @@ def _remark(result: ExportResult) -> None:
     for chunk in result.recovery.recovered:
         lost = f"; not kept: {chunk.torn_bytes} torn bytes, {chunk.bad_lines} bad lines"
         said = lost if chunk.torn_bytes or chunk.bad_lines else ""
-        remark(f"recovered {chunk.name.sealed} of a writer that died: {chunk.events} events{said}")
+        remark(f"recovered {chunk.name.sealed} of a writer that died: {count_text(chunk.events, 'event')}{said}")
     for open_chunk in result.recovery.live:
         remark(f"still being written, not exported: {open_chunk}")
     for open_chunk in result.recovery.orphaned:

@@ -6,11 +6,11 @@ try:
     from pathlib import Path
 
     import click
-    from calyx_logging.scripts.cli import json_option, print_json, root_option, run
-    from calyx_logging.scripts.telemetry_verify import checked, tell
 
     from calyx_logging.bundle import write_manifest
     from calyx_logging.node import Node
+    from calyx_logging.scripts.cli import json_option, print_json, root_option, run
+    from calyx_logging.scripts.telemetry_verify import checked, document, tell
 except ImportError as error:
     raise SystemExit(
         f"calyx-logging is not installed for this Python ({error}): run  python3 run.py manifest"
@@ -32,15 +32,7 @@ def command(folder: Path, only_check: bool, node_id: str | None, force: bool, ro
         write_manifest(folder, node_id=node_id, fallback_id=lambda: Node.find(root).id, force=force)
     report = checked(folder)
     if as_json:
-        print_json(
-            {
-                "folder": folder,
-                "verified": not report.faults,
-                "manifest_sha256": report.manifest_sha256,
-                "faults": [str(fault) for fault in report.faults],
-                "warnings": report.warnings,
-            }
-        )
+        print_json(document(report))
     else:
         tell(report)
     if report.faults:

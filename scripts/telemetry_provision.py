@@ -6,11 +6,11 @@ try:
     from pathlib import Path
 
     import click
-    from calyx_logging.scripts.cli import json_option, print_json, remark, run
 
     from calyx_logging import durable
     from calyx_logging.errors import StorageError
     from calyx_logging.node import NODE_ID_RULE, Provisioned, provision
+    from calyx_logging.scripts.cli import json_option, print_json, remark, run
 except ImportError as error:
     raise SystemExit(
         f"calyx-logging is not installed for this Python ({error}): run  python3 run.py provision"
@@ -93,7 +93,7 @@ Smoke test:
 
     calyx-telemetry smoke-test --root "{node.root}"
 
-Nothing that existed was moved, renamed or deleted.
+Nothing else that existed was moved, renamed, changed or deleted.
 """
 
 

@@ -13,7 +13,7 @@ try:
     from typing import Any
 
     import click
-    from calyx_logging.scripts.cli import json_option, print_json, remark, root_option, run
+    import orjson
 
     from calyx_logging import outbox
     from calyx_logging.bundle import verify
@@ -23,6 +23,7 @@ try:
     from calyx_logging.export import ExportResult, export
     from calyx_logging.manifest import MANIFEST_NAME, SUMS_NAME
     from calyx_logging.node import Node, provision
+    from calyx_logging.scripts.cli import contents_text, json_option, print_json, remark, root_option, run
 except ImportError as error:
     raise SystemExit(
         f"calyx-logging is not installed for this Python ({error}): run  python3 run.py smoke-test"
@@ -39,7 +40,8 @@ SOURCE = "smoke_test"
 def command(root: str | None, keep: bool, as_json: bool) -> None:
     """Log one event labelled _smoke_test, find it on disk, export it, verify the bundle, show what is in it.
 
-    In a root without node id it works in a temporary one. Exit code 1 when a step fails.
+    In a provisioned root the event stays in the outbox, and the export is a real one: it takes all that is pending.
+    In a root without node id it works in a temporary one, which is deleted afterwards. Exit code 1 when a step fails.
     """
     steps = Steps(quiet=as_json)
     with _root_to_test(root, keep, steps) as node:
@@ -84,6 +86,11 @@ class Steps:
             raise CalyxError(otherwise)
         self.ok(text)
 
+    def show(self, text: str) -> None:
+        """Something to look at."""
+        if not self._quiet:
+            click.echo(f"        {text}")
+
     def _add(self, text: str, ok: bool) -> None:
         self.done.append({"step": text, "ok": ok})
         if not self._quiet:
@@ -96,7 +103,10 @@ def _root_to_test(root: str | None, keep: bool, steps: Steps) -> Iterator[Node]:
         yield Node.find(root)
         return
     except NodeNotProvisioned as error:
-        remark(f"no node id here ({error.message}): testing in a temporary root instead")
+        remark(
+            f"no node id here ({error.message}): testing in a temporary root instead"
+            + ("" if keep else ", deleted afterwards (--keep keeps it)")
+        )
     if keep:
         folder = tempfile.mkdtemp(prefix="calyx-smoke-test-")
         yield provision(folder, "smoke-test-node").node
@@ -120,8 +130,9 @@ def _whole_way(node: Node, steps: Steps) -> ExportResult:
     result = export(node)
     steps.check(result.bundle is not None, f"exported to {result.bundle}", "the export made no bundle")
     assert result.bundle is not None
+    steps.show(f"the event: {orjson.dumps(event).decode()}")
     verified = verify(result.bundle)
-    steps.ok(f"verified: {len(verified.manifest.chunks)} chunks, {verified.manifest.events} events")
+    steps.ok(f"verified: {contents_text(verified.manifest)}")
     same = _event_in(result.bundle / chunk, nonce) == event
     steps.check(same, "the event is in the bundle, unchanged", "the event is not in the bundle as it was logged")
     return result

@@ -8,9 +8,9 @@ try:
     from typing import Any
 
     import click
-    from calyx_logging.scripts.cli import json_option, print_json, progress_bar, remark, run, size_text
 
     from calyx_logging.bundle import Report, check
+    from calyx_logging.scripts.cli import contents_text, count_text, json_option, print_json, progress_bar, remark, run
 except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py verify") from None
 
@@ -22,7 +22,7 @@ def command(bundles: tuple[Path, ...], as_json: bool) -> None:
     """Check bundles: every missing, extra, changed or malformed file is named. Exit code 1 when there is one."""
     reports = [checked(bundle) for bundle in bundles]
     if as_json:
-        print_json([_document(report) for report in reports])
+        print_json([document(report) for report in reports])
     else:
         for report in reports:
             tell(report)
@@ -51,18 +51,16 @@ def tell(report: Report) -> None:
     for warning in report.warnings:
         remark(f"warning: {warning}")
     if report.faults or report.manifest is None:
-        click.echo(f"{report.path}: {len(report.faults)} faults")
+        click.echo(f"{report.path}: {count_text(len(report.faults), 'fault')}")
         for fault in report.faults:
             click.echo(f"  {fault}")
         return
     manifest = report.manifest
-    click.echo(
-        f"{report.path}: verified, node {manifest.node_id}, {len(manifest.chunks)} chunks, {manifest.events} events, "
-        f"{size_text(manifest.total_bytes)}"
-    )
+    click.echo(f"{report.path}: verified, node {manifest.node_id}, {contents_text(manifest)}")
 
 
-def _document(report: Report) -> dict[str, Any]:
+def document(report: Report) -> dict[str, Any]:
+    """The verdict for `--json`."""
     manifest = report.manifest
     return {
         "bundle": report.path,

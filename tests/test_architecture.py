@@ -6,15 +6,16 @@ import ast
 from pathlib import Path
 
 import pytest
-from conftest import REPO
 
 import calyx_logging
+from conftest import REPO
 
 LAYERS = [
     ["_version", "errors", "durable"],
     ["node"],
     ["jsonable"],
     ["event", "chunk"],
+    ["gap", "locks"],
     ["manifest", "writer"],
     ["bundle", "formatter", "outbox", "recorder"],
     ["exported", "handlers.outbox", "structlog_bridge"],
@@ -40,7 +41,7 @@ DISK = {
 ALLOWED = {
     ("chunk", "open"): "for reading",
     ("scripts.cli", "open"): "the null device, when the reader of a pipe has gone",
-    ("writer", "write"): "the holder's name into its lock file",
+    ("locks", "write"): "the holder's name into its lock file",
 }
 
 

@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import close_logging, tree
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -22,6 +21,7 @@ from calyx_logging.bundle import Fault, check, verify, write_manifest
 from calyx_logging.errors import BundleError, ConfigError, ManifestError, StorageError
 from calyx_logging.export import export
 from calyx_logging.manifest import ChunkEntry, Manifest, is_safe_filename, parse_sums
+from conftest import close_logging, tree
 
 Configure = Callable[..., logging.Logger]
 
@@ -185,7 +185,7 @@ def test_a_link_in_place_of_a_chunk(bundle: Path, tmp_path: Path) -> None:
 def test_a_folder_that_is_no_bundle(tmp_path: Path) -> None:
     """No manifest, or no folder."""
     assert faults(tmp_path) == [("missing", "manifest.json")]
-    with pytest.raises(StorageError, match=r"manifest\.json"):
+    with pytest.raises(StorageError, match="no such folder"):
         check(tmp_path / "nowhere")
 
 
@@ -267,7 +267,7 @@ def test_making_a_manifest_for_any_folder(node: Node, configure: Configure, tmp_
     with pytest.raises(ConfigError, match="several nodes"):
         write_manifest(folder, node_id=None, fallback_id=nobody, force=True)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(StorageError, match="no chunk"):
+    with pytest.raises(ConfigError, match="no chunk"):
         write_manifest(tmp_path / "empty", node_id=None, fallback_id=nobody)
 
 

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from conftest import close_logging, events_of, lines_of, telemetry, tree
-from test_outbox import killed_writer
 
 from calyx_logging import Node, durable, provision
 from calyx_logging.bundle import verify
 from calyx_logging.errors import ChunkError, LockHeld, StorageError
 from calyx_logging.export import ExportResult, export, export_all
 from calyx_logging.manifest import Manifest
+from conftest import close_logging, events_of, lines_of, telemetry, tree
+from test_outbox import killed_writer
 
 Configure = Callable[..., logging.Logger]
 

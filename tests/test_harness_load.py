@@ -6,12 +6,11 @@ import json
 from collections import Counter, defaultdict
 from pathlib import Path
 
-from conftest import config, lines_of, python
-
 from calyx_logging import Node
 from calyx_logging.bundle import verify
 from calyx_logging.chunk import ChunkName
 from calyx_logging.export import export
+from conftest import config, lines_of, python
 
 HARNESS = """
 import json, logging, logging.config, multiprocessing, sys, threading

@@ -6,12 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
-from conftest import tree
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calyx_logging.errors import InvalidNodeId, NodeConflict, NodeNotProvisioned, StorageError
+from calyx_logging.errors import InvalidNodeId, NodeConflict, NodeNotProvisioned, RootNotFound, StorageError
 from calyx_logging.node import Node, check_node_id, is_node_id, provision, read_node_id
+from conftest import tree
 
 
 @pytest.mark.parametrize("text", ["a", "calyx_laptop_01", "A.b-c_d", "0", "x" * 64, "com", "com10", "console"])
@@ -89,7 +89,7 @@ def test_a_spelling_seen_before_is_refused(tmp_path: Path) -> None:
 
 def test_provisioning_a_folder_that_is_not_there(tmp_path: Path) -> None:
     """A mistyped root is not made."""
-    with pytest.raises(StorageError, match="no folder"):
+    with pytest.raises(RootNotFound, match="no such folder"):
         provision(tmp_path / "nowhere", "laptop-01")
     assert tree(tmp_path) == {}
 
@@ -140,8 +140,16 @@ def test_the_root_is_the_argument_then_the_environment_then_the_nearest_parent(t
     assert Node.find(tmp_path / "a", environ=environ, cwd=below).id == "node-a"
     assert Node.find(environ=environ, cwd=below).id == "node-b"
     assert Node.find(environ={}, cwd=below).id == "node-c"
-    with pytest.raises(NodeNotProvisioned, match="--root or CALYX_ROOT"):
+    with pytest.raises(NodeNotProvisioned, match="or CALYX_ROOT"):
         Node.find(environ={}, cwd=tmp_path)
+
+
+def test_a_root_that_was_mistyped(tmp_path: Path) -> None:
+    """It is not taken for one that has no node id yet."""
+    with pytest.raises(RootNotFound, match="no such folder"):
+        Node.find(tmp_path / "nowhere")
+    with pytest.raises(RootNotFound, match="CALYX_ROOT"):
+        Node.find(environ={"CALYX_ROOT": str(tmp_path / "nowhere")})
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="POSIX rights")

@@ -9,11 +9,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import config, controls_of, events_of, lines_of, python, tree
 
 from calyx_logging import Node, outbox
 from calyx_logging.chunk import ChunkName
 from calyx_logging.errors import ChunkError
+from conftest import config, controls_of, events_of, lines_of, python, tree
 
 KILLED = """
     import json, logging, logging.config, os, signal, sys

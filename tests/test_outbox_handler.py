@@ -20,12 +20,12 @@ from typing import Any
 
 import pytest
 import yaml
-from conftest import config, controls_of, events_of, lines_of, python, tree
 
 import calyx_logging
 from calyx_logging import Node, OutboxHandler
 from calyx_logging.chunk import ChunkName
 from calyx_logging.errors import CalyxError, ConfigError, NodeError
+from conftest import config, controls_of, events_of, lines_of, python, tree
 
 Configure = Callable[..., logging.Logger]
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")

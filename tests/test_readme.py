@@ -12,10 +12,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from calyx_logging.scripts.cli import COMMANDS
-from conftest import REPO, telemetry
 
 from calyx_logging.event import RESERVED
+from calyx_logging.scripts.cli import COMMANDS
+from conftest import REPO, telemetry
 
 README = (REPO / "README.md").read_text("utf-8")
 BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.M | re.S)

@@ -11,11 +11,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+
+from calyx_logging import Node
 from calyx_logging.scripts.cli import COMMANDS, size_text
 from conftest import REPO, close_logging, python, telemetry, tree
 from test_outbox import killed_writer
-
-from calyx_logging import Node
 
 Configure = Callable[..., logging.Logger]
 
@@ -90,16 +90,21 @@ def test_provision_says_what_it_made(tmp_path: Path) -> None:
         (("provision", "a b", "--root", "."), "1 to 64 letters"),
         (("provision", "other", "--root", "."), "--force"),
         (("provision", "TEST-NODE", "--root", "."), "another spelling"),
-        (("provision", "x", "--root", "no/such/folder"), "no folder"),
-        (("export", "--root", "no/such/folder"), "provision NODE_ID"),
-        (("status", "--root", "no/such/folder"), "provision NODE_ID"),
-        (("verify", "no/such/folder"), "manifest.json"),
-        (("manifest", "no/such/folder"), "manifest.json"),
+        (("provision", "x", "--root", "no/such/folder"), "no such folder"),
+        (("export", "--root", "no/such/folder"), "no such folder"),
+        (("smoke-test", "--root", "no/such/folder"), "no such folder"),
+        (("status", "--root", "telemetry"), "provision NODE_ID"),
+        (("manifest", "telemetry/outbox/with-chunk"), "other things"),
+        (("verify", "no/such/folder"), "no such folder"),
+        (("manifest", "no/such/folder"), "no such folder"),
         (("manifest", "runtime"), "no chunk"),
     ],
 )
 def test_bad_input_is_one_line_and_an_exit_code(node: Node, args: tuple[str, ...], word: str) -> None:
     """What to do stands in the line; nothing is written."""
+    (node.outboxes / "with-chunk").mkdir()
+    (node.outboxes / "with-chunk" / "a.jsonl").write_text("{}\n")
+    (node.outboxes / "with-chunk" / ".export.lock").touch()
     before = tree(node.root)
     assert word in one_error_line(telemetry(*args, cwd=node.root))
     assert tree(node.root) == before
@@ -109,7 +114,7 @@ def test_no_root_at_all(tmp_path: Path) -> None:
     """Without option, variable and parent folder, the error says how to provision."""
     done = telemetry("export", cwd=tmp_path)
     assert done.returncode == 2
-    assert "--root or CALYX_ROOT" in one_error_line(done)
+    assert "or CALYX_ROOT" in one_error_line(done)
 
 
 def test_usage_errors_are_clicks(node: Node) -> None:
@@ -126,7 +131,7 @@ def test_export_and_verify(node: Node, configure: Configure) -> None:
     done = telemetry("export", cwd=node.root / "telemetry")
     assert done.returncode == 0
     summary, bundle = done.stdout.splitlines()
-    assert summary.startswith("exported 1 chunks, 2 events")
+    assert summary.startswith("exported 1 chunk, 2 events")
     assert telemetry("verify", bundle).returncode == 0
     assert telemetry("export", "--root", node.root).stdout == "nothing new to export\n"
 
@@ -154,7 +159,7 @@ def test_require_sealed(node: Node, configure: Configure) -> None:
     logger.info("b")
     done = telemetry("export", "--root", node.root, "--require-sealed")
     assert done.returncode == 1
-    assert done.stdout.startswith("exported 1 chunks")
+    assert done.stdout.startswith("exported 1 chunk,")
     assert f"process {os.getpid()}" in done.stderr
     assert telemetry("export", "--root", node.root).returncode == 0
 

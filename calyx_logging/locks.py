@@ -1,0 +1,87 @@
+"""Locks: which process is alive, and who it is.
+
+Invariant: a lock is the operating system's alone; its file is only its name, and says who holds it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections.abc import Callable
+from pathlib import Path
+
+from filelock import FileLock
+
+from calyx_logging import durable
+
+__all__ = ["LockText", "holder_of", "is_gone", "lock_file", "os_lock"]
+
+_RESERVE_BYTES = 8192
+
+
+def lock_file(outbox: Path, writer: str) -> Path:
+    """The file that is locked while a writer lives."""
+    return outbox / ".writers" / f"{writer}.lock"
+
+
+def os_lock(path: Path, *, on_acquired: Callable[[int], None] | None = None) -> FileLock:
+    """A lock by the operating system alone, one for all threads, whose file is kept on release."""
+    durable.make_dirs(path.parent)
+    return FileLock(path, thread_local=False, fallback_to_soft=False, preserve_lock_file=True, on_acquired=on_acquired)
+
+
+class LockText:
+    """The text of a lock file: who holds it, and blanks that can be given up so that a full disk has room again.
+
+    One space, process id and host (Windows locks the first byte against readers), then 8 KiB of blanks.
+    """
+
+    def __init__(self) -> None:
+        self._fd: int | None = None
+        self._named = b""
+
+    def fill(self, fd: int) -> None:
+        """Called by the lock with its descriptor once it is held."""
+        self._named = f" {os.getpid()} {socket.gethostname()}\n".encode()
+        with contextlib.suppress(OSError):  # on a full disk the lock holds all the same, only without reserve
+            os.lseek(fd, 0, os.SEEK_SET)
+            os.write(fd, self._named)
+            os.write(fd, b" " * _RESERVE_BYTES)
+            self._fd = fd
+
+    def give_up(self) -> bool:
+        """Free the blanks; False when there are none."""
+        fd, self._fd = self._fd, None
+        if fd is None:
+            return False
+        with contextlib.suppress(OSError):
+            os.ftruncate(fd, len(self._named))
+            return True
+        return False
+
+
+def is_gone(holder: str | None) -> bool:
+    """Whether the process that a lock file names is known to have ended: asked of this host's system, POSIX only."""
+    pid, _, host = (holder or "").partition(" ")
+    if os.name != "posix" or host != socket.gethostname() or not pid.isdigit():
+        return False
+    try:
+        os.kill(int(pid), 0)
+    except ProcessLookupError:
+        return True
+    except OSError:
+        return False  # it is there, and another user's
+    return False
+
+
+def holder_of(outbox: Path, writer: str) -> str | None:
+    """Process id and host in a writer's lock file; None without one."""
+    try:
+        with lock_file(outbox, writer).open("rb", buffering=0) as stream:
+            stream.seek(1)  # Windows locks the first byte against readers
+            return stream.read(300).decode("utf-8", "replace").strip() or "unknown"
+    except FileNotFoundError:
+        return None
+    except OSError:
+        return "unknown"

@@ -1,0 +1,1 @@
+"""The machinery that proves the promise: kills, crash states, failing system calls. Each module runs by itself."""

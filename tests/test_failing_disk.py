@@ -1,0 +1,359 @@
+"""Disks that are full, fail or go away: the harness runs on, and what was lost is counted and said."""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import os
+import shutil
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from calyx_logging import Node, provision
+from calyx_logging.bundle import verify
+from calyx_logging.errors import CalyxError
+from calyx_logging.export import export
+from conftest import close_logging, config, controls_of, events_of, lines_of, python, tree
+from faults.disk import Failing, through
+from test_outbox import killed_writer
+
+Configure = Callable[..., logging.Logger]
+ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES)
+
+
+def account_for(node: Node, logged: int) -> tuple[int, int]:
+    """Kept and lost events of the outbox; together they have to be all, and no seq may be unexplained."""
+    lines = lines_of(node.outbox)
+    kept = [event["n"] for event in events_of(node.outbox)]
+    gaps = [line for line in controls_of(node.outbox) if line["control"] == "gap"]
+    assert len(kept) == len(set(kept))
+    explained = [seq for gap in gaps for first, last in gap["seqs"] for seq in range(first, last + 1)]
+    lost = sum(gap["count"] for gap in gaps)
+    assert len(explained) == lost
+    assert sorted([line["seq"] for line in lines] + explained) == list(range(len(lines) + lost))
+    assert len(kept) + lost == logged
+    return len(kept), lost
+
+
+@pytest.mark.parametrize("code", ERRORS)
+@pytest.mark.parametrize("sync", ["seal", "record"])
+def test_an_error_at_any_system_call_of_the_writer(
+    tmp_path: Path, code: int, sync: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """One call fails, whichever: no exception, every event kept or counted, and the rest goes on."""
+    number, hit = 0, True
+    while hit:
+        number += 1
+        root = tmp_path / str(number)
+        root.mkdir()
+        node = provision(root, "test-node").node
+        logging.config.dictConfig(config(node, max_bytes=900, sync=sync))
+        logger = logging.getLogger("harness")
+        proxy = Failing(number, code)
+        with through(proxy):
+            for n in range(8):
+                logger.info("event", extra={"n": n, "pad": "x" * 100})
+            close_logging()
+        hit = bool(proxy.failed)
+        said = capfd.readouterr().err
+        assert "Traceback" not in said
+        result = export(node)
+        if result.bundle is not None:
+            verify(result.bundle)
+        kept, lost = account_for(node, 8)
+        assert (lost > 0) <= ("lost" in said)
+        assert kept >= 7
+        assert list(node.outbox.glob("*.open")) == []
+    assert number > 20
+
+
+@pytest.mark.parametrize("code", ERRORS)
+def test_a_disk_that_fails_for_good_and_comes_back(
+    tmp_path: Path, code: int, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Everything fails from some call on; when it works again, one gap accounts for all that was lost."""
+    for number in range(1, 25):
+        root = tmp_path / str(number)
+        root.mkdir()
+        node = provision(root, "test-node").node
+        logging.config.dictConfig(config(node, max_bytes=900))
+        logger = logging.getLogger("harness")
+        proxy = Failing(number, code, forever=True)
+        with through(proxy):
+            for n in range(10):
+                logger.info("event", extra={"n": n, "pad": "x" * 100})
+        for n in range(10, 12):
+            logger.info("event", extra={"n": n, "pad": "x" * 100})
+        close_logging()
+        export(node)
+        kept, lost = account_for(node, 12)
+        assert {10, 11} <= {event["n"] for event in events_of(node.outbox)}
+        said = capfd.readouterr().err
+        assert said.count("events are lost and counted") == (1 if lost else 0)
+        assert said.count("writing to") == (1 if lost else 0)
+        assert kept + lost == 12
+
+
+@pytest.mark.parametrize("code", ERRORS)
+def test_an_error_at_any_system_call_of_the_export(tmp_path: Path, code: int) -> None:
+    """One clear error, nothing half-written under a final name; the next export ends as an undisturbed one."""
+    prepared = tmp_path / "prepared"
+    prepared.mkdir()
+    node = provision(prepared, "test-node").node
+    killed_writer(node, 3)
+    export(node, clock=lambda: 1_700_000_000.0)
+    killed_writer(node, 4, max_bytes=700)
+    number, hit = 0, True
+    while hit:
+        number += 1
+        root = tmp_path / str(number)
+        shutil.copytree(prepared, root)
+        node = Node(root, "test-node")
+        proxy = Failing(number, code)
+        with through(proxy):
+            try:
+                export(node)
+            except CalyxError as error:
+                assert proxy.failed, error
+                assert error.exit_code == 4
+                assert os.strerror(code) in str(error)
+        hit = bool(proxy.failed)
+        export(node)
+        bundles = sorted(path for path in node.exports.iterdir())
+        events = []
+        for bundle in bundles:
+            verify(bundle)
+            events += [event["n"] for event in events_of(bundle)]
+        assert sorted(events) == sorted([0, 1, 2, *range(4)])
+        assert list(node.outbox.glob("*.open")) == []
+        shutil.rmtree(root)
+    assert number > 30
+
+
+needs_mount = pytest.mark.skipif(
+    sys.platform != "linux" or not hasattr(os, "geteuid") or os.geteuid() != 0, reason="mounting needs root on Linux"
+)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A real file system of 256 KiB."""
+    place = tmp_path / "small"
+    place.mkdir()
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(place)], capture_output=True, check=False
+    )
+    if done.returncode != 0:
+        pytest.skip("mounting is not allowed here")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def fill(place: Path) -> Path:
+    """Take the last byte."""
+    filler = place / "filler"
+    with filler.open("ab", buffering=0) as stream:
+        for size in (65536, 4096, 64, 1):
+            try:
+                while stream.write(b"x" * size) == size:
+                    pass
+            except OSError as error:
+                assert error.errno == errno.ENOSPC
+    return filler
+
+
+@needs_mount
+def test_a_real_full_disk(small_disk: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """Filled to the last byte: events are lost, counted and said; with room again the gap line and the rest follow."""
+    node = provision(small_disk, "test-node").node
+    logging.config.dictConfig(config(node, max_bytes=20_000))
+    logger = logging.getLogger("harness")
+    n = 0
+    for round_number in range(3):
+        filler = fill(small_disk)
+        for _ in range(200):
+            logger.info("event", extra={"n": n, "pad": "x" * 300})
+            n += 1
+        filler.unlink()
+        for _ in range(20):
+            logger.info("event", extra={"n": n, "pad": "x" * 300})
+            n += 1
+        assert capfd.readouterr().err.count("events are lost and counted") == 1, round_number
+    close_logging()
+    kept, lost = account_for(node, n)
+    assert lost > 300
+    assert kept >= 60
+    assert list(node.outbox.glob("*.open")) == []
+
+
+@needs_mount
+def test_the_reserve_keeps_room_for_the_last_lines(small_disk: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    """A harness that ends while the disk is still full leaves the count on it."""
+    node = provision(small_disk, "test-node").node
+    logging.config.dictConfig(config(node))
+    logger = logging.getLogger("harness")
+    logger.info("event", extra={"n": 0})
+    fill(small_disk)
+    for n in range(1, 101):
+        logger.info("event", extra={"n": n, "pad": "x" * 300})
+    close_logging()
+    _, lost = account_for(node, 101)
+    assert lost >= 80
+    assert controls_of(node.outbox)[-1]["reason"] == "closed"
+    assert "cannot write" in capfd.readouterr().err
+
+
+@needs_mount
+def test_an_export_onto_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
+    """The error says to free some space, nothing is left behind, and it works once there is room."""
+    node = provision(small_disk, "test-node").node
+    logging.config.dictConfig(config(node))
+    for n in range(200):
+        logging.getLogger("harness").info("event", extra={"n": n, "pad": "x" * 300})
+    close_logging()
+    filler = fill(small_disk)
+    done = subprocess.run(
+        [sys.executable, "-m", "calyx_logging.scripts", "export", "--root", str(node.root)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 4
+    assert "free some space" in done.stderr
+    assert done.stderr.count("\n") == 1
+    assert not list(node.exports.glob("2*"))
+    filler.unlink()
+    result = export(node)
+    assert result.bundle is not None
+    assert len(events_of(result.bundle)) == 200
+
+
+INJECTED = """
+    import json, logging, logging.config, sys
+    logging.config.dictConfig(json.loads(sys.argv[1]))
+    log = logging.getLogger("harness")
+    for n in range(40):
+        log.info("event", extra={"n": n, "pad": "x" * 100})
+    print("done")
+"""
+
+
+@pytest.mark.skipif(shutil.which("strace") is None, reason="no strace on this system")
+@pytest.mark.parametrize(
+    "inject",
+    [
+        "write:error=ENOSPC:when=30+3",
+        "write:error=EIO:when=40..50",
+        "fsync:error=EIO:when=4+2",
+        "rename:error=EIO:when=2+2",
+        "openat:error=EMFILE:when=400+2",
+        "ftruncate:error=EIO",
+    ],
+)
+def test_errors_from_the_kernel_itself(node: Node, inject: str) -> None:
+    """strace makes the kernel's own calls fail: the program ends in order, every event kept or counted."""
+    where = ["-P", str(node.outbox)] if not inject.startswith(("write", "ftruncate")) else []
+    code = INJECTED.replace("\n    ", "\n").strip()
+    done = subprocess.run(
+        [
+            *("strace", "-f", "-o", "/dev/null", "-e", f"inject={inject}", *where),
+            *(sys.executable, "-c", code, json.dumps(config(node, max_bytes=2000))),
+        ],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    if "not permitted" in done.stderr and "ptrace" in done.stderr.lower():
+        pytest.skip("tracing is not allowed here")
+    if inject.startswith("openat") and done.returncode != 0:
+        pytest.skip("the interpreter itself could not open its files")
+    assert 'File "' not in done.stderr, done.stderr  # (stderr itself may be what the kernel refuses)
+    export(node)
+    account_for(node, 40)
+
+
+@pytest.mark.parametrize("harm", ["removed", "renamed", "replaced"])
+def test_the_outbox_is_taken_away_under_a_running_writer(
+    node: Node, configure: Configure, tmp_path: Path, harm: str, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """What went with the folder is said when its chunk is to be sealed; logging goes on in a new folder."""
+    logger = configure()
+    for n in range(3):
+        logger.info("event", extra={"n": n})
+    if harm == "removed":
+        shutil.rmtree(node.outbox)
+    else:
+        node.outbox.rename(tmp_path / "away")
+    if harm == "replaced":
+        node.outbox.mkdir()
+    handler = logger.handlers[0]
+    handler.seal()  # type: ignore[attr-defined]
+    for n in range(3, 6):
+        logger.info("event", extra={"n": n})
+    close_logging()
+    assert [event["n"] for event in events_of(node.outbox)] == [3, 4, 5]
+    gap = controls_of(node.outbox)[0]
+    assert (gap["control"], gap["count"], gap["seqs"]) == ("gap", 3, [[0, 2]])
+    assert "was moved or deleted" in gap["cause"]
+    assert gap["writer"] not in {path.name.split("__")[2][:8] for path in node.outbox.glob("*.jsonl")}
+    assert "its 3 events are counted as lost" in capfd.readouterr().err
+
+
+def test_a_root_that_was_deleted_is_not_made_again(
+    node: Node, configure: Configure, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A temporary root may be gone before the harness ends: counted and said, and no folder comes back."""
+    logger = configure()
+    logger.info("event", extra={"n": 0})
+    shutil.rmtree(node.root)
+    logger.handlers[0].seal()  # type: ignore[attr-defined]
+    logger.info("event", extra={"n": 1})
+    close_logging()
+    assert not node.root.exists()
+    assert "its 1 events are counted as lost" in capfd.readouterr().err
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="POSIX rights")
+def test_the_outbox_becomes_read_only(tmp_path: Path) -> None:
+    """As another user, whose rights count: the open chunk goes on, a roll fails and is counted."""
+    code = """
+    import json, logging, logging.config, os, sys
+    import encodings.idna, calyx_logging.handlers.outbox, calyx_logging.export
+    from calyx_logging import provision
+    calyx_logging.Node, calyx_logging.EventFormatter, calyx_logging.OutboxHandler
+    if os.geteuid() == 0:
+        os.setgid(65534); os.setuid(65534)
+    root, settings = sys.argv[1], json.loads(sys.argv[2])
+    node = provision(root, "test-node").node
+    logging.config.dictConfig(settings)
+    log = logging.getLogger("harness")
+    log.info("event", extra={"n": 0})
+    node.outbox.chmod(0o555)
+    for n in range(1, 20):
+        log.info("event", extra={"n": n, "pad": "x" * 100})
+    node.outbox.chmod(0o755)
+    for n in range(20, 22):
+        log.info("event", extra={"n": n})
+    """
+    import tempfile
+
+    with tempfile.TemporaryDirectory(dir="/tmp") as folder:
+        Path(folder).chmod(0o777)
+        node = Node(Path(folder), "test-node")
+        before = tree(Path(folder))
+        done = python(code, folder, json.dumps(config(node, max_bytes=1500)), cwd=Path("/"))
+        if "No module named" in done.stderr or "Permission denied: '/root" in done.stderr:
+            pytest.skip("another user cannot read this Python")
+        assert before == {}
+        assert done.returncode == 0, done.stderr
+        assert "Traceback" not in done.stderr
+        export(node)
+        kept, lost = account_for(node, 22)
+        assert lost > 0
+        assert kept > 2
