@@ -6,6 +6,7 @@ What it promises to its callers:
   part is cut back, and where even that fails the file says so (`torn`).
 * `replace_file` and `publish` never show a half-written file or folder under its final name: everything is written and
   synced beside the target first, then renamed, then the directory is synced.
+* Nothing waits for the other end of a pipe that bears a file's name.
 * On Windows, where a virus scanner or an indexer holds files for a moment, renames and deletions are tried again
   for at most 31 ms. Nothing else here ever sleeps.
 
@@ -15,7 +16,9 @@ Every function raises `OSError`; callers say in their own words what that meant.
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
+import stat
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -26,10 +29,12 @@ __all__ = [
     "AppendFile",
     "make_dirs",
     "publish",
+    "read_regular",
     "remove",
     "remove_tree",
     "rename_new",
     "replace_file",
+    "sync_and_close",
     "sync_dir",
     "write_new",
 ]
@@ -54,14 +59,15 @@ class AppendFile:
         path: where it was created.
         size: bytes in it, as far as this object wrote them.
         torn: True when a failed write left bytes behind that could not be cut back; nothing may follow them.
+        synced: bytes that the last sync covered.
     """
 
-    __slots__ = ("_fd", "path", "size", "torn")
+    __slots__ = ("_fd", "path", "size", "synced", "torn")
 
     def __init__(self, path: Path) -> None:
         self._fd = os.open(path, _NEW | os.O_APPEND, 0o666)
         self.path = path
-        self.size = 0
+        self.size = self.synced = 0
         self.torn = False
 
     def append(self, data: bytes) -> None:
@@ -82,13 +88,26 @@ class AppendFile:
                 self.torn = True
             raise
 
+    def duplicate(self) -> int:
+        """Another descriptor of the file, to be synced by `sync_and_close` while appending goes on."""
+        fd = os.dup(self._fd)
+        self.synced = self.size
+        return fd
+
     def is_deleted(self) -> bool:
         """Whether the file has no name any more."""
         return os.fstat(self._fd).st_nlink == 0
 
     def sync(self) -> None:
         """Return once the bytes are on the medium, as far as the system can tell."""
+        size = self.size
         _sync_fd(self._fd)
+        self.synced = size
+
+    @property
+    def closed(self) -> bool:
+        """Whether `close` was called."""
+        return self._fd < 0
 
     def close(self) -> None:
         """Give the descriptor back; a second call does nothing."""
@@ -106,6 +125,28 @@ def _sync_fd(fd: int) -> None:
             fcntl.fcntl(fd, fcntl.F_FULLFSYNC)
             return
     os.fsync(fd)
+
+
+def sync_and_close(fd: int) -> None:
+    """Sync a descriptor that `AppendFile.duplicate` gave, and close it."""
+    try:
+        _sync_fd(fd)
+    finally:
+        os.close(fd)
+
+
+def read_regular(path: Path) -> bytes:
+    """The bytes of a regular file; a pipe or a folder of that name is an error, and nothing waits for a writer.
+
+    Raises:
+        OSError: it is not there, no regular file, or cannot be read.
+    """
+    flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
+    fd = os.open(path, flags)
+    with os.fdopen(fd, "rb") as stream:
+        if not stat.S_ISREG(os.fstat(fd).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file", str(path))
+        return stream.read()
 
 
 def sync_dir(path: Path) -> None:
@@ -169,7 +210,7 @@ def rename_new(source: Path, target: Path) -> None:
         FileExistsError: the name is taken.
     """
     if os.path.lexists(target):
-        raise FileExistsError(17, "the name is taken", str(target))
+        raise FileExistsError(errno.EEXIST, "the name is taken", str(target))
     _with_retries(lambda: os.rename(source, target))
 
 

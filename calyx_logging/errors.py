@@ -18,8 +18,10 @@ CalyxError                  path, cause and hint in one line            exit 1
 from __future__ import annotations
 
 import os
+import select
 import sys
 from collections.abc import Sequence
+from typing import TextIO
 
 __all__ = [
     "BundleError",
@@ -133,9 +135,22 @@ class BundleError(CalyxError):
 
 
 def say(text: str) -> None:
-    """One line on standard error, where there is one."""
+    """One line on standard error, where there is one that takes it at once; never raises and never waits."""
     try:
-        sys.stderr.write(f"calyx-logging: {text}\n")
-        sys.stderr.flush()
-    except (AttributeError, OSError, ValueError):
-        return  # pythonw has no stderr, a closed one raises ValueError: then nobody can be told
+        stream = sys.stderr
+        if not _would_block(stream):
+            stream.write(f"calyx-logging: {text}\n")
+            stream.flush()
+    except Exception:  # pythonw has no stderr, a closed or odd one may raise anything: then nobody can be told
+        return
+
+
+def _would_block(stream: TextIO) -> bool:
+    """Whether standard error is a pipe that nobody reads."""
+    if os.name == "nt":
+        return False
+    try:
+        fd = stream.fileno()
+    except (OSError, ValueError):  # an object in memory
+        return False
+    return not select.select([], [fd], [], 0)[1]

@@ -7,6 +7,7 @@ a caller's field of such a name stands under `shadowed`; whatever was altered is
 from __future__ import annotations
 
 import hashlib
+import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
@@ -17,7 +18,7 @@ import orjson
 import uuid_utils
 
 from calyx_logging.errors import ConfigError, EventError
-from calyx_logging.jsonable import by_rule, has_nonfinite, lower_fields
+from calyx_logging.jsonable import by_rule, has_nonfinite, is_a, lower_fields
 from calyx_logging.node import Node, check_node_id
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ __all__ = [
     "control_event",
     "decode",
     "encode",
+    "mark_of",
     "note",
     "shadow",
     "utc_text",
@@ -65,6 +67,8 @@ RESERVED = frozenset(
 
 RECORD_MARK = "_calyx"
 """The attribute a LogRecord is marked with: a dict of plain values, so that the record still pickles anywhere."""
+
+_OWNER = "record"
 
 DEFAULT_MAX_EVENT_BYTES = 16 * 1024 * 1024
 MIN_MAX_EVENT_BYTES = 4096
@@ -118,7 +122,7 @@ class StampEvent:
         if record is None:
             created, mark = self._clock(), None
         else:
-            created, mark = record.created, record.__dict__.get(RECORD_MARK)
+            created, mark = record.created, mark_of(record)
         stamped: dict[str, Any] = {
             "node_id": self.node_id,
             "ts_utc": None,
@@ -141,7 +145,7 @@ class StampEvent:
         ts_utc, event_id = _aware(claims.get("ts_utc")), claims.get("event_id")
         if ts_utc is not None:
             del claims["ts_utc"]
-        if isinstance(event_id, str) and event_id:
+        if is_a(event_id, str) and event_id:
             event_id = str.__str__(event_id)
             del claims["event_id"]
         else:
@@ -160,6 +164,24 @@ class StampEvent:
             return utc_text(self._clock())
 
 
+def mark_of(record: logging.LogRecord) -> dict[str, Any]:
+    """The mark of a record: its `event_id` once it has one, the handlers that took it, whose record it is.
+
+    A copy of a record is another record with the same id: it gets a mark of its own. Something else that bears the
+    mark's name is a caller's field, and kept as one.
+    """
+    mark: Any = record.__dict__.get(RECORD_MARK)
+    if type(mark) is dict and mark.get(_OWNER) == id(record):
+        return mark
+    fresh: dict[str, Any] = {_OWNER: id(record)}
+    if type(mark) is dict and type(mark.get(_OWNER)) is int:
+        fresh.update({name: mark[name] for name in ("event_id", "field") if name in mark})
+    elif RECORD_MARK in record.__dict__:
+        fresh["field"] = mark
+    record.__dict__[RECORD_MARK] = fresh
+    return fresh
+
+
 def check_source(source: object) -> str:
     """Return a source, or raise `ConfigError`: it is a text, not empty, and not the one of control lines."""
     if not isinstance(source, str) or not source.strip():
@@ -174,14 +196,14 @@ def utc_text(seconds: float) -> str:
     return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")
 
 
-def _aware(value: object) -> str | None:
+def _aware(value: Any) -> str | None:
     """A caller's timestamp normalised to UTC; None unless it is a valid aware one."""
     try:
-        moment = datetime.fromisoformat(value) if isinstance(value, str) else value
-        if not isinstance(moment, datetime) or moment.utcoffset() is None:
+        moment: Any = datetime.fromisoformat(str.__str__(value)) if is_a(value, str) else value
+        if not is_a(moment, datetime) or moment.utcoffset() is None:
             return None
-        return moment.astimezone(UTC).isoformat(timespec="microseconds")
-    except (ValueError, OverflowError):
+        return datetime.isoformat(moment.astimezone(UTC), timespec="microseconds")
+    except Exception:  # a caller's zone may raise anything: then it is no valid timestamp
         return None
 
 
@@ -213,9 +235,7 @@ def encode(event: Mapping[str, Any], *, max_bytes: int = DEFAULT_MAX_EVENT_BYTES
     try:
         line = orjson.dumps(event, by_rule, _OPTIONS)
         exact = b"null" not in line or not has_nonfinite(event)
-    except (TypeError, ValueError, RecursionError):
-        exact = False
-    except Exception:  # a by-rule conversion ran foreign code (a property, model_dump) that raised
+    except Exception:  # what orjson refuses, and whatever foreign code raised (a property, model_dump)
         exact = False
     if not exact:
         line = orjson.dumps(_lowered(event))
@@ -225,7 +245,7 @@ def encode(event: Mapping[str, Any], *, max_bytes: int = DEFAULT_MAX_EVENT_BYTES
 
 
 def _lowered(event: Mapping[str, Any]) -> dict[str, Any]:
-    fields, altered = lower_fields(event)
+    fields, altered = lower_fields(event, RESERVED)
     note(fields, altered)
     return fields
 

@@ -7,6 +7,7 @@ good by the next export, so that repeating an export after a crash at any point 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import os
 import socket
@@ -133,11 +134,13 @@ def find_pending(node: Node, done: exported.Exported, contents: Contents, now: f
             pending.chunks.append(name.sealed)
             pending.bytes += (node.outbox / name.sealed).stat().st_size
     known = exported.hashes(node) if contents.foreign else {}
+    spellings = {name.casefold() for name in pending.chunks}
     for filename in contents.foreign:
         path = node.outbox / filename
-        if not is_safe_filename(filename):
-            pending.warnings.append(f"{path} is not exported: rename it to a plain file name")
+        if not is_safe_filename(filename) or filename.casefold() in spellings:
+            pending.warnings.append(f"{path!r} is not exported: rename it to a plain file name that no other is like")
             continue
+        spellings.add(filename.casefold())
         state = path.stat()
         if now - state.st_mtime < FOREIGN_QUIET_SECONDS:
             pending.quiet_soon.append(filename)
@@ -240,7 +243,8 @@ def _free_timestamp(node: Node, done: exported.Exported, now: float) -> str:
             last = datetime.strptime(bundle.timestamp, TIMESTAMP_FORMAT).replace(tzinfo=UTC)
         except ValueError:
             continue  # a first-generation folder may be called anything
-        moment = max(moment, last + timedelta(seconds=1))
+        with contextlib.suppress(OverflowError):  # somebody called a folder 99991231_235959
+            moment = max(moment, last + timedelta(seconds=1))
         break
     while True:
         name = moment.strftime(TIMESTAMP_FORMAT)

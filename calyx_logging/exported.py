@@ -80,7 +80,7 @@ def load(node: Node) -> Exported:
         if timestamp == name or name.startswith(".") or timestamp in known:
             continue
         try:
-            data = (copies / name).read_bytes()
+            data = durable.read_regular(copies / name)
             exported._add(timestamp, data, Manifest.parse(data))
             known.add(timestamp)
         except (OSError, ManifestError) as error:
@@ -94,7 +94,7 @@ def load(node: Node) -> Exported:
         except BundleError as error:
             exported.warnings.append(f"{error}; its chunks are not taken for exported")
             continue
-        data = (folder / MANIFEST_NAME).read_bytes()
+        data = durable.read_regular(folder / MANIFEST_NAME)
         exported._add(timestamp, data, verified.manifest)
         exported.unsaved[timestamp] = data
     return exported
@@ -141,7 +141,7 @@ def _manifests(node: Node) -> Iterator[Manifest]:
         paths.setdefault(timestamp, node.exports / timestamp / MANIFEST_NAME)
     for _, path in sorted(paths.items()):
         try:
-            yield Manifest.parse(path.read_bytes())
+            yield Manifest.parse(durable.read_regular(path))
         except (OSError, ManifestError):
             continue  # `load` warns of those; a chunk of unknown hash is exported once more, which the hub bears
 
@@ -149,7 +149,7 @@ def _manifests(node: Node) -> Iterator[Manifest]:
 def _read_index(path: Path) -> Exported:
     exported = Exported()
     try:
-        document = loads_object(path.read_bytes(), "the exported index")
+        document = loads_object(durable.read_regular(path), "the exported index")
         names, bundles = document.get("exported", []), document.get("bundles", [])
         if not _are_texts(names) or not isinstance(bundles, list):
             raise ManifestError("the exported index has no list 'exported'")

@@ -10,14 +10,13 @@ bound by a program that has imported structlog.
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import importlib
 import logging
 import os
 import sys
-import traceback
 from collections.abc import Callable, Mapping, MutableMapping, Sequence
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
 from pythonjsonlogger.core import BaseJsonFormatter
@@ -34,7 +33,8 @@ from calyx_logging.event import (
     note,
     shadow,
 )
-from calyx_logging.jsonable import safe_repr
+from calyx_logging.exception import exception_chain, plain_text
+from calyx_logging.jsonable import is_a
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor
@@ -44,15 +44,11 @@ __all__ = ["EventFormatter", "StructlogMessage"]
 _STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {
     "message",
     "asctime",
-    "taskName",
     RECORD_MARK,
 }
 _STAMPED = frozenset({"node_id", "ts_utc", "event_id", "source"})
 _OURS = (RESERVED - _STAMPED) | {"_record"}
 """Names that are set before the user's processors run; the stamped ones are set after."""
-
-_MAX_FRAMES = 50
-_MAX_CHAIN = 20
 
 
 class StructlogMessage(dict[str, Any]):
@@ -126,7 +122,10 @@ class EventFormatter(BaseJsonFormatter):
         """The line as UTF-8 without newline, at most `max_bytes` long; None when a processor dropped the event."""
         event: dict[str, Any] = {}
         message = record.msg
-        self.add_fields(event, record, message if isinstance(message, dict) else {})
+        try:
+            self.add_fields(event, record, message if is_a(message, dict) else {})  # type: ignore[arg-type]
+        except Exception as error:  # an attribute of the record that behaves like nothing a record has
+            event = _least(record, error)
         try:
             return encode(self.process_log_record(event), max_bytes=max_bytes)
         except BaseException as error:  # structlog's DropEvent is no Exception
@@ -148,7 +147,7 @@ class EventFormatter(BaseJsonFormatter):
             fields[name] = record.__dict__.get(name)
         kept: dict[str, Any] = {}
         troubles: list[str] = []
-        if isinstance(record.msg, dict):
+        if is_a(record.msg, dict):
             message = _message_of(record, message_dict, fields, kept, troubles)
         else:
             message = _text_of(record, kept, troubles)
@@ -161,25 +160,25 @@ class EventFormatter(BaseJsonFormatter):
                 fields["_name"],
             )  # ProcessorFormatter.wrap_for_formatter's own, not the caller's
         log_data["level"] = _level_of(record)
-        log_data["logger"] = record.name if type(record.name) is str else _plain_text(record.name)
+        log_data["logger"] = record.name if type(record.name) is str else plain_text(record.name)
         log_data["message"] = message
         if not _OURS.isdisjoint(fields):
             kept.update({name: fields.pop(name) for name in _OURS & fields.keys()})
         shadow(log_data, kept)
         log_data.update(fields)
         log_data["_record"] = record
-        if record.exc_info or record.exc_text:
+        if record.exc_info is not None or record.exc_text is not None:
             self._add_exception(log_data, record)
-        if record.stack_info:
+        if record.stack_info is not None:
             log_data.setdefault("stack_info", record.stack_info)
         note(log_data, troubles)
 
     def _add_exception(self, event: dict[str, Any], record: logging.LogRecord) -> None:
-        info = record.exc_info
-        if isinstance(info, tuple) and len(info) == 3 and isinstance(info[1], BaseException):
-            event["exception"] = _exception_chain(info[1], info[2])
-        elif record.exc_text:
-            event["exception"] = [{"type": "", "value": str(record.exc_text), "frames": []}]
+        info: Any = record.exc_info
+        if type(info) is tuple and len(info) == 3 and is_a(info[1], BaseException):
+            event["exception"] = exception_chain(info[1], info[2])
+        elif record.exc_text is not None:
+            event["exception"] = [{"type": "", "value": plain_text(record.exc_text), "frames": []}]
 
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
         """Run the user's processors, then the stamp."""
@@ -239,7 +238,7 @@ def _text_of(record: logging.LogRecord, kept: dict[str, Any], troubles: list[str
     except Exception as error:
         troubles.append(f"message not formatted: {type(error).__name__}")
         kept["args"] = _args_list(record)
-        return _plain_text(record.msg)
+        return plain_text(record.msg)
 
 
 def _message_of(
@@ -251,7 +250,7 @@ def _message_of(
 ) -> str:
     """The message of a dict message; its other items become fields."""
     items = dict(items)
-    from_structlog = isinstance(record.msg, StructlogMessage)
+    from_structlog = type(record.msg) is StructlogMessage
     message = items.pop("event" if from_structlog or "message" not in items else "message", "")
     if from_structlog and "message" in items:
         kept["message"] = items.pop("message")
@@ -259,60 +258,23 @@ def _message_of(
     if record.args:
         troubles.append("message not formatted: a dict takes no arguments")
         kept["args"] = _args_list(record)
-    if isinstance(message, str):
+    if is_a(message, str):
         return str.__str__(message)
     kept["message"] = message
-    return _plain_text(message)
+    return plain_text(message)
+
+
+def _least(record: logging.LogRecord, error: Exception) -> dict[str, Any]:
+    """An event of what can be had from a record that fails in one's hands."""
+    event = {"_record": record, "level": "error", "logger": plain_text(record.name), "message": plain_text(record.msg)}
+    with contextlib.suppress(Exception):  # the level is one more thing that may fail; the note says what did first
+        event["level"] = _level_of(record)
+    note(event, [f"record not read: {type(error).__name__}"])
+    return event
 
 
 def _args_list(record: logging.LogRecord) -> list[Any]:
     return list(record.args) if isinstance(record.args, tuple) else [record.args]
-
-
-def _plain_text(value: object) -> str:
-    try:
-        return str.__str__(str(value))
-    except Exception:  # somebody's __str__ raised: the repr says whose
-        return safe_repr(value)
-
-
-def _exception_chain(error: BaseException, trace: TracebackType | None, depth: int = 0) -> list[dict[str, Any]]:
-    """The exception raised, then what caused it, and so on; no local variables."""
-    chain: list[dict[str, Any]] = []
-    seen: set[int] = set()
-    current: BaseException | None = error
-    while current is not None and id(current) not in seen and len(chain) < _MAX_CHAIN:
-        seen.add(id(current))
-        chain.append(_exception_entry(current, trace if current is error else current.__traceback__, depth))
-        cause = current.__cause__
-        current = cause if cause is not None or current.__suppress_context__ else current.__context__
-    return chain
-
-
-def _exception_entry(error: BaseException, trace: TracebackType | None, depth: int) -> dict[str, Any]:
-    frames, omitted = _frames(trace)
-    entry: dict[str, Any] = {"type": type(error).__name__, "value": _plain_text(error), "frames": frames}
-    if omitted:
-        entry["frames_omitted"] = omitted
-    if type(error).__module__ != "builtins":
-        entry["module"] = type(error).__module__
-    notes = getattr(error, "__notes__", None)
-    if notes:
-        entry["notes"] = [_plain_text(text) for text in notes]
-    if isinstance(error, BaseExceptionGroup) and depth < _MAX_CHAIN:
-        entry["exceptions"] = [_exception_chain(part, part.__traceback__, depth + 1) for part in error.exceptions]
-    return entry
-
-
-def _frames(trace: TracebackType | None) -> tuple[list[dict[str, Any]], int]:
-    """Outermost first; of more than 50 the outer and the inner 25, and how many are left out."""
-    frames = [
-        {"filename": frame.f_code.co_filename, "lineno": lineno, "name": frame.f_code.co_name}
-        for frame, lineno in traceback.walk_tb(trace)
-    ]
-    omitted = max(0, len(frames) - _MAX_FRAMES)
-    half = _MAX_FRAMES // 2
-    return (frames[:half] + frames[-half:] if omitted else frames), omitted
 
 
 def _is_drop(error: BaseException) -> bool:

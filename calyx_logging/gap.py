@@ -1,12 +1,23 @@
-"""The gap: events that a writer could not keep, as it will tell of them when it can."""
+"""Gaps: events that a writer could not keep, counted until it can tell of them.
+
+Invariant: an event that is added is in exactly one gap until `told` is called, after the gap lines were written.
+"""
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
+from calyx_logging.errors import say
 from calyx_logging.event import utc_text
 
-__all__ = ["Gap"]
+__all__ = ["Gap", "Losses"]
+
+_MAX_GAPS = 20
+_SAY_SECONDS = 10.0
+"""On a disk that works every other moment, standard error hears of it so often at most."""
 
 
 @dataclass
@@ -48,3 +59,70 @@ class Gap:
             "cause": self.cause,
         }
         return said if self.writer is None else {**said, "writer": self.writer}
+
+
+class Losses:
+    """What a writer has to tell of.
+
+    Args:
+        outbox: for what is said on standard error.
+        inherited: what an earlier writer could not tell of.
+    """
+
+    def __init__(self, outbox: Path, inherited: Iterable[Gap] = ()) -> None:
+        self._outbox = outbox
+        self._gaps = list(inherited)
+        self._own: Gap | None = None
+        self._said_at = -math.inf
+
+    def __bool__(self) -> bool:
+        return bool(self._gaps)
+
+    @property
+    def gaps(self) -> list[Gap]:
+        """What is due, oldest first."""
+        return self._gaps
+
+    @property
+    def count(self) -> int:
+        """Events in them."""
+        return sum(gap.count for gap in self._gaps)
+
+    def add(self, seq: int, error: BaseException, now: float) -> None:
+        """Count one event, in the last gap when the cause is the same."""
+        cause = error.strerror if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}: {error}"
+        cause = cause[:200]
+        gap = self._own
+        begins = gap is None or (gap.cause != cause and len(self._gaps) < _MAX_GAPS)
+        if gap is None or begins:
+            gap = Gap(cause, now, now)
+            self._gaps.append(gap)
+            self._own = gap
+        gap.add(seq, now)
+        if begins and not 0 <= now - self._said_at < _SAY_SECONDS:
+            self._said_at = now
+            what = f"cannot write to {self._outbox}" if isinstance(error, OSError) else "cannot keep an event"
+            say(f"{what}: {error}; events are lost and counted until it works again")
+
+    def told(self, now: float) -> None:
+        """The gap lines are written."""
+        own = [gap for gap in self._gaps if gap.writer is None]
+        self._gaps, self._own = [], None
+        if own and 0 <= now - self._said_at < _SAY_SECONDS:
+            count = sum(gap.count for gap in own)
+            say(f"writing to {self._outbox} again; {count} events were lost ({own[0].cause})")
+
+    def vanish(self, cause: str, seqs: Iterable[int], since: float, now: float) -> None:
+        """A whole chunk is gone: its events join those already counted."""
+        counted = {seq for gap in self._gaps if gap.writer is None for a, b in gap.seqs for seq in range(a, b + 1)}
+        gap = Gap(cause, since, now)
+        for seq in sorted(set(seqs) - counted):
+            gap.add(seq, now)
+        if gap.count:
+            self._gaps.append(gap)
+
+    def left_by(self, writer: str) -> list[Gap]:
+        """The gaps, for another writer to tell of."""
+        for gap in self._gaps:
+            gap.writer = gap.writer or writer
+        return self._gaps

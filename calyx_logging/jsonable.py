@@ -25,8 +25,7 @@ import base64
 import dataclasses
 import math
 from collections import deque
-from collections.abc import Mapping
-from collections.abc import Set as AbstractSet
+from collections.abc import Mapping, Set
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -35,7 +34,7 @@ from pathlib import PurePath
 from typing import Any
 from uuid import UUID
 
-__all__ = ["MAX_DEPTH", "JsonValue", "by_rule", "has_nonfinite", "lower", "lower_fields", "safe_repr"]
+__all__ = ["MAX_DEPTH", "JsonValue", "by_rule", "has_nonfinite", "is_a", "lower", "lower_fields", "safe_repr"]
 
 JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
 
@@ -48,57 +47,62 @@ _MAX_PATH = 120
 _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
 
 
-def by_rule(value: object) -> Any:
+def is_a(value: object, kind: type | tuple[type, ...]) -> bool:
+    """`isinstance` by the real type alone: an object's own `__class__` may raise, or lie."""
+    return issubclass(type(value), kind)
+
+
+def by_rule(value: Any) -> Any:
     """One step of the rule: a value that is nearer to JSON than `value` is.
 
     Raises:
         TypeError: the rule says nothing of such an object.
     """
-    if isinstance(value, (datetime, date, time)):
+    if is_a(value, (datetime, date, time)):
         return value.isoformat()
-    if isinstance(value, Enum):
+    if is_a(value, Enum):
         return value.value
-    if isinstance(value, str):
+    if is_a(value, str):
         return str.__str__(value)
-    if isinstance(value, int):
+    if is_a(value, int):
         return int(value)
-    if isinstance(value, float):
+    if is_a(value, float):
         return float(value)
-    if isinstance(value, (UUID, PurePath, Decimal, Fraction)):
+    if is_a(value, (UUID, PurePath, Decimal, Fraction)):
         return str(value)
-    if isinstance(value, timedelta):
+    if is_a(value, timedelta):
         return value.total_seconds()
-    if isinstance(value, Mapping):
+    if is_a(value, Mapping):
         return dict(value)
-    if isinstance(value, (list, tuple, deque)):
+    if is_a(value, (list, tuple, deque)):
         return list(value)
-    if isinstance(value, AbstractSet):
+    if is_a(value, Set):
         return _sorted_where_possible(value)
-    if isinstance(value, (bytes, bytearray, memoryview)):
+    if is_a(value, (bytes, bytearray, memoryview)):
         return base64.b64encode(value).decode("ascii")
-    if isinstance(value, BaseException):
+    if is_a(value, BaseException):
         return f"{type(value).__name__}: {value}"
     return _by_protocol(value)
 
 
-def _by_protocol(value: object) -> Any:
+def _by_protocol(value: Any) -> Any:
     """The rule for libraries that are not imported here: known by what their objects bear."""
     kind = type(value)
-    if dataclasses.is_dataclass(value) and not isinstance(value, type):
-        return {field.name: getattr(value, field.name) for field in dataclasses.fields(value)}
+    if dataclasses.is_dataclass(kind) and not is_a(value, type):
+        return {field.name: getattr(value, field.name) for field in dataclasses.fields(kind)}
     if hasattr(kind, "__attrs_attrs__"):
         return {attribute.name: getattr(value, attribute.name) for attribute in kind.__attrs_attrs__}
     if hasattr(kind, "__pydantic_fields__"):
-        return kind.model_dump(value)  # type: ignore[attr-defined]
+        return kind.model_dump(value)
     if kind.__module__.partition(".")[0] == "numpy" and hasattr(value, "tolist"):
         plain = value.tolist()
         if type(plain) is not kind:
             return plain
-        return float(value)  # type: ignore[arg-type]  # a longdouble's tolist is a longdouble
+        return float(value)  # a longdouble's tolist is a longdouble
     raise TypeError(f"no rule for {kind.__name__}")
 
 
-def _sorted_where_possible(values: AbstractSet[Any]) -> list[Any]:
+def _sorted_where_possible(values: Set[Any]) -> list[Any]:
     try:
         return sorted(values)
     except TypeError:
@@ -125,7 +129,7 @@ def safe_repr(value: object) -> str:
         text = repr(value)
         if type(text) is not str:
             text = str.__str__(text)
-    except Exception as error:
+    except Exception as error:  # somebody's __repr__: its class is what can be said
         text = f"<{type(value).__name__} whose repr raises {type(error).__name__}>"
     return text if len(text) <= _MAX_REPR else f"{text[:_MAX_REPR]}…"
 
@@ -136,12 +140,17 @@ def lower(value: object) -> tuple[JsonValue, list[str]]:
     return walk.value(value, "", 0), walk.summary()
 
 
-def lower_fields(fields: Mapping[str, object]) -> tuple[dict[str, JsonValue], list[str]]:
-    """`lower` for an event: each field by itself, so that one that cannot be lowered harms no other."""
+def lower_fields(
+    fields: Mapping[str, object], reserved: Set[str] = frozenset()
+) -> tuple[dict[str, JsonValue], list[str]]:
+    """`lower` for an event: each field by itself, so that one that cannot be lowered harms no other.
+
+    A key that only becomes one of the `reserved` names (an Enum, a Path) does not get it.
+    """
     walk = _Lowering()
     lowered: dict[str, JsonValue] = {}
     for key, value in fields.items():
-        name = walk.key(key, "", lowered)
+        name = walk.key(key, "", lowered if type(key) is str else {**lowered, **dict.fromkeys(reserved)})
         try:
             lowered[name] = walk.value(value, name, 0)
         except (Exception, RecursionError) as error:
@@ -219,7 +228,7 @@ class _Lowering:
         if type(key) is str:
             name = self.text(key, f"{where} key" if where else "key")
         else:
-            name = str.__str__(key) if isinstance(key, str) else self._key_text(key, where)
+            name = str.__str__(key) if is_a(key, str) else self._key_text(key, where)
             name = _without_surrogates(name)
         if name not in taken:
             return name
@@ -229,7 +238,7 @@ class _Lowering:
         return self.altered("two keys of one text", where, f"{name} ({n})")
 
     def _key_text(self, key: object, where: str) -> str:
-        if key is None or isinstance(key, bool):
+        if key is None or type(key) is bool:
             text = {None: "null", True: "true", False: "false"}[key]
         elif type(key) is int:
             text = _digits(key)

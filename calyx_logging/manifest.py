@@ -190,6 +190,7 @@ def is_safe_filename(name: str) -> bool:
         and not any(letter in '/\\:*?"<>|' or ord(letter) < 32 or ord(letter) == 127 for letter in name)
         and not name.startswith(".")
         and not name.endswith((".", " "))
+        and len(name.splitlines()) == 1
         and not any("\ud800" <= letter <= "\udfff" for letter in name)
     )
 
@@ -310,10 +311,11 @@ def parse_sums(data: bytes) -> dict[str, str]:
     """
     sums: dict[str, str] = {}
     try:
-        lines = data.removeprefix(b"\xef\xbb\xbf").decode().splitlines()
+        lines = data.removeprefix(b"\xef\xbb\xbf").decode().removesuffix("\n").split("\n")
     except UnicodeDecodeError:
         raise ManifestError(f"{SUMS_NAME} is no UTF-8 text") from None
     for number, line in enumerate(lines, 1):
+        line = line.removesuffix("\r")
         sha256, separator, name = line[:64].lower(), line[64:66], line[66:]
         if not _SHA256.fullmatch(sha256) or separator not in ("  ", " *") or not name:
             raise ManifestError(f"{SUMS_NAME} line {number} is not 'HASH  NAME'")

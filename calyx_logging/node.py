@@ -55,7 +55,7 @@ def read_node_id(runtime: Path) -> str | None:
     """
     path = runtime / "node_id.txt"
     try:
-        data = path.read_bytes()
+        data = durable.read_regular(path)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -177,7 +177,12 @@ def provision(root: str | os.PathLike[str], node_id: str, *, force: bool = False
     node = Node(Path(root).expanduser().absolute(), check_node_id(node_id))
     if not node.root.is_dir():
         raise RootNotFound("there is no such folder", path=node.root, hint="make it first, or name another root")
-    present = read_node_id(node.root / "runtime")
+    try:
+        present = read_node_id(node.root / "runtime")
+    except InvalidNodeId:
+        if not force:
+            raise
+        present = None
     known = {present, *node.all_ids()[1:]} - {None, node_id}
     for other in sorted(name for name in known if name is not None):
         if other.casefold() == node_id.casefold():

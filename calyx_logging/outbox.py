@@ -7,6 +7,7 @@ the same place. Looking (`look`) takes no locks and changes nothing.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from collections.abc import Callable, Iterator
@@ -149,7 +150,7 @@ def recover(outbox: Path, node_id: str, *, orphans: bool = False, clock: Callabl
     result = Recovery()
     look(outbox)  # refuse before anything is touched
     try:
-        writers = sorted(path.stem for path in (outbox / ".writers").glob("*.lock"))
+        writers = sorted(p.stem for p in (outbox / ".writers").glob("*.lock") if p.is_file() and not p.is_symlink())
         for start in range(0, len(writers), _BATCH):
             _recover_batch(outbox, node_id, writers[start : start + _BATCH], clock, result)
         known = set(writers)
@@ -190,8 +191,18 @@ def _recover_batch(
                 result.live.append(OpenChunk(name, holder_of(outbox, name.writer)))
         for writer, lock in dead.items():
             _recover_writer(outbox, node_id, left.get(writer, []), clock, result)
-            lock.release(force=True)  # Windows deletes no open file
-            durable.remove(lock_file(outbox, writer))
+            _give_up_lock(lock, lock_file(outbox, writer))
+
+
+def _give_up_lock(lock: FileLock, path: Path) -> None:
+    """Delete a dead writer's lock file while the lock is held: whoever waits for it then sees that it is gone."""
+    if os.name == "nt":  # deletes no open file; and one that somebody opened since is not deleted either
+        lock.release(force=True)
+        with contextlib.suppress(PermissionError):
+            durable.remove(path)
+        return
+    durable.remove(path)
+    lock.release(force=True)
 
 
 def _recover_writer(
@@ -268,8 +279,8 @@ def _next_seq(outbox: Path, names: list[ChunkName]) -> int:
     if greatest < 0 and any(name.number for name in names):
         for path in (outbox / ".manifests").glob("*.json"):
             try:
-                chunks = Manifest.parse(path.read_bytes()).chunks
-            except ManifestError:
+                chunks = Manifest.parse(durable.read_regular(path)).chunks
+            except (OSError, ManifestError):
                 continue  # the export says which copies it cannot read
             for entry in chunks:
                 if entry.writer == writer and entry.last_seq is not None:

@@ -3,8 +3,8 @@
 Invariants:
 
 * When `submit` returns, the event is in the kernel, or it is counted as lost.
-* A `submit` that happens inside another one of the same thread (a processor or a `__del__` that logs, a signal
-  handler) is deferred, and written by the outer one before that returns.
+* That holds for a `submit` inside another one of the same thread, too (a processor or a `__del__` that logs, a signal
+  handler): it is written there and then, and up to 8 calls deep; what is deeper is counted.
 * A forked child forgets its parent's writer and begins its own at its first event.
 * All recorders of a process share one daemon thread, started with the first chunk that needs it, which rolls idle
   chunks and syncs; a forked child starts its own.
@@ -12,12 +12,11 @@ Invariants:
 
 from __future__ import annotations
 
+import errno
 import os
 import sys
 import threading
-import time
 import weakref
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -27,22 +26,24 @@ from calyx_logging.errors import ConfigError, StorageError
 from calyx_logging.gap import Gap
 from calyx_logging.locks import lock_file, os_lock
 from calyx_logging.node import Node
-from calyx_logging.writer import ChunkWriter, WriterOptions
+from calyx_logging.writer import ChunkWriter, WriterOptions, sync_apart
 
 __all__ = ["Recorder", "seal"]
 
 _LOOK_SECONDS = 10.0
 """How often the upkeep thread looks whether an open chunk was deleted under its writer."""
 
+_MAX_DEPTH = 8
+"""Calls within calls of one thread that are followed; a processor that logs for every event it sees would never end."""
+
 _Encode = Callable[[Any], bytes | None]
 
 
 class _Local(threading.local):
-    """What a thread is doing in a recorder."""
+    """What a thread is doing in a recorder: how many calls deep, and whether inside the writer."""
 
-    def __init__(self) -> None:
-        self.busy = False
-        self.deferred: deque[tuple[_Encode, Any]] = deque()
+    depth = 0
+    inside = False
 
 
 class Recorder:
@@ -70,16 +71,19 @@ class Recorder:
     def submit(self, encode: _Encode, item: Any) -> None:
         """Encode `item` (None drops it) and write the line; counted as lost when either fails. Never raises."""
         local = self._local
-        if local.busy:
-            local.deferred.append((encode, item))
-            return
-        local.busy = True
+        depth = local.depth
+        local.depth = depth + 1
         try:
-            self._write(encode, item)
+            if depth >= _MAX_DEPTH:
+                raise RecursionError("a processor logs for every event it sees")
+            line = encode(item)
+        except Exception as error:  # said and counted in a gap line
+            self._with_writer(_lose, error)
+        else:
+            if line is not None:
+                self._with_writer(self._append, line)
         finally:
-            local.busy = False
-        if local.deferred:
-            self._write_deferred(local)
+            local.depth = depth
 
     def seal(self) -> None:
         """Seal the open chunk, if there is one, so that the next export takes it."""
@@ -87,7 +91,7 @@ class Recorder:
             if writer is not None:
                 writer.seal()
                 if writer.uprooted:
-                    self._begin_anew(writer)
+                    self._replace(writer, writer.leave())
 
     def close(self) -> None:
         """End the writer; a later event begins a new one."""
@@ -96,8 +100,7 @@ class Recorder:
                 self._writer = None
                 writer.close()
                 if writer.uprooted:
-                    self._begin_anew(writer).close()
-                    self._writer = None
+                    self._replace(writer, writer.leave()).close()
 
     # -------------------------------------------------------------- inside
 
@@ -120,76 +123,87 @@ class Recorder:
                 storage.message, path=outbox, hint="make the folder writable, or name another root"
             ) from error
 
-    def _write(self, encode: _Encode, item: Any) -> None:
+    def _with_writer(self, action: Callable[[ChunkWriter, Any], None], item: Any) -> None:
+        """Do something with the writer; inside the writer's own work, with one made for this alone.
+
+        A signal handler or a finalizer that logs can find its thread in the middle of an append, a roll or a seal. It
+        can neither wait for that nor come back later (it may end the process), so its event gets a writer of its own.
+        """
+        local = self._local
+        if local.inside:
+            aside = self._new_writer()
+            action(aside, item)
+            aside.close()
+            return
+        local.inside = True
         try:
-            line = encode(item)
-        except Exception as error:  # said and counted in a gap line
             with self._lock:
-                self._living_writer().lose(error)
-            return
-        if line is None:
-            return
-        with self._lock:
-            writer = self._writer or self._living_writer()
-            if writer.on_last_number:
-                writer.roll_for(len(line))
-                if writer.exhausted:
-                    writer.close()
-                    self._writer = None
-                    writer = self._living_writer()
-            if not writer.append(line) and writer.uprooted:
-                writer = self._begin_anew(writer)
-                if not writer.append(line) and writer.uprooted:
-                    writer.uprooted = False
-                    writer.lose(FileNotFoundError(2, "the outbox is gone", str(self._node.outbox)))
+                action(self._writer or self._living_writer(), item)
+        finally:
+            local.inside = False
 
-    def _write_deferred(self, local: _Local) -> None:
-        while local.deferred:
-            local.busy = True  # from here on a signal handler that logs adds to the queue and takes nothing from it
-            try:
-                while local.deferred:
-                    self._write(*local.deferred.popleft())
-            finally:
-                local.busy = False
+    def _append(self, writer: ChunkWriter, line: bytes) -> None:
+        if writer.on_last_number:
+            writer.roll_for(len(line))
+            if writer.exhausted:
+                writer.close()
+                writer = self._replace(writer, ())
+        try:
+            if writer.append(line) or not writer.uprooted:
+                return
+            writer = self._replace(writer, writer.leave())
+            if writer.append(line) or not writer.uprooted:
+                return
+            writer.uprooted = False
+            raise FileNotFoundError(errno.ENOENT, "the outbox is gone", str(self._node.outbox))
+        except Exception as error:  # no room on the disk is the writer's; this is no memory, or a fault of ours
+            writer.lose(error)
 
-    def _living_writer(self, gaps: Iterable[Gap] = ()) -> ChunkWriter:
+    def _living_writer(self) -> ChunkWriter:
         if self._writer is None:
-            self._writer = ChunkWriter(self._node.outbox, self._node.id, self._component, self._options, gaps=gaps)
+            self._writer = self._new_writer()
             _begin_upkeep()
         return self._writer
 
-    def _begin_anew(self, writer: ChunkWriter) -> ChunkWriter:
-        """The folder was taken away under a writer: another begins where the folder should be, and tells of it."""
-        self._writer = None
-        return self._living_writer(writer.leave())
+    def _new_writer(self, gaps: Iterable[Gap] = ()) -> ChunkWriter:
+        return ChunkWriter(self._node.outbox, self._node.id, self._component, self._options, gaps=gaps)
+
+    def _replace(self, writer: ChunkWriter, gaps: Iterable[Gap]) -> ChunkWriter:
+        """Another writer takes over and tells of what the old one could not keep."""
+        new = self._new_writer(gaps)
+        if self._writer is writer:
+            self._writer = new
+        return new
 
     @contextmanager
     def _entered(self) -> Iterator[ChunkWriter | None]:
-        """Hold the recorder's lock; events logged meanwhile by this very thread are written after it is given back."""
+        """Hold the recorder's lock; nothing happens inside the writer's own work."""
         local = self._local
-        if local.busy:  # sealing from inside a processor: the outer call holds the lock or will take it
+        if local.inside:
             yield None
             return
-        local.busy = True
+        local.inside = True
         try:
             with self._lock:
                 yield self._writer
         finally:
-            local.busy = False
-        if local.deferred:
-            self._write_deferred(local)
+            local.inside = False
 
-    def _upkeep(self, now: float) -> float:
-        """Roll an idle chunk, sync; the seconds until there may be something to do again."""
+    def _upkeep(self) -> float:
+        """Roll an idle chunk, tell of gaps, sync; the seconds until there may be something to do again."""
+        unsynced = None
         with self._entered() as writer:
             if writer is not None:
                 if writer.is_deleted():
                     writer.seal()
                 writer.roll_if_old()
                 if writer.uprooted:
-                    writer = self._begin_anew(writer)
+                    writer = self._replace(writer, writer.leave())
+                writer.tell()
                 if self._options.sync == "interval":
-                    writer.sync_if_due()
+                    unsynced = writer.take_unsynced()
+        if unsynced is not None:  # a slow disk holds up nobody who logs
+            sync_apart(unsynced)
         waits = [_LOOK_SECONDS]
         if self._options.max_age is not None:
             waits.append(max(self._options.max_age / 4, 0.05))
@@ -223,6 +237,11 @@ def seal() -> None:
         recorder.seal()
 
 
+def _lose(writer: ChunkWriter, error: BaseException) -> None:
+    writer.lose(error)
+    writer.tell()
+
+
 def _close_all() -> None:
     for recorder in list(_recorders):
         recorder.close()
@@ -231,21 +250,24 @@ def _close_all() -> None:
 def _begin_upkeep() -> None:
     global _upkeep_thread
     _close_at_end_of_multiprocessing_child()
-    with _upkeep_lock:
+    if not _upkeep_lock.acquire(blocking=False):
+        return  # somebody is at it: another thread, or this very one under a signal handler
+    try:
         if _upkeep_thread is None or not _upkeep_thread.is_alive():
             thread = threading.Thread(target=_upkeep_forever, name="calyx-logging-upkeep", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError:
-                return  # the interpreter is shutting down; what is open now is sealed at exit
+            thread.start()
             _upkeep_thread = thread
         else:
             _upkeep_wake.set()  # a shorter interval may have come
+    except RuntimeError:
+        return  # the interpreter is shutting down; what is open now is sealed at exit
+    finally:
+        _upkeep_lock.release()
 
 
 def _upkeep_forever() -> None:
     while True:
-        wait = min((recorder._upkeep(time.monotonic()) for recorder in list(_recorders)), default=_LOOK_SECONDS)
+        wait = min((recorder._upkeep() for recorder in list(_recorders)), default=_LOOK_SECONDS)
         _upkeep_wake.wait(wait)
         _upkeep_wake.clear()
 

@@ -14,6 +14,8 @@ Not thread-safe: `calyx_logging.recorder` serialises the calls.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import secrets
 import time
 from collections.abc import Callable, Iterable
@@ -27,12 +29,14 @@ from calyx_logging import durable
 from calyx_logging.chunk import MAX_CHUNK_NUMBER, ChunkName
 from calyx_logging.errors import say
 from calyx_logging.event import control_event, with_seq
-from calyx_logging.gap import Gap
+from calyx_logging.gap import Gap, Losses
 from calyx_logging.locks import LockText, lock_file, os_lock
 
-__all__ = ["ChunkWriter", "WriterOptions"]
+__all__ = ["ChunkWriter", "WriterOptions", "sync_apart"]
 
 _SEQ_ROOM = 32
+
+_ANOTHER_FILE_MAY_DO = (errno.EFBIG, errno.EIO, errno.EBADF, getattr(errno, "ESTALE", errno.EIO))
 
 
 @dataclass(frozen=True)
@@ -92,9 +96,7 @@ class ChunkWriter:
         self._first_seq = 0
         self._control_seqs: set[int] = set()
         self._born = self._opened_at = 0.0
-        self._synced_size = 0
-        self._told: list[Gap] = list(gaps)
-        self._gap: Gap | None = None
+        self._losses = Losses(outbox, gaps)
         self._sync_fails = False
         self._ended = False
         self._left_open = False
@@ -111,44 +113,32 @@ class ChunkWriter:
         """Whether its last chunk is sealed, so that a new writer has to begin."""
         return self.on_last_number and self._file is None
 
-    @property
-    def has_open_chunk(self) -> bool:
-        """Whether there is a chunk to seal."""
-        return self._file is not None
-
     def append(self, line: bytes) -> bool:
         """Write one event; False when it could not be kept: then it is counted, unless the writer is `uprooted`."""
-        first = self._seq
         try:
-            file = self._file_for(len(line))
-            first = self._seq
-            # in one write with the event: a disk with room for small lines only would fill up with gap lines
-            data = self._gap_lines() if self._gap is not None or self._told else b""
-            data += with_seq(line, self._seq)
-            self._seq += 1
-            file.append(data)
+            self._put(line)
         except OSError as error:
-            self._rewind(first)
             if isinstance(error, FileNotFoundError):
                 self.uprooted = True
-            else:
+                return False
+            if error.errno not in _ANOTHER_FILE_MAY_DO or not self._put_elsewhere(line):
                 self.lose(error)
-            return False
-        if self._gap is not None or self._told:
-            self._gaps_are_told()
-        if self._options.sync == "record":
-            self.sync_if_due()
+                return False
+        if self._options.sync == "record" and self._file is not None:
+            self._sync_now(self._file)
         return True
 
     def lose(self, error: BaseException) -> None:
         """Count an event that cannot be written."""
         seq, self._seq = self._seq, self._seq + 1
-        now = self._clock()
-        if self._gap is None:
-            cause = error.strerror if isinstance(error, OSError) and error.strerror else None
-            self._gap = Gap(cause or f"{type(error).__name__}: {error}"[:200], now, now)
-            say(f"cannot write to {self._outbox}: {error}; events are lost and counted until it works again")
-        self._gap.add(seq, now)
+        self._losses.add(seq, error, self._clock())
+
+    def tell(self) -> None:
+        """Write the gap lines that are due, if writing works."""
+        if self._losses:
+            # where it goes on not working, the next event or the end tries again
+            with contextlib.suppress(OSError):
+                self._put(b"")
 
     def roll_for(self, length: int) -> None:
         """Seal the open chunk when a line of `length` bytes has no place in it."""
@@ -160,13 +150,18 @@ class ChunkWriter:
         if self._file is not None and self._is_old():
             self.seal()
 
-    def sync_if_due(self) -> None:
-        """Sync what was written since the last sync."""
-        file = self._file
-        if file is None or file.size == self._synced_size:
-            return
+    def take_unsynced(self) -> int | None:
+        """A descriptor to be given to `sync_apart`, when something was written since the last sync."""
+        if self._file is None or self._file.size == self._file.synced:
+            return None
         try:
-            self._sync(file)
+            return self._file.duplicate()
+        except OSError:
+            return None  # out of descriptors: the next round tries again
+
+    def _sync_now(self, file: durable.AppendFile) -> None:
+        try:
+            file.sync()
             self._sync_fails = False
         except OSError as error:
             if not self._sync_fails:
@@ -191,22 +186,27 @@ class ChunkWriter:
                 durable.remove(file.path)
                 self._next_number = name.number
             else:
-                self._sync(file)
+                file.sync()
                 file.close()
                 durable.rename_new(file.path, self._outbox / name.sealed)
                 durable.sync_dir(self._outbox)
             self._left_open = left_open
         except FileNotFoundError:
-            file.close()
+            _close_quietly(file)
             self._left_open = left_open
             self._count_vanished(name)
         except OSError as error:
+            _close_quietly(file)
             say(f"cannot seal {file.path}: {error}; the next export seals it")
-            file.close()
+        except BaseException:  # Ctrl-C in the middle of the sync: it is still this writer's open chunk
+            if not file.closed:
+                self._file = file
+                self._left_open = left_open
+            raise
 
     def close(self) -> None:
         """End the writer in order: a last gap line, the end line, sealed, the lock given back."""
-        if (self._seq or self._told) and not self._ended:
+        if (self._seq or self._losses) and not self._ended:
             self._end(None)
         self.seal()
         lock, self._lock = self._lock, None
@@ -226,10 +226,7 @@ class ChunkWriter:
         lock, self._lock = self._lock, None
         if lock is not None:
             lock.release(force=True)
-        gaps = [*self._told, *([self._gap] if self._gap is not None else [])]
-        for gap in gaps:
-            gap.writer = gap.writer or self.id
-        return gaps
+        return self._losses.left_by(self.id)
 
     def is_deleted(self) -> bool:
         """Whether the open chunk has been deleted under the writer."""
@@ -244,17 +241,40 @@ class ChunkWriter:
 
     # -------------------------------------------------------------- inside
 
+    def _put(self, line: bytes) -> None:
+        first = self._seq
+        try:
+            file = self._file_for(len(line))
+            first = self._seq
+            # in one write with the event: a disk with room for small lines only would fill up with gap lines
+            data = self._gap_lines() if self._losses else b""
+            if line:
+                data += with_seq(line, self._seq)
+                self._seq += 1
+            file.append(data)
+        except Exception:
+            self._rewind(first)
+            raise
+        if self._losses:
+            self._losses.told(self._clock())
+
+    def _put_elsewhere(self, line: bytes) -> bool:
+        """This file takes no more (its size limit, a bad spot): try a new one, once."""
+        if self._file is None or not (self._file.size or self._file.torn):
+            return False
+        self.seal()
+        try:
+            self._put(line)
+        except OSError:
+            return False
+        return True
+
     def _count_vanished(self, name: ChunkName) -> None:
         """The chunk is no longer where it was: its events are counted, and the next writer tells of them."""
-        now = self._clock()
+        seqs = set(range(self._first_seq, self._seq)) - self._control_seqs
         cause = f"{name.open} was moved or deleted under its writer"
-        pending = self._gap.seqs if self._gap is not None else []
-        lost = {seq for first, last in pending for seq in range(first, last + 1)}
-        lost.update(set(range(self._first_seq, self._seq)) - self._control_seqs)
-        say(f"{self._outbox / name.open} was moved or deleted; its {len(lost)} events are counted as lost")
-        self._gap = Gap(cause, self._opened_at, now)
-        for seq in sorted(lost):
-            self._gap.add(seq, now)
+        self._losses.vanish(cause, seqs, self._opened_at, self._clock())
+        say(f"{self._outbox / name.open} was moved or deleted; its {len(seqs)} events are counted as lost")
         self.uprooted = True
 
     def _file_for(self, length: int) -> durable.AppendFile:
@@ -281,23 +301,31 @@ class ChunkWriter:
         when = datetime.fromtimestamp(int(self._clock()), UTC)
         if self._name is not None:
             when = max(when, self._name.when)
-        name = ChunkName(when, self._component, self.id, self._next_number)
-        self._file = durable.AppendFile(self._outbox / name.open)
-        self._name = name
-        self._next_number += 1
+        number = self._next_number
+        name = ChunkName(when, self._component, self.id, number)
+        # the number is taken first: Ctrl-C right after the file was made must not leave its name in the way
+        self._next_number = number + 1
+        left_open, self._left_open = self._left_open, True
+        try:
+            file = durable.AppendFile(self._outbox / name.open)
+        except OSError:
+            self._next_number = number
+            self._left_open = left_open
+            raise
+        self._file, self._name = file, name
+        self._left_open = left_open
         self._born = self._monotonic()
         self._opened_at = self._clock()
         self._first_seq = self._seq
         self._control_seqs.clear()
-        self._synced_size = 0
         if self._options.sync != "seal":
             durable.sync_dir(self._outbox)  # or a synced event would be in a file without a name
-        return self._file
+        return file
 
     def _take_lock(self) -> FileLock:
         root = self._outbox.parents[2]
         if not root.is_dir():  # a root that was deleted is not made again
-            raise FileNotFoundError(2, "the root is gone", str(root))
+            raise FileNotFoundError(errno.ENOENT, "the root is gone", str(root))
         lock = os_lock(lock_file(self._outbox, self.id), on_acquired=self._reserve.fill)
         try:
             lock.acquire(blocking=False)
@@ -310,11 +338,6 @@ class ChunkWriter:
         durable.sync_dir(self._outbox / ".writers")
         return lock
 
-    def _sync(self, file: durable.AppendFile) -> None:
-        size = file.size
-        file.sync()
-        self._synced_size = size
-
     def _control_line(self, control: str, message: str, **fields: object) -> bytes:
         """A line of the writer's own, with the next `seq`."""
         line = with_seq(control_event(self._node_id, control, self._clock(), message, **fields), self._seq)
@@ -323,21 +346,15 @@ class ChunkWriter:
         return line
 
     def _gap_lines(self) -> bytes:
-        gaps = [*self._told, self._gap] if self._gap is not None else self._told
         return b"".join(
-            self._control_line("gap", f"{gap.count} events could not be kept", **gap.fields()) for gap in gaps
+            self._control_line("gap", f"{gap.count} events could not be kept", **gap.fields())
+            for gap in self._losses.gaps
         )
 
     def _rewind(self, seq: int) -> None:
         """Lines from this `seq` on were made and not written: it is free again."""
         self._control_seqs.difference_update(range(seq, self._seq))
         self._seq = seq
-
-    def _gaps_are_told(self) -> None:
-        if self._gap is not None:
-            say(f"writing to {self._outbox} again; {self._gap.count} events were lost ({self._gap.cause})")
-        self._gap = None
-        self._told = []
 
     def _end(self, file: durable.AppendFile | None) -> None:
         try:
@@ -348,7 +365,7 @@ class ChunkWriter:
                     raise
                 self._write_last_lines(file)
             except OSError:
-                lost = sum(gap.count for gap in [*self._told, *([self._gap] if self._gap is not None else [])])
+                lost = self._losses.count
                 also = f"; {lost} events were lost, and this line alone says so" if lost else ""
                 say(f"cannot write the end of writer {self.id}: {error}{also}")
 
@@ -361,6 +378,19 @@ class ChunkWriter:
         except OSError:
             self._rewind(first)
             raise
-        if self._gap is not None or self._told:
-            self._gaps_are_told()
+        if self._losses:
+            self._losses.told(self._clock())
         self._ended = True
+
+
+def sync_apart(fd: int) -> None:
+    """Sync and close what `take_unsynced` gave; it may take its time."""
+    try:
+        durable.sync_and_close(fd)
+    except OSError as error:
+        say(f"cannot sync an open chunk: {error}; on loss of power its last events may be missing")
+
+
+def _close_quietly(file: durable.AppendFile) -> None:
+    with contextlib.suppress(OSError):  # what failed before is what is said
+        file.close()

@@ -15,8 +15,8 @@ from calyx_logging.event import (
     DEFAULT_MAX_EVENT_BYTES,
     DEFAULT_SOURCE,
     MIN_MAX_EVENT_BYTES,
-    RECORD_MARK,
     StampEvent,
+    mark_of,
 )
 from calyx_logging.formatter import EventFormatter
 from calyx_logging.node import Node
@@ -124,7 +124,7 @@ class OutboxHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the record; one that this handler took before (through another logger) is ignored."""
-        mark = record.__dict__.setdefault(RECORD_MARK, {})
+        mark = mark_of(record)
         if self._token in mark:
             return
         mark[self._token] = True

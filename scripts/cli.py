@@ -20,6 +20,7 @@ import orjson
 
 from calyx_logging import __version__
 from calyx_logging.errors import CalyxError
+from calyx_logging.jsonable import lower
 from calyx_logging.manifest import Manifest
 
 __all__ = [
@@ -91,7 +92,7 @@ def json_option(function: _F) -> _F:
 
 def print_json(document: object) -> None:
     """The result, for programs."""
-    click.echo(orjson.dumps(document, default=str, option=orjson.OPT_INDENT_2).decode())
+    click.echo(orjson.dumps(lower(document)[0], option=orjson.OPT_INDENT_2).decode())
 
 
 def remark(text: str) -> None:

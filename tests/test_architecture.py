@@ -14,7 +14,7 @@ LAYERS = [
     ["_version", "errors", "durable"],
     ["node"],
     ["jsonable"],
-    ["event", "chunk"],
+    ["event", "chunk", "exception"],
     ["gap", "locks"],
     ["manifest", "writer"],
     ["bundle", "formatter", "outbox", "recorder"],

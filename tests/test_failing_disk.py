@@ -67,7 +67,8 @@ def test_an_error_at_any_system_call_of_the_writer(
             verify(result.bundle)
         kept, lost = account_for(node, 8)
         assert (lost > 0) <= ("lost" in said)
-        assert kept >= 7
+        assert kept >= 7 or code != errno.EIO
+        assert kept >= 6
         assert list(node.outbox.glob("*.open")) == []
     assert number > 20
 
@@ -174,7 +175,7 @@ def test_a_real_full_disk(small_disk: Path, capfd: pytest.CaptureFixture[str]) -
     logging.config.dictConfig(config(node, max_bytes=20_000))
     logger = logging.getLogger("harness")
     n = 0
-    for round_number in range(3):
+    for _ in range(3):
         filler = fill(small_disk)
         for _ in range(200):
             logger.info("event", extra={"n": n, "pad": "x" * 300})
@@ -183,8 +184,9 @@ def test_a_real_full_disk(small_disk: Path, capfd: pytest.CaptureFixture[str]) -
         for _ in range(20):
             logger.info("event", extra={"n": n, "pad": "x" * 300})
             n += 1
-        assert capfd.readouterr().err.count("events are lost and counted") == 1, round_number
     close_logging()
+    said = capfd.readouterr().err
+    assert 1 <= said.count("events are lost and counted") <= 2  # of many outages in a few seconds it says the first
     kept, lost = account_for(node, n)
     assert lost > 300
     assert kept >= 60

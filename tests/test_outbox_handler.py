@@ -341,7 +341,7 @@ class LogsInside:
 
 
 def test_logging_from_inside_a_processor(node: Node) -> None:
-    """The inner event is written by the outer call before it returns."""
+    """The inner event is written there and then."""
     reentrant = config(node)
     reentrant["formatters"]["event"]["processors"] = [LogsInside()]
     logging.config.dictConfig(reentrant)
@@ -350,7 +350,7 @@ def test_logging_from_inside_a_processor(node: Node) -> None:
     messages = [event["message"] for event in events_of(node.outbox)]
     handler_of(logger).close()
     logger.handlers.clear()
-    assert messages == ["outer", "inner"]
+    assert messages == ["inner", "outer"]
 
 
 def test_logging_from_del(node: Node, configure: Configure) -> None:

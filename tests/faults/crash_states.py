@@ -234,6 +234,9 @@ def check(node: Node, must_have: set[int]) -> list[str]:
         for path in bundle.glob("*.jsonl"):
             in_bundles.add(path.name)
             for line in path.read_bytes().splitlines():
+                if not _is_json(line):
+                    faults.append(f"I3: {path.name} in {bundle.name}")
+                    continue
                 event = json.loads(line)
                 event.pop("seq")
                 if event["source"] != "calyx_logging":
@@ -265,8 +268,8 @@ def _bundles(node: Node) -> list[Path]:
     return [path for path in sorted(node.exports.glob("*")) if not path.name.startswith(".")]
 
 
-def enumerate_states(sync: str, folder: Path) -> Tally:
-    """Run the scenario, lay every state, check each."""
+def enumerate_states(sync: str, folder: Path, *, stop_at: int = 100) -> Tally:
+    """Run the scenario, lay every state, check each; end after so many broken invariants."""
     root = folder / "original"
     root.mkdir(parents=True)
     node = provision(root, "power-node").node
@@ -283,6 +286,8 @@ def enumerate_states(sync: str, folder: Path) -> Tally:
             for fault in check(Node(place, node.id), must):
                 tally.faults.append(f"after {done} operations, {variant}: {fault}")
         shutil.rmtree(place)
+        if len(tally.faults) >= stop_at:
+            break
     tally.states = len(known)
     return tally
 

@@ -1,0 +1,108 @@
+"""The campaigns of `tests/faults`, short enough for every run; and that each of them can fail."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from calyx_logging import durable
+from calyx_logging.writer import ChunkWriter
+from conftest import REPO
+from faults import crash_states, kills
+
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+
+
+@needs_fork
+def test_writers_killed_at_random_moments(tmp_path: Path) -> None:
+    """I1, I2: every acknowledged event is exported exactly once."""
+    tally = kills.kill_writers(75, 7, tmp_path)
+    assert tally.kills == 75
+    assert tally.acknowledged > 100
+    assert tally.mid_operation > 0
+    assert tally.clean, tally.text()
+
+
+@needs_fork
+def test_exporters_killed_at_random_moments(tmp_path: Path) -> None:
+    """I2 to I5 under a dying exporter."""
+    tally = kills.kill_exporters(20, 7, tmp_path)
+    assert tally.mid_operation > 0
+    assert tally.clean, tally.text()
+
+
+@needs_fork
+def test_the_kill_campaign_notices_a_writer_that_keeps_events_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A campaign that cannot fail proves nothing: a buffering append loses acknowledged events, and it says so."""
+    held: list[bytes] = []
+    append = durable.AppendFile.append
+
+    def buffered(self: durable.AppendFile, data: bytes) -> None:
+        held.append(data)
+        if len(held) == 50:
+            append(self, b"".join(held))
+            held.clear()
+
+    monkeypatch.setattr(durable.AppendFile, "append", buffered)
+    assert kills.kill_writers(12, 7, tmp_path).lost > 0
+
+
+@needs_fork
+def test_the_kill_campaign_notices_an_event_written_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """And doubles are doubles."""
+    append = ChunkWriter.append
+
+    def twice(self: ChunkWriter, line: bytes) -> bool:
+        append(self, line)
+        return append(self, line)
+
+    monkeypatch.setattr(ChunkWriter, "append", twice)
+    assert kills.kill_writers(18, 7, tmp_path).doubled > 0
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the model is of POSIX file systems")
+@pytest.mark.parametrize("sync", ["seal", "interval", "record"])
+def test_every_state_a_loss_of_power_can_leave(tmp_path: Path, sync: str) -> None:
+    """I2 to I5 after the next export; with sync="record" also I1."""
+    tally = crash_states.enumerate_states(sync, tmp_path)
+    assert tally.states > 150
+    assert tally.faults == []
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="the model is of POSIX file systems")
+@pytest.mark.parametrize(
+    ("forgotten", "invariant"), [("AppendFile.sync", "I1"), ("sync_dir", "I1"), ("write_new", "I4")]
+)
+def test_the_crash_states_notice_a_forgotten_sync(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forgotten: str, invariant: str
+) -> None:
+    """Leave one kind of sync out, and an invariant breaks."""
+    if forgotten == "write_new":
+        write_new = durable.write_new
+        monkeypatch.setattr(durable, "write_new", lambda path, data: write_new(path, data, sync=False))
+    elif forgotten == "sync_dir":
+        monkeypatch.setattr(durable, "sync_dir", lambda path: None)
+    else:
+        monkeypatch.setattr(durable.AppendFile, "sync", lambda self: None)
+    faults = crash_states.enumerate_states("record", tmp_path, stop_at=1).faults
+    assert any(invariant in fault for fault in faults)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_short_soak(tmp_path: Path) -> None:
+    """Harnesses, a killer and an exporter at once for a few seconds; the long one is benchmarks/soak.py."""
+    done = subprocess.run(
+        [sys.executable, str(REPO / "benchmarks" / "soak.py"), "--minutes", "0.2", "--folder", str(tmp_path)],
+        capture_output=True,
+        text=True,
+        cwd=tmp_path,
+        timeout=120,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr

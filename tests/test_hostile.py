@@ -1,0 +1,452 @@
+"""Records, objects, files and moments that behave like nothing one has; each was a fault once."""
+
+from __future__ import annotations
+
+import copy
+import enum
+import json
+import logging
+import logging.config
+import os
+import pathlib
+import sys
+import time
+from collections.abc import Callable
+from datetime import datetime, tzinfo
+from typing import Any
+
+import pytest
+from test_export import foreign, index, log_events
+
+from calyx_logging import Node
+from calyx_logging.bundle import verify
+from calyx_logging.export import export
+from conftest import close_logging, config, controls_of, events_of, lines_of, python, telemetry
+
+Configure = Callable[..., logging.Logger]
+posix = pytest.mark.skipif(os.name != "posix", reason="POSIX only")
+
+
+def record(**attributes: Any) -> logging.LogRecord:
+    return logging.makeLogRecord({"name": "harness", "msg": "m", "levelno": 20, **attributes})
+
+
+class Liar:
+    """Its `__class__` raises, and so do its other answers."""
+
+    @property
+    def __class__(self) -> type:  # type: ignore[override]
+        raise RuntimeError("no class")
+
+    def __bool__(self) -> bool:
+        raise RuntimeError("no truth")
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+    __repr__ = __str__
+
+
+class BadDict(dict[str, Any]):
+    def __iter__(self) -> Any:
+        raise RuntimeError("no items")
+
+    keys = items = __iter__  # type: ignore[assignment]
+
+
+class BadZone(tzinfo):
+    def utcoffset(self, _: Any) -> Any:
+        raise RuntimeError("no offset")
+
+
+class BadError(Exception):
+    def __getattr__(self, name: str) -> Any:
+        raise KeyError(name)
+
+
+class BadNotes(Exception):
+    __notes__ = 5  # type: ignore[assignment]
+
+
+class Name(enum.Enum):
+    SEQ = "seq"
+    SHADOWED = "shadowed"
+
+
+@pytest.mark.parametrize(
+    "attributes",
+    [
+        {"msg": Liar()},
+        {"msg": BadDict(event="x")},
+        {"msg": {Liar(): 1, "event": "x"}},
+        {"ts_utc": Liar()},
+        {"ts_utc": datetime(2026, 1, 1, tzinfo=BadZone())},
+        {"event_id": Liar()},
+        {"x": Liar()},
+        {"exc_info": Liar()},
+        {"exc_info": (ValueError, Liar(), None)},
+        {"exc_text": Liar()},
+        {"stack_info": Liar()},
+        {"exc_info": (BadError, BadError("a"), None)},
+        {"exc_info": (BadNotes, BadNotes("a"), None)},
+        {"name": Liar()},
+        {"levelno": Liar()},
+        {"levelno": [], "levelname": Liar()},
+        {"created": Liar()},
+        {"args": Liar()},
+        *({"_calyx": value} for value in (5, None, "x", [], (), {}, {"a": 1}, object())),
+    ],
+)
+def test_any_record_yields_a_line(node: Node, configure: Configure, attributes: dict[str, Any]) -> None:
+    """Nothing is raised, nothing becomes a gap."""
+    logger = configure()
+    logger.handle(record(**attributes))
+    logger.info("next")
+    close_logging()
+    assert [control["control"] for control in controls_of(node.outbox)] == ["end"]
+    events = events_of(node.outbox)
+    assert len(events) == 2
+    assert events[1]["message"] == "next"
+
+
+def test_a_callers_field_of_the_marks_name_is_kept(node: Node, configure: Configure) -> None:
+    """`_calyx` is ours on a record; what the caller put there is a field of the event."""
+    configure().info("m", extra={"_calyx": {"mine": 1}})
+    assert events_of(node.outbox)[0]["_calyx"] == {"mine": 1}
+
+
+def test_keys_that_become_reserved_names_do_not_get_their_place(node: Node, configure: Configure) -> None:
+    """An Enum or a Path whose text is `seq`: no key stands twice, no value is lost."""
+    configure().info({"message": "m", Name.SEQ: "mine", Name.SHADOWED: 5, pathlib.PurePosixPath("node_id"): "evil"})
+    (line,) = (path.read_bytes() for path in node.outbox.glob("*.open"))
+    pairs: list[str] = []
+    json.loads(line, object_pairs_hook=lambda items: pairs.extend(key for key, _ in items))
+    assert len(pairs) == len(set(pairs))
+    (event,) = events_of(node.outbox)
+    assert (event["seq"], event["seq (2)"], event["shadowed (2)"], event["node_id (2)"]) == (0, "mine", 5, "evil")
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 12), reason="an attribute of every record from 3.12 on")
+def test_task_name_is_a_field_where_logging_has_no_such_attribute(node: Node, configure: Configure) -> None:
+    """Only what this Python's records always bear is no field."""
+    configure().info("m", extra={"taskName": "warmup"})
+    assert events_of(node.outbox)[0]["taskName"] == "warmup"
+
+
+def test_items_of_structlogs_private_names(node: Node, configure: Configure) -> None:
+    """In a dict message `_logger` and `_name` are the caller's."""
+    configure().info({"message": "m", "_logger": 1, "_name": 2})
+    assert (events_of(node.outbox)[0]["_logger"], events_of(node.outbox)[0]["_name"]) == (1, 2)
+
+
+def test_copies_of_a_handled_record_are_records(node: Node, configure: Configure) -> None:
+    """Only the very record that was taken is ignored; a copy with other content is kept, under the same id."""
+    logger = configure()
+    first = record(msg="first")
+    logger.handle(first)
+    second = copy.copy(first)
+    second.msg = "second"
+    logger.handle(second)
+    logger.handle(logging.makeLogRecord({**first.__dict__, "msg": "third"}))
+    for again in (first, second):
+        logger.handle(again)
+    events = events_of(node.outbox)
+    assert [event["message"] for event in events] == ["first", "second", "third"]
+    assert len({event["event_id"] for event in events}) == 1
+
+
+def test_groups_raised_again_and_again_stay_small(node: Node, configure: Configure) -> None:
+    """A retry loop whose every attempt raises a group in the context of the last one: no exponential growth."""
+    logger = configure()
+
+    def attempt(n: int) -> None:
+        if n == 0:
+            raise ValueError("first")
+        try:
+            attempt(n - 1)
+        except Exception:
+            parts: list[Exception] = []
+            for _ in range(2):
+                try:
+                    raise TypeError(f"check {n}")
+                except TypeError as error:
+                    parts.append(error)
+            raise ExceptionGroup(f"attempt {n}", parts)  # noqa: B904
+
+    try:
+        attempt(25)
+    except ExceptionGroup:
+        logger.exception("gave up")
+    text = json.dumps(events_of(node.outbox)[0]["exception"])
+    assert 0 < text.count('"type"') <= 100
+
+
+def test_a_processor_that_logs_for_every_event_ends(node: Node, capfd: pytest.CaptureFixture[str]) -> None:
+    """It is followed 8 calls deep; the rest is counted, and the outer call returns."""
+    settings = config(node)
+    settings["formatters"]["event"]["processors"] = [
+        lambda *args: logging.getLogger("harness").info("again") or args[2]
+    ]
+    logging.config.dictConfig(settings)
+    logging.getLogger("harness").info("outer")
+    close_logging()
+    assert [event["message"] for event in events_of(node.outbox)] == ["again"] * 7 + ["outer"]
+    gap = controls_of(node.outbox)[0]
+    assert (gap["control"], gap["count"]) == ("gap", 1)
+    assert "cannot keep an event" in capfd.readouterr().err
+
+
+@posix
+def test_a_signal_handler_that_logs_and_ends_the_process(node: Node) -> None:
+    """Wherever it interrupted the logging call, its event is kept: nothing is put off."""
+    code = """
+    import json, logging, logging.config, os, signal, sys
+    logging.config.dictConfig(json.loads(sys.argv[1]))
+    log = logging.getLogger("harness")
+    def stop(*_):
+        log.critical("terminating")
+        os._exit(1)
+    signal.signal(signal.SIGALRM, stop)
+    for delay in (float(sys.argv[2]),):
+        signal.setitimer(signal.ITIMER_REAL, delay)
+    while True:
+        log.info("work")
+    """
+    for n in range(12):
+        python(code, json.dumps(config(node, max_bytes=3000)), str(0.02 + n * 0.00037))
+    export(node)
+    messages = [event["message"] for event in events_of(node.outbox)]
+    assert messages.count("terminating") == 12
+
+
+def test_a_lost_event_is_told_of_at_once_when_writing_works(node: Node, configure: Configure) -> None:
+    """The gap line does not wait for the next event: the process may die before."""
+    logger = configure()
+    logger.info("one")
+    handler: Any = logger.handlers[0]
+    formatter, handler._event_formatter = handler._event_formatter, None
+    logger.info("lost")
+    handler._event_formatter = formatter
+    (gap,) = controls_of(node.outbox)
+    assert (gap["count"], gap["seqs"], gap["seq"]) == (1, [[1, 1]], 2)
+
+
+@posix
+def test_a_file_size_limit_only_means_another_chunk(node: Node) -> None:
+    """EFBIG is of the file, not of the disk."""
+    code = """
+    import json, logging, logging.config, resource, signal, sys
+    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, 50_000))
+    logging.config.dictConfig(json.loads(sys.argv[1]))
+    for n in range(1000):
+        logging.getLogger("harness").info("event", extra={"n": n, "pad": "x" * 100})
+    """
+    done = python(code, json.dumps(config(node)))
+    assert done.returncode == 0
+    export(node)
+    assert [event["n"] for event in events_of(node.outbox)] == list(range(1000))
+
+
+@posix
+def test_standard_error_that_nobody_reads_holds_up_nobody(node: Node) -> None:
+    """A full pipe, and losses to tell of: the calls return."""
+    code = """
+    import json, logging, logging.config, os, sys, time
+    reader, writer = os.pipe()
+    os.set_blocking(writer, False)
+    try:
+        while True: os.write(writer, b"x" * 4096)
+    except BlockingIOError: pass
+    os.set_blocking(writer, True)
+    sys.stderr = open(writer, "w")
+    logging.config.dictConfig(json.loads(sys.argv[1]))
+    log = logging.getLogger("harness")
+    handler = log.handlers[0]
+    for n in range(300):
+        good, handler._event_formatter = handler._event_formatter, None
+        log.info("lost")
+        handler._event_formatter = good
+        log.info("kept")
+    os.dup2(1, writer)
+    print("done")
+    """
+    done = python(code, json.dumps(config(node)))
+    assert done.stdout.endswith("done\n"), done.stderr
+    export(node)
+    assert sum(control.get("count", 0) for control in controls_of(node.outbox)) == 300
+
+
+@pytest.mark.parametrize("stream", ["None", "Closed()", "Reentrant()"])
+def test_an_odd_standard_error_raises_nothing(node: Node, stream: str) -> None:
+    """pythonw has none; others raise."""
+    code = f"""
+    import io, json, logging, logging.config, sys
+    class Reentrant:
+        def write(self, text): raise RuntimeError("reentrant call")
+        def fileno(self): raise RuntimeError("reentrant call")
+    def Closed():
+        stream = io.StringIO()
+        stream.close()
+        return stream
+    logging.config.dictConfig(json.loads(sys.argv[1]))
+    log = logging.getLogger("harness")
+    good = log.handlers[0]._event_formatter
+    sys.stderr = {stream}
+    log.handlers[0]._event_formatter = None
+    log.info("lost")
+    log.handlers[0]._event_formatter = good
+    log.info("kept")
+    logging.shutdown()
+    """
+    done = python(code, json.dumps(config(node)))
+    assert done.returncode == 0
+    assert [event["message"] for event in events_of(node.outbox)] == ["kept"]
+    assert controls_of(node.outbox)[0]["count"] == 1
+
+
+@posix
+def test_control_c_while_a_chunk_is_opened_or_sealed(node: Node) -> None:
+    """Whenever it comes, the writer goes on in the next call: no name stands in its way, no chunk is forgotten."""
+    code = """
+    import json, logging, logging.config, os, signal, sys
+    logging.config.dictConfig(json.loads(sys.argv[1]))
+    log = logging.getLogger("harness")
+    handler = log.handlers[0]
+    def interrupt(*_): raise KeyboardInterrupt
+    signal.signal(signal.SIGALRM, interrupt)
+    for n in range(300):
+        try:
+            signal.setitimer(signal.ITIMER_REAL, 0.00005 * (n % 60 + 1))
+            log.info("a")
+            handler.seal()
+            signal.setitimer(signal.ITIMER_REAL, 0)
+        except KeyboardInterrupt:
+            pass
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        log.info("event", extra={"n": n})
+    """
+    done = python(code, json.dumps(config(node)))
+    assert done.returncode == 0, done.stderr
+    assert "lost" not in done.stderr
+    export(node)
+    assert sorted(event["n"] for event in events_of(node.outbox) if "n" in event) == list(range(300))
+
+
+@posix
+def test_a_living_writers_lock_is_never_deleted(node: Node) -> None:
+    """Writers that begin while exports recover: afterwards nothing is orphaned."""
+    code = """
+    import json, logging, logging.config, os, sys, time
+    settings = json.loads(sys.argv[1])
+    for n in range(60):
+        pid = os.fork()
+        if pid == 0:
+            logging.config.dictConfig(settings)
+            logging.getLogger("harness").info("event", extra={"n": n})
+            os._exit(0)
+        os.waitpid(pid, 0)
+    """
+    import threading
+
+    thread = threading.Thread(target=python, args=(code, json.dumps(config(node))))
+    thread.start()
+    while thread.is_alive():
+        assert export(node).recovery.orphaned == []
+    thread.join()
+    result = export(node)
+    assert result.recovery.orphaned == []
+    numbers = [e["n"] for bundle in node.exports.iterdir() if bundle.name[0] != "." for e in events_of(bundle)]
+    assert sorted(numbers) == list(range(60))
+
+
+def test_foreign_names_that_no_bundle_can_hold(node: Node, configure: Configure) -> None:
+    """Two spellings of one name, a line separator in a name: left where they are with a warning; the bundle verifies."""
+    log_events(configure, 1)
+    good = foreign(node, '{"n":1}')
+    for name in ("A.jsonl", "a.jsonl", "b\u2028c.jsonl"):
+        (node.outbox / name).write_bytes(good.read_bytes())
+        os.utime(node.outbox / name, (1, 1))
+    result = export(node)
+    assert result.bundle is not None
+    verify(result.bundle)
+    assert sum("rename it" in warning for warning in result.warnings) == (
+        2 if os.path.exists(node.outbox / "A.jsonl") else 1
+    )
+
+
+@posix
+def test_a_name_that_is_no_text(node: Node) -> None:
+    """It is reported, in JSON too."""
+    with open(os.fsencode(node.outbox) + b"/b\xff.jsonl", "wb"):
+        pass
+    for command in ("export", "status"):
+        done = telemetry(command, "--root", node.root, "--json")
+        assert done.returncode == 0, done.stderr
+        assert json.loads(done.stdout)
+
+
+def test_a_bundle_from_the_end_of_time(node: Node, configure: Configure) -> None:
+    """An index that names 99991231_235959 stops no export."""
+    log_events(configure, 1)
+    path = node.outbox / ".exported_index.json"
+    bundle = {"timestamp": "99991231_235959", "manifest_sha256": "0" * 64}
+    path.write_text(json.dumps({"exported": [], "bundles": [bundle]}))
+    assert export(node).bundle is not None
+    assert len(index(node)["bundles"]) == 2
+
+
+@posix
+@pytest.mark.parametrize(
+    "place", [".manifests/20200101_000000.json", ".exported_index.json", "../../../runtime/node_id.txt"]
+)
+def test_a_pipe_in_place_of_a_file_is_waited_for_by_nobody(node: Node, configure: Configure, place: str) -> None:
+    """An error or a warning, at once."""
+    log_events(configure, 1)
+    path = node.outbox / place
+    path.parent.mkdir(exist_ok=True)
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+    began = time.monotonic()
+    done = telemetry("export", "--root", node.root)
+    assert time.monotonic() - began < 60
+    assert "regular file" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_a_damaged_node_id_can_be_replaced_as_the_error_says(node: Node) -> None:
+    """--force gives it a new one."""
+    (node.root / "runtime" / "node_id.txt").write_bytes(b"\xff\x00\x01")
+    done = telemetry("provision", "n1", "--root", node.root)
+    assert (done.returncode, "--force" in done.stderr) == (2, True)
+    assert telemetry("provision", "n1", "--root", node.root, "--force").returncode == 0
+
+
+def test_strays_among_the_locks_and_in_staging(node: Node, configure: Configure) -> None:
+    """A folder called like a lock, a file called .staging: neither stops an export."""
+    log_events(configure, 1)
+    (node.outbox / ".writers" / "0123abcd.lock").mkdir(parents=True)
+    node.exports.mkdir(parents=True)
+    (node.exports / ".staging").write_text("x")
+    assert export(node).bundle is not None
+
+
+def test_deep_recursion_is_the_callers_own(node: Node, configure: Configure) -> None:
+    """A harness that overflows its stack while logging: what returned is kept or counted, and logging goes on."""
+    logger = configure()
+    returned = []
+
+    def dive(n: int) -> None:
+        logger.info("depth", extra={"n": n})
+        returned.append(n)
+        dive(n + 1)
+
+    with pytest.raises(RecursionError):
+        dive(0)
+    logger.info("after", extra={"n": -1})
+    close_logging()
+    kept = {event["n"] for event in events_of(node.outbox)}
+    counted = sum(control.get("count", 0) for control in controls_of(node.outbox))
+    assert len(set(returned) - kept) <= counted
+    assert -1 in kept
+    assert len(lines_of(node.outbox)) > 50

@@ -1,0 +1,380 @@
+"""Processes, threads and the ends of them, beyond what test_outbox_handler.py holds: each as a real program."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import logging.config
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from calyx_logging import Node
+from calyx_logging.export import export
+from conftest import close_logging, config, events_of, lines_of, python
+
+Configure = Callable[..., logging.Logger]
+needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+HEAD = """
+import json, logging, logging.config, os, sys, threading, time
+settings = json.loads(sys.argv[1])
+logging.config.dictConfig(settings)
+log = logging.getLogger("harness")
+"""
+
+
+def run(node: Node, body: str, **options: object) -> list[str]:
+    """Run a program under the handler; the messages that a final export finds."""
+    code = HEAD + "\n".join(line[8:] if line.startswith("        ") else line for line in body.splitlines())
+    done = python(code, json.dumps(config(node, **options)), cwd=Path(__file__).parent)
+    assert 'File "' not in done.stderr, done.stderr
+    assert "calyx-logging:" not in done.stderr, done.stderr
+    export(node)
+    lines = lines_of(node.outbox)
+    by_writer: dict[str, list[int]] = {}
+    for path in node.outbox.glob("*.jsonl"):
+        seqs = [json.loads(line)["seq"] for line in path.read_bytes().splitlines()]
+        by_writer.setdefault(path.name.split("__")[2][:8], []).extend(seqs)
+    for seqs in by_writer.values():
+        assert sorted(seqs) == list(range(len(seqs)))
+    assert list(node.outbox.glob("*.open")) == []
+    return sorted(line["message"] for line in lines if line["source"] != "calyx_logging")
+
+
+def test_os_exit_right_after_the_call(node: Node) -> None:
+    """Nothing was in memory only."""
+    assert run(node, "log.info('a'); os._exit(0)") == ["a"]
+
+
+def test_daemon_threads_at_the_end_of_the_interpreter(node: Node) -> None:
+    """Whatever they logged before they were stopped is there, and the end does not hang."""
+    body = """
+        def work():
+            n = 0
+            while True:
+                log.info("daemon")
+                n += 1
+        for _ in range(3):
+            threading.Thread(target=work, daemon=True).start()
+        time.sleep(0.1)
+        log.info("main")
+        """
+    messages = run(node, body, max_bytes=5000)
+    assert messages.count("main") == 1
+    assert messages.count("daemon") > 10
+
+
+def test_logging_after_shutdown_and_in_other_atexit_functions(node: Node) -> None:
+    """A record after `logging.shutdown` has a new writer, which ends with the process."""
+    body = """
+        import atexit
+        atexit.register(lambda: log.info("in atexit"))
+        log.info("before")
+        logging.shutdown()
+        log.info("after shutdown")
+        """
+    assert run(node, body) == ["after shutdown", "before", "in atexit"]
+
+
+@needs_fork
+def test_a_child_that_execs_another_program(node: Node) -> None:
+    """Descriptors and locks of the writer are not inherited through exec."""
+    body = """
+        log.info("before")
+        import subprocess
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], close_fds=False, stdout=-3, stderr=-3)
+        pid = os.fork()
+        if pid == 0:
+            os.execvp(sys.executable, [sys.executable, "-c", "pass"])
+        os.waitpid(pid, 0)
+        log.info("after")
+        open(os.path.join(settings["handlers"]["outbox"]["root"], "pid"), "w").write(str(child.pid))
+        os._exit(0)
+        """
+    try:
+        assert run(node, body) == ["after", "before"]
+    finally:
+        os.kill(int((node.root / "pid").read_text()), 9)
+
+
+@needs_fork
+def test_grandchildren_and_fork_inside_a_processor(node: Node) -> None:
+    """Each generation has a writer of its own; an event encoded across the fork is the same event twice."""
+    body = """
+        for generation in range(4):
+            log.info("generation %d", generation)
+            pid = os.fork()
+            if pid:
+                os.waitpid(pid, 0)
+                log.info("parent %d", generation)
+                os._exit(0)
+        log.info("last")
+        os._exit(0)
+        """
+    expected = [f"generation {n}" for n in range(4)] + ["last"] + [f"parent {n}" for n in range(4)]
+    assert run(node, body) == sorted(expected)
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
+def test_pools(node: Node, tmp_path: Path, method: str) -> None:
+    """multiprocessing.Pool (whose workers are terminated) and ProcessPoolExecutor."""
+    if sys.platform == "win32" and method != "spawn":
+        pytest.skip("no fork on this system")
+    program = tmp_path / "pools.py"
+    program.write_text(
+        """
+import json, logging, logging.config, multiprocessing, sys
+from concurrent.futures import ProcessPoolExecutor
+settings = json.loads(sys.argv[1])
+def begin(): logging.config.dictConfig(settings)
+def work(n): logging.getLogger("harness").info("task %d", n); return n
+if __name__ == "__main__":
+    context = multiprocessing.get_context(sys.argv[2])
+    begin()
+    initializer = None if sys.argv[2] == "fork" else begin
+    with context.Pool(3, initializer) as pool:
+        assert pool.map(work, range(40)) == list(range(40))
+    with ProcessPoolExecutor(3, context, initializer) as pool:
+        assert list(pool.map(work, range(40, 80))) == list(range(40, 80))
+"""
+    )
+    import subprocess
+
+    done = subprocess.run(
+        [sys.executable, str(program), json.dumps(config(node)), method],
+        capture_output=True,
+        text=True,
+        timeout=100,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    export(node)
+    assert sorted(e["message"] for e in events_of(node.outbox)) == sorted(f"task {n}" for n in range(80))
+
+
+def test_asyncio(node: Node, configure: Configure) -> None:
+    """Tasks bind their own context variables; every record bears its task's."""
+    structlog = pytest.importorskip("structlog")
+    logger = configure()
+
+    async def case(n: int) -> None:
+        structlog.contextvars.bind_contextvars(case=n)
+        for _ in range(5):
+            logger.info("step")
+            await asyncio.sleep(0)
+
+    async def main() -> None:
+        await asyncio.gather(*(case(n) for n in range(20)))
+
+    asyncio.run(main())
+    cases = [event["case"] for event in events_of(node.outbox)]
+    assert sorted(cases) == sorted(list(range(20)) * 5)
+
+
+def test_a_queue_handler_in_front(node: Node) -> None:
+    """QueueHandler and QueueListener: the listener's thread writes, once each, with the record's own time."""
+    import logging.handlers
+    import queue
+
+    logging.config.dictConfig(config(node))
+    logger = logging.getLogger("harness")
+    (outbox,) = logger.handlers
+    logger.handlers.clear()
+    records: queue.SimpleQueue[logging.LogRecord] = queue.SimpleQueue()
+    listener = logging.handlers.QueueListener(records, outbox)
+    logger.addHandler(logging.handlers.QueueHandler(records))
+    listener.start()
+    try:
+        for n in range(100):
+            logger.info("m %d", n, extra={"n": n})
+        try:
+            raise ValueError("bad")
+        except ValueError:
+            logger.exception("failed", extra={"n": 100})
+    finally:
+        listener.stop()
+        logger.handlers.clear()
+        outbox.close()
+    events = events_of(node.outbox)
+    assert [event["n"] for event in events] == list(range(101))
+    assert "ValueError: bad" in events[-1]["message"]  # a QueueHandler makes text of the exception
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="dictConfig makes QueueHandlers from Python 3.12 on")
+def test_a_queue_handler_by_dict_config(node: Node) -> None:
+    """The configuration of 3.12: a QueueHandler that feeds the outbox."""
+    settings = config(node)
+    settings["handlers"]["queue"] = {"class": "logging.handlers.QueueHandler", "handlers": ["outbox"]}
+    settings["loggers"]["harness"]["handlers"] = ["queue"]
+    body = """
+        listener = logging.getHandlerByName("queue").listener
+        listener.start()
+        for n in range(50):
+            log.info("m")
+        listener.stop()
+        """
+    code = HEAD + "\n".join(line[8:] for line in body.splitlines())
+    done = python(code, json.dumps(settings))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert len(events_of(node.outbox)) == 50
+
+
+def test_a_memory_handler_in_front(node: Node, configure: Configure) -> None:
+    """What it flushes is written once, though it holds and flushes records later."""
+    import logging.handlers
+
+    logger = configure()
+    (outbox,) = logger.handlers
+    memory = logging.handlers.MemoryHandler(1000, target=outbox)
+    logger.addHandler(memory)
+    logger.info("a")
+    memory.flush()
+    memory.close()
+    logger.removeHandler(memory)
+    assert [event["message"] for event in events_of(node.outbox)] == ["a"]
+
+
+def test_pytests_capture(node: Node, configure: Configure, caplog: pytest.LogCaptureFixture) -> None:
+    """caplog beside the outbox: both have the record."""
+    logger = configure()
+    logger.propagate = True
+    with caplog.at_level(logging.INFO, logger="harness"):
+        logger.info("seen %s", "twice")
+    assert caplog.messages == ["seen twice"]
+    assert [event["message"] for event in events_of(node.outbox)] == ["seen twice"]
+
+
+def test_a_keyboard_interrupt_inside_a_call_leaves_the_handler_usable(node: Node) -> None:
+    """Ctrl-C at any moment: what returned is there, and the next call works."""
+    if not hasattr(__import__("signal"), "setitimer"):
+        pytest.skip("no interval timer on this system")
+    body = """
+        import signal
+        returned = []
+        def interrupt(*_): raise KeyboardInterrupt
+        signal.signal(signal.SIGALRM, interrupt)
+        n = 0
+        while n < 400:
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 0.0002)
+                while True:
+                    n += 1
+                    log.info("event %d", n)
+                    returned.append(n)
+            except KeyboardInterrupt:
+                signal.setitimer(signal.ITIMER_REAL, 0)
+        log.info("last")
+        open(os.path.join(settings["handlers"]["outbox"]["root"], "returned"), "w").write(json.dumps(returned))
+        logging.shutdown()
+        """
+    code = HEAD + "\n".join(line[8:] for line in body.splitlines())
+    done = python(code, json.dumps(config(node, max_bytes=3000)))
+    assert done.returncode == 0, done.stderr
+    export(node)
+    messages = [event["message"] for event in events_of(node.outbox)]
+    returned = json.loads((node.root / "returned").read_text())
+    assert {f"event {n}" for n in returned} <= set(messages)
+    assert len(messages) == len(set(messages))
+    assert "last" in messages
+
+
+# ---------------------------------------------------------------- adapted from CPython's Lib/test/test_logging.py
+
+
+def test_post_fork_child_no_deadlock(node: Node, configure: Configure) -> None:
+    """HandlerTest.test_post_fork_child_no_deadlock: a fork while another thread holds the handler's locks."""
+    if not hasattr(os, "fork"):
+        pytest.skip("no fork on this system")
+    import threading
+
+    logger = configure()
+    handler = logger.handlers[0]
+    locked, forked = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        handler.acquire()
+        with handler._recorder._lock:  # type: ignore[attr-defined]
+            locked.set()
+            forked.wait(20)
+        handler.release()
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    locked.wait(20)
+    pid = os.fork()
+    if pid == 0:
+        import signal
+
+        signal.alarm(20)
+        logger.info("from the child")
+        os._exit(0)
+    forked.set()
+    thread.join()
+    assert os.waitpid(pid, 0)[1] == 0
+    logger.info("from the parent")
+    assert sorted(event["message"] for event in events_of(node.outbox)) == ["from the child", "from the parent"]
+
+
+def test_handlers_closed_twice_and_flushed(node: Node, configure: Configure) -> None:
+    """ShutdownTest, FileHandlerTest: closing and flushing are harmless in any order."""
+    handler = configure().handlers[0]
+    for _ in range(2):
+        handler.flush()
+        handler.close()
+    logging.getLogger("harness").info("a")
+    handler.flush()
+    logging.shutdown([lambda: handler])  # type: ignore[list-item]
+    assert [event["message"] for event in events_of(node.outbox)] == ["a"]
+
+
+def test_names_and_levels_as_other_handlers(node: Node) -> None:
+    """HandlerTest.test_name, BasicFilterTest: by-name lookup, level, filter objects."""
+    settings = config(node, level="WARNING")
+    settings["filters"] = {"own": {"name": "harness.kept"}}
+    settings["handlers"]["outbox"]["filters"] = ["own"]
+    logging.config.dictConfig(settings)
+    handler = logging.getLogger("harness").handlers[0]
+    assert handler.get_name() == "outbox"
+    logging.getLogger("harness.kept").warning("kept")
+    logging.getLogger("harness.kept").info("too low")
+    logging.getLogger("harness.other").warning("filtered")
+    close_logging()
+    assert [event["message"] for event in events_of(node.outbox)] == ["kept"]
+
+
+def test_race_between_set_target_and_flush_like_reconfiguration(node: Node) -> None:
+    """test_race_between_set_target_and_flush: configuring again and again while threads log."""
+    import threading
+
+    logging.config.dictConfig(config(node))
+    stop = threading.Event()
+    counts = [0, 0]
+
+    def work(place: int) -> None:
+        logger = logging.getLogger("harness")
+        while not stop.is_set():
+            logger.info("m", extra={"place": place, "n": counts[place]})
+            counts[place] += 1
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(2)]
+    for thread in threads:
+        thread.start()
+    handlers = set()
+    for _ in range(15):
+        handlers.update(logging.getLogger("harness").handlers)
+        logging.config.dictConfig(config(node))
+    stop.set()
+    for thread in threads:
+        thread.join()
+    close_logging()
+    for handler in handlers:
+        handler.close()
+    seen = sorted((event["place"], event["n"]) for event in events_of(node.outbox))
+    assert len(seen) == len(set(seen))
+    # while dictConfig swaps handlers a logger has none for a moment; what a handler was given is kept
+    assert len(seen) > 0
+    assert list(node.outbox.glob("*.open")) == []
