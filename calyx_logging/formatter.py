@@ -151,14 +151,14 @@ class EventFormatter(BaseJsonFormatter):
             message = _message_of(record, message_dict, fields, kept, troubles)
         else:
             message = _text_of(record, kept, troubles)
-        for name, value in record.__dict__.items():
-            if name not in _STANDARD:
-                fields[name] = value
-        if isinstance(record.msg, dict) and "_logger" in fields and "_name" in fields:
-            del (
-                fields["_logger"],
-                fields["_name"],
-            )  # ProcessorFormatter.wrap_for_formatter's own, not the caller's
+        extra = {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
+        if "_logger" in extra and "_name" in extra and is_a(record.msg, dict):
+            del extra["_logger"]  # ProcessorFormatter.wrap_for_formatter's own, not the caller's
+            del extra["_name"]
+        fields.update(extra)
+        mark = record.__dict__.get(RECORD_MARK)
+        if type(mark) is dict and "field" in mark:
+            fields[RECORD_MARK] = mark["field"]
         log_data["level"] = _level_of(record)
         log_data["logger"] = record.name if type(record.name) is str else plain_text(record.name)
         log_data["message"] = message

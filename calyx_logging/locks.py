@@ -6,16 +6,19 @@ Invariant: a lock is the operating system's alone; its file is only its name, an
 from __future__ import annotations
 
 import contextlib
+import logging
 import os
 import socket
+import threading
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock
 
 from calyx_logging import durable
 
-__all__ = ["LockText", "holder_of", "is_gone", "lock_file", "os_lock"]
+__all__ = ["LockText", "OsLock", "holder_of", "is_gone", "lock_file", "os_lock"]
 
 _RESERVE_BYTES = 8192
 
@@ -25,10 +28,65 @@ def lock_file(outbox: Path, writer: str) -> Path:
     return outbox / ".writers" / f"{writer}.lock"
 
 
-def os_lock(path: Path, *, on_acquired: Callable[[int], None] | None = None) -> FileLock:
+class OsLock(FileLock):
+    """A filelock that does not log.
+
+    It is taken and given back while the recorder's own lock is held. A thread that configures logging meanwhile holds
+    logging's lock and waits for the recorder's to close the old handler: were filelock to ask logging whether it may
+    log, neither would ever end.
+    """
+
+    def acquire(self, *args: Any, **kwargs: Any) -> Any:
+        """As in filelock."""
+        with _quiet:
+            return super().acquire(*args, **kwargs)
+
+    def release(self, force: bool = False) -> None:
+        """As in filelock."""
+        with _quiet:
+            super().release(force=force)
+
+
+class _Quiet:
+    """Keeps filelock's logger disabled while any thread is in here."""
+
+    def __init__(self) -> None:
+        self._logger = logging.getLogger("filelock")
+        self._lock = threading.RLock()
+        self._inside = 0
+        self._before = False
+
+    def __enter__(self) -> None:
+        with self._lock:
+            if self._inside == 0:
+                self._before = self._logger.disabled
+            self._inside += 1
+            self._logger.disabled = True
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            if self._inside == 0:
+                self._logger.disabled = self._before
+
+    def after_fork_in_child(self) -> None:
+        """Another thread of the parent may have been in here."""
+        self._lock = threading.RLock()
+        if self._inside:
+            self._inside, self._logger.disabled = 0, self._before
+
+
+_quiet = _Quiet()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_quiet.after_fork_in_child)
+
+
+def os_lock(path: Path, *, on_acquired: Callable[[int], None] | None = None) -> OsLock:
     """A lock by the operating system alone, one for all threads, whose file is kept on release."""
     durable.make_dirs(path.parent)
-    return FileLock(path, thread_local=False, fallback_to_soft=False, preserve_lock_file=True, on_acquired=on_acquired)
+    return OsLock(path, thread_local=False, fallback_to_soft=False, preserve_lock_file=True, on_acquired=on_acquired)
 
 
 class LockText:

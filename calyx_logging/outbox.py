@@ -15,13 +15,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from calyx_logging import durable
 from calyx_logging.chunk import OPEN_SUFFIX, SEALED_SUFFIX, ChunkName, open_chunk, read_lines
 from calyx_logging.errors import ChunkError, EventError, ManifestError, StorageError
 from calyx_logging.event import CONTROL_SOURCE, control_event, decode, with_seq
-from calyx_logging.locks import holder_of, is_gone, lock_file, os_lock
+from calyx_logging.locks import OsLock, holder_of, is_gone, lock_file, os_lock
 from calyx_logging.manifest import Manifest, stats_of
 
 __all__ = ["Contents", "OpenChunk", "Recovered", "Recovery", "look", "recover"]
@@ -174,7 +174,7 @@ def _recover_batch(
     outbox: Path, node_id: str, writers: list[str], clock: Callable[[], float], result: Recovery
 ) -> None:
     with ExitStack() as held:
-        dead: dict[str, FileLock] = {}
+        dead: dict[str, OsLock] = {}
         for writer in writers:
             lock = os_lock(lock_file(outbox, writer))
             try:
@@ -194,7 +194,7 @@ def _recover_batch(
             _give_up_lock(lock, lock_file(outbox, writer))
 
 
-def _give_up_lock(lock: FileLock, path: Path) -> None:
+def _give_up_lock(lock: OsLock, path: Path) -> None:
     """Delete a dead writer's lock file while the lock is held: whoever waits for it then sees that it is gone."""
     if os.name == "nt":  # deletes no open file; and one that somebody opened since is not deleted either
         lock.release(force=True)

@@ -17,8 +17,8 @@ import os
 import sys
 import threading
 import weakref
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 from calyx_logging import durable
@@ -40,10 +40,24 @@ _Encode = Callable[[Any], bytes | None]
 
 
 class _Local(threading.local):
-    """What a thread is doing in a recorder: how many calls deep, and whether inside the writer."""
+    """What a thread is doing in a recorder: how many calls deep, how many desks it is at, what it put off."""
 
     depth = 0
-    inside = False
+    inside = 0
+
+    def __init__(self) -> None:
+        self.put_off: deque[tuple[_Action, Any]] = deque()
+
+
+class _Desk:
+    """A writer and the lock of those who use it."""
+
+    def __init__(self) -> None:
+        self.lock = threading.Lock()
+        self.writer: ChunkWriter | None = None
+
+
+_Action = Callable[[_Desk, Any], None]
 
 
 class Recorder:
@@ -62,8 +76,7 @@ class Recorder:
         self._node = node
         self._component = component
         self._options = options
-        self._writer: ChunkWriter | None = None
-        self._lock = threading.Lock()
+        self._desks = (_Desk(), _Desk())
         self._local = _Local()
         self._probe()
         _recorders.add(self)
@@ -78,29 +91,28 @@ class Recorder:
                 raise RecursionError("a processor logs for every event it sees")
             line = encode(item)
         except Exception as error:  # said and counted in a gap line
-            self._with_writer(_lose, error)
+            self._at_a_desk(self._lose, error)
         else:
             if line is not None:
-                self._with_writer(self._append, line)
+                self._at_a_desk(self._append, line)
         finally:
             local.depth = depth
 
     def seal(self) -> None:
         """Seal the open chunk, if there is one, so that the next export takes it."""
-        with self._entered() as writer:
-            if writer is not None:
-                writer.seal()
-                if writer.uprooted:
-                    self._replace(writer, writer.leave())
+        for desk in self._each_desk():
+            if desk.writer is not None:
+                desk.writer.seal()
+                self._replace_if_uprooted(desk)
 
     def close(self) -> None:
         """End the writer; a later event begins a new one."""
-        with self._entered() as writer:
+        for desk in self._each_desk():
+            writer, desk.writer = desk.writer, None
             if writer is not None:
-                self._writer = None
                 writer.close()
                 if writer.uprooted:
-                    self._replace(writer, writer.leave()).close()
+                    self._new_writer(writer.leave()).close()
 
     # -------------------------------------------------------------- inside
 
@@ -123,35 +135,54 @@ class Recorder:
                 storage.message, path=outbox, hint="make the folder writable, or name another root"
             ) from error
 
-    def _with_writer(self, action: Callable[[ChunkWriter, Any], None], item: Any) -> None:
-        """Do something with the writer; inside the writer's own work, with one made for this alone.
+    def _at_a_desk(self, action: _Action, item: Any) -> None:
+        """Do something with a writer.
 
         A signal handler or a finalizer that logs can find its thread in the middle of an append, a roll or a seal. It
-        can neither wait for that nor come back later (it may end the process), so its event gets a writer of its own.
+        can neither wait for that nor come back later (it may end the process), so there is a second desk with a writer
+        of its own. Only what interrupts the work there is put off until that is done.
         """
         local = self._local
-        if local.inside:
-            aside = self._new_writer()
-            action(aside, item)
-            aside.close()
+        level = local.inside
+        if level == len(self._desks):
+            local.put_off.append((action, item))
             return
-        local.inside = True
+        desk = self._desks[level]
+        local.inside = level + 1
         try:
-            with self._lock:
-                action(self._writer or self._living_writer(), item)
+            with desk.lock:
+                action(desk, item)
         finally:
-            local.inside = False
+            local.inside = level
+        while local.put_off:
+            self._at_a_desk(*local.put_off.popleft())
 
-    def _append(self, writer: ChunkWriter, line: bytes) -> None:
+    def _each_desk(self) -> Iterator[_Desk]:
+        """Each desk in turn, held; none from inside a writer's own work (sealing in a signal handler)."""
+        local = self._local
+        if local.inside:
+            return
+        for level, desk in enumerate(self._desks):
+            local.inside = level + 1
+            try:
+                with desk.lock:
+                    yield desk
+            finally:
+                local.inside = 0
+        while local.put_off:
+            self._at_a_desk(*local.put_off.popleft())
+
+    def _append(self, desk: _Desk, line: bytes) -> None:
+        writer = self._writer_at(desk)
         if writer.on_last_number:
             writer.roll_for(len(line))
             if writer.exhausted:
                 writer.close()
-                writer = self._replace(writer, ())
+                writer = desk.writer = self._new_writer()
         try:
             if writer.append(line) or not writer.uprooted:
                 return
-            writer = self._replace(writer, writer.leave())
+            writer = self._replace_if_uprooted(desk) or writer
             if writer.append(line) or not writer.uprooted:
                 return
             writer.uprooted = False
@@ -159,51 +190,41 @@ class Recorder:
         except Exception as error:  # no room on the disk is the writer's; this is no memory, or a fault of ours
             writer.lose(error)
 
-    def _living_writer(self) -> ChunkWriter:
-        if self._writer is None:
-            self._writer = self._new_writer()
+    def _lose(self, desk: _Desk, error: BaseException) -> None:
+        writer = self._writer_at(desk)
+        writer.lose(error)
+        writer.tell()
+
+    def _writer_at(self, desk: _Desk) -> ChunkWriter:
+        if desk.writer is None:
+            desk.writer = self._new_writer()
             _begin_upkeep()
-        return self._writer
+        return desk.writer
 
     def _new_writer(self, gaps: Iterable[Gap] = ()) -> ChunkWriter:
         return ChunkWriter(self._node.outbox, self._node.id, self._component, self._options, gaps=gaps)
 
-    def _replace(self, writer: ChunkWriter, gaps: Iterable[Gap]) -> ChunkWriter:
-        """Another writer takes over and tells of what the old one could not keep."""
-        new = self._new_writer(gaps)
-        if self._writer is writer:
-            self._writer = new
-        return new
-
-    @contextmanager
-    def _entered(self) -> Iterator[ChunkWriter | None]:
-        """Hold the recorder's lock; nothing happens inside the writer's own work."""
-        local = self._local
-        if local.inside:
-            yield None
-            return
-        local.inside = True
-        try:
-            with self._lock:
-                yield self._writer
-        finally:
-            local.inside = False
+    def _replace_if_uprooted(self, desk: _Desk) -> ChunkWriter | None:
+        """The folder was taken away under a writer: another takes over, and tells of what that could not keep."""
+        if desk.writer is not None and desk.writer.uprooted:
+            desk.writer = self._new_writer(desk.writer.leave())
+        return desk.writer
 
     def _upkeep(self) -> float:
         """Roll an idle chunk, tell of gaps, sync; the seconds until there may be something to do again."""
-        unsynced = None
-        with self._entered() as writer:
-            if writer is not None:
-                if writer.is_deleted():
-                    writer.seal()
-                writer.roll_if_old()
-                if writer.uprooted:
-                    writer = self._replace(writer, writer.leave())
-                writer.tell()
-                if self._options.sync == "interval":
-                    unsynced = writer.take_unsynced()
-        if unsynced is not None:  # a slow disk holds up nobody who logs
-            sync_apart(unsynced)
+        unsynced = []
+        for desk in self._each_desk():
+            if desk.writer is None:
+                continue
+            if desk.writer.is_deleted():
+                desk.writer.seal()
+            desk.writer.roll_if_old()
+            writer = self._replace_if_uprooted(desk) or desk.writer
+            writer.tell()
+            if self._options.sync == "interval" and (fd := writer.take_unsynced()) is not None:
+                unsynced.append(fd)
+        for fd in unsynced:  # a slow disk holds up nobody who logs
+            sync_apart(fd)
         waits = [_LOOK_SECONDS]
         if self._options.max_age is not None:
             waits.append(max(self._options.max_age / 4, 0.05))
@@ -212,11 +233,11 @@ class Recorder:
         return min(waits)
 
     def _after_fork_in_child(self) -> None:
-        writer, self._writer = self._writer, None
-        self._lock = threading.Lock()
+        desks, self._desks = self._desks, (_Desk(), _Desk())
         self._local = _Local()
-        if writer is not None:
-            writer.abandon()
+        for desk in desks:
+            if desk.writer is not None:
+                desk.writer.abandon()
 
 
 # ------------------------------------------------------------------ one process
@@ -235,11 +256,6 @@ def seal() -> None:
     """
     for recorder in list(_recorders):
         recorder.seal()
-
-
-def _lose(writer: ChunkWriter, error: BaseException) -> None:
-    writer.lose(error)
-    writer.tell()
 
 
 def _close_all() -> None:

@@ -23,14 +23,14 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from filelock import FileLock, Timeout
+from filelock import Timeout
 
 from calyx_logging import durable
 from calyx_logging.chunk import MAX_CHUNK_NUMBER, ChunkName
 from calyx_logging.errors import say
 from calyx_logging.event import control_event, with_seq
 from calyx_logging.gap import Gap, Losses
-from calyx_logging.locks import LockText, lock_file, os_lock
+from calyx_logging.locks import LockText, OsLock, lock_file, os_lock
 
 __all__ = ["ChunkWriter", "WriterOptions", "sync_apart"]
 
@@ -87,7 +87,7 @@ class ChunkWriter:
         self._options = options
         self._clock = clock
         self._monotonic = monotonic
-        self._lock: FileLock | None = None
+        self._lock: OsLock | None = None
         self._reserve = LockText()
         self._file: durable.AppendFile | None = None
         self._name: ChunkName | None = None
@@ -322,7 +322,7 @@ class ChunkWriter:
             durable.sync_dir(self._outbox)  # or a synced event would be in a file without a name
         return file
 
-    def _take_lock(self) -> FileLock:
+    def _take_lock(self) -> OsLock:
         root = self._outbox.parents[2]
         if not root.is_dir():  # a root that was deleted is not made again
             raise FileNotFoundError(errno.ENOENT, "the root is gone", str(root))

@@ -86,7 +86,8 @@ def test_a_child_that_execs_another_program(node: Node) -> None:
     body = """
         log.info("before")
         import subprocess
-        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], close_fds=False, stdout=-3, stderr=-3)
+        child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(60)"], close_fds=False,
+                                 stdout=-3, stderr=-3)
         pid = os.fork()
         if pid == 0:
             os.execvp(sys.executable, [sys.executable, "-c", "pass"])
@@ -297,7 +298,7 @@ def test_post_fork_child_no_deadlock(node: Node, configure: Configure) -> None:
 
     def hold() -> None:
         handler.acquire()
-        with handler._recorder._lock:  # type: ignore[attr-defined]
+        with handler._recorder._desks[0].lock:  # type: ignore[attr-defined]
             locked.set()
             forked.wait(20)
         handler.release()

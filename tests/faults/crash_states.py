@@ -174,8 +174,8 @@ def scenario(node: Node, sync: str) -> tuple[list[Op], dict[int, int], Names]:
                 _end(logger)
             else:  # the process dies: its lock is free, its chunk open
                 recorder = logger.handlers[0]._recorder  # type: ignore[attr-defined]
-                writer = recorder._writer
-                recorder._writer = None
+                writer = recorder._desks[0].writer
+                recorder._desks[0].writer = None
                 writer._file.close()
                 writer._lock.release(force=True)
                 _end(logger)
