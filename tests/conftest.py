@@ -13,9 +13,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 
 from calyx_logging import Node, provision
+
+hypothesis.settings.register_profile("calyx", deadline=None)  # machines are shared and noisy
+hypothesis.settings.load_profile("calyx")
 
 NODE_ID = "test-node"
 REPO = Path(__file__).resolve().parent.parent

@@ -15,62 +15,24 @@ from pathlib import Path
 import pytest
 
 from calyx_logging import Node, provision
-from calyx_logging.bundle import verify
-from calyx_logging.errors import CalyxError
 from calyx_logging.export import export
-from conftest import close_logging, config, controls_of, events_of, lines_of, python, tree
+from conftest import close_logging, config, controls_of, events_of, python, tree
+from faults import failing_calls
 from faults.disk import Failing, through
-from test_outbox import killed_writer
+from faults.failing_calls import ERRORS, account_for
 
 Configure = Callable[..., logging.Logger]
-ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES)
-
-
-def account_for(node: Node, logged: int) -> tuple[int, int]:
-    """Kept and lost events of the outbox; together they have to be all, and no seq may be unexplained."""
-    lines = lines_of(node.outbox)
-    kept = [event["n"] for event in events_of(node.outbox)]
-    gaps = [line for line in controls_of(node.outbox) if line["control"] == "gap"]
-    assert len(kept) == len(set(kept))
-    explained = [seq for gap in gaps for first, last in gap["seqs"] for seq in range(first, last + 1)]
-    lost = sum(gap["count"] for gap in gaps)
-    assert len(explained) == lost
-    assert sorted([line["seq"] for line in lines] + explained) == list(range(len(lines) + lost))
-    assert len(kept) + lost == logged
-    return len(kept), lost
 
 
 @pytest.mark.parametrize("code", ERRORS)
-@pytest.mark.parametrize("sync", ["seal", "record"])
+@pytest.mark.parametrize("sync", failing_calls.SYNC_MODES)
 def test_an_error_at_any_system_call_of_the_writer(
     tmp_path: Path, code: int, sync: str, capfd: pytest.CaptureFixture[str]
 ) -> None:
     """One call fails, whichever: no exception, every event kept or counted, and the rest goes on."""
-    number, hit = 0, True
-    while hit:
-        number += 1
-        root = tmp_path / str(number)
-        root.mkdir()
-        node = provision(root, "test-node").node
-        logging.config.dictConfig(config(node, max_bytes=900, sync=sync))
-        logger = logging.getLogger("harness")
-        proxy = Failing(number, code)
-        with through(proxy):
-            for n in range(8):
-                logger.info("event", extra={"n": n, "pad": "x" * 100})
-            close_logging()
-        hit = bool(proxy.failed)
-        said = capfd.readouterr().err
-        assert "Traceback" not in said
-        result = export(node)
-        if result.bundle is not None:
-            verify(result.bundle)
-        kept, lost = account_for(node, 8)
-        assert (lost > 0) <= ("lost" in said)
-        assert kept >= 7 or code != errno.EIO
-        assert kept >= 6
-        assert list(node.outbox.glob("*.open")) == []
-    assert number > 20
+    calls = failing_calls.fail_each_call_of_the_writer(tmp_path, code, sync)
+    assert calls > 20
+    assert "Traceback" not in capfd.readouterr().err
 
 
 @pytest.mark.parametrize("code", ERRORS)
@@ -103,37 +65,7 @@ def test_a_disk_that_fails_for_good_and_comes_back(
 @pytest.mark.parametrize("code", ERRORS)
 def test_an_error_at_any_system_call_of_the_export(tmp_path: Path, code: int) -> None:
     """One clear error, nothing half-written under a final name; the next export ends as an undisturbed one."""
-    prepared = tmp_path / "prepared"
-    prepared.mkdir()
-    node = provision(prepared, "test-node").node
-    killed_writer(node, 3)
-    export(node, clock=lambda: 1_700_000_000.0)
-    killed_writer(node, 4, max_bytes=700)
-    number, hit = 0, True
-    while hit:
-        number += 1
-        root = tmp_path / str(number)
-        shutil.copytree(prepared, root)
-        node = Node(root, "test-node")
-        proxy = Failing(number, code)
-        with through(proxy):
-            try:
-                export(node)
-            except CalyxError as error:
-                assert proxy.failed, error
-                assert error.exit_code == 4
-                assert os.strerror(code) in str(error)
-        hit = bool(proxy.failed)
-        export(node)
-        bundles = sorted(path for path in node.exports.iterdir())
-        events = []
-        for bundle in bundles:
-            verify(bundle)
-            events += [event["n"] for event in events_of(bundle)]
-        assert sorted(events) == sorted([0, 1, 2, *range(4)])
-        assert list(node.outbox.glob("*.open")) == []
-        shutil.rmtree(root)
-    assert number > 30
+    assert failing_calls.fail_each_call_of_the_export(tmp_path, code) > 30
 
 
 needs_mount = pytest.mark.skipif(
@@ -280,6 +212,10 @@ def test_errors_from_the_kernel_itself(node: Node, inject: str) -> None:
     account_for(node, 40)
 
 
+cannot_move_open_files = pytest.mark.skipif(os.name == "nt", reason="Windows moves and deletes no open files")
+
+
+@cannot_move_open_files
 @pytest.mark.parametrize("harm", ["removed", "renamed", "replaced"])
 def test_the_outbox_is_taken_away_under_a_running_writer(
     node: Node, configure: Configure, tmp_path: Path, harm: str, capfd: pytest.CaptureFixture[str]
@@ -307,6 +243,7 @@ def test_the_outbox_is_taken_away_under_a_running_writer(
     assert "its 3 events are counted as lost" in capfd.readouterr().err
 
 
+@cannot_move_open_files
 def test_a_root_that_was_deleted_is_not_made_again(
     node: Node, configure: Configure, capfd: pytest.CaptureFixture[str]
 ) -> None:

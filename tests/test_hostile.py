@@ -12,14 +12,17 @@ import pathlib
 import sys
 import time
 from collections.abc import Callable
-from datetime import datetime, tzinfo
+from datetime import UTC, datetime, tzinfo
 from typing import Any
 
 import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from test_export import foreign, index, log_events
 
-from calyx_logging import Node
+from calyx_logging import EventFormatter, Node, StampEvent
 from calyx_logging.bundle import verify
+from calyx_logging.event import RESERVED
 from calyx_logging.export import export
 from conftest import close_logging, config, controls_of, events_of, lines_of, python, telemetry
 
@@ -428,6 +431,43 @@ def test_strays_among_the_locks_and_in_staging(node: Node, configure: Configure)
     node.exports.mkdir(parents=True)
     (node.exports / ".staging").write_text("x")
     assert export(node).bundle is not None
+
+
+weird = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers()
+    | st.floats()
+    | st.text(st.characters(exclude_categories=[]))
+    | st.binary()
+    | st.datetimes(timezones=st.none() | st.just(UTC))
+    | st.builds(Liar)
+    | st.builds(object),
+    lambda inner: st.lists(inner) | st.tuples(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+
+
+@given(
+    message=weird | st.sampled_from(["%s", "%d %d", "%(x)s", "100%"]),
+    args=st.just(()) | st.lists(weird, max_size=3).map(tuple),
+    extra=st.dictionaries(st.text() | st.sampled_from(sorted(RESERVED)), weird, max_size=4),
+)
+@settings(max_examples=300, suppress_health_check=list(HealthCheck))
+def test_any_message_arguments_and_fields_give_one_valid_line(message: Any, args: Any, extra: dict[str, Any]) -> None:
+    """Whatever a harness passes: one line, valid JSON, the node's own fields in their places."""
+    formatter = EventFormatter().bound_to(StampEvent("node-1", "src"))
+    made = record(msg=message, args=args, created=1.0)
+    for name, value in extra.items():
+        made.__dict__.setdefault(name, value)
+    line = formatter.encode(made)
+    assert line is not None
+    assert b"\n" not in line
+    event = json.loads(line.decode())
+    assert (event["node_id"], event["source"], event["level"]) == ("node-1", "src", "info")
+    assert isinstance(event["message"], str)
+    assert isinstance(event.get("degraded", []), list)
+    assert isinstance(event.get("shadowed", {}), dict)
 
 
 def test_deep_recursion_is_the_callers_own(node: Node, configure: Configure) -> None:
