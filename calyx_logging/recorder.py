@@ -22,7 +22,7 @@ from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from calyx_logging import durable
-from calyx_logging.errors import ConfigError, StorageError
+from calyx_logging.errors import ConfigError, StorageError, say
 from calyx_logging.gap import Gap
 from calyx_logging.locks import lock_file, os_lock
 from calyx_logging.node import Node
@@ -283,7 +283,12 @@ def _begin_upkeep() -> None:
 
 def _upkeep_forever() -> None:
     while True:
-        wait = min((recorder._upkeep() for recorder in list(_recorders)), default=_LOOK_SECONDS)
+        wait = _LOOK_SECONDS
+        for recorder in list(_recorders):
+            try:
+                wait = min(wait, recorder._upkeep())
+            except Exception as error:  # one recorder's trouble must not end the care for all
+                say(f"upkeep of {recorder._node.outbox}: {type(error).__name__}: {error}")
         _upkeep_wake.wait(wait)
         _upkeep_wake.clear()
 

@@ -6,7 +6,7 @@ try:
     import click
 
     from calyx_logging.node import Node
-    from calyx_logging.scripts.cli import json_option, print_json, remark, root_option, run, size_text
+    from calyx_logging.scripts.cli import count_text, json_option, print_json, remark, root_option, run, size_text
     from calyx_logging.status import NodeStatus, status_of
 except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py status") from None
@@ -40,7 +40,9 @@ def command(root: str | None, as_json: bool) -> None:
 
 def _tell(status: NodeStatus) -> None:
     last = status.last_export
-    click.echo(f"last export  {last.timestamp if last else 'none yet'}  ({status.bundles} bundles in all)")
+    click.echo(
+        f"last export  {last.timestamp if last else 'none yet'}  ({count_text(status.bundles, 'bundle')} in all)"
+    )
     click.echo(
         f"disk         outbox {size_text(status.outbox_bytes)}, exports {size_text(status.exports_bytes)}, "
         f"free {size_text(status.free_bytes)}"

@@ -57,7 +57,17 @@ def test_the_sdist_can_be_built_from(dist: Path) -> None:
     (sdist,) = dist.glob("*.tar.gz")
     with tarfile.open(sdist) as archive:
         names = {name.split("/", 1)[1] for name in archive.getnames() if "/" in name}
-    for name in ("setup.cfg", "pyproject.toml", "README.md", "LICENSE", "handlers/outbox.py", "scripts/cli.py"):
+    for name in (
+        "setup.cfg",
+        "pyproject.toml",
+        "README.md",
+        "LICENSE",
+        "handlers/outbox.py",
+        "scripts/cli.py",
+        "run.py",
+    ):
+        assert name in names
+    for name in ("tests/conftest.py", "docs/format.md", "examples/inspect_ai_eval.py", "CHANGELOG.md"):
         assert name in names
 
 
