@@ -38,8 +38,14 @@ class OsLock(FileLock):
 
     def acquire(self, *args: Any, **kwargs: Any) -> Any:
         """As in filelock."""
-        with _quiet:
-            return super().acquire(*args, **kwargs)
+        try:
+            with _quiet:
+                return super().acquire(*args, **kwargs)
+        except BaseExceptionGroup as group:  # Ctrl-C in the middle of it comes in a group
+            interrupts = group.subgroup(KeyboardInterrupt)
+            if interrupts is not None:
+                raise KeyboardInterrupt from group
+            raise
 
     def release(self, force: bool = False) -> None:
         """As in filelock."""

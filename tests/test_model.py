@@ -158,7 +158,8 @@ class NodeMachine(RuleBasedStateMachine):
         """I1: every acknowledged event is in the outbox, in a line; I3: sealed chunks end whole; I4: bundles verify."""
         on_disk = []
         for path in self.node.outbox.glob("*.jsonl*"):
-            if not path.with_suffix("").exists() or path.suffix == ".jsonl":  # else a killed recovery's leftover
+            leftover = path.name.startswith(".") or (path.suffix == ".open" and path.with_suffix("").exists())
+            if not leftover:  # of a recovery that failed
                 lines = map(json.loads, path.read_bytes().splitlines())
                 on_disk += [line["n"] for line in lines if line["source"] != "calyx_logging"]
         assert self.kept <= set(on_disk)

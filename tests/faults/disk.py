@@ -121,6 +121,11 @@ class Recording(Proxy):
             self._add(Op("create", self._rel(path)))
         return fd
 
+    def dup(self, fd: int) -> int:
+        copy = os.dup(fd)
+        self._fds[copy] = self._fds[fd]
+        return copy
+
     def write(self, fd: int, data: Any) -> int:
         written = os.write(fd, data)
         self._add(Op("write", self._fds[fd], data=bytes(data[:written])))
