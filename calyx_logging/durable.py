@@ -94,6 +94,15 @@ class AppendFile:
         self.synced = self.size
         return fd
 
+    def has_grown(self) -> bool:
+        """Whether the file is longer than is known here (a call was interrupted after its write); known then."""
+        try:
+            size = os.fstat(self._fd).st_size
+        except OSError:
+            return False
+        grown, self.size = size != self.size, size
+        return grown
+
     def is_deleted(self) -> bool:
         """Whether the file has no name any more."""
         return os.fstat(self._fd).st_nlink == 0

@@ -151,6 +151,6 @@ def _would_block(stream: TextIO) -> bool:
         return False
     try:
         fd = stream.fileno()
-    except (OSError, ValueError):  # an object in memory
+    except (AttributeError, TypeError, OSError, ValueError):  # an object in memory, or of somebody's own
         return False
     return not select.select([], [fd], [], 0)[1]

@@ -138,7 +138,9 @@ def find_pending(node: Node, done: exported.Exported, contents: Contents, now: f
     for filename in contents.foreign:
         path = node.outbox / filename
         if not is_safe_filename(filename) or filename.casefold() in spellings:
-            pending.warnings.append(f"{path!r} is not exported: rename it to a plain file name that no other is like")
+            pending.warnings.append(
+                f"{str(path)!r} is not exported: rename it to a plain file name that no other is like"
+            )
             continue
         spellings.add(filename.casefold())
         state = path.stat()

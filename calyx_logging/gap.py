@@ -6,7 +6,7 @@ Invariant: an event that is added is in exactly one gap until `told` is called, 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -67,10 +67,13 @@ class Losses:
     Args:
         outbox: for what is said on standard error.
         inherited: what an earlier writer could not tell of.
+        say: tells people.
     """
 
-    def __init__(self, outbox: Path, inherited: Iterable[Gap] = ()) -> None:
+    def __init__(self, outbox: Path, inherited: Iterable[Gap] = (), *, say: Callable[[str], None] = say) -> None:
         self._outbox = outbox
+        self._say = say
+        self._told: list[Gap] = []
         self._gaps = list(inherited)
         self._own: Gap | None = None
         self._said_at = -math.inf
@@ -102,18 +105,25 @@ class Losses:
         if begins and not 0 <= now - self._said_at < _SAY_SECONDS:
             self._said_at = now
             what = f"cannot write to {self._outbox}" if isinstance(error, OSError) else "cannot keep an event"
-            say(f"{what}: {error}; events are lost and counted until it works again")
+            self._say(f"{what}: {error}; events are lost and counted until it works again")
 
     def told(self, now: float) -> None:
-        """The gap lines are written."""
+        """The gap lines are written, into a chunk that is not sealed yet."""
         own = [gap for gap in self._gaps if gap.writer is None]
+        self._told += self._gaps
         self._gaps, self._own = [], None
         if own and 0 <= now - self._said_at < _SAY_SECONDS:
             count = sum(gap.count for gap in own)
-            say(f"writing to {self._outbox} again; {count} events were lost ({own[0].cause})")
+            self._say(f"writing to {self._outbox} again; {count} events were lost ({own[0].cause})")
+
+    def sealed(self) -> None:
+        """The chunk with the gap lines is sealed: they are told for good."""
+        self._told.clear()
 
     def vanish(self, cause: str, seqs: Iterable[int], since: float, now: float) -> None:
-        """A whole chunk is gone: its events join those already counted."""
+        """A whole chunk is gone: its events join those already counted, and what it told is to be told again."""
+        self._gaps = [*self._told, *self._gaps]
+        self._told = []
         counted = {seq for gap in self._gaps if gap.writer is None for a, b in gap.seqs for seq in range(a, b + 1)}
         gap = Gap(cause, since, now)
         for seq in sorted(set(seqs) - counted):

@@ -26,7 +26,7 @@ from calyx_logging.errors import ConfigError, StorageError, say
 from calyx_logging.gap import Gap
 from calyx_logging.locks import lock_file, os_lock
 from calyx_logging.node import Node
-from calyx_logging.writer import ChunkWriter, WriterOptions, sync_apart
+from calyx_logging.writer import ChunkWriter, WriterOptions
 
 __all__ = ["Recorder", "seal"]
 
@@ -55,6 +55,12 @@ class _Desk:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.writer: ChunkWriter | None = None
+        self.unsaid: list[str] = []
+
+    def tell_people(self) -> None:
+        """Say what came up while the desk was held: standard error may lead back into logging."""
+        while self.unsaid:
+            say(self.unsaid.pop(0))
 
 
 _Action = Callable[[_Desk, Any], None]
@@ -88,7 +94,7 @@ class Recorder:
         local.depth = depth + 1
         try:
             if depth >= _MAX_DEPTH:
-                raise RecursionError("a processor logs for every event it sees")
+                raise RecursionError(f"logged from inside logging, {_MAX_DEPTH} calls deep")
             line = encode(item)
         except Exception as error:  # said and counted in a gap line
             self._at_a_desk(self._lose, error)
@@ -112,7 +118,7 @@ class Recorder:
             if writer is not None:
                 writer.close()
                 if writer.uprooted:
-                    self._new_writer(writer.leave()).close()
+                    self._new_writer(desk, writer.leave()).close()
 
     # -------------------------------------------------------------- inside
 
@@ -154,6 +160,8 @@ class Recorder:
                 action(desk, item)
         finally:
             local.inside = level
+        if desk.unsaid:
+            desk.tell_people()
         while local.put_off:
             self._at_a_desk(*local.put_off.popleft())
 
@@ -162,6 +170,8 @@ class Recorder:
         local = self._local
         if local.inside:
             return
+        while local.put_off:  # left there by a call that was interrupted
+            self._at_a_desk(*local.put_off.popleft())
         for level, desk in enumerate(self._desks):
             local.inside = level + 1
             try:
@@ -169,6 +179,7 @@ class Recorder:
                     yield desk
             finally:
                 local.inside = 0
+            desk.tell_people()
         while local.put_off:
             self._at_a_desk(*local.put_off.popleft())
 
@@ -178,7 +189,7 @@ class Recorder:
             writer.roll_for(len(line))
             if writer.exhausted:
                 writer.close()
-                writer = desk.writer = self._new_writer()
+                writer = desk.writer = self._new_writer(desk)
         try:
             if writer.append(line) or not writer.uprooted:
                 return
@@ -197,17 +208,18 @@ class Recorder:
 
     def _writer_at(self, desk: _Desk) -> ChunkWriter:
         if desk.writer is None:
-            desk.writer = self._new_writer()
+            desk.writer = self._new_writer(desk)
             _begin_upkeep()
         return desk.writer
 
-    def _new_writer(self, gaps: Iterable[Gap] = ()) -> ChunkWriter:
-        return ChunkWriter(self._node.outbox, self._node.id, self._component, self._options, gaps=gaps)
+    def _new_writer(self, desk: _Desk, gaps: Iterable[Gap] = ()) -> ChunkWriter:
+        node = self._node
+        return ChunkWriter(node.outbox, node.id, self._component, self._options, gaps=gaps, say=desk.unsaid.append)
 
     def _replace_if_uprooted(self, desk: _Desk) -> ChunkWriter | None:
         """The folder was taken away under a writer: another takes over, and tells of what that could not keep."""
         if desk.writer is not None and desk.writer.uprooted:
-            desk.writer = self._new_writer(desk.writer.leave())
+            desk.writer = self._new_writer(desk, desk.writer.leave())
         return desk.writer
 
     def _upkeep(self) -> float:
@@ -224,7 +236,7 @@ class Recorder:
             if self._options.sync == "interval" and (fd := writer.take_unsynced()) is not None:
                 unsynced.append(fd)
         for fd in unsynced:  # a slow disk holds up nobody who logs
-            sync_apart(fd)
+            _sync_apart(fd)
         waits = [_LOOK_SECONDS]
         if self._options.max_age is not None:
             waits.append(max(self._options.max_age / 4, 0.05))
@@ -256,6 +268,14 @@ def seal() -> None:
     """
     for recorder in list(_recorders):
         recorder.seal()
+
+
+def _sync_apart(fd: int) -> None:
+    """Sync and close what a writer's `take_unsynced` gave; it may take its time."""
+    try:
+        durable.sync_and_close(fd)
+    except OSError as error:
+        say(f"cannot sync an open chunk: {error}; on loss of power its last events may be missing")
 
 
 def _close_all() -> None:

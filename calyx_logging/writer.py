@@ -32,7 +32,7 @@ from calyx_logging.event import control_event, with_seq
 from calyx_logging.gap import Gap, Losses
 from calyx_logging.locks import LockText, OsLock, lock_file, os_lock
 
-__all__ = ["ChunkWriter", "WriterOptions", "sync_apart"]
+__all__ = ["ChunkWriter", "WriterOptions"]
 
 _SEQ_ROOM = 32
 
@@ -76,6 +76,7 @@ class ChunkWriter:
         options: WriterOptions,
         *,
         gaps: Iterable[Gap] = (),
+        say: Callable[[str], None] = say,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -96,7 +97,8 @@ class ChunkWriter:
         self._first_seq = 0
         self._control_seqs: set[int] = set()
         self._born = self._opened_at = 0.0
-        self._losses = Losses(outbox, gaps)
+        self._say = say
+        self._losses = Losses(outbox, gaps, say=say)
         self._sync_fails = False
         self._ended = False
         self._left_open = False
@@ -122,7 +124,8 @@ class ChunkWriter:
                 self.uprooted = True
                 return False
             if error.errno not in _ANOTHER_FILE_MAY_DO or not self._put_elsewhere(line):
-                self.lose(error)
+                if not self.uprooted:
+                    self.lose(error)
                 return False
         if self._options.sync == "record" and self._file is not None:
             self._sync_now(self._file)
@@ -137,7 +140,7 @@ class ChunkWriter:
         """Write the gap lines that are due, if writing works."""
         if self._losses:
             # where it goes on not working, the next event or the end tries again
-            with contextlib.suppress(OSError):
+            with contextlib.suppress(Exception):
                 self._put(b"")
 
     def roll_for(self, length: int) -> None:
@@ -151,7 +154,7 @@ class ChunkWriter:
             self.seal()
 
     def take_unsynced(self) -> int | None:
-        """A descriptor to be given to `sync_apart`, when something was written since the last sync."""
+        """A descriptor to be given to `durable.sync_and_close`, when something was written since the last sync."""
         if self._file is None or self._file.size == self._file.synced:
             return None
         try:
@@ -165,7 +168,7 @@ class ChunkWriter:
             self._sync_fails = False
         except OSError as error:
             if not self._sync_fails:
-                say(f"cannot sync {file.path}: {error}; on loss of power its last events may be missing")
+                self._say(f"cannot sync {file.path}: {error}; on loss of power its last events may be missing")
             self._sync_fails = True
 
     def seal(self) -> None:
@@ -191,13 +194,14 @@ class ChunkWriter:
                 durable.rename_new(file.path, self._outbox / name.sealed)
                 durable.sync_dir(self._outbox)
             self._left_open = left_open
+            self._losses.sealed()
         except FileNotFoundError:
             _close_quietly(file)
             self._left_open = left_open
             self._count_vanished(name)
         except OSError as error:
             _close_quietly(file)
-            say(f"cannot seal {file.path}: {error}; the next export seals it")
+            self._say(f"cannot seal {file.path}: {error}; the next export seals it")
         except BaseException:  # Ctrl-C in the middle of the sync: it is still this writer's open chunk
             if not file.closed:
                 self._file = file
@@ -216,13 +220,13 @@ class ChunkWriter:
                 try:
                     durable.remove(lock_file(self._outbox, self.id))
                 except OSError as error:
-                    say(f"cannot delete the lock file of writer {self.id}: {error}; the next export deletes it")
+                    self._say(f"cannot delete the lock file of writer {self.id}: {error}; the next export deletes it")
 
     def leave(self) -> list[Gap]:
         """Give everything back without an end, and return what a next writer has to tell."""
         file, self._file = self._file, None
         if file is not None:
-            file.close()
+            _close_quietly(file)
         lock, self._lock = self._lock, None
         if lock is not None:
             lock.release(force=True)
@@ -230,19 +234,21 @@ class ChunkWriter:
 
     def is_deleted(self) -> bool:
         """Whether the open chunk has been deleted under the writer."""
-        return self._file is not None and self._file.is_deleted()
+        with contextlib.suppress(OSError):  # a file system that cannot say: then the next seal will
+            return self._file is not None and self._file.is_deleted()
+        return False
 
     def abandon(self) -> None:
         """In a forked child: let go of what is the parent's, touching nothing on disk."""
         file, self._file = self._file, None
         self._lock = None  # filelock has closed the child's copy; only the parent may unlock
         if file is not None:
-            file.close()
+            _close_quietly(file)
 
     # -------------------------------------------------------------- inside
 
     def _put(self, line: bytes) -> None:
-        first = self._seq
+        first, file = self._seq, None
         try:
             file = self._file_for(len(line))
             first = self._seq
@@ -252,8 +258,12 @@ class ChunkWriter:
                 data += with_seq(line, self._seq)
                 self._seq += 1
             file.append(data)
-        except Exception:
-            self._rewind(first)
+        except BaseException as error:
+            # Ctrl-C may come after the bytes were written and before anybody could note it
+            if isinstance(error, Exception) or file is None or not file.has_grown():
+                self._rewind(first)
+            elif self._losses:
+                self._losses.told(self._clock())
             raise
         if self._losses:
             self._losses.told(self._clock())
@@ -274,7 +284,7 @@ class ChunkWriter:
         seqs = set(range(self._first_seq, self._seq)) - self._control_seqs
         cause = f"{name.open} was moved or deleted under its writer"
         self._losses.vanish(cause, seqs, self._opened_at, self._clock())
-        say(f"{self._outbox / name.open} was moved or deleted; its {len(seqs)} events are counted as lost")
+        self._say(f"{self._outbox / name.open} was moved or deleted; its {len(seqs)} events are counted as lost")
         self.uprooted = True
 
     def _file_for(self, length: int) -> durable.AppendFile:
@@ -294,6 +304,8 @@ class ChunkWriter:
         return max_age is not None and self._monotonic() - self._born >= max_age
 
     def _open(self) -> durable.AppendFile:
+        if self.uprooted:
+            raise FileNotFoundError(errno.ENOENT, "its chunk was moved or deleted", str(self._outbox))
         if self._next_number > MAX_CHUNK_NUMBER:
             raise OSError(f"writer {self.id} has used up its {MAX_CHUNK_NUMBER + 1} chunk numbers")
         if self._lock is None:
@@ -359,15 +371,15 @@ class ChunkWriter:
     def _end(self, file: durable.AppendFile | None) -> None:
         try:
             self._write_last_lines(file)
-        except OSError as error:
+        except Exception as error:
             try:
                 if not self._reserve.give_up():
                     raise
                 self._write_last_lines(file)
-            except OSError:
+            except Exception:
                 lost = self._losses.count
                 also = f"; {lost} events were lost, and this line alone says so" if lost else ""
-                say(f"cannot write the end of writer {self.id}: {error}{also}")
+                self._say(f"cannot write the end of writer {self.id}: {error}{also}")
 
     def _write_last_lines(self, file: durable.AppendFile | None) -> None:
         if file is None:
@@ -375,20 +387,12 @@ class ChunkWriter:
         first = self._seq
         try:
             file.append(self._gap_lines() + self._control_line("end", "the writer was closed", reason="closed"))
-        except OSError:
+        except Exception:
             self._rewind(first)
             raise
         if self._losses:
             self._losses.told(self._clock())
         self._ended = True
-
-
-def sync_apart(fd: int) -> None:
-    """Sync and close what `take_unsynced` gave; it may take its time."""
-    try:
-        durable.sync_and_close(fd)
-    except OSError as error:
-        say(f"cannot sync an open chunk: {error}; on loss of power its last events may be missing")
 
 
 def _close_quietly(file: durable.AppendFile) -> None:

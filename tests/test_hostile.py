@@ -489,3 +489,67 @@ def test_deep_recursion_is_the_callers_own(node: Node, configure: Configure) -> 
     assert len(set(returned) - kept) <= counted
     assert -1 in kept
     assert len(lines_of(node.outbox)) > 50
+
+
+def vanish(node: Node) -> None:
+    for path in node.outbox.glob("*.open"):
+        path.unlink()
+
+
+@posix
+def test_a_chunk_that_vanishes_takes_no_gap_line_with_it(node: Node, configure: Configure) -> None:
+    """What a vanished chunk had told is told again: in the end every event is kept or counted once."""
+    logger = configure()
+    handler: Any = logger.handlers[0]
+    for _ in range(2):
+        logger.info("gone")
+        logger.info("gone")
+        vanish(node)
+        handler.seal()
+    logger.info("kept")
+    close_logging()
+    assert [event["message"] for event in events_of(node.outbox)] == ["kept"]
+    gaps = [line for line in controls_of(node.outbox) if line["control"] == "gap"]
+    assert sum(gap["count"] for gap in gaps) == 4
+    assert len({gap["writer"] for gap in gaps}) == 2
+
+
+@posix
+def test_a_chunk_that_vanishes_before_a_roll(node: Node, configure: Configure) -> None:
+    """The event that found out is kept once, by another writer."""
+    logger = configure(max_bytes=400)
+    logger.info("gone", extra={"pad": "x" * 200})
+    vanish(node)
+    for message in ("a", "b"):
+        logger.info(message, extra={"pad": "x" * 200})
+    close_logging()
+    assert [event["message"] for event in events_of(node.outbox)] == ["a", "b"]
+    (gap,) = [line for line in controls_of(node.outbox) if line["control"] == "gap"]
+    assert (gap["count"], gap["seqs"]) == (1, [[0, 0]])
+
+
+def test_standard_error_that_leads_back_into_logging(
+    node: Node, configure: Configure, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A StreamToLogger in place of standard error: what we say becomes an event, and no lock is held meanwhile."""
+    logger = configure()
+    handler: Any = logger.handlers[0]
+
+    class ToLogger:
+        def write(self, text: str) -> None:
+            assert not any(desk.lock.locked() for desk in handler._recorder._desks)
+            if text.strip():
+                logger.warning(text.strip())
+
+        def flush(self) -> None:
+            pass
+
+    monkeypatch.setattr(sys, "stderr", ToLogger())
+    good, handler._event_formatter = handler._event_formatter, None
+    handler._recorder.submit(lambda _: 1 / 0, None)
+    handler._event_formatter = good
+    logger.info("kept")
+    close_logging()
+    messages = [event["message"] for event in events_of(node.outbox)]
+    assert "kept" in messages
+    assert any("cannot keep an event" in text for text in messages) or controls_of(node.outbox)[0]["count"] >= 1
