@@ -148,12 +148,17 @@ class Recording(Proxy):
     def rename(self, source: Any, target: Any) -> None:
         self.note_locks()
         os.rename(source, target)
+        self._moved(self._rel(source), self._rel(target))
         self._add(Op("rename", self._rel(source), target=self._rel(target)))
 
     def replace(self, source: Any, target: Any) -> None:
         self.note_locks()
         os.replace(source, target)
+        self._moved(self._rel(source), self._rel(target))
         self._add(Op("rename", self._rel(source), target=self._rel(target)))
+
+    def _moved(self, source: str, target: str) -> None:
+        self._fds.update({fd: target for fd, path in self._fds.items() if path == source})
 
     def unlink(self, path: Any) -> None:
         self.note_locks()
