@@ -48,7 +48,8 @@ _NEW = (
     | getattr(os, "O_NOFOLLOW", 0)
     | getattr(os, "O_CLOEXEC", 0)
 )
-_RETRY_DELAYS = (0.001, 0.002, 0.004, 0.008, 0.016) if _WINDOWS else ()
+WINDOWS_RETRY_DELAYS = (0.001, 0.002, 0.004, 0.008, 0.016)
+_RETRY_DELAYS = WINDOWS_RETRY_DELAYS if _WINDOWS else ()
 _T = TypeVar("_T")
 
 

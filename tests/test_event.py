@@ -188,6 +188,19 @@ def test_a_two_megabyte_event_is_one_line() -> None:
     assert decode(line)["payload"] == payload
 
 
+@pytest.mark.parametrize("size", [0, 1, 2**20, 15 * 2**20, 17 * 2**20, 32 * 2**20])
+def test_payloads_from_nothing_to_32_megabytes(size: int) -> None:
+    """One valid line each; over the default limit of 16 MiB the payload is its length and hash."""
+    payload = "ü" * (size // 2)
+    line = encode(base_event(payload=payload))
+    event = decode(line)
+    if len(payload.encode()) < 16 * 2**20:
+        assert event["payload"] == payload
+    else:
+        assert event["payload"]["bytes"] == len(payload.encode())
+        assert len(line) < 1000
+
+
 def test_utc_is_not_the_systems_zone() -> None:
     """The zone written is UTC, whatever the process's is."""
     assert datetime.fromisoformat(utc_text(0)).tzinfo == UTC

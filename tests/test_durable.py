@@ -1,0 +1,99 @@
+"""The door to the disk: what it promises whatever the system does."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from calyx_logging import durable
+from faults.disk import Proxy, through
+
+
+class Held(Proxy):
+    """A virus scanner holds every file for its first few calls."""
+
+    def __init__(self, refusals: int) -> None:
+        self.left = refusals
+
+    def _take(self, name: str, *args: Any) -> Any:
+        if self.left:
+            self.left -= 1
+            raise PermissionError(13, "held", str(args[0]))
+        return getattr(os, name)(*args)
+
+    def rename(self, *args: Any) -> Any:
+        return self._take("rename", *args)
+
+    def replace(self, *args: Any) -> Any:
+        return self._take("replace", *args)
+
+    def unlink(self, *args: Any) -> Any:
+        return self._take("unlink", *args)
+
+
+@pytest.fixture
+def windows_retries(monkeypatch: pytest.MonkeyPatch) -> tuple[float, ...]:
+    """The delays that are used on Windows, here too."""
+    delays = durable.WINDOWS_RETRY_DELAYS
+    monkeypatch.setattr(durable, "_RETRY_DELAYS", delays)
+    return delays
+
+
+def test_a_file_that_is_held_for_a_moment(tmp_path: Path, windows_retries: tuple[float, ...]) -> None:
+    """Renames, replacements and deletions are tried again, for at most 50 ms in all."""
+    assert sum(windows_retries) <= 0.05
+    (tmp_path / "a").write_bytes(b"1")
+    with through(Held(len(windows_retries))):
+        durable.rename_new(tmp_path / "a", tmp_path / "b")
+    with through(Held(len(windows_retries))):
+        durable.replace_file(tmp_path / "b", b"2")
+    assert (tmp_path / "b").read_bytes() == b"2"
+    with through(Held(len(windows_retries))):
+        durable.remove(tmp_path / "b")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_that_is_held_for_good(tmp_path: Path, windows_retries: tuple[float, ...]) -> None:
+    """The error is the system's, and nothing has changed."""
+    (tmp_path / "a").write_bytes(b"1")
+    with through(Held(len(windows_retries) + 1)), pytest.raises(PermissionError):
+        durable.rename_new(tmp_path / "a", tmp_path / "b")
+    assert [path.name for path in tmp_path.iterdir()] == ["a"]
+
+
+def test_no_name_is_taken_from_anyone(tmp_path: Path) -> None:
+    """rename_new and write_new refuse a name that is there."""
+    for name in ("a", "b"):
+        (tmp_path / name).write_bytes(name.encode())
+    with pytest.raises(FileExistsError):
+        durable.rename_new(tmp_path / "a", tmp_path / "b")
+    with pytest.raises(FileExistsError):
+        durable.write_new(tmp_path / "b", [b"x"])
+    assert (tmp_path / "b").read_bytes() == b"b"
+
+
+def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
+    """The source of the bytes may fail as well as the disk."""
+
+    def parts() -> Any:
+        yield b"some"
+        raise OSError("the source failed")
+
+    with pytest.raises(OSError, match="the source failed"):
+        durable.write_new(tmp_path / "a", parts())
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_link_to_a_folder_is_removed_and_not_followed(tmp_path: Path) -> None:
+    """remove_tree deletes what is in the folder, not what links in it lead to."""
+    if os.name == "nt":
+        pytest.skip("links need rights on Windows")
+    (tmp_path / "precious").mkdir()
+    (tmp_path / "precious" / "file").write_bytes(b"x")
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / "link").symlink_to(tmp_path / "precious")
+    durable.remove_tree(tmp_path / "tree")
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "precious"]
