@@ -409,6 +409,11 @@ def test_the_class_form_of_dict_config(node: Node) -> None:
             "handlers": {"n": {"class": "logging.NullHandler", "formatter": "a"}},
         }
     )
+    handler = logging.getHandlerByName("n") if hasattr(logging, "getHandlerByName") else logging._handlers["n"]
+    assert isinstance(handler.formatter, EventFormatter)
+    record = logging.makeLogRecord({"name": "x", "msg": "m", "levelno": 20, "process": 42})
+    bound = handler.formatter.bound_to(StampEvent("node-1"))
+    assert json.loads(bound.format(record))["process"] == 42
 
 
 def test_custom_levels_and_colours(log: logging.Logger, lines: Lines) -> None:
