@@ -168,7 +168,6 @@ def _kill_one_writer(node: Node, mode: str, marks: Marks, rng: random.Random, fi
     with suppress(OSError):
         os.setpgid(pid, pid)
     acknowledged = b""
-    drained = threading.Thread(target=lambda: None)
     parts: list[bytes] = []
     drained = threading.Thread(target=lambda: parts.append(_read_all(reader)))
     drained.start()
