@@ -103,6 +103,7 @@ def check(folder: Path, *, progress: Progress | None = None) -> Report:
     Raises:
         StorageError: the folder cannot be listed.
     """
+    folder = durable.reachable(folder)
     entries = _listing(folder)
     junk = sorted(name for name in entries if is_junk(name))
     warnings = tuple(f"{name} is not part of the bundle (left by an operating system)" for name in junk)

@@ -3,10 +3,11 @@
 What it promises to its callers:
 
 * `AppendFile.append` puts the whole of its bytes at the end of the file or none of them; what a failing disk took in
-  part is cut back, and where even that fails the file says so (`torn`).
+  part is cut back, and where even that fails the file says so (`torn`). `AppendFile.write` leaves that to its caller.
 * `replace_file` and `publish` never show a half-written file or folder under its final name: everything is written and
   synced beside the target first, then renamed, then the directory is synced.
 * Nothing waits for the other end of a pipe that bears a file's name.
+* `reachable` gives a path the form in which Windows takes it however long it is.
 * On Windows, where a virus scanner or an indexer holds files for a moment, renames and deletions are tried again
   for at most 31 ms. Nothing else here ever sleeps.
 
@@ -27,8 +28,10 @@ from typing import TypeVar
 
 __all__ = [
     "AppendFile",
+    "extended",
     "make_dirs",
     "publish",
+    "reachable",
     "read_regular",
     "remove",
     "remove_tree",
@@ -40,16 +43,10 @@ __all__ = [
 ]
 
 _WINDOWS = sys.platform == "win32"
-_NEW = (
-    os.O_WRONLY
-    | os.O_CREAT
-    | os.O_EXCL
-    | getattr(os, "O_BINARY", 0)
-    | getattr(os, "O_NOFOLLOW", 0)
-    | getattr(os, "O_CLOEXEC", 0)
-)
+_NEW = os.O_CREAT | os.O_EXCL | getattr(os, "O_BINARY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 WINDOWS_RETRY_DELAYS = (0.001, 0.002, 0.004, 0.008, 0.016)
 _RETRY_DELAYS = WINDOWS_RETRY_DELAYS if _WINDOWS else ()
+_BLOCK = 1024 * 1024
 _T = TypeVar("_T")
 
 
@@ -58,7 +55,7 @@ class AppendFile:
 
     Attributes:
         path: where it was created.
-        size: bytes in it, as far as this object wrote them.
+        size: bytes in it, as far as is known here.
         torn: True when a failed write left bytes behind that could not be cut back; nothing may follow them.
         synced: bytes that the last sync covered.
     """
@@ -66,13 +63,20 @@ class AppendFile:
     __slots__ = ("_fd", "path", "size", "synced", "torn")
 
     def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, _NEW | os.O_APPEND, 0o666)
+        self._fd = os.open(path, _NEW | os.O_RDWR | os.O_APPEND, 0o666)
         self.path = path
         self.size = self.synced = 0
         self.torn = False
 
+    def write(self, data: bytes) -> int:
+        """One system call: puts bytes at the end, as many as the disk takes, and returns how many.
+
+        Several threads may call it at once; its caller keeps `size` right.
+        """
+        return os.write(self._fd, data)
+
     def append(self, data: bytes) -> None:
-        """Write all of `data` at the end, or nothing of it; one system call where the disk allows."""
+        """Put all of `data` at the end, or nothing; one system call where the disk allows; never beside `write`."""
         written = os.write(self._fd, data)
         if written != len(data):
             self._append_rest(memoryview(data), written)
@@ -103,6 +107,38 @@ class AppendFile:
             return False
         grown, self.size = size != self.size, size
         return grown
+
+    def contains(self, marker: bytes) -> bool:
+        """Whether these bytes are in the file."""
+        os.lseek(self._fd, 0, os.SEEK_SET)
+        rest = b""
+        while block := os.read(self._fd, _BLOCK):
+            if marker in rest + block:
+                return True
+            rest = block[-len(marker) :]
+        return False
+
+    def ends_with(self, tail: bytes) -> bool:
+        """Whether these are the last bytes of the file."""
+        start = os.fstat(self._fd).st_size - len(tail)
+        if start < 0:
+            return False
+        os.lseek(self._fd, start, os.SEEK_SET)
+        return os.read(self._fd, len(tail)) == tail
+
+    def cut_back(self, fragment: bytes) -> None:
+        """Cut off the fragment that a failed `write` left at the end; where it is not the end, the file is `torn`."""
+        try:
+            if self.ends_with(fragment):
+                os.ftruncate(self._fd, os.fstat(self._fd).st_size - len(fragment))
+                return
+        except OSError:
+            pass  # it stays, and is said to
+        self.torn = True
+
+    def is_empty(self) -> bool:
+        """Whether the file has no bytes."""
+        return os.fstat(self._fd).st_size == 0
 
     def is_deleted(self) -> bool:
         """Whether the file has no name any more."""
@@ -143,6 +179,27 @@ def sync_and_close(fd: int) -> None:
         _sync_fd(fd)
     finally:
         os.close(fd)
+
+
+def reachable(path: Path, room: int = 200) -> Path:
+    """The same place as an absolute path; on Windows, where names below it may pass 259 characters, in extended form.
+
+    Args:
+        path: of a folder.
+        room: characters that what is below it may need.
+    """
+    if not _WINDOWS:
+        return path.absolute()
+    return Path(extended(os.path.abspath(path), room))
+
+
+def extended(path: str, room: int) -> str:
+    """An absolute Windows path, where needed in the extended form that may have up to 32,767 characters."""
+    if len(path) + room < 260 or path.startswith(("\\\\?\\", "\\\\.\\")):
+        return path
+    if path.startswith("\\\\"):
+        return "\\\\?\\UNC\\" + path[2:]
+    return "\\\\?\\" + path
 
 
 def read_regular(path: Path) -> bytes:
@@ -187,7 +244,7 @@ def make_dirs(path: Path) -> None:
 
 def write_new(path: Path, data: Iterable[bytes], *, sync: bool = True) -> None:
     """Write a file that must not exist yet, synced; on an error nothing of it is left."""
-    fd = os.open(path, _NEW, 0o666)
+    fd = os.open(path, _NEW | os.O_WRONLY, 0o666)
     try:
         try:
             for part in data:

@@ -36,6 +36,7 @@ __all__ = [
     "control_event",
     "decode",
     "encode",
+    "end_of_line",
     "mark_of",
     "note",
     "shadow",
@@ -280,7 +281,12 @@ def _marker(value: object) -> dict[str, Any]:
 
 def with_seq(line: bytes, seq: int) -> bytes:
     """The line as it stands in a chunk: `seq` as last field, and the newline."""
-    return b'%b,"seq":%d}\n' % (line[:-1], seq)
+    return line[:-1] + end_of_line(seq)
+
+
+def end_of_line(seq: int) -> bytes:
+    """The bytes that end the line with this `seq` and stand nowhere else in a writer's chunks."""
+    return b',"seq":%d}\n' % seq
 
 
 def decode(line: bytes) -> dict[str, Any]:

@@ -53,12 +53,23 @@ class Gap:
         """What the control line says of it."""
         said: dict[str, object] = {
             "count": self.count,
-            "seqs": self.seqs,
+            "seqs": _runs(self.seqs),
             "from": utc_text(self.since),
             "to": utc_text(self.until),
             "cause": self.cause,
         }
         return said if self.writer is None else {**said, "writer": self.writer}
+
+
+def _runs(seqs: list[list[int]]) -> list[list[int]]:
+    """In order and joined: threads fail in any order."""
+    runs: list[list[int]] = []
+    for first, last in sorted(seqs):
+        if runs and runs[-1][1] >= first - 1:
+            runs[-1][1] = max(runs[-1][1], last)
+        else:
+            runs.append([first, last])
+    return runs
 
 
 class Losses:
@@ -68,38 +79,35 @@ class Losses:
         outbox: for what is said on standard error.
         inherited: what an earlier writer could not tell of.
         say: tells people.
+
+    Attributes:
+        gaps: what is due, oldest first.
     """
 
     def __init__(self, outbox: Path, inherited: Iterable[Gap] = (), *, say: Callable[[str], None] = say) -> None:
         self._outbox = outbox
         self._say = say
-        self._told: list[Gap] = []
-        self._gaps = list(inherited)
+        self.gaps = list(inherited)
         self._own: Gap | None = None
         self._said_at = -math.inf
 
     def __bool__(self) -> bool:
-        return bool(self._gaps)
-
-    @property
-    def gaps(self) -> list[Gap]:
-        """What is due, oldest first."""
-        return self._gaps
+        return bool(self.gaps)
 
     @property
     def count(self) -> int:
         """Events in them."""
-        return sum(gap.count for gap in self._gaps)
+        return sum(gap.count for gap in self.gaps)
 
     def add(self, seq: int, error: BaseException, now: float) -> None:
         """Count one event, in the last gap when the cause is the same."""
         cause = error.strerror if isinstance(error, OSError) and error.strerror else f"{type(error).__name__}: {error}"
         cause = cause[:200]
         gap = self._own
-        begins = gap is None or (gap.cause != cause and len(self._gaps) < _MAX_GAPS)
+        begins = gap is None or (gap.cause != cause and len(self.gaps) < _MAX_GAPS)
         if gap is None or begins:
             gap = Gap(cause, now, now)
-            self._gaps.append(gap)
+            self.gaps.append(gap)
             self._own = gap
         gap.add(seq, now)
         if begins and not 0 <= now - self._said_at < _SAY_SECONDS:
@@ -107,32 +115,27 @@ class Losses:
             what = f"cannot write to {self._outbox}" if isinstance(error, OSError) else "cannot keep an event"
             self._say(f"{what}: {error}; events are lost and counted until it works again")
 
-    def told(self, now: float) -> None:
-        """The gap lines are written, into a chunk that is not sealed yet."""
-        own = [gap for gap in self._gaps if gap.writer is None]
-        self._told += self._gaps
-        self._gaps, self._own = [], None
+    def told(self, now: float) -> list[Gap]:
+        """The gap lines are written; what they told."""
+        told, self.gaps, self._own = self.gaps, [], None
+        own = [gap for gap in told if gap.writer is None]
         if own and 0 <= now - self._said_at < _SAY_SECONDS:
             count = sum(gap.count for gap in own)
             self._say(f"writing to {self._outbox} again; {count} events were lost ({own[0].cause})")
+        return told
 
-    def sealed(self) -> None:
-        """The chunk with the gap lines is sealed: they are told for good."""
-        self._told.clear()
-
-    def vanish(self, cause: str, seqs: Iterable[int], since: float, now: float) -> None:
-        """A whole chunk is gone: its events join those already counted, and what it told is to be told again."""
-        self._gaps = [*self._told, *self._gaps]
-        self._told = []
-        counted = {seq for gap in self._gaps if gap.writer is None for a, b in gap.seqs for seq in range(a, b + 1)}
+    def vanish(self, cause: str, seqs: Iterable[int], since: float, now: float, told: list[Gap]) -> None:
+        """A whole chunk is gone: its events join those already counted, and what it `told` is to be told again."""
+        self.gaps = [*told, *self.gaps]
+        counted = {seq for gap in self.gaps if gap.writer is None for a, b in gap.seqs for seq in range(a, b + 1)}
         gap = Gap(cause, since, now)
         for seq in sorted(set(seqs) - counted):
             gap.add(seq, now)
         if gap.count:
-            self._gaps.append(gap)
+            self.gaps.append(gap)
 
     def left_by(self, writer: str) -> list[Gap]:
         """The gaps, for another writer to tell of."""
-        for gap in self._gaps:
+        for gap in self.gaps:
             gap.writer = gap.writer or writer
-        return self._gaps
+        return self.gaps

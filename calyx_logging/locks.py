@@ -6,19 +6,22 @@ Invariant: a lock is the operating system's alone; its file is only its name, an
 from __future__ import annotations
 
 import contextlib
+import errno
 import logging
 import os
+import secrets
 import socket
 import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from filelock import FileLock
+from filelock import FileLock, Timeout
 
 from calyx_logging import durable
+from calyx_logging.errors import ConfigError, StorageError
 
-__all__ = ["LockText", "OsLock", "holder_of", "is_gone", "lock_file", "os_lock"]
+__all__ = ["OsLock", "WriterLock", "holder_of", "is_gone", "lock_file", "os_lock", "probe"]
 
 _RESERVE_BYTES = 8192
 
@@ -95,34 +98,96 @@ def os_lock(path: Path, *, on_acquired: Callable[[int], None] | None = None) -> 
     return OsLock(path, thread_local=False, fallback_to_soft=False, preserve_lock_file=True, on_acquired=on_acquired)
 
 
-class LockText:
-    """The text of a lock file: who holds it, and blanks that can be given up so that a full disk has room again.
+def probe(outbox: Path) -> None:
+    """Find out now, when a writer is configured, what would fail at its first event.
+
+    Raises:
+        ConfigError: the outbox cannot be written, or its file system has no locks.
+    """
+    path = lock_file(outbox, f"probe-{os.getpid()}-{threading.get_ident()}")
+    try:
+        with os_lock(path):
+            pass
+        durable.remove(path)
+    except NotImplementedError as error:
+        raise ConfigError("this file system has no locks", path=outbox, hint="put the root on a local disk") from error
+    except OSError as error:
+        storage = StorageError.of(error, "write to the outbox", outbox)
+        raise ConfigError(
+            storage.message, path=outbox, hint="make the folder writable, or name another root"
+        ) from error
+
+
+class WriterLock:
+    """A living writer's lock. Its file holds blanks that can be given up, so that a full disk has room again.
 
     One space, process id and host (Windows locks the first byte against readers), then 8 KiB of blanks.
+
+    Attributes:
+        writer: the writer's id, 8 hexadecimal digits; settled once the lock is held.
     """
 
-    def __init__(self) -> None:
-        self._fd: int | None = None
+    def __init__(self, outbox: Path) -> None:
+        self.writer = secrets.token_hex(4)
+        self._outbox = outbox
+        self._lock: OsLock | None = None
+        self._reserve: int | None = None
         self._named = b""
 
-    def fill(self, fd: int) -> None:
-        """Called by the lock with its descriptor once it is held."""
-        self._named = f" {os.getpid()} {socket.gethostname()}\n".encode()
-        with contextlib.suppress(OSError):  # on a full disk the lock holds all the same, only without reserve
-            os.lseek(fd, 0, os.SEEK_SET)
-            os.write(fd, self._named)
-            os.write(fd, b" " * _RESERVE_BYTES)
-            self._fd = fd
+    def take(self) -> None:
+        """Take the lock, unless it is held.
 
-    def give_up(self) -> bool:
-        """Free the blanks; False when there are none."""
-        fd, self._fd = self._fd, None
+        Raises:
+            FileNotFoundError: the root is gone.
+            OSError: there can be no lock.
+        """
+        if self._lock is not None:
+            return
+        root = self._outbox.parents[2]
+        if not root.is_dir():  # a root that was deleted is not made again
+            raise FileNotFoundError(errno.ENOENT, "the root is gone", str(root))
+        while True:
+            lock = os_lock(lock_file(self._outbox, self.writer), on_acquired=self._fill)
+            try:
+                lock.acquire(blocking=False)
+                break
+            except Timeout:  # another writer drew the same eight digits
+                self.writer = secrets.token_hex(4)
+            except NotImplementedError as error:
+                raise OSError(str(error)) from error
+        # before the first chunk, so that no loss of power leaves a chunk whose writer seems never to have been
+        durable.sync_dir(self._outbox / ".writers")
+        self._lock = lock
+
+    def give_back(self, *, delete: bool) -> None:
+        """Let others have the lock, if it is held; its file stays unless nothing of the writer is left to recover."""
+        lock, self._lock = self._lock, None
+        if lock is not None:
+            lock.release(force=True)
+            if delete:
+                durable.remove(lock_file(self._outbox, self.writer))
+
+    def forget(self) -> None:
+        """In a forked child: filelock has closed the child's copy, and only the parent may unlock."""
+        self._lock = None
+
+    def free_room(self) -> bool:
+        """Give up the blanks; False when there are none."""
+        fd, self._reserve = self._reserve, None
         if fd is None:
             return False
         with contextlib.suppress(OSError):
             os.ftruncate(fd, len(self._named))
             return True
         return False
+
+    def _fill(self, fd: int) -> None:
+        self._named = f" {os.getpid()} {socket.gethostname()}\n".encode()
+        with contextlib.suppress(OSError):  # on a full disk the lock holds all the same, only without reserve
+            os.lseek(fd, 0, os.SEEK_SET)
+            os.write(fd, self._named)
+            os.write(fd, b" " * _RESERVE_BYTES)
+            self._reserve = fd
 
 
 def is_gone(holder: str | None) -> bool:

@@ -137,7 +137,7 @@ def find_root(
         return _existing(Path(root), "check the root that was named")
     if environ.get("CALYX_ROOT"):
         return _existing(Path(environ["CALYX_ROOT"]), "check the variable CALYX_ROOT")
-    here = Path.cwd() if cwd is None else cwd
+    here = durable.reachable(Path.cwd() if cwd is None else cwd)
     for folder in (here, *here.parents):
         if (folder / _NODE_FILE).is_file():
             return folder
@@ -149,7 +149,7 @@ def find_root(
 
 
 def _existing(root: Path, hint: str) -> Path:
-    folder = root.expanduser().absolute()
+    folder = durable.reachable(root.expanduser())
     if not folder.is_dir():
         raise RootNotFound("there is no such folder", path=folder, hint=hint)
     return folder
@@ -174,7 +174,7 @@ def provision(root: str | os.PathLike[str], node_id: str, *, force: bool = False
         RootNotFound: there is no such folder.
         StorageError: a file cannot be written.
     """
-    node = Node(Path(root).expanduser().absolute(), check_node_id(node_id))
+    node = Node(durable.reachable(Path(root).expanduser()), check_node_id(node_id))
     if not node.root.is_dir():
         raise RootNotFound("there is no such folder", path=node.root, hint="make it first, or name another root")
     try:

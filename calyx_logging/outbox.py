@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from filelock import Timeout
 
@@ -28,6 +29,7 @@ __all__ = ["Contents", "OpenChunk", "Recovered", "Recovery", "look", "recover"]
 
 _BATCH = 100
 _REQUIRED_TEXTS = ("node_id", "ts_utc", "event_id", "source")
+_LINE_START = b'{"node_id":'
 
 
 @dataclass(frozen=True)
@@ -241,13 +243,12 @@ class _RecoveredLines:
                 if not whole:
                     self.torn_bytes = len(line)
                     continue
-                try:
-                    event = decode(line)
-                except EventError:
-                    event = {}
-                if not all(isinstance(event.get(name), str) for name in _REQUIRED_TEXTS):
+                event = _event_of(line)
+                if event is None:
                     self.bad_lines += 1
-                    continue
+                    line, event = _behind_fragment(line)
+                    if event is None:
+                        continue
                 self.events += 1
                 ended = event["source"] == CONTROL_SOURCE and event.get("control") == "end"
                 yield line + b"\n"
@@ -265,12 +266,32 @@ class _RecoveredLines:
             self.next_seq += 1
 
 
+def _event_of(line: bytes) -> dict[str, Any] | None:
+    try:
+        event = decode(line)
+    except EventError:
+        return None
+    return event if all(isinstance(event.get(name), str) for name in _REQUIRED_TEXTS) else None
+
+
+def _behind_fragment(line: bytes) -> tuple[bytes, dict[str, Any] | None]:
+    """The whole line that another thread wrote behind a fragment, where a full disk took a part of a line only."""
+    start = line.find(_LINE_START, 1)
+    while start > 0:
+        event = _event_of(line[start:])
+        if event is not None:
+            return line[start:], event
+        start = line.find(_LINE_START, start + 1)
+    return b"", None
+
+
 def _next_seq(outbox: Path, names: list[ChunkName]) -> int:
     """The first `seq` that no kept line of the writer bears: from its chunks here, else from manifests exported."""
     writer = names[0].writer
     greatest = -1
     contents = look(outbox)
-    for path in [outbox / name.open for name in names] + [
+    # looked at anew: an open chunk whose sealed sibling was there may be deleted by now
+    for path in [outbox / name.open for name in contents.open if name.writer == writer] + [
         outbox / name.sealed for name in contents.sealed if name.writer == writer
     ]:
         with open_chunk(path) as stream:

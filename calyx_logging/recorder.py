@@ -6,32 +6,31 @@ Invariants:
 * That holds for a `submit` inside another one of the same thread, too (a processor or a `__del__` that logs, a signal
   handler): it is written there and then, and up to 8 calls deep; what is deeper is counted.
 * A forked child forgets its parent's writer and begins its own at its first event.
-* All recorders of a process share one daemon thread, started with the first chunk that needs it, which rolls idle
-  chunks and syncs; a forked child starts its own.
+* No lock is held while a line is written; threads write side by side (`calyx_logging.filling`).
+* What can wait (sealing full chunks, rolling idle ones, syncing) is done by `calyx_logging.housekeeping`'s thread, so
+  that a slow disk holds up nobody who logs.
 """
 
 from __future__ import annotations
 
 import errno
-import os
-import sys
 import threading
-import weakref
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from calyx_logging import durable
-from calyx_logging.errors import ConfigError, StorageError, say
+from calyx_logging import durable, housekeeping
+from calyx_logging.errors import say
+from calyx_logging.filling import QUIET_SECONDS, Failed, FillingChunk
 from calyx_logging.gap import Gap
-from calyx_logging.locks import lock_file, os_lock
+from calyx_logging.locks import probe
 from calyx_logging.node import Node
-from calyx_logging.writer import ChunkWriter, WriterOptions
+from calyx_logging.options import WriterOptions
+from calyx_logging.writer import ChunkWriter
 
 __all__ = ["Recorder", "seal"]
-
-_LOOK_SECONDS = 10.0
-"""How often the upkeep thread looks whether an open chunk was deleted under its writer."""
 
 _MAX_DEPTH = 8
 """Calls within calls of one thread that are followed; a processor that logs for every event it sees would never end."""
@@ -39,14 +38,24 @@ _MAX_DEPTH = 8
 _Encode = Callable[[Any], bytes | None]
 
 
-class _Local(threading.local):
+class _State:
     """What a thread is doing in a recorder: how many calls deep, how many desks it is at, what it put off."""
 
-    depth = 0
-    inside = 0
+    __slots__ = ("depth", "inside", "put_off")
 
     def __init__(self) -> None:
+        self.depth = 0
+        self.inside = 0
         self.put_off: deque[tuple[_Action, Any]] = deque()
+
+
+class _Local(threading.local):
+    def __init__(self) -> None:
+        self.state = _State()
+
+
+class _ShortWriteError(OSError):
+    """The disk took some bytes of a line, and not all."""
 
 
 class _Desk:
@@ -55,6 +64,7 @@ class _Desk:
     def __init__(self) -> None:
         self.lock = threading.Lock()
         self.writer: ChunkWriter | None = None
+        self.leaving: list[ChunkWriter] = []
         self.unsaid: list[str] = []
 
     def tell_people(self) -> None:
@@ -64,6 +74,7 @@ class _Desk:
 
 
 _Action = Callable[[_Desk, Any], None]
+_Place = tuple[FillingChunk, int, bytes]
 
 
 class Recorder:
@@ -76,6 +87,9 @@ class Recorder:
 
     Raises:
         ConfigError: the outbox cannot be written, or its file system has no locks.
+
+    Attributes:
+        reentrant: calls of `submit` so far that came from inside another one of the same thread.
     """
 
     def __init__(self, node: Node, component: str, options: WriterOptions) -> None:
@@ -84,62 +98,122 @@ class Recorder:
         self._options = options
         self._desks = (_Desk(), _Desk())
         self._local = _Local()
-        self._probe()
-        _recorders.add(self)
+        self._sealing = threading.RLock()
+        self._sync_each = options.sync == "record"
+        self.reentrant = 0
+        probe(node.outbox)
+        housekeeping.join(self)
 
     def submit(self, encode: _Encode, item: Any) -> None:
         """Encode `item` (None drops it) and write the line; counted as lost when either fails. Never raises."""
-        local = self._local
-        depth = local.depth
-        local.depth = depth + 1
+        state = self._local.state
+        depth = state.depth
+        state.depth = depth + 1
         try:
-            if depth >= _MAX_DEPTH:
-                raise RecursionError(f"logged from inside logging, {_MAX_DEPTH} calls deep")
+            if depth:
+                self._follow(depth)
             line = encode(item)
         except Exception as error:  # said and counted in a gap line
             self._at_a_desk(self._lose, error)
         else:
             if line is not None:
-                self._at_a_desk(self._append, line)
+                self._keep(line, state)
         finally:
-            local.depth = depth
+            state.depth = depth
+
+    @property
+    def outbox(self) -> Path:
+        """The outbox it writes to."""
+        return self._node.outbox
 
     def seal(self) -> None:
         """Seal the open chunk, if there is one, so that the next export takes it."""
-        for desk in self._each_desk():
-            if desk.writer is not None:
-                desk.writer.seal()
-                self._replace_if_uprooted(desk)
+        with self._sealing:
+            full = []
+            for level, desk in self._each_desk():
+                if desk.writer is not None:
+                    desk.writer.retire()
+                    full += [(level, desk.writer, chunk) for chunk in desk.writer.full.take()]
+            self._seal_apart(full)
 
     def close(self) -> None:
         """End the writer; a later event begins a new one."""
-        for desk in self._each_desk():
-            writer, desk.writer = desk.writer, None
-            if writer is not None:
-                writer.close()
-                if writer.uprooted:
-                    self._new_writer(desk, writer.leave()).close()
+        with self._sealing:
+            for _, desk in self._each_desk():
+                self._close_leaving(desk)
+                writer, desk.writer = desk.writer, None
+                if writer is not None:
+                    writer.close()
+                    if writer.uprooted:
+                        self._new_writer(desk, writer.leave()).close()
 
     # -------------------------------------------------------------- inside
 
-    def _probe(self) -> None:
-        """Fail now, when configured, rather than at the first event."""
-        outbox = self._node.outbox
-        path = lock_file(outbox, f"probe-{os.getpid()}-{threading.get_ident()}")
+    def _follow(self, depth: int) -> None:
+        self.reentrant += 1
+        if depth >= _MAX_DEPTH:
+            raise RecursionError(f"logged from inside logging, {_MAX_DEPTH} calls deep")
+
+    def _keep(self, line: bytes, state: _State) -> None:
+        """Write a line: the lock is held to give it its place, and not while it is written."""
+        level = state.inside
+        if level == len(self._desks):
+            state.put_off.append((self._append, line))
+            return
+        desk = self._desks[level]
+        state.inside = level + 1
+        place: _Place | None = None
+        written, data = 0, b""
         try:
-            lock = os_lock(path)
-            with lock:
-                pass
-            durable.remove(path)
-        except NotImplementedError as error:
-            raise ConfigError(
-                "this file system has no locks", path=outbox, hint="put the root on a local disk"
-            ) from error
-        except OSError as error:
-            storage = StorageError.of(error, "write to the outbox", outbox)
-            raise ConfigError(
-                storage.message, path=outbox, hint="make the folder writable, or name another root"
-            ) from error
+            with desk.lock:
+                writer = desk.writer
+                place = None if writer is None else writer.place(line)
+                if place is None:
+                    self._append(desk, line)
+            if place is not None:
+                chunk, seq, end = place
+                data = line[:-1] + end
+                written = chunk.file.write(data)
+                if written != len(data):
+                    raise _ShortWriteError(errno.EIO, "the disk took a part of a line")
+                if self._sync_each:
+                    writer.sync(chunk)  # type: ignore[union-attr]
+                del chunk.on_the_way[seq]
+        except BaseException as error:
+            if not data or written != len(data):
+                with desk.lock:
+                    self._unwritten(desk, place, Failed(line, -1, data[:written], error))
+            elif place is not None:
+                place[0].on_the_way.pop(place[1], None)
+            if not isinstance(error, Exception):
+                raise
+        finally:
+            state.inside = level
+        if desk.unsaid:
+            desk.tell_people()
+        if state.put_off:
+            self._do_what_was_put_off(state)
+
+    def _unwritten(self, desk: _Desk, place: _Place | None, failed: Failed) -> None:
+        """Something came between a line's place and its write, or between that and its end."""
+        writer = desk.writer
+        known: tuple[FillingChunk, int] | None = None if place is None else place[:2]
+        if known is None and writer is not None:  # Ctrl-C, before it was known here
+            known = writer.placed_by(threading.get_ident())
+        if known is None:
+            return
+        chunk, seq = known
+        if writer is not None and writer.has(chunk):
+            chunk.fail(failed._replace(seq=seq))
+            self._mend(desk)
+        else:  # that writer has gone
+            chunk.on_the_way.pop(seq, None)
+            self._write_alone(desk, failed.line)
+
+    def _mend(self, desk: _Desk) -> None:
+        if desk.writer is not None:
+            for failed in desk.writer.mend():
+                self._write_alone(desk, failed.line, failed.seq)
 
     def _at_a_desk(self, action: _Action, item: Any) -> None:
         """Do something with a writer.
@@ -148,58 +222,71 @@ class Recorder:
         can neither wait for that nor come back later (it may end the process), so there is a second desk with a writer
         of its own. Only what interrupts the work there is put off until that is done.
         """
-        local = self._local
-        level = local.inside
+        state = self._local.state
+        level = state.inside
         if level == len(self._desks):
-            local.put_off.append((action, item))
+            state.put_off.append((action, item))
             return
         desk = self._desks[level]
-        local.inside = level + 1
+        state.inside = level + 1
         try:
             with desk.lock:
                 action(desk, item)
         finally:
-            local.inside = level
+            state.inside = level
         if desk.unsaid:
             desk.tell_people()
-        while local.put_off:
-            self._at_a_desk(*local.put_off.popleft())
+        self._do_what_was_put_off(state)
 
-    def _each_desk(self) -> Iterator[_Desk]:
+    def _do_what_was_put_off(self, state: _State) -> None:
+        while state.put_off:
+            self._at_a_desk(*state.put_off.popleft())
+
+    @contextmanager
+    def _held(self, level: int) -> Iterator[_Desk]:
+        state, desk = self._local.state, self._desks[level]
+        before, state.inside = state.inside, level + 1
+        try:
+            with desk.lock:
+                yield desk
+        finally:
+            state.inside = before
+
+    def _each_desk(self) -> Iterator[tuple[int, _Desk]]:
         """Each desk in turn, held; none from inside a writer's own work (sealing in a signal handler)."""
-        local = self._local
-        if local.inside:
+        state = self._local.state
+        if state.inside:
             return
-        while local.put_off:  # left there by a call that was interrupted
-            self._at_a_desk(*local.put_off.popleft())
-        for level, desk in enumerate(self._desks):
-            local.inside = level + 1
-            try:
-                with desk.lock:
-                    yield desk
-            finally:
-                local.inside = 0
+        self._do_what_was_put_off(state)  # left there by a call that was interrupted
+        for level in range(len(self._desks)):
+            with self._held(level) as desk:
+                yield level, desk
             desk.tell_people()
-        while local.put_off:
-            self._at_a_desk(*local.put_off.popleft())
+        self._do_what_was_put_off(state)
 
     def _append(self, desk: _Desk, line: bytes) -> None:
+        self._mend(desk)
         writer = self._writer_at(desk)
         if writer.on_last_number:
-            writer.roll_for(len(line))
+            writer.make_room(len(line))
             if writer.exhausted:
-                writer.close()
-                writer = desk.writer = self._new_writer(desk)
+                desk.leaving.append(writer)  # a chunk of it may be in the hands of who seals
+                desk.writer = self._new_writer(desk)
+                housekeeping.wake()
+        self._write_alone(desk, line)
+
+    def _write_alone(self, desk: _Desk, line: bytes, seq: int | None = None) -> None:
+        writer = self._writer_at(desk)
         try:
-            if writer.append(line) or not writer.uprooted:
+            if writer.append(line, seq) or not writer.uprooted:
                 return
-            writer = self._replace_if_uprooted(desk) or writer
+            writer, seq = self._replace_if_uprooted(desk) or writer, None
             if writer.append(line) or not writer.uprooted:
                 return
             writer.uprooted = False
             raise FileNotFoundError(errno.ENOENT, "the outbox is gone", str(self._node.outbox))
         except Exception as error:  # no room on the disk is the writer's; this is no memory, or a fault of ours
-            writer.lose(error)
+            writer.lose(error, seq)
 
     def _lose(self, desk: _Desk, error: BaseException) -> None:
         writer = self._writer_at(desk)
@@ -209,12 +296,24 @@ class Recorder:
     def _writer_at(self, desk: _Desk) -> ChunkWriter:
         if desk.writer is None:
             desk.writer = self._new_writer(desk)
-            _begin_upkeep()
+            housekeeping.wake()
         return desk.writer
 
     def _new_writer(self, desk: _Desk, gaps: Iterable[Gap] = ()) -> ChunkWriter:
         node = self._node
-        return ChunkWriter(node.outbox, node.id, self._component, self._options, gaps=gaps, say=desk.unsaid.append)
+        return ChunkWriter(
+            node.outbox,
+            node.id,
+            self._component,
+            self._options,
+            gaps=gaps,
+            say=desk.unsaid.append,
+            leave_full=housekeeping.wake,
+        )
+
+    def _close_leaving(self, desk: _Desk) -> None:
+        while desk.leaving:
+            desk.leaving.pop().close()
 
     def _replace_if_uprooted(self, desk: _Desk) -> ChunkWriter | None:
         """The folder was taken away under a writer: another takes over, and tells of what that could not keep."""
@@ -222,43 +321,68 @@ class Recorder:
             desk.writer = self._new_writer(desk, desk.writer.leave())
         return desk.writer
 
-    def _upkeep(self) -> float:
+    def upkeep(self) -> float:
         """Roll an idle chunk, tell of gaps, sync; the seconds until there may be something to do again."""
-        unsynced = []
-        for desk in self._each_desk():
-            if desk.writer is None:
-                continue
-            if desk.writer.is_deleted():
-                desk.writer.seal()
-            desk.writer.roll_if_old()
-            writer = self._replace_if_uprooted(desk) or desk.writer
-            writer.tell()
-            if self._options.sync == "interval" and (fd := writer.take_unsynced()) is not None:
-                unsynced.append(fd)
-        for fd in unsynced:  # a slow disk holds up nobody who logs
-            _sync_apart(fd)
-        waits = [_LOOK_SECONDS]
+        with self._sealing:
+            unsynced, full = [], []
+            for level, desk in self._each_desk():
+                self._close_leaving(desk)
+                if desk.writer is None:
+                    continue
+                if desk.writer.is_deleted():
+                    desk.writer.seal()
+                if desk.writer.is_old():
+                    desk.writer.retire()
+                writer = self._replace_if_uprooted(desk) or desk.writer
+                writer.tell()
+                if self._options.sync == "interval" and (fd := writer.take_unsynced()) is not None:
+                    unsynced.append(fd)
+                full += [(level, writer, chunk) for chunk in writer.full.take()]
+            for fd in unsynced:
+                self._sync_apart(fd)
+            self._seal_apart(full)
+        waits = [housekeeping.LOOK_SECONDS]
         if self._options.max_age is not None:
-            waits.append(max(self._options.max_age / 4, 0.05))
+            waits.append(max(self._options.max_age / 16, 0.05))
         if self._options.sync == "interval":
             waits.append(self._options.sync_interval)
         return min(waits)
 
-    def _after_fork_in_child(self) -> None:
+    def _sync_apart(self, fd: int) -> None:
+        """Sync and close what a writer's `take_unsynced` gave; it may take its time."""
+        try:
+            durable.sync_and_close(fd)
+        except OSError as error:
+            say(f"cannot sync an open chunk: {error}; on loss of power its last events may be missing")
+
+    def _seal_apart(self, full: list[tuple[int, ChunkWriter, FillingChunk]]) -> None:
+        """Seal chunks that were taken, without the desk's lock while the disk works."""
+        for level, writer, chunk in full:
+            chunk.is_quiet(QUIET_SECONDS)
+            with self._held(level) as desk:
+                self._mend(desk)
+                ready = writer.full.prepare(chunk)
+            if not ready:
+                continue
+            failure = None
+            try:
+                chunk.seal()
+            except OSError as error:
+                failure = error
+            with self._held(level) as desk:
+                writer.full.settle(chunk, failure)
+                self._replace_if_uprooted(desk)
+            desk.tell_people()
+
+    def after_fork_in_child(self) -> None:
+        """Forget all that is the parent's."""
         desks, self._desks = self._desks, (_Desk(), _Desk())
         self._local = _Local()
+        self._sealing = threading.RLock()
         for desk in desks:
-            if desk.writer is not None:
-                desk.writer.abandon()
-
-
-# ------------------------------------------------------------------ one process
-
-_recorders: weakref.WeakSet[Recorder] = weakref.WeakSet()
-_upkeep_lock = threading.Lock()
-_upkeep_thread: threading.Thread | None = None
-_upkeep_wake = threading.Event()
-_finalizer_pid = 0
+            for writer in (desk.writer, *desk.leaving):
+                if writer is not None:
+                    writer.abandon()
 
 
 def seal() -> None:
@@ -266,72 +390,5 @@ def seal() -> None:
 
     For long-living processes (a notebook, a server); logging goes on in new chunks.
     """
-    for recorder in list(_recorders):
+    for recorder in housekeeping.members():
         recorder.seal()
-
-
-def _sync_apart(fd: int) -> None:
-    """Sync and close what a writer's `take_unsynced` gave; it may take its time."""
-    try:
-        durable.sync_and_close(fd)
-    except OSError as error:
-        say(f"cannot sync an open chunk: {error}; on loss of power its last events may be missing")
-
-
-def _close_all() -> None:
-    for recorder in list(_recorders):
-        recorder.close()
-
-
-def _begin_upkeep() -> None:
-    global _upkeep_thread
-    _close_at_end_of_multiprocessing_child()
-    if not _upkeep_lock.acquire(blocking=False):
-        return  # somebody is at it: another thread, or this very one under a signal handler
-    try:
-        if _upkeep_thread is None or not _upkeep_thread.is_alive():
-            thread = threading.Thread(target=_upkeep_forever, name="calyx-logging-upkeep", daemon=True)
-            thread.start()
-            _upkeep_thread = thread
-        else:
-            _upkeep_wake.set()  # a shorter interval may have come
-    except RuntimeError:
-        return  # the interpreter is shutting down; what is open now is sealed at exit
-    finally:
-        _upkeep_lock.release()
-
-
-def _upkeep_forever() -> None:
-    while True:
-        wait = _LOOK_SECONDS
-        for recorder in list(_recorders):
-            try:
-                wait = min(wait, recorder._upkeep())
-            except Exception as error:  # one recorder's trouble must not end the care for all
-                say(f"upkeep of {recorder._node.outbox}: {type(error).__name__}: {error}")
-        _upkeep_wake.wait(wait)
-        _upkeep_wake.clear()
-
-
-def _close_at_end_of_multiprocessing_child() -> None:
-    """A multiprocessing child ends with os._exit and runs no atexit; its own finalizers it does run."""
-    global _finalizer_pid
-    util = sys.modules.get("multiprocessing.util")
-    process = sys.modules.get("multiprocessing.process")
-    if util is None or process is None or _finalizer_pid == os.getpid() or process.parent_process() is None:
-        return
-    _finalizer_pid = os.getpid()
-    util.Finalize(None, _close_all, exitpriority=-100)
-
-
-def _after_fork_in_child() -> None:
-    global _upkeep_thread, _upkeep_lock, _upkeep_wake
-    _upkeep_thread = None
-    _upkeep_lock = threading.Lock()
-    _upkeep_wake = threading.Event()
-    for recorder in list(_recorders):
-        recorder._after_fork_in_child()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -5,9 +5,12 @@ Invariants:
 * The writer's lock is taken before its first chunk exists and given back after its last one is sealed.
 * Every event that is offered takes a `seq`; one that could not be written is counted and named in a gap line as soon
   as writing works again.
-* An open chunk becomes sealed by sync, close, rename, directory sync, in this order; where one of them fails the
-  chunk stays open for recovery and the writer goes on with the next number.
-* Nothing here raises `OSError` to its caller, and nothing sleeps.
+* There are two ways for a line. The common one: `place` gives it a `seq` and its place in the open chunk, and the
+  caller writes it, beside other threads (`calyx_logging.filling`). The other one, `append`, begins chunks, tells of
+  gaps, and goes round errors; it writes alone.
+* A chunk that is full waits in `full` to be sealed, by whoever keeps house for the writer; where it cannot be sealed
+  it stays open for recovery, and the writer goes on with the next number.
+* Nothing here raises `OSError` to its caller.
 
 Not thread-safe: `calyx_logging.recorder` serialises the calls.
 """
@@ -16,44 +19,24 @@ from __future__ import annotations
 
 import contextlib
 import errno
-import secrets
+import threading
 import time
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
-from filelock import Timeout
-
 from calyx_logging import durable
-from calyx_logging.chunk import MAX_CHUNK_NUMBER, ChunkName
 from calyx_logging.errors import say
-from calyx_logging.event import control_event, with_seq
+from calyx_logging.event import control_event, end_of_line, with_seq
+from calyx_logging.filling import QUIET_SECONDS, ChunkSeries, Failed, FillingChunk, FullChunks
 from calyx_logging.gap import Gap, Losses
-from calyx_logging.locks import LockText, OsLock, lock_file, os_lock
+from calyx_logging.locks import WriterLock
+from calyx_logging.options import WriterOptions
 
-__all__ = ["ChunkWriter", "WriterOptions"]
-
-_SEQ_ROOM = 32
+__all__ = ["ChunkWriter"]
 
 _ANOTHER_FILE_MAY_DO = (errno.EFBIG, errno.EIO, errno.EBADF, getattr(errno, "ESTALE", errno.EIO))
-
-
-@dataclass(frozen=True)
-class WriterOptions:
-    """What a writer does when.
-
-    Attributes:
-        max_bytes: a chunk is rolled before it would grow over this many bytes (one larger event has a chunk alone).
-        max_age: seconds after which a chunk is rolled, idle or not; None for never.
-        sync: `"seal"` (when sealed), `"interval"` (and every `sync_interval` seconds), `"record"` (after each event).
-        sync_interval: seconds.
-    """
-
-    max_bytes: int
-    max_age: float | None
-    sync: str
-    sync_interval: float
+_SEQ_ROOM = 32
+_LONG_QUIET_SECONDS = 2.0
 
 
 class ChunkWriter:
@@ -64,8 +47,15 @@ class ChunkWriter:
         node_id: for control lines.
         component: part of the chunks' names.
         options: when to roll and sync.
+        gaps: what an earlier writer could not tell of.
+        say: tells people.
+        leave_full: asks whether somebody will soon seal a chunk that is full (`full`); else it is sealed at once.
         clock: seconds since the epoch.
         monotonic: seconds that never go back, for ages.
+
+    Attributes:
+        uprooted: its folder was taken away, or its chunk; it writes no more.
+        full: chunks that take no more lines and wait to be sealed.
     """
 
     def __init__(
@@ -77,324 +67,334 @@ class ChunkWriter:
         *,
         gaps: Iterable[Gap] = (),
         say: Callable[[str], None] = say,
+        leave_full: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.id = secrets.token_hex(4)
         self.uprooted = False
+        self.full = FullChunks(self._count_vanished, self._emptied, say)
         self._outbox = outbox
         self._node_id = node_id
-        self._component = component
         self._options = options
         self._clock = clock
         self._monotonic = monotonic
-        self._lock: OsLock | None = None
-        self._reserve = LockText()
-        self._file: durable.AppendFile | None = None
-        self._name: ChunkName | None = None
-        self._next_number = 0
+        self._leave_full = leave_full
+        self._lock = WriterLock(outbox)
+        self._chunk: FillingChunk | None = None
+        self._series = ChunkSeries(outbox, component, clock, monotonic)
         self._seq = 0
-        self._first_seq = 0
-        self._control_seqs: set[int] = set()
-        self._born = self._opened_at = 0.0
         self._say = say
         self._losses = Losses(outbox, gaps, say=say)
         self._sync_fails = False
         self._ended = False
-        self._left_open = False
 
     # -------------------------------------------------------------- for the recorder
 
     @property
     def on_last_number(self) -> bool:
         """Whether its last chunk number is taken."""
-        return self._next_number > MAX_CHUNK_NUMBER
+        return self._series.on_last
 
     @property
     def exhausted(self) -> bool:
-        """Whether its last chunk is sealed, so that a new writer has to begin."""
-        return self.on_last_number and self._file is None
+        """Whether its last chunk is full, so that a new writer has to begin."""
+        return self.on_last_number and self._chunk is None
 
-    def append(self, line: bytes) -> bool:
-        """Write one event; False when it could not be kept: then it is counted, unless the writer is `uprooted`."""
+    def place(self, line: bytes) -> tuple[FillingChunk, int, bytes] | None:
+        """A line's chunk, its `seq` and its last bytes; None when it has to be given to `append`.
+
+        The caller writes `line[:-1]` and those bytes with one `chunk.file.write`, then takes the `seq` out of
+        `chunk.on_the_way`, or calls `chunk.fail` and then `mend`.
+        """
+        chunk = self._chunk
+        if chunk is None or self._losses.gaps or chunk.failed or self._series.on_last:
+            return None
+        seq, file = self._seq, chunk.file
+        end = end_of_line(seq)
+        size = file.size + len(line) - 1 + len(end)
+        if (size > self._options.max_bytes and file.size) or file.torn:
+            return None
+        file.size = size
+        chunk.on_the_way[seq] = threading.get_ident()
+        self._seq = seq + 1
+        return chunk, seq, end
+
+    def append(self, line: bytes, seq: int | None = None) -> bool:
+        """Write one event, alone; False when it could not be kept: then it is counted, unless `uprooted`.
+
+        Args:
+            line: without `seq`.
+            seq: the one it has already taken.
+        """
         try:
-            self._put(line)
+            self._put(line, seq)
         except OSError as error:
             if isinstance(error, FileNotFoundError):
                 self.uprooted = True
                 return False
-            if error.errno not in _ANOTHER_FILE_MAY_DO or not self._put_elsewhere(line):
+            if error.errno not in _ANOTHER_FILE_MAY_DO or not self._put_elsewhere(line, seq):
                 if not self.uprooted:
-                    self.lose(error)
+                    self.lose(error, seq)
                 return False
-        if self._options.sync == "record" and self._file is not None:
-            self._sync_now(self._file)
+        if self._options.sync == "record" and self._chunk is not None:
+            self.sync(self._chunk)
         return True
 
-    def lose(self, error: BaseException) -> None:
+    def mend(self) -> list[Failed]:
+        """See to the lines that failed; those that are still to be given to `append`, with their `seq`."""
+        again = []
+        for chunk in self._chunks():
+            for failed in chunk.take_failed() if chunk.failed else ():
+                if isinstance(failed.error, Exception):
+                    again.append(failed)
+                elif failed.seq == self._seq - 1:
+                    self._seq = failed.seq  # Ctrl-C ended the call: nobody was promised anything
+                else:
+                    self.lose(failed.error, failed.seq)
+        return again
+
+    def placed_by(self, thread: int) -> tuple[FillingChunk, int] | None:
+        """The chunk and `seq` of the line that a thread has on the way."""
+        on_the_way = ((chunk, seq, who) for chunk in self._chunks() for seq, who in list(chunk.on_the_way.items()))
+        return next(((chunk, seq) for chunk, seq, who in on_the_way if who == thread), None)
+
+    def has(self, chunk: FillingChunk) -> bool:
+        """Whether this is one of its chunks, and not sealed."""
+        return chunk in self._chunks()
+
+    def lose(self, error: BaseException, seq: int | None = None) -> None:
         """Count an event that cannot be written."""
-        seq, self._seq = self._seq, self._seq + 1
+        if seq is None:
+            seq, self._seq = self._seq, self._seq + 1
         self._losses.add(seq, error, self._clock())
 
     def tell(self) -> None:
-        """Write the gap lines that are due, if writing works."""
+        """Write the gap lines that are due, if writing works; else the next event or the end tries again."""
         if self._losses:
-            # where it goes on not working, the next event or the end tries again
             with contextlib.suppress(Exception):
                 self._put(b"")
 
-    def roll_for(self, length: int) -> None:
-        """Seal the open chunk when a line of `length` bytes has no place in it."""
-        if self._file is not None and not self._has_room(self._file, length):
-            self.seal()
+    def make_room(self, length: int) -> None:
+        """Call the open chunk full when a line of `length` bytes has no place in it."""
+        if self._chunk is not None and not self._has_room(self._chunk, length):
+            self.retire()
 
-    def roll_if_old(self) -> None:
-        """Seal the open chunk when its age is over the limit."""
-        if self._file is not None and self._is_old():
-            self.seal()
+    def is_old(self) -> bool:
+        """Whether the open chunk's age is over the limit."""
+        chunk, max_age = self._chunk, self._options.max_age
+        return chunk is not None and max_age is not None and self._monotonic() - chunk.born >= max_age
 
     def take_unsynced(self) -> int | None:
         """A descriptor to be given to `durable.sync_and_close`, when something was written since the last sync."""
-        if self._file is None or self._file.size == self._file.synced:
+        if self._chunk is None or self._chunk.file.size == self._chunk.file.synced:
             return None
         try:
-            return self._file.duplicate()
+            return self._chunk.file.duplicate()
         except OSError:
             return None  # out of descriptors: the next round tries again
 
-    def _sync_now(self, file: durable.AppendFile) -> None:
+    def sync(self, chunk: FillingChunk) -> None:
+        """Return once the chunk's bytes are on the medium; where that fails it is said once."""
         try:
-            file.sync()
+            chunk.file.sync()
             self._sync_fails = False
         except OSError as error:
             if not self._sync_fails:
-                self._say(f"cannot sync {file.path}: {error}; on loss of power its last events may be missing")
+                self._say(f"cannot sync {chunk.file.path}: {error}; on loss of power its last events may be missing")
             self._sync_fails = True
 
-    def seal(self) -> None:
-        """Seal the open chunk, if there is one; the one with the last number gets the writer's end line first."""
-        file, name = self._file, self._name
-        if file is None or name is None:
+    def retire(self) -> None:
+        """Call the open chunk full; the one with the last number gets the writer's end line first."""
+        chunk = self._chunk
+        if chunk is None:
             return
-        if self.on_last_number:
-            self._end(file)
-        self._file = None
-        left_open, self._left_open = self._left_open, True  # until it is known to be sealed
-        try:
-            if file.torn:
-                file.close()
-                return
-            if file.size == 0:
-                file.close()
-                durable.remove(file.path)
-                self._next_number = name.number
-            else:
-                file.sync()
-                file.close()
-                durable.rename_new(file.path, self._outbox / name.sealed)
-                durable.sync_dir(self._outbox)
-            self._left_open = left_open
-            self._losses.sealed()
-        except FileNotFoundError:
-            _close_quietly(file)
-            self._left_open = left_open
-            self._count_vanished(name)
-        except OSError as error:
-            _close_quietly(file)
-            self._say(f"cannot seal {file.path}: {error}; the next export seals it")
-        except BaseException:  # Ctrl-C in the middle of the sync: it is still this writer's open chunk
-            if not file.closed:
-                self._file = file
-                self._left_open = left_open
-            raise
+        if self.on_last_number and not self._ended:
+            self._end(chunk)
+        chunk.end_seq = self._seq
+        self.full.add(chunk)
+        self._chunk = None
+
+    def seal(self) -> None:
+        """Seal all chunks that nobody else has taken."""
+        self.retire()
+        self._seal_full()
 
     def close(self) -> None:
         """End the writer in order: a last gap line, the end line, sealed, the lock given back."""
+        for chunk in self._chunks():
+            chunk.is_quiet(_LONG_QUIET_SECONDS)
+        self._write_failed()
         if (self._seq or self._losses) and not self._ended:
             self._end(None)
         self.seal()
-        lock, self._lock = self._lock, None
-        if lock is not None:
-            lock.release(force=True)
-            if not self._left_open:
-                try:
-                    durable.remove(lock_file(self._outbox, self.id))
-                except OSError as error:
-                    self._say(f"cannot delete the lock file of writer {self.id}: {error}; the next export deletes it")
+        self.full.let_go()
+        try:
+            self._lock.give_back(delete=not self.full.left_open)
+        except OSError as error:
+            self._say(f"cannot delete the lock file of writer {self._lock.writer}: {error}; the next export deletes it")
 
     def leave(self) -> list[Gap]:
         """Give everything back without an end, and return what a next writer has to tell."""
-        file, self._file = self._file, None
-        if file is not None:
-            _close_quietly(file)
-        lock, self._lock = self._lock, None
-        if lock is not None:
-            lock.release(force=True)
-        return self._losses.left_by(self.id)
+        for chunk in self._chunks():
+            chunk.is_quiet(QUIET_SECONDS)
+        for failed in self.mend():
+            self.lose(failed.error, failed.seq)
+        self._let_go()
+        self._lock.give_back(delete=False)
+        return self._losses.left_by(self._lock.writer)
 
     def is_deleted(self) -> bool:
         """Whether the open chunk has been deleted under the writer."""
         with contextlib.suppress(OSError):  # a file system that cannot say: then the next seal will
-            return self._file is not None and self._file.is_deleted()
+            return self._chunk is not None and self._chunk.file.is_deleted()
         return False
 
     def abandon(self) -> None:
         """In a forked child: let go of what is the parent's, touching nothing on disk."""
-        file, self._file = self._file, None
-        self._lock = None  # filelock has closed the child's copy; only the parent may unlock
-        if file is not None:
-            _close_quietly(file)
+        self._lock.forget()
+        for chunk in self._chunks():
+            chunk.on_the_way.clear()  # those threads are in the parent
+        self._let_go()
 
     # -------------------------------------------------------------- inside
 
-    def _put(self, line: bytes) -> None:
-        first, file = self._seq, None
+    def _chunks(self) -> list[FillingChunk]:
+        return self.full.all() if self._chunk is None else [*self.full.all(), self._chunk]
+
+    def _let_go(self) -> None:
+        if self._chunk is not None:
+            self._chunk.close()
+            self._chunk = None
+        self.full.let_go()
+
+    def _put(self, line: bytes, seq: int | None = None) -> None:
+        first, chunk = self._seq, None
         try:
-            file = self._file_for(len(line))
+            chunk = self._chunk_for(len(line))
             first = self._seq
             # in one write with the event: a disk with room for small lines only would fill up with gap lines
-            data = self._gap_lines() if self._losses else b""
+            data = self._gap_lines(chunk) if self._losses else b""
             if line:
-                data += with_seq(line, self._seq)
-                self._seq += 1
-            file.append(data)
+                data += with_seq(line, self._seq if seq is None else seq)
+                self._seq += seq is None
+            chunk.file.append(data)
         except BaseException as error:
             # Ctrl-C may come after the bytes were written and before anybody could note it
-            if isinstance(error, Exception) or file is None or not file.has_grown():
-                self._rewind(first)
+            if isinstance(error, Exception) or chunk is None or not chunk.file.has_grown():
+                self._seq = first
             elif self._losses:
-                self._losses.told(self._clock())
+                self._told(chunk)
             raise
         if self._losses:
-            self._losses.told(self._clock())
+            self._told(chunk)
 
-    def _put_elsewhere(self, line: bytes) -> bool:
+    def _put_elsewhere(self, line: bytes, seq: int | None) -> bool:
         """This file takes no more (its size limit, a bad spot): try a new one, once."""
-        if self._file is None or not (self._file.size or self._file.torn):
+        if self._chunk is None or not (self._chunk.file.size or self._chunk.file.torn):
             return False
         self.seal()
         try:
-            self._put(line)
+            self._put(line, seq)
         except OSError:
             return False
         return True
 
-    def _count_vanished(self, name: ChunkName) -> None:
+    def _told(self, chunk: FillingChunk) -> None:
+        chunk.told += self._losses.told(self._clock())
+
+    def _write_failed(self) -> None:
+        for failed in self.mend():
+            if not self.append(failed.line, failed.seq) and self.uprooted:
+                self.lose(failed.error, failed.seq)
+
+    def _seal_full(self) -> None:
+        for chunk in self.full.free():
+            chunk.is_quiet(QUIET_SECONDS)
+            self._write_failed()
+            self.full.seal(chunk)
+
+    def _emptied(self, chunk: FillingChunk) -> None:
+        if self._chunk is None:
+            self._series.take_back(chunk)
+
+    def _count_vanished(self, chunk: FillingChunk) -> None:
         """The chunk is no longer where it was: its events are counted, and the next writer tells of them."""
-        seqs = set(range(self._first_seq, self._seq)) - self._control_seqs
-        cause = f"{name.open} was moved or deleted under its writer"
-        self._losses.vanish(cause, seqs, self._opened_at, self._clock())
-        self._say(f"{self._outbox / name.open} was moved or deleted; its {len(seqs)} events are counted as lost")
+        seqs = set(range(chunk.first_seq, chunk.end_seq)) - chunk.exempt
+        cause = f"{chunk.name.open} was moved or deleted under its writer"
+        self._losses.vanish(cause, seqs, chunk.opened_at, self._clock(), chunk.told)
+        self._say(f"{chunk.file.path} was moved or deleted; its {len(seqs)} events are counted as lost")
         self.uprooted = True
 
-    def _file_for(self, length: int) -> durable.AppendFile:
-        if self._file is not None:
-            if self._has_room(self._file, length):
-                return self._file
-            self.seal()
+    def _chunk_for(self, length: int) -> FillingChunk:
+        """A chunk with room for a line of `length` bytes, and nobody else writing in it."""
+        chunk = self._chunk
+        if chunk is not None:
+            if self._has_room(chunk, length) and chunk.is_quiet(QUIET_SECONDS):
+                return chunk
+            self.retire()
+            if self.full.are_many or not self._leave_full():
+                self._seal_full()
         return self._open()
 
-    def _has_room(self, file: durable.AppendFile, length: int) -> bool:
+    def _has_room(self, chunk: FillingChunk, length: int) -> bool:
+        file = chunk.file
         if file.torn:
             return False
-        return file.size == 0 or (file.size + length + _SEQ_ROOM <= self._options.max_bytes and not self._is_old())
+        return file.size == 0 or (file.size + length + _SEQ_ROOM <= self._options.max_bytes and not self.is_old())
 
-    def _is_old(self) -> bool:
-        max_age = self._options.max_age
-        return max_age is not None and self._monotonic() - self._born >= max_age
-
-    def _open(self) -> durable.AppendFile:
+    def _open(self) -> FillingChunk:
         if self.uprooted:
             raise FileNotFoundError(errno.ENOENT, "its chunk was moved or deleted", str(self._outbox))
-        if self._next_number > MAX_CHUNK_NUMBER:
-            raise OSError(f"writer {self.id} has used up its {MAX_CHUNK_NUMBER + 1} chunk numbers")
-        if self._lock is None:
-            self._lock = self._take_lock()
-        when = datetime.fromtimestamp(int(self._clock()), UTC)
-        if self._name is not None:
-            when = max(when, self._name.when)
-        number = self._next_number
-        name = ChunkName(when, self._component, self.id, number)
-        # the number is taken first: Ctrl-C right after the file was made must not leave its name in the way
-        self._next_number = number + 1
-        left_open, self._left_open = self._left_open, True
+        self._lock.take()
+        left_open, self.full.left_open = self.full.left_open, True  # Ctrl-C after the file was made
         try:
-            file = durable.AppendFile(self._outbox / name.open)
+            self._chunk = chunk = self._series.begin(self._lock.writer, self._seq)
         except OSError:
-            self._next_number = number
-            self._left_open = left_open
+            self.full.left_open = left_open
             raise
-        self._file, self._name = file, name
-        self._left_open = left_open
-        self._born = self._monotonic()
-        self._opened_at = self._clock()
-        self._first_seq = self._seq
-        self._control_seqs.clear()
+        self.full.left_open = left_open
         if self._options.sync != "seal":
             durable.sync_dir(self._outbox)  # or a synced event would be in a file without a name
-        return file
+        return chunk
 
-    def _take_lock(self) -> OsLock:
-        root = self._outbox.parents[2]
-        if not root.is_dir():  # a root that was deleted is not made again
-            raise FileNotFoundError(errno.ENOENT, "the root is gone", str(root))
-        lock = os_lock(lock_file(self._outbox, self.id), on_acquired=self._reserve.fill)
-        try:
-            lock.acquire(blocking=False)
-        except Timeout:  # another writer drew the same eight digits
-            self.id = secrets.token_hex(4)
-            return self._take_lock()
-        except NotImplementedError as error:
-            raise OSError(str(error)) from error
-        # before the first chunk, so that no loss of power leaves a chunk whose writer seems never to have been
-        durable.sync_dir(self._outbox / ".writers")
-        return lock
-
-    def _control_line(self, control: str, message: str, **fields: object) -> bytes:
+    def _control_line(self, chunk: FillingChunk, control: str, message: str, **fields: object) -> bytes:
         """A line of the writer's own, with the next `seq`."""
         line = with_seq(control_event(self._node_id, control, self._clock(), message, **fields), self._seq)
-        self._control_seqs.add(self._seq)
+        chunk.exempt.add(self._seq)
         self._seq += 1
         return line
 
-    def _gap_lines(self) -> bytes:
+    def _gap_lines(self, chunk: FillingChunk) -> bytes:
         return b"".join(
-            self._control_line("gap", f"{gap.count} events could not be kept", **gap.fields())
+            self._control_line(chunk, "gap", f"{gap.count} events could not be kept", **gap.fields())
             for gap in self._losses.gaps
         )
 
-    def _rewind(self, seq: int) -> None:
-        """Lines from this `seq` on were made and not written: it is free again."""
-        self._control_seqs.difference_update(range(seq, self._seq))
-        self._seq = seq
-
-    def _end(self, file: durable.AppendFile | None) -> None:
+    def _end(self, chunk: FillingChunk | None) -> None:
         try:
-            self._write_last_lines(file)
+            self._write_last_lines(chunk)
         except Exception as error:
             try:
-                if not self._reserve.give_up():
+                if not self._lock.free_room():
                     raise
-                self._write_last_lines(file)
+                self._write_last_lines(chunk)
             except Exception:
                 lost = self._losses.count
                 also = f"; {lost} events were lost, and this line alone says so" if lost else ""
-                self._say(f"cannot write the end of writer {self.id}: {error}{also}")
+                self._say(f"cannot write the end of writer {self._lock.writer}: {error}{also}")
 
-    def _write_last_lines(self, file: durable.AppendFile | None) -> None:
-        if file is None:
-            file = self._file_for(0)
+    def _write_last_lines(self, chunk: FillingChunk | None) -> None:
+        if chunk is None:
+            chunk = self._chunk_for(0)
+        else:
+            chunk.is_quiet(_LONG_QUIET_SECONDS)
         first = self._seq
         try:
-            file.append(self._gap_lines() + self._control_line("end", "the writer was closed", reason="closed"))
+            gaps = self._gap_lines(chunk)
+            chunk.file.append(gaps + self._control_line(chunk, "end", "the writer was closed", reason="closed"))
         except Exception:
-            self._rewind(first)
+            self._seq = first
             raise
         if self._losses:
-            self._losses.told(self._clock())
+            self._told(chunk)
         self._ended = True
-
-
-def _close_quietly(file: durable.AppendFile) -> None:
-    with contextlib.suppress(OSError):  # what failed before is what is said
-        file.close()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import difflib
 import logging
-import math
 import os
 import secrets
 from typing import Any
@@ -20,12 +19,11 @@ from calyx_logging.event import (
 )
 from calyx_logging.formatter import EventFormatter
 from calyx_logging.node import Node
+from calyx_logging.options import WriterOptions, whole_bytes
 from calyx_logging.recorder import Recorder
-from calyx_logging.writer import WriterOptions
 
 __all__ = ["OutboxHandler"]
 
-_SYNC_MODES = ("seal", "interval", "record")
 _OPTIONS = (
     "root",
     "component",
@@ -82,15 +80,8 @@ class OutboxHandler(logging.Handler):
         _refuse_unknown(unknown)
         if root is not None and not (isinstance(root, (str, os.PathLike)) and os.fspath(root)):
             raise ConfigError(f"option 'root' is {root!r}: give the path of a folder")
-        if sync not in _SYNC_MODES:
-            raise ConfigError(f"option 'sync' is {sync!r}: give one of {', '.join(map(repr, _SYNC_MODES))}")
-        options = WriterOptions(
-            max_bytes=_whole("max_bytes", max_bytes, 1),
-            max_age=None if max_age is None else _seconds("max_age", max_age),
-            sync=sync,
-            sync_interval=_seconds("sync_interval", sync_interval),
-        )
-        self._max_event_bytes = _whole("max_event_bytes", max_event_bytes, MIN_MAX_EVENT_BYTES)
+        options = WriterOptions(max_bytes, max_age, sync, sync_interval)
+        self._max_event_bytes = whole_bytes("max_event_bytes", max_event_bytes, MIN_MAX_EVENT_BYTES)
         component = check_component(component)
         node = Node.find(root)
         self._stamp = StampEvent(node.id, source)
@@ -130,6 +121,11 @@ class OutboxHandler(logging.Handler):
         mark[self._token] = True
         self._recorder.submit(self._encode, record)
 
+    @property
+    def reentrant_calls(self) -> int:
+        """Events so far that were logged from inside the logging of another (a processor, a signal handler)."""
+        return self._recorder.reentrant
+
     def seal(self) -> None:
         """Seal the open chunk so that the next export takes it; logging goes on in a new one."""
         self._recorder.seal()
@@ -151,15 +147,3 @@ def _refuse_unknown(unknown: dict[str, Any]) -> None:
             f"OutboxHandler has no option {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""),
             hint=f"its options are {', '.join(_OPTIONS)}",
         )
-
-
-def _whole(name: str, value: object, least: int) -> int:
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ConfigError(f"option {name!r} is {value!r}: give a whole number of bytes, at least {least}")
-    return value
-
-
-def _seconds(name: str, value: object) -> float:
-    if not isinstance(value, (int, float)) or isinstance(value, bool) or not (0 < value < math.inf):
-        raise ConfigError(f"option {name!r} is {value!r}: give a number of seconds greater than 0")
-    return float(value)

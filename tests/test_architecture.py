@@ -12,11 +12,13 @@ from conftest import REPO
 
 LAYERS = [
     ["_version", "errors", "durable"],
+    ["housekeeping", "options"],
     ["node"],
     ["jsonable"],
     ["event", "chunk", "exception"],
     ["gap", "locks"],
-    ["manifest", "writer"],
+    ["filling", "manifest"],
+    ["writer"],
     ["bundle", "formatter", "outbox", "recorder"],
     ["exported", "handlers.outbox", "structlog_bridge"],
     ["export", "handlers"],

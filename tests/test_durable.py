@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import logging
 import os
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from calyx_logging import durable
+from calyx_logging import OutboxHandler, durable, provision
+from calyx_logging.bundle import check, verify
+from calyx_logging.export import export
+from calyx_logging.status import status_of
 from faults.disk import Proxy, through
 
 
@@ -85,6 +89,38 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="the source failed"):
         durable.write_new(tmp_path / "a", parts())
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("path", "room", "form"),
+    [
+        ("C:\\work", 200, "C:\\work"),
+        ("C:\\" + "w" * 60, 200, "\\\\?\\C:\\" + "w" * 60),
+        ("\\\\hub\\share\\" + "w" * 60, 200, "\\\\?\\UNC\\hub\\share\\" + "w" * 60),
+        ("\\\\?\\C:\\" + "w" * 60, 200, "\\\\?\\C:\\" + "w" * 60),
+        ("\\\\.\\pipe\\" + "w" * 60, 200, "\\\\.\\pipe\\" + "w" * 60),
+    ],
+)
+def test_long_windows_paths(path: str, room: int, form: str) -> None:
+    """Where names below a folder could pass 259 characters it is named in the form that has no such limit."""
+    assert durable.extended(path, room) == form
+
+
+def test_a_long_path_is_written_exported_and_verified(tmp_path: Path) -> None:
+    """A root of 300 characters, through the whole way."""
+    root = tmp_path
+    while len(str(root)) < 300:
+        root = root / ("long folder name " + "x" * 30)
+        durable.reachable(root).mkdir()
+    node = provision(root, "n" * 64).node
+    handler = OutboxHandler(root=root, component="c" * 48)
+    handler.handle(logging.makeLogRecord({"msg": "far down", "levelno": logging.INFO}))
+    assert [chunk.holder is None for chunk in status_of(node).open_chunks] == [False]
+    handler.close()
+    result = export(node)
+    assert result.bundle is not None
+    assert verify(result.bundle).manifest.events == 2
+    assert [fault.kind for fault in check(root).faults] == ["missing"]
 
 
 def test_a_link_to_a_folder_is_removed_and_not_followed(tmp_path: Path) -> None:

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
 from calyx_logging import durable
-from calyx_logging.writer import ChunkWriter
 from conftest import REPO
 from faults import crash_states, kills
 
@@ -35,34 +36,43 @@ def test_exporters_killed_at_random_moments(tmp_path: Path) -> None:
     assert tally.clean, tally.text()
 
 
+def write_through(change: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have the file's write done by `change`, which is given the real one and the bytes."""
+    write = durable.AppendFile.write
+
+    def changed(self: durable.AppendFile, data: bytes) -> int:
+        return change(functools.partial(write, self), data)
+
+    monkeypatch.setattr(durable.AppendFile, "write", changed)
+
+
 @needs_fork
 def test_the_kill_campaign_notices_a_writer_that_keeps_events_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A campaign that cannot fail proves nothing: a buffering append loses acknowledged events, and it says so."""
     held: list[bytes] = []
-    append = durable.AppendFile.append
 
-    def buffered(self: durable.AppendFile, data: bytes) -> None:
+    def buffered(write: Callable[[bytes], int], data: bytes) -> int:
         held.append(data)
         if len(held) == 50:
-            append(self, b"".join(held))
+            write(b"".join(held))
             held.clear()
+        return len(data)
 
-    monkeypatch.setattr(durable.AppendFile, "append", buffered)
+    write_through(buffered, monkeypatch)
     assert kills.kill_writers(12, 7, tmp_path).lost > 0
 
 
 @needs_fork
 def test_the_kill_campaign_notices_an_event_written_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """And doubles are doubles."""
-    append = ChunkWriter.append
 
-    def twice(self: ChunkWriter, line: bytes) -> bool:
-        append(self, line)
-        return append(self, line)
+    def twice(write: Callable[[bytes], int], data: bytes) -> int:
+        write(data)
+        return write(data)
 
-    monkeypatch.setattr(ChunkWriter, "append", twice)
+    write_through(twice, monkeypatch)
     assert kills.kill_writers(18, 7, tmp_path).doubled > 0
 
 

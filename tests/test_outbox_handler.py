@@ -141,13 +141,13 @@ def test_after_the_last_chunk_number_a_new_writer_begins(node: Node, configure: 
     logger.info("first")
     writer = handler._recorder._desks[0].writer
     assert writer is not None
-    writer._next_number = 9998
+    writer._series._next_number = 9998
     for n in range(4):
         logger.info("event", extra={"n": n, "pad": "x" * 200})
     handler.close()
     names = [name for name in map(ChunkName.parse, sealed(node)) if name]
-    assert [name.number for name in names if name.writer == writer.id] == [0, 9998, 9999]
-    assert [name.number for name in names if name.writer != writer.id] == [0, 1, 2]
+    assert [name.number for name in names if name.writer == writer._lock.writer] == [0, 9998, 9999]
+    assert [name.number for name in names if name.writer != writer._lock.writer] == [0, 1, 2]
     assert sorted(event["n"] for event in events_of(node.outbox) if "n" in event) == [0, 1, 2, 3]
     assert [line["reason"] for line in controls_of(node.outbox)] == ["closed", "closed"]
 

@@ -16,7 +16,8 @@ from calyx_logging import Node, provision
 from calyx_logging.chunk import ChunkName
 from calyx_logging.event import encode
 from calyx_logging.export import export
-from calyx_logging.writer import ChunkWriter, WriterOptions
+from calyx_logging.options import WriterOptions
+from calyx_logging.writer import ChunkWriter
 from conftest import config, events_of, lines_of, python
 
 clocks = st.lists(st.integers(1_000_000_000, 2_000_000_000), min_size=1, max_size=12)

@@ -176,8 +176,8 @@ def scenario(node: Node, sync: str) -> tuple[list[Op], dict[int, int], Names]:
                 recorder = logger.handlers[0]._recorder  # type: ignore[attr-defined]
                 writer = recorder._desks[0].writer
                 recorder._desks[0].writer = None
-                writer._file.close()
-                writer._lock.release(force=True)
+                writer._let_go()
+                writer._lock.give_back(delete=False)
                 _end(logger)
             export(node, clock=lambda: 1_800_000_000.0)
     return recording.ops, returned, base

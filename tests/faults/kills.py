@@ -32,6 +32,7 @@ from typing import Any
 from calyx_logging import Node, durable, exported, outbox, provision
 from calyx_logging.bundle import verify
 from calyx_logging.export import export
+from calyx_logging.filling import FillingChunk
 from calyx_logging.writer import ChunkWriter
 
 MODES = ("single", "threaded", "processes", "rolling", "sealing", "closing")
@@ -114,8 +115,11 @@ def _config(node: Node, **options: Any) -> dict[str, Any]:
 
 def _victim(node: Node, mode: str, marks: Marks, report: int, first: int) -> None:
     """Log until killed."""
+    durable.AppendFile.write = marks.around(APPEND, durable.AppendFile.write)  # type: ignore[method-assign]
     durable.AppendFile.append = marks.around(APPEND, durable.AppendFile.append)  # type: ignore[method-assign]
-    ChunkWriter.seal = marks.around(SEAL if mode == "sealing" else ROLL, ChunkWriter.seal)  # type: ignore[method-assign]
+    seal = SEAL if mode == "sealing" else ROLL
+    FillingChunk.seal = marks.around(seal, FillingChunk.seal)  # type: ignore[method-assign]
+    ChunkWriter.retire = marks.around(ROLL, ChunkWriter.retire)  # type: ignore[method-assign]
     ChunkWriter.close = marks.around(CLOSE, ChunkWriter.close)  # type: ignore[method-assign]
     small = mode in ("rolling", "threaded", "processes")
     logging.config.dictConfig(_config(node, max_bytes=1500 if small else 10**7))
