@@ -62,7 +62,10 @@ class ChunkName:
     @property
     def text(self) -> str:
         """The name without suffix."""
-        return f"{self.when.strftime(_WHEN)}__{self.component}__{self.writer}-{self.number:04d}"
+        day, moment = self.when.date().isoformat(), self.when.time().isoformat("seconds")
+        # not strftime: it imports, which a program that is ending can no longer
+        when = f"{day}_{moment}".replace("-", "").replace(":", "")
+        return f"{when}__{self.component}__{self.writer}-{self.number:04d}"
 
     @property
     def sealed(self) -> str:

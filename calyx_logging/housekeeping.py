@@ -61,6 +61,8 @@ def members() -> list[Member]:
 def wake() -> bool:
     """Have the thread come soon; False when it is not certain that it will."""
     global _thread
+    if sys.is_finalizing():
+        return False  # a thread that is begun now is waited for in vain
     _close_at_end_of_multiprocessing_child()
     if not _lock.acquire(blocking=False):
         return False  # somebody is at it: another thread, or this very one under a signal handler

@@ -78,8 +78,12 @@ def close_logging() -> None:
 
 def lines_of(folder: Path) -> list[dict[str, Any]]:
     """Every line of every chunk in a folder, sealed or open, in the order of the files' names."""
-    paths = sorted(path for path in folder.iterdir() if path.name.endswith((".jsonl", ".jsonl.open")))
-    return [json.loads(line) for path in paths for line in path.read_bytes().splitlines()]
+    while True:
+        paths = sorted(path for path in folder.iterdir() if path.name.endswith((".jsonl", ".jsonl.open")))
+        try:
+            return [json.loads(line) for path in paths for line in path.read_bytes().splitlines()]
+        except FileNotFoundError:
+            continue  # sealed in between
 
 
 def events_of(folder: Path) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ import pytest
 
 from calyx_logging import Node
 from calyx_logging.export import export
-from conftest import close_logging, config, events_of, lines_of, python
+from conftest import config, events_of, lines_of, python
 
 Configure = Callable[..., logging.Logger]
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
@@ -281,101 +281,3 @@ def test_a_keyboard_interrupt_inside_a_call_leaves_the_handler_usable(node: Node
     assert {f"event {n}" for n in returned} <= set(messages)
     assert len(messages) == len(set(messages))
     assert "last" in messages
-
-
-# ---------------------------------------------------------------- adapted from CPython's Lib/test/test_logging.py
-
-
-def test_post_fork_child_no_deadlock(node: Node, configure: Configure) -> None:
-    """HandlerTest.test_post_fork_child_no_deadlock: a fork while another thread holds the handler's locks."""
-    if not hasattr(os, "fork"):
-        pytest.skip("no fork on this system")
-    import threading
-
-    logger = configure()
-    handler = logger.handlers[0]
-    locked, forked = threading.Event(), threading.Event()
-
-    def hold() -> None:
-        handler.acquire()
-        with handler._recorder._desks[0].lock:  # type: ignore[attr-defined]
-            locked.set()
-            forked.wait(20)
-        handler.release()
-
-    thread = threading.Thread(target=hold)
-    thread.start()
-    locked.wait(20)
-    pid = os.fork()
-    if pid == 0:
-        import signal
-
-        signal.alarm(20)
-        logger.info("from the child")
-        os._exit(0)
-    forked.set()
-    thread.join()
-    assert os.waitpid(pid, 0)[1] == 0
-    logger.info("from the parent")
-    assert sorted(event["message"] for event in events_of(node.outbox)) == ["from the child", "from the parent"]
-
-
-def test_handlers_closed_twice_and_flushed(node: Node, configure: Configure) -> None:
-    """ShutdownTest, FileHandlerTest: closing and flushing are harmless in any order."""
-    handler = configure().handlers[0]
-    for _ in range(2):
-        handler.flush()
-        handler.close()
-    logging.getLogger("harness").info("a")
-    handler.flush()
-    logging.shutdown([lambda: handler])  # type: ignore[list-item]
-    assert [event["message"] for event in events_of(node.outbox)] == ["a"]
-
-
-def test_names_and_levels_as_other_handlers(node: Node) -> None:
-    """HandlerTest.test_name, BasicFilterTest: by-name lookup, level, filter objects."""
-    settings = config(node, level="WARNING")
-    settings["filters"] = {"own": {"name": "harness.kept"}}
-    settings["handlers"]["outbox"]["filters"] = ["own"]
-    logging.config.dictConfig(settings)
-    handler = logging.getLogger("harness").handlers[0]
-    assert handler.get_name() == "outbox"
-    logging.getLogger("harness.kept").warning("kept")
-    logging.getLogger("harness.kept").info("too low")
-    logging.getLogger("harness.other").warning("filtered")
-    close_logging()
-    assert [event["message"] for event in events_of(node.outbox)] == ["kept"]
-
-
-def test_race_between_set_target_and_flush_like_reconfiguration(node: Node) -> None:
-    """test_race_between_set_target_and_flush: configuring again and again while threads log."""
-    import threading
-
-    logging.config.dictConfig(config(node))
-    stop = threading.Event()
-    counts = [0, 0]
-
-    def work(place: int) -> None:
-        logger = logging.getLogger("harness")
-        while not stop.is_set():
-            logger.info("m", extra={"place": place, "n": counts[place]})
-            counts[place] += 1
-
-    threads = [threading.Thread(target=work, args=(n,)) for n in range(2)]
-    for thread in threads:
-        thread.start()
-    handlers = set()
-    for _ in range(15):
-        handlers.update(logging.getLogger("harness").handlers)
-        logging.config.dictConfig(config(node))
-    stop.set()
-    for thread in threads:
-        thread.join()
-    close_logging()
-    for handler in handlers:
-        handler.close()
-    seen = sorted((event["place"], event["n"]) for event in events_of(node.outbox))
-    assert len(seen) == len(set(seen))
-    # while dictConfig swaps handlers a logger has none for a moment; what a handler was given is kept
-    assert len(seen) > 0
-    assert list(node.outbox.glob("*.open")) == []
