@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import errno
+import itertools
 import json
 import logging
 import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -18,7 +21,7 @@ from calyx_logging import Node, provision
 from calyx_logging.export import export
 from conftest import close_logging, config, controls_of, events_of, python, tree
 from faults import failing_calls
-from faults.disk import Failing, through
+from faults.disk import Failing, Proxy, through
 from faults.failing_calls import ERRORS, account_for
 
 Configure = Callable[..., logging.Logger]
@@ -297,3 +300,72 @@ def test_the_outbox_becomes_read_only(tmp_path: Path) -> None:
         kept, lost = account_for(node, 22)
         assert lost > 0
         assert kept > 2
+
+
+@needs_mount
+def test_threads_on_a_real_full_disk(small_disk: Path, tmp_path: Path) -> None:
+    """Eight threads, lines of all sizes, a disk that fills up and is freed again: every event kept once or counted."""
+    node = provision(small_disk, "test-node").node
+    logging.config.dictConfig(config(node, max_bytes=20_000))
+    logger = logging.getLogger("harness")
+    numbers = itertools.count()
+    working = threading.Event()
+    working.set()
+
+    def work() -> None:
+        while working.is_set():
+            n = next(numbers)
+            logger.info("event", extra={"n": n, "pad": "x" * (n * 61 % 3000)})
+
+    threads = [threading.Thread(target=work) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for _ in range(8):
+        time.sleep(0.05)
+        for path in list(node.outbox.glob("*.jsonl")):  # carried off, so that there is room again
+            shutil.move(path, tmp_path)
+    working.clear()
+    for thread in threads:
+        thread.join()
+    close_logging()
+    shutil.copytree(small_disk, tmp_path / "whole")
+    node = Node(tmp_path / "whole", node.id)
+    for path in tmp_path.glob("*.jsonl"):
+        shutil.move(path, node.outbox)
+    export(node)
+    kept, lost = account_for(node, next(numbers))
+    assert kept > 100
+    assert lost > 0
+
+
+def test_a_line_behind_a_fragment_is_not_lost(tmp_path: Path) -> None:
+    """The disk takes a part of one thread's line, and another's is written behind it: both are kept."""
+    node = provision(tmp_path, "test-node").node
+    logging.config.dictConfig(config(node))
+    logger = logging.getLogger("harness")
+    logger.info("event", extra={"n": 0})
+    torn, behind = threading.Event(), threading.Event()
+
+    class OneShortWrite(Proxy):
+        def write(self, fd: int, data: bytes) -> int:
+            if b'"n":1,' in data:
+                written = os.write(fd, data[: len(data) // 2]) if not torn.is_set() else 0
+                if written:
+                    torn.set()
+                    assert behind.wait(20)
+                    return written
+            return os.write(fd, data)
+
+    with through(OneShortWrite()):
+        first = threading.Thread(target=logger.info, args=("event",), kwargs={"extra": {"n": 1}})
+        first.start()
+        assert torn.wait(20)
+        logger.info("event", extra={"n": 2})
+        behind.set()
+        first.join()
+    logger.info("event", extra={"n": 3})
+    close_logging()
+    assert len(list(node.outbox.glob("*.open"))) == 1  # for recovery
+    export(node)
+    assert sorted(event["n"] for event in events_of(node.outbox)) == [0, 1, 2, 3]
+    assert [line.get("bad_lines") for line in controls_of(node.outbox)].count(1) == 1
