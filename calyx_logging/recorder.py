@@ -74,7 +74,7 @@ class _Desk:
 
 
 _Action = Callable[[_Desk, Any], None]
-_Place = tuple[FillingChunk, int, bytes]
+_Place = tuple[FillingChunk, int, bytes] | tuple[FillingChunk, int]
 
 
 class Recorder:
@@ -161,10 +161,10 @@ class Recorder:
             state.put_off.append((self._append, line))
             return
         desk = self._desks[level]
-        state.inside = level + 1
         place: _Place | None = None
         written, data = 0, b""
         try:
+            state.inside = level + 1
             with desk.lock:
                 writer = desk.writer
                 place = None if writer is None else writer.place(line)
@@ -180,11 +180,10 @@ class Recorder:
                     writer.sync(chunk)  # type: ignore[union-attr]
                 del chunk.on_the_way[seq]
         except BaseException as error:
-            if not data or written != len(data):
-                with desk.lock:
-                    self._unwritten(desk, place, Failed(line, -1, data[:written], error))
-            elif place is not None:
-                place[0].on_the_way.pop(place[1], None)
+            if data and written == len(data):
+                chunk.on_the_way.pop(seq, None)
+            else:
+                self._unwritten(level, place, Failed(line, -1, data[:written], error))
             if not isinstance(error, Exception):
                 raise
         finally:
@@ -194,21 +193,20 @@ class Recorder:
         if state.put_off:
             self._do_what_was_put_off(state)
 
-    def _unwritten(self, desk: _Desk, place: _Place | None, failed: Failed) -> None:
+    def _unwritten(self, level: int, place: _Place | None, failed: Failed) -> None:
         """Something came between a line's place and its write, or between that and its end."""
-        writer = desk.writer
-        known: tuple[FillingChunk, int] | None = None if place is None else place[:2]
-        if known is None and writer is not None:  # Ctrl-C, before it was known here
-            known = writer.placed_by(threading.get_ident())
-        if known is None:
-            return
-        chunk, seq = known
-        if writer is not None and writer.has(chunk):
-            chunk.fail(failed._replace(seq=seq))
+        if place is not None:  # before the lock: who closes the writer holds it and waits for this
+            place[0].fail(failed._replace(seq=place[1]))
+        desk = self._desks[level]  # another one, if a signal handler forked
+        with desk.lock:
+            if place is None and desk.writer is not None:  # Ctrl-C, before it was known here
+                place = desk.writer.placed_by(threading.get_ident())
+                if place is not None:
+                    place[0].fail(failed._replace(seq=place[1]))
             self._mend(desk)
-        else:  # that writer has gone
-            chunk.on_the_way.pop(seq, None)
-            self._write_alone(desk, failed.line)
+            if place is not None and place[0].failed and isinstance(failed.error, Exception):
+                place[0].failed.clear()  # its writer has gone
+                self._write_alone(desk, failed.line)
 
     def _mend(self, desk: _Desk) -> None:
         if desk.writer is not None:
@@ -228,8 +226,8 @@ class Recorder:
             state.put_off.append((action, item))
             return
         desk = self._desks[level]
-        state.inside = level + 1
         try:
+            state.inside = level + 1
             with desk.lock:
                 action(desk, item)
         finally:

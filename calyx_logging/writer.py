@@ -158,10 +158,6 @@ class ChunkWriter:
         on_the_way = ((chunk, seq, who) for chunk in self._chunks() for seq, who in list(chunk.on_the_way.items()))
         return next(((chunk, seq) for chunk, seq, who in on_the_way if who == thread), None)
 
-    def has(self, chunk: FillingChunk) -> bool:
-        """Whether this is one of its chunks, and not sealed."""
-        return chunk in self._chunks()
-
     def lose(self, error: BaseException, seq: int | None = None) -> None:
         """Count an event that cannot be written."""
         if seq is None:
