@@ -31,6 +31,7 @@ __all__ = [
     "MIN_MAX_EVENT_BYTES",
     "RECORD_MARK",
     "RESERVED",
+    "TO_BE_STAMPED",
     "StampEvent",
     "check_source",
     "control_event",
@@ -40,6 +41,7 @@ __all__ = [
     "mark_of",
     "note",
     "shadow",
+    "take",
     "utc_text",
     "with_seq",
 ]
@@ -65,6 +67,9 @@ RESERVED = frozenset(
     }
 )
 """Names that are the library's own in every event."""
+
+TO_BE_STAMPED = "to be stamped"
+"""Stands in an event's four stamped places when nobody has claimed them, so that the stamp need not copy the event."""
 
 RECORD_MARK = "_calyx"
 """The attribute a LogRecord is marked with: a dict of plain values, so that the record still pickles anywhere."""
@@ -98,7 +103,7 @@ class StampEvent:
         ConfigError: `source` is no source.
     """
 
-    __slots__ = ("_clock", "_new_id", "node_id", "source")
+    __slots__ = ("_clock", "_new_id", "_second", "node_id", "source")
 
     def __init__(
         self,
@@ -112,6 +117,7 @@ class StampEvent:
         self.source = check_source(source)
         self._clock = clock
         self._new_id = new_id
+        self._second = (0.0, 0.0, "")
 
     @classmethod
     def for_root(cls, root: str | os.PathLike[str] | None = None, source: str = DEFAULT_SOURCE) -> StampEvent:
@@ -120,6 +126,28 @@ class StampEvent:
 
     def __call__(self, logger: object, method_name: str, event_dict: EventDict) -> EventDict:
         record = event_dict.pop("_record", None)
+        if record is not None and event_dict.get("node_id") is TO_BE_STAMPED:
+            mark = record.__dict__.get(RECORD_MARK)
+            if type(mark) is not dict or mark.get(_OWNER) != id(record):
+                mark = mark_of(record)
+            event_dict["node_id"] = self.node_id
+            created = record.created
+            since, until, text = self._second
+            try:
+                fraction = round((created - since) * 1e6) if since <= created < until else 1_000_000
+            except TypeError:  # it is no number
+                fraction = 1_000_000
+            if fraction < 1_000_000:  # as datetime rounds it; what rounds up to a whole second is left to datetime
+                event_dict["ts_utc"] = f"{text}{str(1_000_000 + fraction)[1:]}+00:00"
+            else:
+                event_dict["ts_utc"] = self._time_of(created, event_dict)
+            # setdefault is one step under the interpreter lock: two threads that stamp one record agree on its id
+            event_dict["event_id"] = mark.get("event_id") or mark.setdefault("event_id", str(self._new_id()))
+            event_dict["source"] = self.source
+            return event_dict
+        return self._stamped(record, event_dict)
+
+    def _stamped(self, record: logging.LogRecord | None, event_dict: EventDict) -> EventDict:
         if record is None:
             created, mark = self._clock(), None
         else:
@@ -136,7 +164,6 @@ class StampEvent:
             ts_utc, event_id = self._accept(claims, event_dict)
         stamped["ts_utc"] = ts_utc or self._time_of(created, event_dict)
         if event_id is None:
-            # setdefault is one step under the interpreter lock: two threads that stamp one record agree on its id
             event_id = str(self._new_id()) if mark is None else mark.setdefault("event_id", str(self._new_id()))
         stamped["event_id"] = event_id
         stamped.update(event_dict)
@@ -159,7 +186,11 @@ class StampEvent:
 
     def _time_of(self, created: float, event: MutableMapping[str, Any]) -> str:
         try:
-            return utc_text(created)
+            whole = utc_text(created)
+            second = float(int(created))
+            if second >= 0:
+                self._second = (second, second + 1.0, utc_text(second)[:20])
+            return whole
         except (ValueError, OverflowError, OSError, TypeError):
             note(event, ["time of the record: ts_utc"])
             return utc_text(self._clock())
@@ -181,6 +212,19 @@ def mark_of(record: logging.LogRecord) -> dict[str, Any]:
         fresh["field"] = mark
     record.__dict__[RECORD_MARK] = fresh
     return fresh
+
+
+def take(record: logging.LogRecord, taker: str) -> bool:
+    """Note in a record's mark that `taker` has it now; False when it had it before."""
+    attributes = record.__dict__
+    if RECORD_MARK not in attributes:
+        attributes[RECORD_MARK] = {_OWNER: id(record), taker: True}
+        return True
+    mark = mark_of(record)
+    if taker in mark:
+        return False
+    mark[taker] = True
+    return True
 
 
 def check_source(source: object) -> str:
@@ -228,14 +272,15 @@ def note(event: MutableMapping[str, Any], what: Iterable[str]) -> None:
 # ------------------------------------------------------------------ the line
 
 
-def encode(event: Mapping[str, Any], *, max_bytes: int = DEFAULT_MAX_EVENT_BYTES) -> bytes:
+def encode(event: Mapping[str, Any], max_bytes: int = DEFAULT_MAX_EVENT_BYTES, texts: int = 0) -> bytes:
     """One JSON object in UTF-8, without newline, of at most `max_bytes` bytes with its `seq`; never raises.
 
-    orjson writes not-a-number as null, so an event with a null in it is looked through once more.
+    orjson writes not-a-number as null, so an event with a null in it is looked through once more; but not its first
+    `texts` bytes, which the caller knows to be texts.
     """
     try:
         line = orjson.dumps(event, by_rule, _OPTIONS)
-        exact = b"null" not in line or not has_nonfinite(event)
+        exact = line.find(b"null", texts) < 0 or not has_nonfinite(event)
     except Exception:  # what orjson refuses, and whatever foreign code raised (a property, model_dump)
         exact = False
     if not exact:

@@ -67,6 +67,7 @@ class FillingChunk:
         failed: lines to be seen to by whoever holds the writer next.
         exempt: `seq` that are no events of this chunk: control lines', and what had to be written elsewhere.
         end_seq: the writer's next `seq` when the chunk was full.
+        is_last: whether its number is a writer's last.
         told: the gaps that lines in it tell of.
         taken: whether a thread is sealing it apart from the writer.
     """
@@ -79,6 +80,7 @@ class FillingChunk:
         "failed",
         "file",
         "first_seq",
+        "is_last",
         "name",
         "on_the_way",
         "opened_at",
@@ -97,6 +99,7 @@ class FillingChunk:
         self.exempt: set[int] = set()
         self.end_seq = first_seq
         self.told: list[Gap] = []
+        self.is_last = name.number == MAX_CHUNK_NUMBER
         self.taken = False
         self._outbox = outbox
 

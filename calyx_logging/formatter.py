@@ -35,19 +35,15 @@ from calyx_logging.event import (
 )
 from calyx_logging.exception import exception_chain, plain_text
 from calyx_logging.jsonable import is_a
+from calyx_logging.plain import STANDARD_ATTRIBUTES, TEXT_BYTES, bound_context, plain_event
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor
 
 __all__ = ["EventFormatter", "StructlogMessage"]
 
-_STANDARD = frozenset(logging.makeLogRecord({}).__dict__) | {
-    "message",
-    "asctime",
-    RECORD_MARK,
-}
 _STAMPED = frozenset({"node_id", "ts_utc", "event_id", "source"})
-_OURS = (RESERVED - _STAMPED) | {"_record"}
+_OURS = (RESERVED | {"_record"}) - _STAMPED
 """Names that are set before the user's processors run; the stamped ones are set after."""
 
 
@@ -106,28 +102,45 @@ class EventFormatter(BaseJsonFormatter):
         self._processors = _resolve_all(processors)
         self._root = root
         self._source = check_source(source)
+        self._max_bytes = DEFAULT_MAX_EVENT_BYTES
+        self._is_plain = (
+            not (self._attributes or self._static or self._processors)
+            and (
+                type(self).add_fields,
+                type(self).process_log_record,
+            )
+            == _HOOKS
+        )
         self._stamp: StampEvent | None = None if root is None else StampEvent.for_root(root, source)
 
-    def bound_to(self, stamp: StampEvent) -> Self:
-        """This formatter with another stamp: a handler's own, so that handlers can share one formatter's options."""
+    def bound_to(self, stamp: StampEvent, max_bytes: int = DEFAULT_MAX_EVENT_BYTES) -> Self:
+        """This formatter for a handler of its own stamp and limit, so that handlers can share one's options."""
         bound = copy.copy(self)
         bound._stamp = stamp
+        bound._max_bytes = max_bytes
         return bound
 
     def format(self, record: logging.LogRecord) -> str:
         """The line as text; empty when a processor dropped the event."""
         return (self.encode(record) or b"").decode()
 
-    def encode(self, record: logging.LogRecord, *, max_bytes: int = DEFAULT_MAX_EVENT_BYTES) -> bytes | None:
-        """The line as UTF-8 without newline, at most `max_bytes` long; None when a processor dropped the event."""
+    def encode(self, record: logging.LogRecord) -> bytes | None:
+        """The line as UTF-8 without newline; None when a processor dropped the event."""
+        if self._is_plain and self._stamp is not None:
+            event = plain_event(record)
+            if event is not None:
+                return encode(self._stamp(None, "", event), self._max_bytes, TEXT_BYTES)
+        return self._encode_by_hooks(record)
+
+    def _encode_by_hooks(self, record: logging.LogRecord) -> bytes | None:
         event: dict[str, Any] = {}
-        message = record.msg
+        message: Any = record.msg
         try:
-            self.add_fields(event, record, message if is_a(message, dict) else {})  # type: ignore[arg-type]
+            self.add_fields(event, record, message if is_a(message, dict) else {})
         except Exception as error:  # an attribute of the record that behaves like nothing a record has
             event = _least(record, error)
         try:
-            return encode(self.process_log_record(event), max_bytes=max_bytes)
+            return encode(self.process_log_record(event), self._max_bytes)
         except BaseException as error:  # structlog's DropEvent is no Exception
             if _is_drop(error):
                 return None
@@ -140,9 +153,8 @@ class EventFormatter(BaseJsonFormatter):
     def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
         """Gather level, logger, message, exception and the caller's fields, reserved names moved to `shadowed`."""
         fields = dict(self._static) if self._static else {}
-        get_contextvars = getattr(sys.modules.get("structlog.contextvars"), "get_contextvars", None)
-        if get_contextvars is not None:
-            fields.update(get_contextvars())
+        if context := bound_context():
+            fields.update(context)
         for name in self._attributes:
             fields[name] = record.__dict__.get(name)
         kept: dict[str, Any] = {}
@@ -151,7 +163,7 @@ class EventFormatter(BaseJsonFormatter):
             message = _message_of(record, message_dict, fields, kept, troubles)
         else:
             message = _text_of(record, kept, troubles)
-        extra = {name: value for name, value in record.__dict__.items() if name not in _STANDARD}
+        extra = {name: value for name, value in record.__dict__.items() if name not in STANDARD_ATTRIBUTES}
         if "_logger" in extra and "_name" in extra and is_a(record.msg, dict):
             del extra["_logger"]  # ProcessorFormatter.wrap_for_formatter's own, not the caller's
             del extra["_name"]
@@ -205,6 +217,9 @@ class EventFormatter(BaseJsonFormatter):
                 note(event, [f"processor {name} skipped: {type(error).__name__}"])
         event["_record"] = record
         return _conform(event, own)
+
+
+_HOOKS = (EventFormatter.add_fields, EventFormatter.process_log_record)
 
 
 def _conform(event: EventDict, own: dict[str, str]) -> EventDict:

@@ -19,6 +19,7 @@ from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from threading import get_ident
 from typing import Any
 
 from calyx_logging import durable, housekeeping
@@ -167,7 +168,7 @@ class Recorder:
             state.inside = level + 1
             with desk.lock:
                 writer = desk.writer
-                place = None if writer is None else writer.place(line)
+                place = None if writer is None else writer.place(line, get_ident())
                 if place is None:
                     self._append(desk, line)
             if place is not None:
@@ -200,7 +201,7 @@ class Recorder:
         desk = self._desks[level]  # another one, if a signal handler forked
         with desk.lock:
             if place is None and desk.writer is not None:  # Ctrl-C, before it was known here
-                place = desk.writer.placed_by(threading.get_ident())
+                place = desk.writer.placed_by(get_ident())
                 if place is not None:
                     place[0].fail(failed._replace(seq=place[1]))
             self._mend(desk)

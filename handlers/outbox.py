@@ -15,7 +15,7 @@ from calyx_logging.event import (
     DEFAULT_SOURCE,
     MIN_MAX_EVENT_BYTES,
     StampEvent,
-    mark_of,
+    take,
 )
 from calyx_logging.formatter import EventFormatter
 from calyx_logging.node import Node
@@ -87,8 +87,9 @@ class OutboxHandler(logging.Handler):
         self._stamp = StampEvent(node.id, source)
         self._recorder = Recorder(node, component, options)
         self._token = secrets.token_hex(8)
+        self._filters_as_usual = type(self).filter is logging.Filterer.filter
         super().__init__(level)
-        self._event_formatter = EventFormatter().bound_to(self._stamp)
+        self._event_formatter = EventFormatter().bound_to(self._stamp, self._max_event_bytes)
 
     def setFormatter(self, fmt: logging.Formatter | None) -> None:  # noqa: N802 - logging's name
         """Take an EventFormatter's options; None for the default ones.
@@ -102,10 +103,13 @@ class OutboxHandler(logging.Handler):
                 hint="OutboxHandler takes a calyx_logging.EventFormatter, or none at all",
             )
         super().setFormatter(fmt)
-        self._event_formatter = (fmt or EventFormatter()).bound_to(self._stamp)
+        self._event_formatter = (fmt or EventFormatter()).bound_to(self._stamp, self._max_event_bytes)
 
     def handle(self, record: logging.LogRecord) -> Any:
         """Filter and emit; without the handler's lock, because the recorder has its own, held for the write alone."""
+        if not self.filters and self._filters_as_usual:
+            self.emit(record)
+            return True
         passed: Any = self.filter(record)  # a record, from Python 3.12 on
         if isinstance(passed, logging.LogRecord):
             record = passed
@@ -115,11 +119,8 @@ class OutboxHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the record; one that this handler took before (through another logger) is ignored."""
-        mark = mark_of(record)
-        if self._token in mark:
-            return
-        mark[self._token] = True
-        self._recorder.submit(self._encode, record)
+        if take(record, self._token):
+            self._recorder.submit(self._event_formatter.encode, record)
 
     @property
     def reentrant_calls(self) -> int:
@@ -134,9 +135,6 @@ class OutboxHandler(logging.Handler):
         """Write the end line and seal; called by `logging.shutdown` and by the next dictConfig."""
         self._recorder.close()
         super().close()
-
-    def _encode(self, record: logging.LogRecord) -> bytes | None:
-        return self._event_formatter.encode(record, max_bytes=self._max_event_bytes)
 
 
 def _refuse_unknown(unknown: dict[str, Any]) -> None:

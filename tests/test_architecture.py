@@ -17,7 +17,7 @@ LAYERS = [
     ["jsonable"],
     ["event", "chunk", "exception"],
     ["gap", "locks"],
-    ["filling", "manifest"],
+    ["filling", "manifest", "plain"],
     ["writer"],
     ["bundle", "formatter", "outbox", "recorder"],
     ["exported", "handlers.outbox", "structlog_bridge"],

@@ -34,6 +34,13 @@ def record(**attributes: Any) -> logging.LogRecord:
     return logging.makeLogRecord({"name": "harness", "msg": "m", "levelno": 20, **attributes})
 
 
+class Broken:
+    """In the place of a formatter."""
+
+    def encode(self, record: logging.LogRecord) -> bytes:
+        raise RuntimeError("broken")
+
+
 class Liar:
     """Its `__class__` raises, and so do its other answers."""
 
@@ -227,7 +234,7 @@ def test_a_lost_event_is_told_of_at_once_when_writing_works(node: Node, configur
     logger = configure()
     logger.info("one")
     handler: Any = logger.handlers[0]
-    formatter, handler._event_formatter = handler._event_formatter, None
+    formatter, handler._event_formatter = handler._event_formatter, Broken()
     logger.info("lost")
     handler._event_formatter = formatter
     (gap,) = controls_of(node.outbox)
@@ -267,7 +274,7 @@ def test_standard_error_that_nobody_reads_holds_up_nobody(node: Node) -> None:
     log = logging.getLogger("harness")
     handler = log.handlers[0]
     for n in range(300):
-        good, handler._event_formatter = handler._event_formatter, None
+        good, handler._event_formatter = handler._event_formatter, type("B", (), dict(encode=None))()
         log.info("lost")
         handler._event_formatter = good
         log.info("kept")
@@ -296,7 +303,7 @@ def test_an_odd_standard_error_raises_nothing(node: Node, stream: str) -> None:
     log = logging.getLogger("harness")
     good = log.handlers[0]._event_formatter
     sys.stderr = {stream}
-    log.handlers[0]._event_formatter = None
+    log.handlers[0]._event_formatter = type("Broken", (), dict(encode=None))()
     log.info("lost")
     log.handlers[0]._event_formatter = good
     log.info("kept")
@@ -545,7 +552,7 @@ def test_standard_error_that_leads_back_into_logging(
             pass
 
     monkeypatch.setattr(sys, "stderr", ToLogger())
-    good, handler._event_formatter = handler._event_formatter, None
+    good, handler._event_formatter = handler._event_formatter, Broken()
     handler._recorder.submit(lambda _: 1 / 0, None)
     handler._event_formatter = good
     logger.info("kept")

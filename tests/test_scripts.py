@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from calyx_logging import Node
+from calyx_logging import Node, durable
 from calyx_logging.scripts.cli import COMMANDS, size_text
 from conftest import REPO, close_logging, python, telemetry, tree
 from test_outbox import killed_writer
@@ -74,7 +74,12 @@ def test_provision_says_what_it_made(tmp_path: Path) -> None:
     assert ".gitkeep" in done.stdout
     before = tree(tmp_path)
     again = telemetry("provision", "laptop-01", "--repo-root", tmp_path, "--json")
-    assert json.loads(again.stdout) == {"node_id": "laptop-01", "root": str(tmp_path), "made": [], "replaced": None}
+    assert json.loads(again.stdout) == {
+        "node_id": "laptop-01",
+        "root": str(durable.reachable(tmp_path)),
+        "made": [],
+        "replaced": None,
+    }
     assert tree(tmp_path) == before
     assert telemetry("provision", "laptop-01", "--root", tmp_path, "--receipt").returncode == 0
     receipt = (tmp_path / "docs" / "NODE_PROVISIONING_RECEIPT.md").read_text("utf-8")
