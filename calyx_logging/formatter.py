@@ -30,6 +30,7 @@ from calyx_logging.event import (
     StampEvent,
     check_source,
     encode,
+    mark_of,
     note,
     shadow,
 )
@@ -168,8 +169,8 @@ class EventFormatter(BaseJsonFormatter):
             del extra["_logger"]  # ProcessorFormatter.wrap_for_formatter's own, not the caller's
             del extra["_name"]
         fields.update(extra)
-        mark = record.__dict__.get(RECORD_MARK)
-        if type(mark) is dict and "field" in mark:
+        mark = mark_of(record)
+        if "field" in mark:
             fields[RECORD_MARK] = mark["field"]
         log_data["level"] = _level_of(record)
         log_data["logger"] = record.name if type(record.name) is str else plain_text(record.name)

@@ -87,7 +87,7 @@ class OutboxHandler(logging.Handler):
         self._stamp = StampEvent(node.id, source)
         self._recorder = Recorder(node, component, options)
         self._token = secrets.token_hex(8)
-        self._filters_as_usual = type(self).filter is logging.Filterer.filter
+        self._is_stock = (type(self).filter, type(self).emit) == (logging.Filterer.filter, OutboxHandler.emit)
         super().__init__(level)
         self._event_formatter = EventFormatter().bound_to(self._stamp, self._max_event_bytes)
 
@@ -107,8 +107,9 @@ class OutboxHandler(logging.Handler):
 
     def handle(self, record: logging.LogRecord) -> Any:
         """Filter and emit; without the handler's lock, because the recorder has its own, held for the write alone."""
-        if not self.filters and self._filters_as_usual:
-            self.emit(record)
+        if self._is_stock and not self.filters:
+            if take(record, self._token):
+                self._recorder.submit(self._event_formatter.encode, record)
             return True
         passed: Any = self.filter(record)  # a record, from Python 3.12 on
         if isinstance(passed, logging.LogRecord):

@@ -6,14 +6,18 @@ import io
 import json
 import logging
 import logging.config
+import math
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import structlog
+from hypothesis import given
+from hypothesis import strategies as st
 
 from calyx_logging import EventFormatter, Node, StampEvent, configure_structlog
 from calyx_logging.errors import ConfigError, NodeNotProvisioned
+from calyx_logging.event import take, utc_text
 
 
 class Lines(logging.Handler):
@@ -424,3 +428,49 @@ def test_custom_levels_and_colours(log: logging.Logger, lines: Lines) -> None:
     assert lines.last["level"] == "notice"
     log.log(17, "m")
     assert lines.last["level"] == "level 17"
+
+
+values = st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.lists(st.text(), max_size=2)
+names = (
+    st.sampled_from(["run", "node_id", "seq", "message", "_record", "_calyx", "asctime", "name", "x y", ""]) | st.text()
+)
+
+
+@given(
+    extra=st.dictionaries(names, values, max_size=4),
+    message=values | st.sampled_from(["%s", "%d of %d", "100 %"]),
+    args=st.lists(values, max_size=2),
+    level=st.sampled_from([0, 10, 20, 25, 30]),
+    name=st.text() | st.none(),
+    deleted=st.lists(st.sampled_from(["args", "exc_info", "process", "processName", "taskName"]), max_size=1),
+    taken=st.booleans(),
+)
+def test_the_plain_way_gives_what_the_hooks_give(
+    extra: dict[str, Any], message: Any, args: list[Any], level: int, name: Any, deleted: list[str], taken: bool
+) -> None:
+    """Whatever a record bears, the two ways to its event give the same bytes."""
+
+    def record() -> logging.LogRecord:
+        made = logging.LogRecord(name, level, "file", 1, message, tuple(args), None)
+        made.__dict__.update(extra)
+        for attribute in deleted:
+            made.__dict__.pop(attribute, None)
+            if "run" in extra:
+                made.__dict__[attribute] = None
+        made.created = 1_700_000_000.25
+        if taken:
+            take(made, "handler")
+        return made
+
+    formatter = EventFormatter().bound_to(StampEvent("node", new_id=lambda: "id"))
+    assert formatter.encode(record()) == formatter._encode_by_hooks(record())
+
+
+@given(st.floats(-1e9, 1e11) | st.integers(0, 2**33).map(lambda n: n + 0.9999999))
+def test_the_stamps_time_is_datetimes(seconds: float) -> None:
+    """Cached or not, rounded as datetime rounds."""
+    stamp = StampEvent("node")
+    for created in (seconds, seconds, math.floor(seconds), seconds + 0.25):
+        record = logging.makeLogRecord({"created": created, "msg": "m"})
+        line = json.loads(EventFormatter().bound_to(stamp).encode(record) or b"")
+        assert line["ts_utc"] == utc_text(created)
