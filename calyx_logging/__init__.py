@@ -14,6 +14,7 @@ from calyx_logging._version import __version__
 if TYPE_CHECKING:
     from calyx_logging.errors import CalyxError
     from calyx_logging.event import StampEvent
+    from calyx_logging.fast_logger import install_fast_logger
     from calyx_logging.formatter import EventFormatter
     from calyx_logging.handlers.outbox import OutboxHandler
     from calyx_logging.node import Node, provision
@@ -28,6 +29,7 @@ __all__ = [
     "StampEvent",
     "__version__",
     "configure_structlog",
+    "install_fast_logger",
     "provision",
     "seal",
 ]
@@ -39,6 +41,7 @@ _HOMES = {
     "OutboxHandler": "handlers.outbox",
     "StampEvent": "event",
     "configure_structlog": "structlog_bridge",
+    "install_fast_logger": "fast_logger",
     "provision": "node",
     "seal": "recorder",
 }

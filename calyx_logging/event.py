@@ -126,12 +126,9 @@ class StampEvent:
 
     def __call__(self, logger: object, method_name: str, event_dict: EventDict) -> EventDict:
         record = event_dict.pop("_record", None)
-        if record is not None and event_dict.get("node_id") is TO_BE_STAMPED:
-            mark = record.__dict__.get(RECORD_MARK)
-            if type(mark) is not dict or mark.get(_OWNER) != id(record):
-                mark = mark_of(record)
+        if event_dict.get("node_id") is TO_BE_STAMPED:
             event_dict["node_id"] = self.node_id
-            created = record.created
+            created = self._clock() if record is None else record.created
             since, until, text = self._second
             try:
                 fraction = round((created - since) * 1e6) if since <= created < until else 1_000_000
@@ -141,8 +138,14 @@ class StampEvent:
                 event_dict["ts_utc"] = f"{text}{str(1_000_000 + fraction)[1:]}+00:00"
             else:
                 event_dict["ts_utc"] = self._time_of(created, event_dict)
-            # setdefault is one step under the interpreter lock: two threads that stamp one record agree on its id
-            event_dict["event_id"] = mark.get("event_id") or mark.setdefault("event_id", str(self._new_id()))
+            if record is None:
+                event_dict["event_id"] = str(self._new_id())
+            else:
+                mark = record.__dict__.get(RECORD_MARK)
+                if type(mark) is not dict or mark.get(_OWNER) != id(record):
+                    mark = mark_of(record)
+                # setdefault is one step under the interpreter lock: two threads that stamp one record agree on its id
+                event_dict["event_id"] = mark.get("event_id") or mark.setdefault("event_id", str(self._new_id()))
             event_dict["source"] = self.source
             return event_dict
         return self._stamped(record, event_dict)

@@ -36,7 +36,7 @@ from calyx_logging.event import (
 )
 from calyx_logging.exception import exception_chain, plain_text
 from calyx_logging.jsonable import is_a
-from calyx_logging.plain import STANDARD_ATTRIBUTES, TEXT_BYTES, bound_context, plain_event
+from calyx_logging.plain import STANDARD_ATTRIBUTES, TEXT_BYTES, bound_context, plain_event, plain_fields
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor
@@ -132,6 +132,14 @@ class EventFormatter(BaseJsonFormatter):
             if event is not None:
                 return encode(self._stamp(None, "", event), self._max_bytes, TEXT_BYTES)
         return self._encode_by_hooks(record)
+
+    def encode_fields(self, logger: str, level: str, fields: Mapping[str, Any]) -> bytes | None:
+        """The line of a structlog event that is plain, as `encode` gives it; None of another one."""
+        if self._is_plain and self._stamp is not None:
+            event = plain_fields(logger, level, fields)
+            if event is not None:
+                return encode(self._stamp(None, "", event), self._max_bytes, TEXT_BYTES)
+        return None
 
     def _encode_by_hooks(self, record: logging.LogRecord) -> bytes | None:
         event: dict[str, Any] = {}

@@ -13,7 +13,7 @@ from typing import Any
 
 from calyx_logging.event import RECORD_MARK, RESERVED, TO_BE_STAMPED
 
-__all__ = ["STANDARD_ATTRIBUTES", "TEXT_BYTES", "bound_context", "plain_event"]
+__all__ = ["STANDARD_ATTRIBUTES", "TEXT_BYTES", "bound_context", "plain_event", "plain_fields"]
 
 _BY_LOGGING = tuple(logging.LogRecord("", 0, "", 0, "", (), None).__dict__)
 _COUNT = len(_BY_LOGGING)
@@ -28,6 +28,7 @@ TEXT_BYTES = len('{"node_id":"","ts_utc":"2026-11-22T08:00:00.000000+00:00","eve
 """So many bytes at the beginning of a plain event's line belong to texts."""
 
 _NO_FIELD = STANDARD_ATTRIBUTES | RESERVED | {"_record"}
+_NO_STRUCTLOG_FIELD = RESERVED | {"_record", RECORD_MARK, "exc_info", "stack_info", "stacklevel", "positional_args"}
 _TEMPLATE = dict.fromkeys(("node_id", "ts_utc", "event_id", "source", "level", "logger", "message"), TO_BE_STAMPED)
 
 
@@ -65,6 +66,24 @@ def plain_event(record: logging.LogRecord) -> dict[str, Any] | None:
         event["_record"] = record
     except Exception:  # arguments that do not fit, a level without name, an attribute that is not there
         return None
+    return event
+
+
+def plain_fields(logger: str, level: str, fields: Mapping[str, Any]) -> dict[str, Any] | None:
+    """The event of a structlog event dict, to be stamped; None where it is not plain."""
+    message = fields.get("event")
+    if (
+        type(message) is not str
+        or not _NO_STRUCTLOG_FIELD.isdisjoint(fields)
+        or ("structlog.contextvars" in sys.modules and bound_context())
+    ):
+        return None
+    event: dict[str, Any] = _TEMPLATE.copy()
+    event["level"] = level
+    event["logger"] = logger
+    event["message"] = message
+    event.update(fields)
+    del event["event"]
     return event
 
 

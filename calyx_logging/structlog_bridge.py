@@ -1,33 +1,79 @@
-"""structlog on top of stdlib loggers, so that structlog and stdlib records take the same way to the handler."""
+"""structlog: on top of stdlib loggers, or straight into the outbox; either way the lines are the same.
+
+The straight way makes no LogRecord for what is plain: a text for an event, fields of no reserved name. Everything else
+is made a record, as a stdlib logger would make it, and goes the way of records.
+"""
 
 from __future__ import annotations
 
+import logging
+import sys
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from calyx_logging.errors import ConfigError
 from calyx_logging.formatter import StructlogMessage
+from calyx_logging.handlers.outbox import OutboxHandler
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, WrappedLogger
 
-__all__ = ["configure_structlog"]
+__all__ = ["OutboxLogger", "configure_structlog"]
+
+_LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "msg": logging.INFO,
+    "warn": logging.WARNING,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "err": logging.ERROR,
+    "exception": logging.ERROR,
+    "failure": logging.ERROR,
+    "critical": logging.CRITICAL,
+    "fatal": logging.CRITICAL,
+}
+"""structlog's method names."""
 
 
-def configure_structlog() -> None:
-    """Set structlog up so that `structlog.get_logger(name)` logs through `logging.getLogger(name)`.
+def configure_structlog(outbox: OutboxHandler | None = None, *, level: int | str = logging.INFO) -> None:
+    """Set structlog up so that `structlog.get_logger(name)` logs through `logging.getLogger(name)`, or straight.
 
     Fields may have any name, those of LogRecord attributes (`name`, `args`, `level` …) too. Context variables are
     taken at the call. Processors of your own belong into the handler's EventFormatter, where they see every record.
+
+    Args:
+        outbox: write straight to this handler's outbox, past `logging`: faster, and no other handler sees the events.
+            The handler need not be attached to a logger; its level, its filters and the levels of stdlib loggers
+            are not asked.
+        level: with `outbox`, the least level that is logged, by name or number.
+
+    Raises:
+        ConfigError: `level` is none.
     """
     import structlog
 
+    if outbox is None:
+        structlog.configure(
+            processors=[
+                structlog.stdlib.filter_by_level,
+                structlog.contextvars.merge_contextvars,
+                _to_log_kwargs,
+            ],
+            wrapper_class=structlog.stdlib.BoundLogger,
+            logger_factory=structlog.stdlib.LoggerFactory(),
+            context_class=dict,
+            cache_logger_on_first_use=True,
+        )
+        return
+    number = logging.getLevelNamesMapping().get(level.upper()) if isinstance(level, str) else level
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise ConfigError(f"option 'level' is {level!r}: give the name or the number of a level")
     structlog.configure(
-        processors=[
-            structlog.stdlib.filter_by_level,
-            structlog.contextvars.merge_contextvars,
-            _to_log_kwargs,
-        ],
-        wrapper_class=structlog.stdlib.BoundLogger,
-        logger_factory=structlog.stdlib.LoggerFactory(),
+        processors=[_to_one_argument],
+        wrapper_class=structlog.make_filtering_bound_logger(number),
+        logger_factory=partial(OutboxLogger, outbox),
         context_class=dict,
         cache_logger_on_first_use=True,
     )
@@ -53,3 +99,66 @@ def _to_log_kwargs(
         except (TypeError, ValueError, KeyError):
             pass  # they stay as a field of their own, so nothing is lost
     return (message,), kwargs
+
+
+# ------------------------------------------------------------------ the straight way
+
+
+def _to_one_argument(
+    logger: WrappedLogger, method_name: str, event_dict: EventDict
+) -> tuple[tuple[EventDict], dict[str, Any]]:
+    return (event_dict,), {}
+
+
+class OutboxLogger:
+    """What structlog's bound loggers write to, past `logging`: one method for each of structlog's, all alike.
+
+    Args:
+        handler: whose outbox, formatter and stamp.
+        name: the events' `logger`; more arguments of `structlog.get_logger` are ignored.
+    """
+
+    debug: Callable[[EventDict], None]
+    info: Callable[[EventDict], None]
+    warning: Callable[[EventDict], None]
+    error: Callable[[EventDict], None]
+    critical: Callable[[EventDict], None]
+
+    def __init__(self, handler: OutboxHandler, name: object = None, *_: object) -> None:
+        self.name = name if isinstance(name, str) else "root"
+        for method, number in _LEVELS.items():
+            encode_it = partial(self._encode, handler, number, logging.getLevelName(number).lower())
+            setattr(self, method, partial(handler.submit, encode_it))
+
+    def _encode(self, handler: OutboxHandler, number: int, level: str, event_dict: EventDict) -> bytes | None:
+        formatter = handler.event_formatter
+        line = formatter.encode_fields(self.name, level, event_dict)
+        if line is not None:
+            return line
+        (message,), kwargs = _to_log_kwargs(None, level, event_dict)
+        record = logging.LogRecord(self.name, number, "", 0, message, (), _exc_info(kwargs.get("exc_info")))
+        if kwargs.get("stack_info"):
+            record.stack_info = _stack()
+        return formatter.encode(record)
+
+
+def _exc_info(given: Any) -> Any:
+    """As `logging` takes it."""
+    if isinstance(given, BaseException):
+        return (type(given), given, given.__traceback__)
+    if given and not isinstance(given, tuple):
+        return sys.exc_info()
+    return given or None
+
+
+def _stack() -> str:
+    """The stack of the call, as `logging` writes it."""
+    import traceback
+
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _OWN_PACKAGES:
+        frame = frame.f_back
+    return "Stack (most recent call last):\n" + "".join(traceback.format_stack(frame)).rstrip("\n")
+
+
+_OWN_PACKAGES = ("calyx_logging", "structlog")

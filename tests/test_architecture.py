@@ -12,7 +12,7 @@ from conftest import REPO
 
 LAYERS = [
     ["_version", "errors", "durable"],
-    ["housekeeping", "options"],
+    ["fast_logger", "housekeeping", "options"],
     ["node"],
     ["jsonable"],
     ["event", "chunk", "exception"],
@@ -20,8 +20,8 @@ LAYERS = [
     ["filling", "manifest", "plain"],
     ["writer"],
     ["bundle", "formatter", "outbox", "recorder"],
-    ["exported", "handlers.outbox", "structlog_bridge"],
-    ["export", "handlers"],
+    ["exported", "handlers.outbox"],
+    ["export", "handlers", "structlog_bridge"],
     ["status"],
     ["scripts.cli", "scripts"],
     ["scripts.telemetry_verify"],
@@ -124,6 +124,7 @@ def test_the_public_names() -> None:
         "StampEvent",
         "__version__",
         "configure_structlog",
+        "install_fast_logger",
         "provision",
         "seal",
     ]
