@@ -71,8 +71,8 @@ def configure_structlog(outbox: OutboxHandler | None = None, *, level: int | str
     if not isinstance(number, int) or isinstance(number, bool):
         raise ConfigError(f"option 'level' is {level!r}: give the name or the number of a level")
     structlog.configure(
-        processors=[_to_one_argument],
-        wrapper_class=structlog.make_filtering_bound_logger(number),
+        processors=_CHAIN,
+        wrapper_class=_straight_class(number),
         logger_factory=partial(OutboxLogger, outbox),
         context_class=dict,
         cache_logger_on_first_use=True,
@@ -108,6 +108,34 @@ def _to_one_argument(
     logger: WrappedLogger, method_name: str, event_dict: EventDict
 ) -> tuple[tuple[EventDict], dict[str, Any]]:
     return (event_dict,), {}
+
+
+_CHAIN = [_to_one_argument]
+
+
+def _straight_class(level: int) -> Any:
+    """structlog's filtering bound logger, whose everyday methods leave out the chain, which has nothing to do."""
+    import structlog
+
+    usual: Any = structlog.make_filtering_bound_logger(level)
+
+    def straight(name: str) -> Callable[..., Any]:
+        the_usual = getattr(usual, name)
+
+        def method(self: Any, event: object = None, *args: object, **fields: object) -> Any:
+            if args or event is None or self._processors != _CHAIN:
+                return the_usual(self, event, *args, **fields)
+            if self._context:
+                fields = {**self._context, **fields}
+            fields["event"] = event
+            getattr(self._logger, name)(fields)
+            return None
+
+        method.__name__ = name
+        return method
+
+    names = [name for name in ("debug", "info", "warning", "error", "critical") if _LEVELS[name] >= level]
+    return type("StraightBoundLogger", (usual,), {name: straight(name) for name in names})
 
 
 class OutboxLogger:
