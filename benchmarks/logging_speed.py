@@ -302,8 +302,8 @@ def table(results: dict[str, dict[str, Any]], rounds: int, records: int, extra: 
     """Markdown."""
     floor = results[FLOOR]["us"]
     rows = [
-        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; medians "
-        f"of {rounds} rounds of {records} records. "
+        f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; "
+        f"medians of {rounds} rounds of {records} records. "
         f"Made by `python benchmarks/logging_speed.py --rounds {rounds} --records {records} --write docs`.",
         "",
         "| library | version | µs per record | × floor | CPU µs | p50 | p99 | p99.9 | 4 threads, records/s "
@@ -314,9 +314,9 @@ def table(results: dict[str, dict[str, Any]], rounds: int, records: int, extra: 
         survives = {True: "yes", False: "**no**", None: ""}[f.get("survives")]
         size = "" if f["bytes"] != f["bytes"] else f"{f['bytes']:.0f}"
         rows.append(
-            f"| {name} | {f['version']} | {f['us']:.2f} | {f['us'] / floor:.2f} | {f['cpu_us']:.2f} | {f['p50_us']:.1f} "
-            f"| {f['p99_us']:.1f} | {f['p999_us']:.1f} | {f['threads_per_s']:,.0f} | {f['two_per_s']:,.0f} "
-            f"| {f['four_per_s']:,.0f} | {size} | {survives} | {f.get('children_hung', '')} |"
+            f"| {name} | {f['version']} | {f['us']:.2f} | {f['us'] / floor:.2f} | {f['cpu_us']:.2f} "
+            f"| {f['p50_us']:.1f} | {f['p99_us']:.1f} | {f['p999_us']:.1f} | {f['threads_per_s']:,.0f} "
+            f"| {f['two_per_s']:,.0f} | {f['four_per_s']:,.0f} | {size} | {survives} | {f.get('children_hung', '')} |"
         )
     rows += ["", "| aim | goal | reached |", "|---|---|---|"]
     rows += [f"| {what} | {goal} | {reached:.2f} |" for what, reached, goal in ratios(results)]
@@ -326,8 +326,8 @@ def table(results: dict[str, dict[str, Any]], rounds: int, records: int, extra: 
     rows += [
         "",
         f"Of this library: import and dictConfig take {extra['import_and_dictconfig_ms']:.0f} ms more than `import "
-        f"logging.config`. Resident memory is {before} MiB after 20,000 records and {after} MiB after a million more. µs "
-        f"per event by what is in it: {sizes}. µs per event by sealed chunks in the outbox: {by_chunks}.",
+        f"logging.config`. Resident memory is {before} MiB after 20,000 records and {after} MiB after a million more. "
+        f"µs per event by what is in it: {sizes}. µs per event by sealed chunks in the outbox: {by_chunks}.",
     ]
     return "\n".join(rows)
 

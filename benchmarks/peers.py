@@ -136,8 +136,8 @@ def table(results: dict[str, dict[str, Any]], rounds: int) -> str:
     ]
     for name, figures in results.items():
         rows.append(
-            f"| {name} | {contenders.version(name)} | {figures['survived']} of {rounds} | {figures['hung']} | {figures['lost']} "
-            f"| {figures['twice']} |"
+            f"| {name} | {contenders.version(name)} | {figures['survived']} of {rounds} | {figures['hung']} "
+            f"| {figures['lost']} | {figures['twice']} |"
         )
     return "\n".join(rows)
 

@@ -21,15 +21,13 @@ from calyx_logging.manifest import (
     SUMS_NAME,
     TIMESTAMP_FORMAT,
     ChunkEntry,
-    ChunkStats,
     Manifest,
-    blocks_of,
     format_sums,
     is_safe_filename,
     parse_sums,
-    stats_of,
 )
 from calyx_logging.node import check_node_id, is_node_id
+from calyx_logging.stats import ChunkStats, blocks_of, several_at_once, stats_of
 
 __all__ = ["Fault", "Report", "VerifiedBundle", "check", "is_junk", "sums_of", "verify", "write_manifest"]
 
@@ -168,14 +166,17 @@ def _manifest_faults(manifest: Manifest) -> list[Fault]:
 def _chunk_faults(folder: Path, manifest: Manifest, entries: set[str], progress: Progress | None) -> list[Fault]:
     faults: list[Fault] = []
     missing: dict[str, str] = {}
+    here: list[ChunkEntry] = []
     for entry in manifest.chunks:
         if not is_safe_filename(entry.filename):
             continue
-        if entry.filename not in entries:
+        if entry.filename in entries:
+            here.append(entry)
+        else:
             missing[entry.sha256] = entry.filename
             faults.append(Fault("missing", entry.filename, f"sha256 {entry.sha256}", "no such file"))
-            continue
-        found = _entry_of(folder, entry.filename, progress)
+    all_found = several_at_once(lambda entry: _entry_of(folder, entry.filename, progress), here)
+    for entry, found in zip(here, all_found, strict=True):
         faults.extend([found] if isinstance(found, Fault) else _differences(entry, found))
     listed = {entry.filename for entry in manifest.chunks} | {MANIFEST_NAME, SUMS_NAME, SIGNATURE_NAME}
     for name in sorted(entries - listed):
@@ -267,7 +268,7 @@ def write_manifest(
             path=folder,
             hint="a manifest is for a folder of chunks alone: copy the chunks into one (an outbox is exported instead)",
         )
-    stats = {name: _stats(folder / name) for name in names}
+    stats = dict(zip(names, several_at_once(lambda name: _stats(folder / name), names), strict=True))
     now = datetime.now(UTC)
     manifest = Manifest(
         node_id=check_node_id(node_id or _one_node_id(folder, stats.values()) or fallback_id()),

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -23,6 +23,7 @@ __all__ = [
     "SEALED_SUFFIX",
     "ChunkName",
     "check_component",
+    "foreign_among",
     "open_chunk",
     "read_lines",
 ]
@@ -36,7 +37,8 @@ _NAME = re.compile(
     rf"(?P<when>[0-9]{{8}}_[0-9]{{6}})__(?P<component>{_COMPONENT})__(?P<writer>[0-9a-f]{{8}})-(?P<number>[0-9]{{4}})",
     re.ASCII,
 )
-_WHEN = "%Y%m%d_%H%M%S"
+_ALL_OURS = re.compile(r"(?:[0-9]{8}_[0-9]{6}__[a-z0-9_-]*+(?<=[a-z0-9]__[0-9a-f]{8}-[0-9]{4})\.jsonl\n)*+", re.ASCII)
+_FOREIGN = re.compile(rf"^(?!{_NAME.pattern}\.jsonl$).*$", re.ASCII | re.MULTILINE)
 _BLOCK = 1024 * 1024
 
 
@@ -90,11 +92,22 @@ class ChunkName:
         match = _NAME.fullmatch(text)
         if match is None or len(match["component"]) > 48:
             return None
+        digits = match["when"]
+        day = int(digits[:4]), int(digits[4:6]), int(digits[6:8])
+        moment = int(digits[9:11]), int(digits[11:13]), int(digits[13:])
         try:
-            when = datetime.strptime(match["when"], _WHEN).replace(tzinfo=UTC)
+            when = datetime(*day, *moment, tzinfo=UTC)
         except ValueError:
             return None
         return cls(when, match["component"], match["writer"], int(match["number"]))
+
+
+def foreign_among(names: Iterable[str]) -> set[str]:
+    """Those that are no names of sealed chunks of ours, by their form alone; quick for very many."""
+    text = "\n".join(names) + "\n"
+    if _ALL_OURS.fullmatch(text):
+        return set()
+    return {match[0] for match in _FOREIGN.finditer(text)} - {""}
 
 
 def open_chunk(path: Path) -> BinaryIO:

@@ -32,14 +32,12 @@ from calyx_logging.manifest import (
     SUMS_NAME,
     TIMESTAMP_FORMAT,
     ChunkEntry,
-    ChunkStats,
     Manifest,
-    blocks_of,
     is_safe_filename,
-    stats_of,
 )
 from calyx_logging.node import Node
 from calyx_logging.outbox import Contents, Recovery
+from calyx_logging.stats import ChunkStats, blocks_of, several_at_once, stats_of
 
 __all__ = ["FOREIGN_QUIET_SECONDS", "ExportResult", "Pending", "export", "export_all", "find_pending"]
 
@@ -161,9 +159,9 @@ def _export_locked(
     node: Node, recover_orphans: bool, progress: Progress | None, clock: Callable[[], float]
 ) -> ExportResult:
     durable.remove_tree(node.exports / _STAGING)
-    recovery = outbox.recover(node.outbox, node.id, orphans=recover_orphans, clock=clock)
-    contents = outbox.look(node.outbox)
     done = exported.load(node)
+    recovery = outbox.recover(node.outbox, node.id, orphans=recover_orphans, leave_out=done.chunks(), clock=clock)
+    contents = recovery.contents
     if done.changed and (done.names or done.bundles):
         exported.save(node, done)
     pending = find_pending(node, done, contents, clock())
@@ -218,7 +216,8 @@ def _copy_chunks(
     node: Node, pending: Pending, staging: Path, result: ExportResult, progress: Progress | None
 ) -> Iterator[ChunkEntry]:
     copied = 0
-    for filename in pending.chunks:
+
+    def copy(filename: str) -> tuple[ChunkEntry, int] | None:
         stats = ChunkStats()
         with open_chunk(node.outbox / filename) as stream:
             before = os.fstat(stream.fileno())
@@ -226,14 +225,20 @@ def _copy_chunks(
             after = os.fstat(stream.fileno())
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             durable.remove(staging / filename)
+            return None
+        return stats.entry(filename), stats.bad_lines
+
+    for filename, found in zip(pending.chunks, several_at_once(copy, pending.chunks), strict=True):
+        if found is None:
             result.quiet_soon.append(filename)  # a foreign writer appended while it was read
             continue
-        if stats.bad_lines:
-            result.warnings.append(f"{filename} has {stats.bad_lines} lines that are no events; exported as it is")
-        copied += stats.size
+        entry, bad_lines = found
+        if bad_lines:
+            result.warnings.append(f"{filename} has {bad_lines} lines that are no events; exported as it is")
+        copied += entry.bytes or 0
         if progress is not None:
             progress(copied, pending.bytes)
-        yield stats.entry(filename)
+        yield entry
 
 
 def _free_timestamp(node: Node, done: exported.Exported, now: float) -> str:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import orjson
 
 from calyx_logging import durable
 from calyx_logging.bundle import verify
+from calyx_logging.chunk import foreign_among
 from calyx_logging.errors import BundleError, ManifestError, StorageError
 from calyx_logging.manifest import MANIFEST_NAME, Manifest, loads_object
 from calyx_logging.node import Node
@@ -46,6 +47,7 @@ class Exported:
         warnings: what was mended, and what could not be.
         changed: whether this is more than the index on disk says.
         unsaved: manifests without a copy in `.manifests/`, by timestamp.
+        order: the names again, in nearly the order in which they are written.
     """
 
     names: set[str] = field(default_factory=set)
@@ -53,6 +55,12 @@ class Exported:
     warnings: list[str] = field(default_factory=list)
     changed: bool = False
     unsaved: dict[str, bytes] = field(default_factory=dict)
+    order: list[str] = field(default_factory=list)
+
+    def chunks(self) -> Set[str]:
+        """Names of our own chunks among them, which never change: who looks for something new leaves them out."""
+        foreign = foreign_among(self.names)
+        return self.names - foreign if foreign else self.names
 
     @property
     def last(self) -> BundleRef | None:
@@ -60,6 +68,7 @@ class Exported:
         return self.bundles[-1] if self.bundles else None
 
     def _add(self, timestamp: str, data: bytes, manifest: Manifest) -> None:
+        self.order += [entry.filename for entry in manifest.chunks]
         self.names.update(entry.filename for entry in manifest.chunks)
         self.bundles.append(BundleRef(timestamp, hashlib.sha256(data).hexdigest()))
         self.bundles.sort()
@@ -113,8 +122,9 @@ def save(node: Node, exported: Exported) -> None:
     for timestamp, data in sorted(exported.unsaved.items()):
         durable.replace_file(copies / f"{timestamp}.json", data)
     exported.unsaved.clear()
+    in_order = sorted(exported.order)  # quick, for what is nearly sorted
     document = {
-        "exported": sorted(exported.names),
+        "exported": in_order if len(in_order) == len(exported.names) else sorted(exported.names),
         "bundles": [
             {"timestamp": bundle.timestamp, "manifest_sha256": bundle.manifest_sha256} for bundle in exported.bundles
         ],
@@ -155,6 +165,7 @@ def _read_index(path: Path) -> Exported:
             raise ManifestError("the exported index has no list 'exported'")
         exported.bundles = sorted(_bundle_ref(bundle) for bundle in bundles)
         exported.names.update(names)
+        exported.order = names
     except FileNotFoundError:
         exported.changed = True
     except OSError as error:
@@ -172,7 +183,7 @@ def _bundle_ref(entry: Any) -> BundleRef:
 
 
 def _are_texts(values: object) -> bool:
-    return isinstance(values, list) and all(isinstance(value, str) for value in values)
+    return isinstance(values, list) and set(map(type, values)) <= {str}
 
 
 def _names(folder: Path) -> list[str]:

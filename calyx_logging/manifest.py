@@ -1,4 +1,4 @@
-"""The manifest: a value, its bytes, and the hashing of chunks.
+"""The manifest: a value, its bytes, and SHA256SUMS.
 
 This is the one place that knows the manifest's keys, those of the first generation too (docs/format.md, "Manifest").
 Reading is pure: bytes in, a `Manifest` or a `ManifestError` out.
@@ -6,18 +6,14 @@ Reading is pure: bytes in, a `Manifest` or a `ManifestError` out.
 
 from __future__ import annotations
 
-import hashlib
 import re
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import asdict, dataclass, field
-from datetime import UTC, datetime
-from typing import Any, BinaryIO
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import orjson
 
-from calyx_logging.chunk import ChunkName
-from calyx_logging.errors import EventError, ManifestError
-from calyx_logging.event import decode
+from calyx_logging.errors import ManifestError
 
 __all__ = [
     "MANIFEST_NAME",
@@ -25,14 +21,11 @@ __all__ = [
     "SUMS_NAME",
     "TIMESTAMP_FORMAT",
     "ChunkEntry",
-    "ChunkStats",
     "Manifest",
-    "blocks_of",
     "format_sums",
     "is_safe_filename",
     "loads_object",
     "parse_sums",
-    "stats_of",
 ]
 
 MANIFEST_NAME = "manifest.json"
@@ -42,7 +35,6 @@ TIMESTAMP_FORMAT = "%Y%m%d_%H%M%S"
 VERSION = 1
 
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
-_BLOCK = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -193,106 +185,6 @@ def is_safe_filename(name: str) -> bool:
         and len(name.splitlines()) == 1
         and not any("\ud800" <= letter <= "\udfff" for letter in name)
     )
-
-
-# ------------------------------------------------------------------ hashing
-
-
-@dataclass
-class ChunkStats:
-    """What can be said of a chunk's bytes, gathered while they pass by.
-
-    Attributes:
-        size: bytes so far.
-        events: lines that are not empty.
-        bad_lines: lines that are no event.
-        first_ts_utc, last_ts_utc: the least and the greatest.
-        first_seq, last_seq: likewise.
-        node_ids: that the events bear.
-    """
-
-    size: int = 0
-    events: int = 0
-    bad_lines: int = 0
-    first_ts_utc: str | None = None
-    last_ts_utc: str | None = None
-    first_seq: int | None = None
-    last_seq: int | None = None
-    node_ids: set[str] = field(default_factory=set)
-    _hash: Any = field(default_factory=hashlib.sha256)
-    _rest: bytes = b""
-
-    def through(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
-        """Pass blocks on while looking at them."""
-        for block in blocks:
-            self._hash.update(block)
-            self.size += len(block)
-            *lines, self._rest = (self._rest + block).split(b"\n")
-            for line in lines:
-                self._see(line)
-            yield block
-        rest, self._rest = self._rest, b""
-        self._see(rest)
-
-    def entry(self, filename: str) -> ChunkEntry:
-        """The manifest's entry for these bytes under that name."""
-        name = ChunkName.parse(filename)
-        return ChunkEntry(
-            filename=filename,
-            sha256=self._hash.hexdigest(),
-            bytes=self.size,
-            events=self.events,
-            first_ts_utc=self.first_ts_utc,
-            last_ts_utc=self.last_ts_utc,
-            writer=None if name is None else name.writer,
-            first_seq=self.first_seq,
-            last_seq=self.last_seq,
-        )
-
-    def _see(self, line: bytes) -> None:
-        if not line.strip():
-            return
-        self.events += 1
-        try:
-            event = decode(line.removeprefix(b"\xef\xbb\xbf"))
-        except EventError:
-            self.bad_lines += 1
-            return
-        if isinstance(node_id := event.get("node_id"), str):
-            self.node_ids.add(node_id)
-        when, seq = _normal_time(event.get("ts_utc")), event.get("seq")
-        if when is not None:
-            self.first_ts_utc = when if self.first_ts_utc is None else min(self.first_ts_utc, when)
-            self.last_ts_utc = when if self.last_ts_utc is None else max(self.last_ts_utc, when)
-        if isinstance(seq, int) and not isinstance(seq, bool):
-            self.first_seq = seq if self.first_seq is None else min(self.first_seq, seq)
-            self.last_seq = seq if self.last_seq is None else max(self.last_seq, seq)
-
-
-def _normal_time(text: object) -> str | None:
-    if not isinstance(text, str):
-        return None
-    if len(text) == 32 and text.endswith("+00:00"):
-        return text  # as we write it
-    try:
-        moment = datetime.fromisoformat(text)
-        return None if moment.tzinfo is None else moment.astimezone(UTC).isoformat(timespec="microseconds")
-    except (ValueError, OverflowError):
-        return None
-
-
-def blocks_of(stream: BinaryIO) -> Iterator[bytes]:
-    """A file's bytes in blocks of 1 MiB."""
-    while block := stream.read(_BLOCK):
-        yield block
-
-
-def stats_of(stream: BinaryIO) -> ChunkStats:
-    """The stats of a whole file."""
-    stats = ChunkStats()
-    for _ in stats.through(blocks_of(stream)):
-        pass
-    return stats
 
 
 # ------------------------------------------------------------------ SHA256SUMS

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import contextlib
 import os
+import stat
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Set
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -23,7 +24,8 @@ from calyx_logging.chunk import OPEN_SUFFIX, SEALED_SUFFIX, ChunkName, open_chun
 from calyx_logging.errors import ChunkError, EventError, ManifestError, StorageError
 from calyx_logging.event import CONTROL_SOURCE, control_event, decode, with_seq
 from calyx_logging.locks import OsLock, holder_of, is_gone, lock_file, os_lock
-from calyx_logging.manifest import Manifest, stats_of
+from calyx_logging.manifest import Manifest
+from calyx_logging.stats import stats_of
 
 __all__ = ["Contents", "OpenChunk", "Recovered", "Recovery", "look", "recover"]
 
@@ -63,8 +65,12 @@ class Contents:
     unknown: list[str] = field(default_factory=list)
 
 
-def look(outbox: Path) -> Contents:
+def look(outbox: Path, leave_out: Set[str] = frozenset()) -> Contents:
     """What the folder holds; an outbox that is not there is empty.
+
+    Args:
+        outbox: the folder.
+        leave_out: file names that are not asked for (chunks exported before, of which there may be very many).
 
     Raises:
         ChunkError: something that is no regular file bears a chunk's name.
@@ -72,10 +78,9 @@ def look(outbox: Path) -> Contents:
     """
     contents = Contents()
     try:
-        with os.scandir(outbox) as entries:
-            for entry in entries:
-                if not entry.name.startswith(".") and entry.name.endswith((SEALED_SUFFIX, OPEN_SUFFIX)):
-                    _sort_in(contents, entry)
+        for name in set(os.listdir(outbox)) - leave_out:
+            if not name.startswith(".") and name.endswith((SEALED_SUFFIX, OPEN_SUFFIX)):
+                _sort_in(contents, outbox, name)
     except FileNotFoundError:
         return contents
     except OSError as error:
@@ -87,18 +92,22 @@ def look(outbox: Path) -> Contents:
     return contents
 
 
-def _sort_in(contents: Contents, entry: os.DirEntry[str]) -> None:
-    if not entry.is_file(follow_symlinks=False):
-        kind = "a symbolic link" if entry.is_symlink() else "no regular file"
+def _sort_in(contents: Contents, outbox: Path, filename: str) -> None:
+    try:
+        mode = os.lstat(outbox / filename).st_mode
+    except FileNotFoundError:
+        return  # sealed, or recovered, since it was listed
+    if not stat.S_ISREG(mode):
+        kind = "a symbolic link" if stat.S_ISLNK(mode) else "no regular file"
         raise ChunkError(
             f"is {kind}",
-            path=entry.path,
+            path=outbox / filename,
             hint="chunks are regular files: move it out of the outbox, then try again",
         )
-    name = ChunkName.parse(entry.name)
-    is_open = entry.name.endswith(OPEN_SUFFIX)
+    name = ChunkName.parse(filename)
+    is_open = filename.endswith(OPEN_SUFFIX)
     if name is None:
-        (contents.unknown if is_open else contents.foreign).append(entry.name)
+        (contents.unknown if is_open else contents.foreign).append(filename)
     else:
         (contents.open if is_open else contents.sealed).append(name)
 
@@ -129,20 +138,30 @@ class Recovery:
         live: open chunks whose writer lives.
         orphaned: open chunks without a lock file: their writer may live (somebody deleted the lock), so they are
             left alone unless asked for.
+        contents: what the outbox holds afterwards, but for what was left out.
     """
 
     recovered: list[Recovered] = field(default_factory=list)
     live: list[OpenChunk] = field(default_factory=list)
     orphaned: list[OpenChunk] = field(default_factory=list)
+    contents: Contents = field(default_factory=Contents)
 
 
-def recover(outbox: Path, node_id: str, *, orphans: bool = False, clock: Callable[[], float] = time.time) -> Recovery:
+def recover(
+    outbox: Path,
+    node_id: str,
+    *,
+    orphans: bool = False,
+    leave_out: Set[str] = frozenset(),
+    clock: Callable[[], float] = time.time,
+) -> Recovery:
     """Seal what dead writers left open; the caller holds the exporter's lock.
 
     Args:
         outbox: the node's outbox.
         node_id: for the end line.
         orphans: take chunks without a lock file for dead ones too.
+        leave_out: as in `look`.
         clock: seconds since the epoch, for the end line.
 
     Raises:
@@ -150,13 +169,15 @@ def recover(outbox: Path, node_id: str, *, orphans: bool = False, clock: Callabl
         StorageError: a file cannot be read or written; what was recovered so far stands.
     """
     result = Recovery()
-    look(outbox)  # refuse before anything is touched
+    result.contents = look(outbox, leave_out)  # refuse before anything is touched
     try:
         writers = sorted(p.stem for p in (outbox / ".writers").glob("*.lock") if p.is_file() and not p.is_symlink())
+        if not writers and not result.contents.open:
+            return result
         for start in range(0, len(writers), _BATCH):
-            _recover_batch(outbox, node_id, writers[start : start + _BATCH], clock, result)
+            _recover_batch(outbox, node_id, writers[start : start + _BATCH], clock, leave_out, result)
         known = set(writers)
-        for name in look(outbox).open:
+        for name in look(outbox, leave_out).open:
             if name.writer in known:
                 continue
             if (outbox / name.sealed).exists():
@@ -167,13 +188,19 @@ def recover(outbox: Path, node_id: str, *, orphans: bool = False, clock: Callabl
                 _recover_writer(outbox, node_id, [name], clock, result)
             else:
                 result.orphaned.append(OpenChunk(name, None))
+        result.contents = look(outbox, leave_out)
     except OSError as error:
         raise StorageError.of(error, "recover a chunk", error.filename or outbox) from error
     return result
 
 
 def _recover_batch(
-    outbox: Path, node_id: str, writers: list[str], clock: Callable[[], float], result: Recovery
+    outbox: Path,
+    node_id: str,
+    writers: list[str],
+    clock: Callable[[], float],
+    leave_out: Set[str],
+    result: Recovery,
 ) -> None:
     with ExitStack() as held:
         dead: dict[str, OsLock] = {}
@@ -186,7 +213,7 @@ def _recover_batch(
             held.callback(lock.release, force=True)
             dead[writer] = lock
         left: dict[str, list[ChunkName]] = {}
-        for name in look(outbox).open:  # looked at after the locks are held: nothing can be added now
+        for name in look(outbox, leave_out).open:  # looked at after the locks are held: nothing can be added now
             if name.writer in dead:
                 left.setdefault(name.writer, []).append(name)
             elif name.writer in writers:

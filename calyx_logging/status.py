@@ -16,9 +16,9 @@ from calyx_logging.errors import StorageError
 from calyx_logging.export import find_pending
 from calyx_logging.exported import BundleRef
 from calyx_logging.locks import holder_of
-from calyx_logging.manifest import blocks_of
 from calyx_logging.node import Node
 from calyx_logging.outbox import OpenChunk
+from calyx_logging.stats import blocks_of
 
 __all__ = ["NodeStatus", "Tally", "status_of"]
 

@@ -18,7 +18,7 @@ LAYERS = [
     ["event", "chunk", "exception"],
     ["gap", "locks"],
     ["filling", "manifest", "plain"],
-    ["writer"],
+    ["stats", "writer"],
     ["bundle", "formatter", "outbox", "recorder"],
     ["exported", "handlers.outbox"],
     ["export", "handlers", "structlog_bridge"],

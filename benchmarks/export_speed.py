@@ -1,0 +1,232 @@
+"""How fast export and verify are, beside `cp` and `sha256sum`, bagit, and the limit; a table of docs/performance.md.
+
+    pip install calyx-logging[bench]
+    python benchmarks/export_speed.py [--rounds 5] [--mib 1024] [--folder DIR] [--write docs]
+
+The same event lines in 16 files, in 10,000 files and in one file, on one file system, page cache warm. The limit is
+reading, hashing, copying and syncing with all cores and nothing else. Each contender is a command of its own, start-up
+included, except for the limit. Medians; the contenders alternate.
+"""
+
+from __future__ import annotations
+
+import argparse
+import hashlib
+import json
+import os
+import platform
+import resource
+import shutil
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import peers
+
+from calyx_logging import Node, provision
+from calyx_logging.chunk import ChunkName
+from calyx_logging.event import encode, utc_text, with_seq
+
+SHAPES = {"16 files": 16, "10,000 files": 10_000, "1 file": 1}
+WHEN = 1_760_000_000
+
+
+def fill(outbox: Path, files: int, size: int, first: int = 0) -> None:
+    """Sealed chunks of one writer a hundred, in all of about that size."""
+    from datetime import UTC, datetime
+
+    for number in range(first, first + files):
+        lines = []
+        length = 0
+        seq = 0
+        while length < size // files:
+            event = {
+                "node_id": outbox.name,
+                "ts_utc": utc_text(WHEN + number + seq / 1e6),
+                "event_id": f"01a20460-{seq:04x}-7703-9983-{number:012x}"[:36],
+                "source": "bench_harness",
+                "level": "info",
+                "logger": "bench",
+                "message": "case done",
+                "model": "m-1",
+                "tokens": seq,
+                "ms": 1.5,
+                "task": "gsm8k",
+                "ok": True,
+            }
+            lines.append(with_seq(encode(event), seq))
+            length += len(lines[-1])
+            seq += 1
+        name = ChunkName(datetime.fromtimestamp(WHEN + number, UTC), "bench", f"{number // 100:08x}", number % 100)
+        (outbox / name.sealed).write_bytes(b"".join(lines))
+
+
+def _command(*args: str | Path) -> Callable[[], None]:
+    def run() -> None:
+        subprocess.run([str(arg) for arg in args], check=True, stdout=subprocess.DEVNULL)
+
+    return run
+
+
+def _telemetry(*args: str | Path) -> Callable[[], None]:
+    return _command(sys.executable, "-m", "calyx_logging.scripts", *args)
+
+
+def _limit(source: Path, target: Path) -> None:
+    """Read, hash, write, in one pass, all cores; one directory sync and the files'."""
+
+    def one(path: Path) -> str:
+        digest = hashlib.sha256()
+        with path.open("rb", buffering=0) as stream, (target / path.name).open("wb", buffering=0) as out:
+            while block := stream.read(1 << 20):
+                digest.update(block)
+                out.write(block)
+            os.fsync(out.fileno())
+        return digest.hexdigest()
+
+    target.mkdir()
+    with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as pool:
+        list(pool.map(one, source.glob("*.jsonl")))
+
+
+def _hash_only(source: Path) -> None:
+    def one(path: Path) -> str:
+        with path.open("rb", buffering=0) as stream:
+            return hashlib.file_digest(stream, "sha256").hexdigest()
+
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        list(pool.map(one, source.glob("*.jsonl")))
+
+
+def contenders(folder: Path, node: Node) -> dict[str, tuple[Callable[[], None], Path | None]]:
+    """What is timed, and what has to be deleted after each time."""
+    out = folder / "out"
+    shell = f'cp -r "{node.outbox}" "{out}" && cd "{out}" && sha256sum *.jsonl > SHA256SUMS && sync "{out}"'
+    if len(list(node.outbox.glob("*.jsonl"))) > 1000:
+        shell = shell.replace("sha256sum *.jsonl", "find . -name '*.jsonl' -print0 | xargs -0 sha256sum")
+    bag = (
+        "import bagit, shutil, sys; shutil.copytree(sys.argv[1], sys.argv[2]); "
+        "bagit.make_bag(sys.argv[2], processes=2, checksums=['sha256'])"
+    )
+    return {
+        "calyx-telemetry export": (_telemetry("export", "--root", node.root), node.exports),
+        "cp + sha256sum + sync": (_command("sh", "-c", shell), out),
+        "bagit make_bag, processes=2": (_command(sys.executable, "-c", bag, node.outbox, out), out),
+        "limit: read, hash, copy, sync": (lambda: _limit(node.outbox, out), out),
+        "limit: read and hash": (lambda: _hash_only(node.outbox), None),
+    }
+
+
+def _forget(node: Node) -> None:
+    """Make the outbox one that was never exported."""
+    (node.outbox / ".exported_index.json").unlink(missing_ok=True)
+    shutil.rmtree(node.outbox / ".manifests", ignore_errors=True)
+
+
+def measure(folder: Path, files: int, size: int, rounds: int) -> dict[str, float]:
+    """Median seconds of each contender, and of verify."""
+    (folder / "root").mkdir(parents=True)
+    node = provision(folder / "root", "bench-node").node
+    fill(node.outbox, files, size)
+    took: dict[str, list[float]] = {}
+    verify = _telemetry("verify", "--root", node.root)
+    for _ in range(rounds):
+        for name, (run, leaves) in contenders(folder, node).items():
+            os.sync()
+            began = time.perf_counter()
+            run()
+            took.setdefault(name, []).append(time.perf_counter() - began)
+            if name.startswith("calyx"):
+                bundle = max(path for path in node.exports.iterdir() if path.name[0] != ".")
+                began = time.perf_counter()
+                _telemetry("verify", bundle)()
+                took.setdefault("calyx-telemetry verify", []).append(time.perf_counter() - began)
+                peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+                took.setdefault("peak MiB of any command", []).append(peak)
+                _forget(node)
+            if leaves is not None:
+                shutil.rmtree(leaves)
+    del verify
+    shutil.rmtree(folder / "root")
+    return {name: statistics.median(found) for name, found in took.items()}
+
+
+def incremental(folder: Path, rounds: int) -> dict[str, float]:
+    """Seconds of exporting 10 new chunks, from an outbox that is else empty and from one of 100,000 exported ones."""
+    took: dict[str, list[float]] = {"empty": [], "full": []}
+    nodes = {}
+    for name, there in (("empty", 0), ("full", 100_000)):
+        (folder / name).mkdir(parents=True)
+        nodes[name] = node = provision(folder / name, "bench-node").node
+        if there:
+            fill(node.outbox, there, there * 100)
+            _telemetry("export", "--root", node.root)()
+    for number in range(rounds):
+        for name, node in nodes.items():
+            fill(node.outbox, 10, 10_000, first=200_000 + 10 * number)
+            began = time.perf_counter()
+            _telemetry("export", "--root", node.root)()
+            took[name].append(time.perf_counter() - began)
+    for name in nodes:
+        shutil.rmtree(folder / name)
+    return {name: statistics.median(found) for name, found in took.items()}
+
+
+def table(results: dict[str, dict[str, float]], few: dict[str, float], rounds: int, mib: int) -> str:
+    """Markdown."""
+    names = [name for name in next(iter(results.values())) if not name.startswith("peak")]
+    rows = [
+        f"{mib} MiB of event lines; {platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python "
+        f"{platform.python_version()}; medians of {rounds} rounds, seconds. "
+        f"Made by `python benchmarks/export_speed.py --rounds {rounds} --mib {mib} --write docs`.",
+        "",
+        f"| | {' | '.join(results)} |",
+        f"|---|{'---|' * len(results)}",
+    ]
+    rows += [f"| {name} | {' | '.join(f'{results[shape][name]:.2f}' for shape in results)} |" for name in names]
+    ours = names[0]
+    for name, goal in (
+        ("limit: read, hash, copy, sync", "≤ 1.4 for large files"),
+        ("cp + sha256sum + sync", "≤ 0.35"),
+        ("bagit make_bag, processes=2", "≤ 0.5"),
+    ):
+        reached = " | ".join(f"{results[shape][ours] / results[shape][name]:.2f}" for shape in results)
+        rows.append(f"| export / {name} (goal {goal}) | {reached} |")
+    peak = max(found["peak MiB of any command"] for found in results.values())
+    rows += [
+        "",
+        f"The largest resident memory of any export or verification was at most {peak:.0f} MiB. Exporting 10 new "
+        f"chunks took {few['full']:.2f} s from an outbox of 100,000 exported ones and {few['empty']:.2f} s from an empty "
+        f"one, {few['full'] / few['empty']:.2f} times as long (goal ≤ 2).",
+    ]
+    return "\n".join(rows)
+
+
+def main() -> None:
+    """Run."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--mib", type=int, default=1024)
+    parser.add_argument("--folder", type=Path, help="where there is room; default: the temporary folder")
+    parser.add_argument("--write", type=Path, help="the folder with performance.md")
+    options = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=options.folder) as place:
+        few = incremental(Path(place) / "few", options.rounds)
+        print(json.dumps(few), file=sys.stderr, flush=True)
+        results = {}
+        for shape, files in SHAPES.items():
+            results[shape] = measure(Path(place) / "shape", files, options.mib * 2**20, options.rounds)
+            print(shape, json.dumps(results[shape]), file=sys.stderr, flush=True)
+    text = table(results, few, options.rounds, options.mib)
+    print(text)
+    if options.write:
+        peers.write_between(options.write / "performance.md", "export", text)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,193 @@
+"""What is said of a chunk's bytes in a manifest, gathered in one pass; several chunks at once.
+
+Invariant: the figures are those that reading every line as JSON would give. Lines that look as our writers make them
+(the same node id first, `ts_utc` next, `seq` last) are read by position, block by block; any other line is parsed.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, BinaryIO, TypeVar
+
+from calyx_logging.chunk import ChunkName
+from calyx_logging.errors import EventError
+from calyx_logging.event import decode
+from calyx_logging.manifest import ChunkEntry
+
+__all__ = ["ChunkStats", "blocks_of", "several_at_once", "stats_of"]
+
+_BLOCK = 1024 * 1024
+_WORKERS = min(8, 2 * (os.cpu_count() or 1))
+_BATCH = 256
+"""So many results are waited for at most before the next are begun."""
+
+_HEAD = re.compile(rb'\{"node_id":"([A-Za-z0-9._-]+)","ts_utc":"(?=[0-9])')
+_STAMP = re.compile(rb'[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}\+00:00"')
+_STAMP_BYTES = len('2026-11-22T08:00:00.000000+00:00"')
+_TAIL = re.compile(rb',"seq":([0-9]+)\}$')
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+@dataclass
+class ChunkStats:
+    """What can be said of a chunk's bytes, gathered while they pass by.
+
+    Attributes:
+        size: bytes so far.
+        events: lines that are not empty.
+        bad_lines: lines that are no event.
+        first_ts_utc, last_ts_utc: the least and the greatest.
+        first_seq, last_seq: likewise.
+        node_ids: that the events bear.
+    """
+
+    size: int = 0
+    events: int = 0
+    bad_lines: int = 0
+    first_ts_utc: str | None = None
+    last_ts_utc: str | None = None
+    first_seq: int | None = None
+    last_seq: int | None = None
+    node_ids: set[str] = field(default_factory=set)
+    _hash: Any = field(default_factory=hashlib.sha256)
+    _rest: bytes = b""
+
+    def through(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
+        """Pass blocks on while looking at them; what is done with a block goes on beside its being looked at."""
+        seeing: Future[None] | None = None
+        helper: ThreadPoolExecutor | None = None
+        try:
+            for block in blocks:
+                if seeing is not None:
+                    seeing.result()
+                    seeing = None
+                self.size += len(block)
+                if len(block) < _BLOCK:  # the last one, of most chunks the only one
+                    self._see_block(block)
+                else:
+                    helper = helper or ThreadPoolExecutor(1, "calyx-logging-stats")
+                    seeing = helper.submit(self._see_block, block)
+                self._hash.update(block)
+                yield block
+            if seeing is not None:
+                seeing.result()
+        finally:
+            if helper is not None:
+                helper.shutdown()
+        rest, self._rest = self._rest, b""
+        self._see(rest)
+
+    def entry(self, filename: str) -> ChunkEntry:
+        """The manifest's entry for these bytes under that name."""
+        name = ChunkName.parse(filename)
+        return ChunkEntry(
+            filename=filename,
+            sha256=self._hash.hexdigest(),
+            bytes=self.size,
+            events=self.events,
+            first_ts_utc=self.first_ts_utc,
+            last_ts_utc=self.last_ts_utc,
+            writer=None if name is None else name.writer,
+            first_seq=self.first_seq,
+            last_seq=self.last_seq,
+        )
+
+    def _see_block(self, block: bytes) -> None:
+        data = self._rest + block if self._rest else block
+        lines = data.split(b"\n")
+        self._rest = lines.pop()
+        if lines and not self._see_by_position(data, lines):
+            for line in lines:
+                self._see(line)
+
+    def _see_by_position(self, data: bytes, lines: list[bytes]) -> bool:
+        """Take the figures of lines that are all alike; False, and nothing taken, when they are not."""
+        head, tail = _HEAD.match(lines[0]), _TAIL.search(lines[0])
+        if head is None or tail is None:
+            return False
+        begin, at, end = head[0], head.end(), -len(tail[0])
+        if data.count(b"\n" + begin) != len(lines) - 1 + self._rest.startswith(begin):
+            return False
+        stamps = [line[at : at + _STAMP_BYTES] for line in lines]
+        tails = [line[end:] for line in lines]
+        earliest, latest, least, greatest = min(stamps), max(stamps), min(tails), max(tails)
+        # what is not of this form stands before the least or behind the greatest
+        first, last = _TAIL.fullmatch(least), _TAIL.fullmatch(greatest)
+        if first is None or last is None or not (_STAMP.fullmatch(earliest) and _STAMP.fullmatch(latest)):
+            return False
+        self.events += len(lines)
+        self.node_ids.add(head[1].decode())
+        for stamp in (earliest, latest):
+            self._take(stamp[:-1].decode(), None)
+        for found in (first, last):
+            self._take(None, int(found[1]))
+        return True
+
+    def _see(self, line: bytes) -> None:
+        if not line.strip():
+            return
+        self.events += 1
+        try:
+            event = decode(line.removeprefix(b"\xef\xbb\xbf"))
+        except EventError:
+            self.bad_lines += 1
+            return
+        if isinstance(node_id := event.get("node_id"), str):
+            self.node_ids.add(node_id)
+        seq = event.get("seq")
+        self._take(_normal_time(event.get("ts_utc")), seq if type(seq) is int else None)
+
+    def _take(self, when: str | None, seq: int | None) -> None:
+        if when is not None:
+            self.first_ts_utc = when if self.first_ts_utc is None else min(self.first_ts_utc, when)
+            self.last_ts_utc = when if self.last_ts_utc is None else max(self.last_ts_utc, when)
+        if seq is not None:
+            self.first_seq = seq if self.first_seq is None else min(self.first_seq, seq)
+            self.last_seq = seq if self.last_seq is None else max(self.last_seq, seq)
+
+
+def _normal_time(text: object) -> str | None:
+    if not isinstance(text, str):
+        return None
+    if len(text) == 32 and text.endswith("+00:00"):
+        return text  # as we write it
+    try:
+        moment = datetime.fromisoformat(text)
+        return None if moment.tzinfo is None else moment.astimezone(UTC).isoformat(timespec="microseconds")
+    except (ValueError, OverflowError):
+        return None
+
+
+def blocks_of(stream: BinaryIO) -> Iterator[bytes]:
+    """A file's bytes in blocks of 1 MiB."""
+    while block := stream.read(_BLOCK):
+        yield block
+
+
+def stats_of(stream: BinaryIO) -> ChunkStats:
+    """The stats of a whole file."""
+    stats = ChunkStats()
+    for _ in stats.through(blocks_of(stream)):
+        pass
+    return stats
+
+
+def several_at_once(function: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
+    """The function's results in the order of the items; hashing and the disk leave the interpreter to other threads.
+
+    An error of the function is raised in its place; what was begun is ended first.
+    """
+    items = list(items)
+    if len(items) < 2:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(_WORKERS, "calyx-logging-files") as pool:
+        for start in range(0, len(items), _BATCH):
+            yield from pool.map(function, items[start : start + _BATCH])

@@ -1,0 +1,116 @@
+"""What a manifest says of a chunk: by position or by parsing, the figures are the same."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from calyx_logging import stats as module
+from calyx_logging.event import encode, utc_text, with_seq
+from calyx_logging.stats import ChunkStats, several_at_once, stats_of
+
+FIGURES = ("size", "events", "bad_lines", "first_ts_utc", "last_ts_utc", "first_seq", "last_seq", "node_ids")
+
+
+def line(seq: int, seconds: float = 1_700_000_000.0, node_id: str = "node", **fields: object) -> bytes:
+    event = {"node_id": node_id, "ts_utc": utc_text(seconds), "event_id": "id", "source": "s", **fields}
+    return with_seq(encode(event), seq)
+
+
+def by_parsing(data: bytes) -> ChunkStats:
+    stats = ChunkStats(size=len(data))
+    for each in data.split(b"\n"):
+        stats._see(each)
+    return stats
+
+
+def assert_same(data: bytes) -> None:
+    found, expected = stats_of(io.BytesIO(data)), by_parsing(data)
+    assert [getattr(found, name) for name in FIGURES] == [getattr(expected, name) for name in FIGURES]
+
+
+ours = st.builds(
+    line,
+    st.integers(0, 120),
+    st.floats(0, 2e9),
+    st.sampled_from(["node", "node", "node", "other-node"]),
+    text=st.text(),
+    deep=st.just({"seq": 7, "node_id": "x"}),
+)
+odd = st.sampled_from(
+    [
+        b"\n",
+        b" \n",
+        b"no json\n",
+        b"[1]\n",
+        b'{"node_id":"node"}\n',
+        b'{"node_id":"node","ts_utc":"2026-11-22T08:00:00.000000+00:00"}\n',
+        b'{"node_id":"node","ts_utc":"2026-11-22T08:00:00.000000+00:00","seq":-5}\n',
+        b'{"node_id":"node","ts_utc":"2026-11-22T08:00:00.000000+00:00","seq":1e9}\n',
+        b'{"node_id":"node","ts_utc":"2026-11-22T08:00:00+02:00","seq":5}\n',
+        b'{"node_id":"node","ts_utc":"yesterday","seq":5}\n',
+        b'{"node_id":"node","ts_utc":null,"seq":5}\n',
+        b'{"node_id":"node", "ts_utc":"2026-11-22T08:00:00.000000+00:00","seq":5}\r\n',
+        b'\xef\xbb\xbf{"node_id":"node","seq":5}\n',
+    ]
+)
+
+
+@given(
+    lines=st.lists(ours, max_size=30) | st.lists(ours | odd, max_size=30),
+    torn=st.binary(max_size=40) | st.just(b""),
+    block=st.integers(50, 3000),
+)
+def test_by_position_as_by_parsing(lines: list[bytes], torn: bytes, block: int) -> None:
+    """Whatever the lines are, wherever the blocks end."""
+    before, module._BLOCK = module._BLOCK, block
+    try:
+        assert_same(b"".join(lines) + torn)
+    finally:
+        module._BLOCK = before
+
+
+def test_lines_alike_are_read_by_position(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not one of them is parsed."""
+    data = b"".join(line(seq, 1_700_000_000 + seq, text="x" * 100) for seq in range(1000, 9999))
+    expected = by_parsing(data)
+    monkeypatch.setattr(module, "decode", None)
+    found = stats_of(io.BytesIO(data))
+    assert [getattr(found, name) for name in FIGURES] == [getattr(expected, name) for name in FIGURES]
+    assert (found.first_seq, found.last_seq, found.events) == (1000, 9998, 8999)
+
+
+def test_several_at_once_keeps_order_and_errors() -> None:
+    """The first error comes out in its place."""
+    assert list(several_at_once(str, range(1000))) == [str(n) for n in range(1000)]
+    assert list(several_at_once(str, [])) == []
+
+    def fails(n: int) -> int:
+        if n in (3, 5):
+            raise OSError(f"number {n}")
+        return n
+
+    results = several_at_once(fails, range(9))
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(OSError, match="number 3"):
+        next(results)
+
+
+def test_memory_stays_flat(tmp_path: Path) -> None:
+    """A chunk is read in blocks: of 200 MB, a few are in memory at a time."""
+    import tracemalloc
+
+    path = tmp_path / "large"
+    with path.open("wb") as stream:
+        part = b"".join(line(seq, text="x" * 900) for seq in range(1000, 2000))
+        for _ in range(200):
+            stream.write(part)
+    tracemalloc.start()
+    with path.open("rb") as stream:
+        assert stats_of(stream).events == 200_000
+    assert tracemalloc.get_traced_memory()[1] < 16 * 2**20
+    tracemalloc.stop()
