@@ -6,6 +6,7 @@ Invariant: the figures are those that reading every line as JSON would give. Lin
 
 from __future__ import annotations
 
+import bisect
 import hashlib
 import os
 import re
@@ -26,6 +27,9 @@ _BLOCK = 1024 * 1024
 _WORKERS = min(8, 2 * (os.cpu_count() or 1))
 _BATCH = 256
 """So many results are waited for at most before the next are begun."""
+
+_FEW = 8
+"""Lines that are sooner parsed than looked at by position."""
 
 _HEAD = re.compile(rb'\{"node_id":"([A-Za-z0-9._-]+)","ts_utc":"(?=[0-9])')
 _STAMP = re.compile(rb'[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}\+00:00"')
@@ -103,32 +107,40 @@ class ChunkStats:
         data = self._rest + block if self._rest else block
         lines = data.split(b"\n")
         self._rest = lines.pop()
-        if lines and not self._see_by_position(data, lines):
+        if not lines:
+            return
+        head = _HEAD.match(lines[0])
+        begin = head[0] if head else b""
+        if head and data.count(b"\n" + begin) == len(lines) - 1 + self._rest.startswith(begin):
+            for group in _by_digits(lines):
+                self._see_alike(group, len(begin), head[1].decode())
+        else:
             for line in lines:
                 self._see(line)
 
-    def _see_by_position(self, data: bytes, lines: list[bytes]) -> bool:
-        """Take the figures of lines that are all alike; False, and nothing taken, when they are not."""
-        head, tail = _HEAD.match(lines[0]), _TAIL.search(lines[0])
-        if head is None or tail is None:
-            return False
-        begin, at, end = head[0], head.end(), -len(tail[0])
-        if data.count(b"\n" + begin) != len(lines) - 1 + self._rest.startswith(begin):
-            return False
-        stamps = [line[at : at + _STAMP_BYTES] for line in lines]
-        tails = [line[end:] for line in lines]
-        earliest, latest, least, greatest = min(stamps), max(stamps), min(tails), max(tails)
-        # what is not of this form stands before the least or behind the greatest
-        first, last = _TAIL.fullmatch(least), _TAIL.fullmatch(greatest)
-        if first is None or last is None or not (_STAMP.fullmatch(earliest) and _STAMP.fullmatch(latest)):
-            return False
-        self.events += len(lines)
-        self.node_ids.add(head[1].decode())
-        for stamp in (earliest, latest):
-            self._take(stamp[:-1].decode(), None)
-        for found in (first, last):
-            self._take(None, int(found[1]))
-        return True
+    def _see_alike(self, lines: list[bytes], at: int, node_id: str) -> None:
+        """Lines with one beginning, of `at` bytes: by position where their ends are of one length, else by parts."""
+        tail = _TAIL.search(lines[0])
+        if tail is not None:
+            end = -len(tail[0])
+            stamps = [line[at : at + _STAMP_BYTES] for line in lines]
+            tails = [line[end:] for line in lines]
+            earliest, latest, least, greatest = min(stamps), max(stamps), min(tails), max(tails)
+            # what is not of this form stands before the least or behind the greatest
+            first, last = _TAIL.fullmatch(least), _TAIL.fullmatch(greatest)
+            if first and last and _STAMP.fullmatch(earliest) and _STAMP.fullmatch(latest):
+                self.events += len(lines)
+                self.node_ids.add(node_id)
+                self._take(earliest[:-1].decode(), int(first[1]))
+                self._take(latest[:-1].decode(), int(last[1]))
+                return
+        if len(lines) <= _FEW:
+            for line in lines:
+                self._see(line)
+        else:
+            middle = len(lines) // 2
+            self._see_alike(lines[:middle], at, node_id)
+            self._see_alike(lines[middle:], at, node_id)
 
     def _see(self, line: bytes) -> None:
         if not line.strip():
@@ -151,6 +163,23 @@ class ChunkStats:
         if seq is not None:
             self.first_seq = seq if self.first_seq is None else min(self.first_seq, seq)
             self.last_seq = seq if self.last_seq is None else max(self.last_seq, seq)
+
+
+def _by_digits(lines: list[bytes]) -> Iterator[list[bytes]]:
+    """The lines in groups whose `seq` has the same number of digits, as far as they are in order."""
+    start = 0
+    while start < len(lines):
+        digits = _digits(lines[start])
+        if _digits(lines[-1]) == digits:
+            yield lines[start:] if start else lines
+            return
+        end = bisect.bisect_right(lines, digits, start, key=_digits)
+        yield lines[start : max(end, start + 1)]
+        start = max(end, start + 1)
+
+
+def _digits(line: bytes) -> int:
+    return len(line) - line.rfind(b":")
 
 
 def _normal_time(text: object) -> str | None:
