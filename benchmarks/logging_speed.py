@@ -124,7 +124,12 @@ def single(name: str, records: int) -> dict[str, Any]:
     """One process's figures."""
     with tempfile.TemporaryDirectory() as folder:
         process = _run(name, "single", folder, records)
-        out, _ = process.communicate(timeout=600)
+        try:
+            out, _ = process.communicate(timeout=120)
+        except subprocess.TimeoutExpired:  # picologging 0.9.3 hangs when threads log
+            process.kill()
+            process.communicate()
+            raise RuntimeError(f"{name} hung") from None
         if process.returncode or not out:
             raise RuntimeError(f"{name} ended with {process.returncode}")
         figures: dict[str, Any] = json.loads(out)

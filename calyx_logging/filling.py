@@ -138,7 +138,7 @@ class FillingChunk:
                 return True
         self.exempt.add(failed.seq)
         self.file.size -= len(with_seq(failed.line, failed.seq))
-        if failed.fragment:
+        if failed.fragment and not self.file.torn:  # torn: others may be writing behind it
             self.file.cut_back(failed.fragment)
         return False
 

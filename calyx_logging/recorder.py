@@ -7,8 +7,7 @@ Invariants:
   handler): it is written there and then, and up to 8 calls deep; what is deeper is counted.
 * A forked child forgets its parent's writer and begins its own at its first event.
 * No lock is held while a line is written; threads write side by side (`calyx_logging.filling`).
-* What can wait (sealing full chunks, rolling idle ones, syncing) is done by `calyx_logging.housekeeping`'s thread, so
-  that a slow disk holds up nobody who logs.
+* What can wait (sealing, rolling what is idle, syncing) is done by `calyx_logging.housekeeping`'s thread.
 """
 
 from __future__ import annotations
@@ -17,7 +16,7 @@ import errno
 import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from threading import get_ident
 from typing import Any
@@ -66,12 +65,13 @@ class _Desk:
         self.lock = threading.Lock()
         self.writer: ChunkWriter | None = None
         self.leaving: list[ChunkWriter] = []
-        self.unsaid: list[str] = []
+        self.unsaid: deque[str] = deque()
 
     def tell_people(self) -> None:
         """Say what came up while the desk was held: standard error may lead back into logging."""
-        while self.unsaid:
-            say(self.unsaid.pop(0))
+        with suppress(IndexError):  # another thread has said the last
+            while self.unsaid:
+                say(self.unsaid.popleft())
 
 
 _Action = Callable[[_Desk, Any], None]
@@ -129,7 +129,7 @@ class Recorder:
 
     def seal(self) -> None:
         """Seal the open chunk, if there is one, so that the next export takes it."""
-        with self._sealing:
+        with self._housekeeping():
             full = []
             for level, desk in self._each_desk():
                 if desk.writer is not None:
@@ -139,7 +139,7 @@ class Recorder:
 
     def close(self) -> None:
         """End the writer; a later event begins a new one."""
-        with self._sealing:
+        with self._housekeeping():
             for _, desk in self._each_desk():
                 self._close_leaving(desk)
                 writer, desk.writer = desk.writer, None
@@ -191,8 +191,7 @@ class Recorder:
             state.inside = level
         if desk.unsaid:
             desk.tell_people()
-        if state.put_off:
-            self._do_what_was_put_off(state)
+        self._do_what_was_put_off(state)
 
     def _unwritten(self, level: int, place: _Place | None, failed: Failed) -> None:
         """Something came between a line's place and its write, or between that and its end."""
@@ -217,9 +216,9 @@ class Recorder:
     def _at_a_desk(self, action: _Action, item: Any) -> None:
         """Do something with a writer.
 
-        A signal handler or a finalizer that logs can find its thread in the middle of an append, a roll or a seal. It
-        can neither wait for that nor come back later (it may end the process), so there is a second desk with a writer
-        of its own. Only what interrupts the work there is put off until that is done.
+        A signal handler or a finalizer that logs can find its thread in the middle of an append or a roll. It cannot
+        wait for that, nor come back later (it may end the process), so there is a second desk with a writer of its own.
+        Only what interrupts the work there is put off until that is done.
         """
         state = self._local.state
         level = state.inside
@@ -251,17 +250,24 @@ class Recorder:
         finally:
             state.inside = before
 
+    @contextmanager
+    def _housekeeping(self) -> Iterator[None]:
+        """For sealing and closing, by one thread at a time; what came up is said and done afterwards, without locks."""
+        state = self._local.state
+        with self._sealing:
+            yield
+        if not state.inside:
+            for desk in self._desks:
+                desk.tell_people()
+            self._do_what_was_put_off(state)  # also what an interrupted call left there
+
     def _each_desk(self) -> Iterator[tuple[int, _Desk]]:
         """Each desk in turn, held; none from inside a writer's own work (sealing in a signal handler)."""
-        state = self._local.state
-        if state.inside:
+        if self._local.state.inside:
             return
-        self._do_what_was_put_off(state)  # left there by a call that was interrupted
         for level in range(len(self._desks)):
             with self._held(level) as desk:
                 yield level, desk
-            desk.tell_people()
-        self._do_what_was_put_off(state)
 
     def _append(self, desk: _Desk, line: bytes) -> None:
         self._mend(desk)
@@ -322,7 +328,7 @@ class Recorder:
 
     def upkeep(self) -> float:
         """Roll an idle chunk, tell of gaps, sync; the seconds until there may be something to do again."""
-        with self._sealing:
+        with self._housekeeping():
             unsynced, full = [], []
             for level, desk in self._each_desk():
                 self._close_leaving(desk)
@@ -352,7 +358,9 @@ class Recorder:
         try:
             durable.sync_and_close(fd)
         except OSError as error:
-            say(f"cannot sync an open chunk: {error}; on loss of power its last events may be missing")
+            self._desks[0].unsaid.append(
+                f"cannot sync an open chunk: {error}; on loss of power its last events may be missing"
+            )
 
     def _seal_apart(self, full: list[tuple[int, ChunkWriter, FillingChunk]]) -> None:
         """Seal chunks that were taken, without the desk's lock while the disk works."""
@@ -371,7 +379,6 @@ class Recorder:
             with self._held(level) as desk:
                 writer.full.settle(chunk, failure)
                 self._replace_if_uprooted(desk)
-            desk.tell_people()
 
     def after_fork_in_child(self) -> None:
         """Forget all that is the parent's."""

@@ -103,8 +103,7 @@ class ChunkWriter:
     def place(self, line: bytes, who: int) -> tuple[FillingChunk, int, bytes] | None:
         """A line's chunk, its `seq` and its last bytes; None when it has to be given to `append`.
 
-        The caller writes `line[:-1]` and those bytes with one `chunk.file.write`, then takes the `seq` out of
-        `chunk.on_the_way`, or calls `chunk.fail` and then `mend`.
+        The caller writes `line[:-1]` and those bytes in one `file.write`; then `on_the_way.pop`, or `fail` and `mend`.
         """
         chunk = self._chunk
         if chunk is None or self._losses.gaps or chunk.failed or chunk.is_last:
@@ -182,12 +181,16 @@ class ChunkWriter:
 
     def take_unsynced(self) -> int | None:
         """A descriptor to be given to `durable.sync_and_close`, when something was written since the last sync."""
-        if self._chunk is None or self._chunk.file.size == self._chunk.file.synced:
+        chunk = self._chunk
+        if chunk is None or chunk.file.size == chunk.file.synced:
             return None
         try:
-            return self._chunk.file.duplicate()
+            fd = chunk.file.duplicate()
         except OSError:
             return None  # out of descriptors: the next round tries again
+        if chunk.on_the_way:
+            chunk.file.synced = -1  # they may be written after the sync: the next round syncs again
+        return fd
 
     def sync(self, chunk: FillingChunk) -> None:
         """Return once the chunk's bytes are on the medium; where that fails it is said once."""
@@ -227,7 +230,7 @@ class ChunkWriter:
         try:
             self._lock.give_back(delete=not self.full.left_open)
         except OSError as error:
-            self._say(f"cannot delete the lock file of writer {self._lock.writer}: {error}; the next export deletes it")
+            self._say(f"cannot delete the lock file of writer {self._lock.writer}: {error}; the next export does")
 
     def leave(self) -> list[Gap]:
         """Give everything back without an end, and return what a next writer has to tell."""
@@ -273,6 +276,7 @@ class ChunkWriter:
             if line:
                 data += with_seq(line, self._seq if seq is None else seq)
                 self._seq += seq is None
+                chunk.exempt.discard(-1 if seq is None else seq)
             chunk.file.append(data)
         except BaseException as error:
             # Ctrl-C may come after the bytes were written and before anybody could note it

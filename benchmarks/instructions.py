@@ -1,0 +1,116 @@
+"""Machine instructions of one record, counted by callgrind; no clock is asked.
+
+    python benchmarks/instructions.py            check against benchmarks/instructions.json
+    python benchmarks/instructions.py --write    keep what is counted now
+
+A record's instructions are the difference of two runs that log different numbers of records. What is compared is their
+ratio to those of the floor (`logging` with a handler that does nothing), so that another build of Python of the same
+version gives nearly the same. Exit code 1 when a ratio has grown by more than 5 %.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+KEPT = Path(__file__).with_name("instructions.json")
+ALLOWED = 1.05
+FEW, MANY = 500, 2500
+
+PROGRAM = """
+import logging, sys
+kind, folder, count = sys.argv[1], sys.argv[2], int(sys.argv[3])
+logger = logging.getLogger("bench")
+logger.setLevel(logging.INFO)
+logger.propagate = False
+if kind == "floor":
+    logger.addHandler(logging.NullHandler())
+else:
+    import calyx_logging
+    calyx_logging.provision(folder, "bench")
+    if kind == "fast logger":
+        calyx_logging.install_fast_logger()
+    handler = calyx_logging.OutboxHandler(root=folder)
+    logger.addHandler(handler)
+info = logger.info
+if kind == "structlog straight":
+    import structlog
+    calyx_logging.configure_structlog(handler)
+    log = structlog.get_logger("bench").bind()
+    for n in range(count):
+        log.info("case done", model="m-1", tokens=n, ms=1.5, task="gsm8k", ok=True)
+else:
+    for n in range(count):
+        info("case done", extra={"model": "m-1", "tokens": n, "ms": 1.5, "task": "gsm8k", "ok": True})
+"""
+KINDS = ("floor", "default", "fast logger", "structlog straight")
+
+
+def count(kind: str, records: int) -> int:
+    """Instructions of a whole program."""
+    with tempfile.TemporaryDirectory() as folder:
+        command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/out"]
+        done = subprocess.run(
+            [*command, sys.executable, "-c", PROGRAM, kind, folder, str(records)],
+            env={**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+    found = re.search(r"Collected : (\d+)", done.stderr)
+    if done.returncode or found is None:
+        raise SystemExit(f"callgrind failed: {done.stderr[-2000:]}")
+    return int(found[1])
+
+
+def measure() -> dict[str, float]:
+    """Instructions of one record, and each kind's ratio to the floor."""
+    jobs = [(kind, records) for kind in KINDS for records in (FEW, MANY)]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:
+        counts = dict(zip(jobs, pool.map(lambda job: count(*job), jobs), strict=True))
+    each = {kind: (counts[kind, MANY] - counts[kind, FEW]) / (MANY - FEW) for kind in KINDS}
+    return {f"{kind}, instructions": round(number) for kind, number in each.items()} | {
+        f"{kind} / floor": round(each[kind] / each["floor"], 3) for kind in KINDS if kind != "floor"
+    }
+
+
+def main() -> int:
+    """Count, and compare or keep."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--write", action="store_true")
+    options = parser.parse_args()
+    if shutil.which("valgrind") is None:
+        print("valgrind is not installed: instruction counts are not checked")
+        return 0
+    version = ".".join(platform.python_version_tuple()[:2])
+    kept = json.loads(KEPT.read_text("utf-8")) if KEPT.exists() else {}
+    if version not in kept and not options.write:
+        print(f"no counts are kept for Python {version}: not checked")
+        return 0
+    found = measure()
+    print(json.dumps(found, indent=1))
+    if options.write:
+        kept[version] = found
+        KEPT.write_text(json.dumps(kept, indent=1, sort_keys=True) + "\n", "utf-8")
+        return 0
+    grown = [
+        f"{name}: {found[name]}, kept {kept[version][name]}"
+        for name in found
+        if name.endswith("/ floor") and found[name] > kept[version][name] * ALLOWED
+    ]
+    for line in grown:
+        print(f"more instructions than 5 % above what is kept: {line}", file=sys.stderr)
+    return 1 if grown else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
