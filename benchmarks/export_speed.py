@@ -40,9 +40,11 @@ def fill(outbox: Path, files: int, size: int, first: int = 0) -> None:
     from datetime import UTC, datetime
 
     for number in range(first, first + files):
+        name = ChunkName(datetime.fromtimestamp(WHEN + number, UTC), "bench", f"{number // 100:08x}", number % 100)
         lines = []
         length = 0
         seq = 0
+        stream = (outbox / name.sealed).open("wb")  # a program that has been large counts as large in its children
         while length < size // files:
             event = {
                 "node_id": outbox.name,
@@ -61,8 +63,11 @@ def fill(outbox: Path, files: int, size: int, first: int = 0) -> None:
             lines.append(with_seq(encode(event), seq))
             length += len(lines[-1])
             seq += 1
-        name = ChunkName(datetime.fromtimestamp(WHEN + number, UTC), "bench", f"{number // 100:08x}", number % 100)
-        (outbox / name.sealed).write_bytes(b"".join(lines))
+            if seq % 1000 == 0:
+                stream.write(b"".join(lines))
+                lines.clear()
+        stream.write(b"".join(lines))
+        stream.close()
 
 
 def _command(*args: str | Path) -> Callable[[], float]:

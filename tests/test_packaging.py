@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import tarfile
@@ -17,6 +18,8 @@ from conftest import REPO, python
 def dist(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Wheel and sdist, built from a clean copy of what git tracks."""
     source, target = tmp_path_factory.mktemp("source"), tmp_path_factory.mktemp("dist")
+    if shutil.which("git") is None:
+        pytest.skip("git is not installed")
     listing = subprocess.run(["git", "ls-files", "-z"], cwd=REPO, capture_output=True, check=False)
     if listing.returncode != 0:
         pytest.skip("not a git checkout")
