@@ -46,9 +46,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     commands = [line for body in blocks("console") for line in body.splitlines()]
     provision = next(line for line in commands if " provision " in line)
     assert telemetry(*provision.split()[1:], cwd=root).returncode == 0
-    configure, structlog_example, _ = blocks("python")
+    configure, structlog_example, straight, _ = blocks("python")
     run_python(configure, root)
     run_python(configure + structlog_example, root)
+    run_python(straight, root)
     (yaml_config,) = blocks("yaml")
     (root / "logging.yaml").write_text(yaml_config)
     run_python(
@@ -69,6 +70,12 @@ def lines(root: Path) -> list[dict[str, object]]:
         for path in sorted(root.glob("exports/telemetry_exports/*/*/*.jsonl"))
         for line in path.read_bytes().splitlines()
     ]
+
+
+def test_structlog_straight(root: Path) -> None:
+    """Its line is there with the others."""
+    (line,) = (line for line in lines(root) if line["message"] == "case done, straight")
+    assert (line["logger"], line["level"], line["score"]) == ("bench", "info", 1.0)
 
 
 def test_the_first_two_commands_are_run_pys() -> None:
@@ -131,7 +138,7 @@ def test_the_jq_example(root: Path) -> None:
 def test_the_pandas_example(root: Path) -> None:
     """It prints the mean score of the case."""
     pytest.importorskip("pandas")
-    assert re.search(r"2\+2\s+1\.0", run_python(blocks("python")[2], root))
+    assert re.search(r"2\+2\s+1\.0", run_python(blocks("python")[3], root))
 
 
 def test_every_command_and_option_is_in_the_readme() -> None:
