@@ -27,7 +27,7 @@ from calyx_logging.manifest import (
     parse_sums,
 )
 from calyx_logging.node import check_node_id, is_node_id
-from calyx_logging.stats import ChunkStats, blocks_of, several_at_once, stats_of
+from calyx_logging.stats import ChunkStats, blocks_of, several_at_once, stats_for, stats_of
 
 __all__ = ["Fault", "Report", "VerifiedBundle", "check", "is_junk", "sums_of", "verify", "write_manifest"]
 
@@ -190,7 +190,7 @@ def _chunk_faults(folder: Path, manifest: Manifest, entries: set[str], progress:
 def _entry_of(folder: Path, name: str, progress: Progress | None) -> ChunkEntry | Fault:
     try:
         with open_chunk(folder / name) as stream:
-            stats = ChunkStats()
+            stats = stats_for(name)
             for block in stats.through(blocks_of(stream)):
                 if progress is not None:
                     progress(len(block))
@@ -288,7 +288,7 @@ def write_manifest(
 
 def _stats(path: Path) -> ChunkStats:
     with open_chunk(path) as stream:
-        return stats_of(stream)
+        return stats_of(stream, path.name)
 
 
 def _one_node_id(folder: Path, stats: Iterable[ChunkStats]) -> str | None:

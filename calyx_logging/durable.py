@@ -86,7 +86,7 @@ class AppendFile:
         try:
             while written < len(data):
                 written += os.write(self._fd, data[written:])
-        except OSError:
+        except BaseException:
             try:
                 os.ftruncate(self._fd, os.fstat(self._fd).st_size - written)
             except OSError:
@@ -135,6 +135,14 @@ class AppendFile:
         except OSError:
             pass  # it stays, and is said to
         self.torn = True
+
+    def is_whole(self) -> bool:
+        """Whether the file ends with a newline, or has no bytes; else it is `torn` from now on."""
+        try:
+            self.torn = self.torn or not (self.is_empty() or self.ends_with(b"\n"))
+        except OSError:
+            self.torn = True
+        return not self.torn
 
     def is_empty(self) -> bool:
         """Whether the file has no bytes."""

@@ -153,4 +153,8 @@ def _would_block(stream: TextIO) -> bool:
         fd = stream.fileno()
     except (AttributeError, TypeError, OSError, ValueError):  # an object in memory, or of somebody's own
         return False
-    return not select.select([], [fd], [], 0)[1]
+    if not hasattr(select, "poll"):
+        return not select.select([], [fd], [], 0)[1]
+    poll = select.poll()
+    poll.register(fd, select.POLLOUT)
+    return not poll.poll(0)

@@ -29,6 +29,7 @@ __all__ = [
     "DEFAULT_MAX_EVENT_BYTES",
     "DEFAULT_SOURCE",
     "MIN_MAX_EVENT_BYTES",
+    "OWNER",
     "RECORD_MARK",
     "RESERVED",
     "TO_BE_STAMPED",
@@ -74,7 +75,8 @@ TO_BE_STAMPED = "to be stamped"
 RECORD_MARK = "_calyx"
 """The attribute a LogRecord is marked with: a dict of plain values, so that the record still pickles anywhere."""
 
-_OWNER = "record"
+OWNER = "record"
+"""In a mark: the id of the record it belongs to."""
 
 DEFAULT_MAX_EVENT_BYTES = 16 * 1024 * 1024
 MIN_MAX_EVENT_BYTES = 4096
@@ -142,7 +144,7 @@ class StampEvent:
                 event_dict["event_id"] = str(self._new_id())
             else:
                 mark = record.__dict__.get(RECORD_MARK)
-                if type(mark) is not dict or mark.get(_OWNER) != id(record):
+                if type(mark) is not dict or mark.get(OWNER) != id(record):
                     mark = mark_of(record)
                 # setdefault is one step under the interpreter lock: two threads that stamp one record agree on its id
                 event_dict["event_id"] = mark.get("event_id") or mark.setdefault("event_id", str(self._new_id()))
@@ -206,10 +208,10 @@ def mark_of(record: logging.LogRecord) -> dict[str, Any]:
     mark's name is a caller's field, and kept as one.
     """
     mark: Any = record.__dict__.get(RECORD_MARK)
-    if type(mark) is dict and mark.get(_OWNER) == id(record):
+    if type(mark) is dict and mark.get(OWNER) == id(record):
         return mark
-    fresh: dict[str, Any] = {_OWNER: id(record)}
-    if type(mark) is dict and type(mark.get(_OWNER)) is int:
+    fresh: dict[str, Any] = {OWNER: id(record)}
+    if type(mark) is dict and type(mark.get(OWNER)) is int:
         fresh.update({name: mark[name] for name in ("event_id", "field") if name in mark})
     elif RECORD_MARK in record.__dict__:
         fresh["field"] = mark
@@ -221,7 +223,7 @@ def take(record: logging.LogRecord, taker: str) -> bool:
     """Note in a record's mark that `taker` has it now; False when it had it before."""
     attributes = record.__dict__
     if RECORD_MARK not in attributes:
-        attributes[RECORD_MARK] = {_OWNER: id(record), taker: True}
+        attributes[RECORD_MARK] = {OWNER: id(record), taker: True}
         return True
     mark = mark_of(record)
     if taker in mark:

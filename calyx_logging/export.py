@@ -37,7 +37,7 @@ from calyx_logging.manifest import (
 )
 from calyx_logging.node import Node
 from calyx_logging.outbox import Contents, Recovery
-from calyx_logging.stats import ChunkStats, blocks_of, several_at_once, stats_of
+from calyx_logging.stats import blocks_of, several_at_once, stats_for, stats_of
 
 __all__ = ["FOREIGN_QUIET_SECONDS", "ExportResult", "Pending", "export", "export_all", "find_pending"]
 
@@ -147,7 +147,7 @@ def find_pending(node: Node, done: exported.Exported, contents: Contents, now: f
             continue
         if filename in known:
             with open_chunk(path) as stream:
-                if stats_of(stream).entry(filename).sha256 == known[filename]:
+                if stats_of(stream, filename).entry(filename).sha256 == known[filename]:
                     continue
         pending.chunks.append(filename)
         pending.bytes += state.st_size
@@ -218,7 +218,7 @@ def _copy_chunks(
     copied = 0
 
     def copy(filename: str) -> tuple[ChunkEntry, int] | None:
-        stats = ChunkStats()
+        stats = stats_for(filename)
         with open_chunk(node.outbox / filename) as stream:
             before = os.fstat(stream.fileno())
             durable.write_new(staging / filename, stats.through(blocks_of(stream)))

@@ -1,8 +1,8 @@
 """A Logger class that makes the records `logging.Logger` makes, attribute for attribute, in less time.
 
 What it saves: looking at every file name on the stack, splitting the caller's path, asking for the process id.
-What is not the common case (an exception, a stack, a level of the stack, a record factory, a subclass, a Python whose
-records bear attributes not known here) is left to `logging.Logger`, whose code decides what is right.
+What is not the common case (an exception, a stack, a level of the stack, a record factory, a subclass, a method of
+somebody's own, a Python whose records bear attributes not known here) is left to `logging.Logger`, whose code decides.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ _KNOWN = tuple(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) == _ATTRI
 ) * _HAS_TASK and all(
     hasattr(logging, name) for name in ("_startTime", "_srcfile", "logThreads", "logProcesses", "logMultiprocessing")
 )
+_MAKE_RECORD, _FIND_CALLER = logging.Logger.makeRecord, logging.Logger.findCaller
 _REFUSED = frozenset((*_ATTRIBUTES, "taskName", "message", "asctime"))
 _MAX_SOURCES = 10_000
 
@@ -59,6 +60,11 @@ class FastLogger(logging.Logger):
             or stacklevel != 1
             or not _KNOWN
             or type(self) is not FastLogger
+            or logging.Logger.makeRecord is not _MAKE_RECORD
+            or logging.Logger.findCaller is not _FIND_CALLER
+            or "makeRecord" in self.__dict__
+            or "findCaller" in self.__dict__
+            or logging._srcfile is not _INTERNAL_FILE
             or logging.getLogRecordFactory() is not logging.LogRecord
             or (extra is not None and not _REFUSED.isdisjoint(extra))
         ):

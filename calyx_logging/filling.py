@@ -65,6 +65,7 @@ class FillingChunk:
     Attributes:
         on_the_way: `seq` of each line being written, and the thread that writes it.
         failed: lines to be seen to by whoever holds the writer next.
+        adopted: `seq` of before that were written here after all.
         exempt: `seq` that are no events of this chunk: control lines', and what had to be written elsewhere.
         end_seq: the writer's next `seq` when the chunk was full.
         is_last: whether its number is a writer's last.
@@ -74,6 +75,7 @@ class FillingChunk:
 
     __slots__ = (
         "_outbox",
+        "adopted",
         "born",
         "end_seq",
         "exempt",
@@ -96,6 +98,7 @@ class FillingChunk:
         self.born = born
         self.on_the_way: dict[int, int] = {}
         self.failed: deque[Failed] = deque()
+        self.adopted: set[int] = set()
         self.exempt: set[int] = set()
         self.end_seq = first_seq
         self.told: list[Gap] = []
@@ -132,7 +135,7 @@ class FillingChunk:
             try:
                 if self.file.contains(end_of_line(failed.seq)):
                     return True
-                self.file.torn = not (self.file.is_empty() or self.file.ends_with(b"\n"))
+                self.file.is_whole()
             except OSError:
                 self.file.torn = True  # recovery sees what is in it
                 return True

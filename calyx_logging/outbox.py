@@ -322,7 +322,7 @@ def _next_seq(outbox: Path, names: list[ChunkName]) -> int:
         outbox / name.sealed for name in contents.sealed if name.writer == writer
     ]:
         with open_chunk(path) as stream:
-            last = stats_of(stream).last_seq
+            last = stats_of(stream, path.name).last_seq
             greatest = max(greatest, -1 if last is None else last)
     if greatest < 0 and any(name.number for name in names):
         for path in (outbox / ".manifests").glob("*.json"):

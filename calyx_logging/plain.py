@@ -11,7 +11,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-from calyx_logging.event import RECORD_MARK, RESERVED, TO_BE_STAMPED
+from calyx_logging.event import OWNER, RECORD_MARK, RESERVED, TO_BE_STAMPED
 
 __all__ = ["STANDARD_ATTRIBUTES", "TEXT_BYTES", "bound_context", "plain_event", "plain_fields"]
 
@@ -41,11 +41,12 @@ def plain_event(record: logging.LogRecord) -> dict[str, Any] | None:
         if (
             type(message) is not str
             or type(record) is not logging.LogRecord
-            or attributes["exc_info"]
-            or attributes["exc_text"]
-            or attributes["stack_info"]
+            or attributes["exc_info"] is not None
+            or attributes["exc_text"] is not None
+            or attributes["stack_info"] is not None
             or type(attributes["name"]) is not str
-            or (mark is not None and (type(mark) is not dict or "field" in mark))
+            or type(attributes["created"]) is not float
+            or (mark is not None and (type(mark) is not dict or "field" in mark or mark.get(OWNER) != id(record)))
             or ("structlog.contextvars" in sys.modules and bound_context())
         ):
             return None
@@ -56,6 +57,8 @@ def plain_event(record: logging.LogRecord) -> dict[str, Any] | None:
         if names[_COUNT - 1] != _LAST or not _NO_FIELD.isdisjoint(fields):
             return None
         if args := attributes["args"]:
+            if type(args) is not tuple and type(args) is not dict:
+                return None
             message %= args
         event: dict[str, Any] = _TEMPLATE.copy()
         event["level"] = _LEVEL_NAMES[attributes["levelno"]].lower()

@@ -14,15 +14,13 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from threading import get_ident
 from typing import Any
 
 from calyx_logging import durable, housekeeping
-from calyx_logging.errors import say
+from calyx_logging.desk import Action, Desk, Local, ShortWriteError, State
 from calyx_logging.filling import QUIET_SECONDS, Failed, FillingChunk
 from calyx_logging.gap import Gap
 from calyx_logging.locks import probe
@@ -38,43 +36,7 @@ _MAX_DEPTH = 8
 _Encode = Callable[[Any], bytes | None]
 
 
-class _State:
-    """What a thread is doing in a recorder: how many calls deep, how many desks it is at, what it put off."""
-
-    __slots__ = ("depth", "inside", "put_off")
-
-    def __init__(self) -> None:
-        self.depth = 0
-        self.inside = 0
-        self.put_off: deque[tuple[_Action, Any]] = deque()
-
-
-class _Local(threading.local):
-    def __init__(self) -> None:
-        self.state = _State()
-
-
-class _ShortWriteError(OSError):
-    """The disk took some bytes of a line, and not all."""
-
-
-class _Desk:
-    """A writer and the lock of those who use it."""
-
-    def __init__(self) -> None:
-        self.lock = threading.Lock()
-        self.writer: ChunkWriter | None = None
-        self.leaving: list[ChunkWriter] = []
-        self.unsaid: deque[str] = deque()
-
-    def tell_people(self) -> None:
-        """Say what came up while the desk was held: standard error may lead back into logging."""
-        with suppress(IndexError):  # another thread has said the last
-            while self.unsaid:
-                say(self.unsaid.popleft())
-
-
-_Action = Callable[[_Desk, Any], None]
+_Full = tuple[int, ChunkWriter, FillingChunk]
 _Place = tuple[FillingChunk, int, bytes] | tuple[FillingChunk, int]
 
 
@@ -97,8 +59,8 @@ class Recorder:
         self._node = node
         self._component = component
         self._options = options
-        self._desks = (_Desk(), _Desk())
-        self._local = _Local()
+        self._desks = (Desk(), Desk())
+        self._local = Local()
         self._sealing = threading.RLock()
         self._sync_each = options.sync == "record"
         self.reentrant = 0
@@ -129,24 +91,17 @@ class Recorder:
 
     def seal(self) -> None:
         """Seal the open chunk, if there is one, so that the next export takes it."""
-        with self._housekeeping():
-            full = []
-            for level, desk in self._each_desk():
-                if desk.writer is not None:
-                    desk.writer.retire()
-                    full += [(level, desk.writer, chunk) for chunk in desk.writer.full.take()]
+        full: list[_Full] = []
+        with self._sealing:
+            self._at_each_desk(self._retire, full)
             self._seal_apart(full)
+        self._tell_people()
 
     def close(self) -> None:
         """End the writer; a later event begins a new one."""
-        with self._housekeeping():
-            for _, desk in self._each_desk():
-                self._close_leaving(desk)
-                writer, desk.writer = desk.writer, None
-                if writer is not None:
-                    writer.close()
-                    if writer.uprooted:
-                        self._new_writer(desk, writer.leave()).close()
+        with self._sealing:
+            self._at_each_desk(self._end, None)
+        self._tell_people()
 
     # -------------------------------------------------------------- inside
 
@@ -155,7 +110,7 @@ class Recorder:
         if depth >= _MAX_DEPTH:
             raise RecursionError(f"logged from inside logging, {_MAX_DEPTH} calls deep")
 
-    def _keep(self, line: bytes, state: _State) -> None:
+    def _keep(self, line: bytes, state: State) -> None:
         """Write a line: the lock is held to give it its place, and not while it is written."""
         level = state.inside
         if level == len(self._desks):
@@ -176,7 +131,7 @@ class Recorder:
                 data = line[:-1] + end
                 written = chunk.file.write(data)
                 if written != len(data):
-                    raise _ShortWriteError(errno.EIO, "the disk took a part of a line")
+                    raise ShortWriteError(errno.EIO, "the disk took a part of a line")
                 if self._sync_each:
                     writer.sync(chunk)  # type: ignore[union-attr]
                 del chunk.on_the_way[seq]
@@ -204,16 +159,19 @@ class Recorder:
                 if place is not None:
                     place[0].fail(failed._replace(seq=place[1]))
             self._mend(desk)
-            if place is not None and place[0].failed and isinstance(failed.error, Exception):
-                place[0].failed.clear()  # its writer has gone
-                self._write_alone(desk, failed.line)
+            while place is not None and place[0].failed:  # their writer has gone
+                left = place[0].failed.popleft()
+                if isinstance(left.error, Exception):
+                    self._write_alone(desk, left.line)
+            if place is None and isinstance(failed.error, Exception):
+                self._writer_at(desk).lose(failed.error)
 
-    def _mend(self, desk: _Desk) -> None:
+    def _mend(self, desk: Desk) -> None:
         if desk.writer is not None:
             for failed in desk.writer.mend():
                 self._write_alone(desk, failed.line, failed.seq)
 
-    def _at_a_desk(self, action: _Action, item: Any) -> None:
+    def _at_a_desk(self, action: Action, item: Any) -> None:
         """Do something with a writer.
 
         A signal handler or a finalizer that logs can find its thread in the middle of an append or a roll. It cannot
@@ -236,40 +194,54 @@ class Recorder:
             desk.tell_people()
         self._do_what_was_put_off(state)
 
-    def _do_what_was_put_off(self, state: _State) -> None:
+    def _do_what_was_put_off(self, state: State) -> None:
         while state.put_off:
             self._at_a_desk(*state.put_off.popleft())
 
-    @contextmanager
-    def _held(self, level: int) -> Iterator[_Desk]:
+    def _at_each_desk(self, action: Action, item: Any) -> None:
+        """Do something at each desk, held; not inside a writer's own work (sealing in a signal handler)."""
+        if not self._local.state.inside:
+            for level in range(len(self._desks)):
+                self._hold(level, action, item)
+
+    def _hold(self, level: int, action: Action, item: Any) -> Any:
+        # no generator: Ctrl-C would leave it, and the lock in it, to whoever keeps the traceback
         state, desk = self._local.state, self._desks[level]
-        before, state.inside = state.inside, level + 1
+        before = state.inside
         try:
+            state.inside = level + 1
             with desk.lock:
-                yield desk
+                return action(desk, item)
         finally:
             state.inside = before
 
-    @contextmanager
-    def _housekeeping(self) -> Iterator[None]:
-        """For sealing and closing, by one thread at a time; what came up is said and done afterwards, without locks."""
+    def _retire(self, desk: Desk, full: list[_Full]) -> None:
+        if desk.writer is not None:
+            desk.writer.retire()
+            self._take_full(desk, full)
+
+    def _take_full(self, desk: Desk, full: list[_Full]) -> None:
+        if desk.writer is not None:
+            level = self._desks.index(desk)
+            full.extend((level, desk.writer, chunk) for chunk in desk.writer.full.take())
+
+    def _end(self, desk: Desk, _: None) -> None:
+        self._close_leaving(desk)
+        writer, desk.writer = desk.writer, None
+        if writer is not None:
+            writer.close()
+            if writer.uprooted:
+                self._new_writer(desk, writer.leave()).close()
+
+    def _tell_people(self) -> None:
+        """Say and do what came up in housekeeping, without its locks; also what an interrupted call put off."""
         state = self._local.state
-        with self._sealing:
-            yield
         if not state.inside:
             for desk in self._desks:
                 desk.tell_people()
-            self._do_what_was_put_off(state)  # also what an interrupted call left there
+            self._do_what_was_put_off(state)
 
-    def _each_desk(self) -> Iterator[tuple[int, _Desk]]:
-        """Each desk in turn, held; none from inside a writer's own work (sealing in a signal handler)."""
-        if self._local.state.inside:
-            return
-        for level in range(len(self._desks)):
-            with self._held(level) as desk:
-                yield level, desk
-
-    def _append(self, desk: _Desk, line: bytes) -> None:
+    def _append(self, desk: Desk, line: bytes) -> None:
         self._mend(desk)
         writer = self._writer_at(desk)
         if writer.on_last_number:
@@ -280,7 +252,7 @@ class Recorder:
                 housekeeping.wake()
         self._write_alone(desk, line)
 
-    def _write_alone(self, desk: _Desk, line: bytes, seq: int | None = None) -> None:
+    def _write_alone(self, desk: Desk, line: bytes, seq: int | None = None) -> None:
         writer = self._writer_at(desk)
         try:
             if writer.append(line, seq) or not writer.uprooted:
@@ -293,18 +265,18 @@ class Recorder:
         except Exception as error:  # no room on the disk is the writer's; this is no memory, or a fault of ours
             writer.lose(error, seq)
 
-    def _lose(self, desk: _Desk, error: BaseException) -> None:
+    def _lose(self, desk: Desk, error: BaseException) -> None:
         writer = self._writer_at(desk)
         writer.lose(error)
         writer.tell()
 
-    def _writer_at(self, desk: _Desk) -> ChunkWriter:
+    def _writer_at(self, desk: Desk) -> ChunkWriter:
         if desk.writer is None:
             desk.writer = self._new_writer(desk)
             housekeeping.wake()
         return desk.writer
 
-    def _new_writer(self, desk: _Desk, gaps: Iterable[Gap] = ()) -> ChunkWriter:
+    def _new_writer(self, desk: Desk, gaps: Iterable[Gap] = ()) -> ChunkWriter:
         node = self._node
         return ChunkWriter(
             node.outbox,
@@ -316,11 +288,11 @@ class Recorder:
             leave_full=housekeeping.wake,
         )
 
-    def _close_leaving(self, desk: _Desk) -> None:
+    def _close_leaving(self, desk: Desk) -> None:
         while desk.leaving:
             desk.leaving.pop().close()
 
-    def _replace_if_uprooted(self, desk: _Desk) -> ChunkWriter | None:
+    def _replace_if_uprooted(self, desk: Desk) -> ChunkWriter | None:
         """The folder was taken away under a writer: another takes over, and tells of what that could not keep."""
         if desk.writer is not None and desk.writer.uprooted:
             desk.writer = self._new_writer(desk, desk.writer.leave())
@@ -328,24 +300,14 @@ class Recorder:
 
     def upkeep(self) -> float:
         """Roll an idle chunk, tell of gaps, sync; the seconds until there may be something to do again."""
-        with self._housekeeping():
-            unsynced, full = [], []
-            for level, desk in self._each_desk():
-                self._close_leaving(desk)
-                if desk.writer is None:
-                    continue
-                if desk.writer.is_deleted():
-                    desk.writer.seal()
-                if desk.writer.is_old():
-                    desk.writer.retire()
-                writer = self._replace_if_uprooted(desk) or desk.writer
-                writer.tell()
-                if self._options.sync == "interval" and (fd := writer.take_unsynced()) is not None:
-                    unsynced.append(fd)
-                full += [(level, writer, chunk) for chunk in writer.full.take()]
+        unsynced: list[int] = []
+        full: list[_Full] = []
+        with self._sealing:
+            self._at_each_desk(self._look_after, (unsynced, full))
             for fd in unsynced:
                 self._sync_apart(fd)
             self._seal_apart(full)
+        self._tell_people()
         waits = [housekeeping.LOOK_SECONDS]
         if self._options.max_age is not None:
             waits.append(max(self._options.max_age / 16, 0.05))
@@ -362,28 +324,48 @@ class Recorder:
                 f"cannot sync an open chunk: {error}; on loss of power its last events may be missing"
             )
 
-    def _seal_apart(self, full: list[tuple[int, ChunkWriter, FillingChunk]]) -> None:
+    def _look_after(self, desk: Desk, to_do: tuple[list[int], list[_Full]]) -> None:
+        self._close_leaving(desk)
+        if desk.writer is None:
+            return
+        if desk.writer.is_deleted():
+            desk.writer.seal()
+        if desk.writer.is_old():
+            desk.writer.retire()
+        writer = self._replace_if_uprooted(desk) or desk.writer
+        writer.tell()
+        unsynced, full = to_do
+        if self._options.sync == "interval" and (fd := writer.take_unsynced()) is not None:
+            unsynced.append(fd)
+        self._take_full(desk, full)
+
+    def _seal_apart(self, full: list[_Full]) -> None:
         """Seal chunks that were taken, without the desk's lock while the disk works."""
         for level, writer, chunk in full:
             chunk.is_quiet(QUIET_SECONDS)
-            with self._held(level) as desk:
-                self._mend(desk)
-                ready = writer.full.prepare(chunk)
-            if not ready:
+            if not self._hold(level, self._prepare, (writer, chunk)):
                 continue
             failure = None
             try:
                 chunk.seal()
             except OSError as error:
                 failure = error
-            with self._held(level) as desk:
-                writer.full.settle(chunk, failure)
-                self._replace_if_uprooted(desk)
+            self._hold(level, self._settle, (writer, chunk, failure))
+
+    def _prepare(self, desk: Desk, item: tuple[ChunkWriter, FillingChunk]) -> bool:
+        writer, chunk = item
+        self._mend(desk)
+        return writer.full.prepare(chunk)
+
+    def _settle(self, desk: Desk, item: tuple[ChunkWriter, FillingChunk, OSError | None]) -> None:
+        writer, chunk, failure = item
+        writer.full.settle(chunk, failure)
+        self._replace_if_uprooted(desk)
 
     def after_fork_in_child(self) -> None:
         """Forget all that is the parent's."""
-        desks, self._desks = self._desks, (_Desk(), _Desk())
-        self._local = _Local()
+        desks, self._desks = self._desks, (Desk(), Desk())
+        self._local = Local()
         self._sealing = threading.RLock()
         for desk in desks:
             for writer in (desk.writer, *desk.leaving):

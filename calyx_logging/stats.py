@@ -1,7 +1,9 @@
 """What is said of a chunk's bytes in a manifest, gathered in one pass; several chunks at once.
 
-Invariant: the figures are those that reading every line as JSON would give. Lines that look as our writers make them
-(the same node id first, `ts_utc` next, `seq` last) are read by position, block by block; any other line is parsed.
+Lines that look as our writers make them (the same node id first, `ts_utc` next, `seq` last) are read by position, block
+by block; any other line is parsed. Invariant: for chunks as our writers and recovery seal them the figures are those
+that parsing every line would give. What is between a line's beginning and its end is not looked at, which is why chunks
+of other names are always parsed.
 """
 
 from __future__ import annotations
@@ -21,7 +23,7 @@ from calyx_logging.errors import EventError
 from calyx_logging.event import decode
 from calyx_logging.manifest import ChunkEntry
 
-__all__ = ["ChunkStats", "blocks_of", "several_at_once", "stats_of"]
+__all__ = ["ChunkStats", "blocks_of", "several_at_once", "stats_for", "stats_of"]
 
 _BLOCK = 1024 * 1024
 _WORKERS = min(8, 2 * (os.cpu_count() or 1))
@@ -34,7 +36,7 @@ _FEW = 8
 _HEAD = re.compile(rb'\{"node_id":"([A-Za-z0-9._-]+)","ts_utc":"(?=[0-9])')
 _STAMP = re.compile(rb'[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}\+00:00"')
 _STAMP_BYTES = len('2026-11-22T08:00:00.000000+00:00"')
-_TAIL = re.compile(rb',"seq":([0-9]+)\}$')
+_TAIL = re.compile(rb',"seq":(0|[1-9][0-9]{0,18})\}$')
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
@@ -50,8 +52,10 @@ class ChunkStats:
         first_ts_utc, last_ts_utc: the least and the greatest.
         first_seq, last_seq: likewise.
         node_ids: that the events bear.
+        by_position: whether lines may be read by position; else every one is parsed.
     """
 
+    by_position: bool = True
     size: int = 0
     events: int = 0
     bad_lines: int = 0
@@ -111,7 +115,7 @@ class ChunkStats:
             return
         head = _HEAD.match(lines[0])
         begin = head[0] if head else b""
-        if head and data.count(b"\n" + begin) == len(lines) - 1 + self._rest.startswith(begin):
+        if head and self.by_position and data.count(b"\n" + begin) == len(lines) - 1 + self._rest.startswith(begin):
             for group in _by_digits(lines):
                 self._see_alike(group, len(begin), head[1].decode())
         else:
@@ -200,9 +204,14 @@ def blocks_of(stream: BinaryIO) -> Iterator[bytes]:
         yield block
 
 
-def stats_of(stream: BinaryIO) -> ChunkStats:
+def stats_for(filename: str) -> ChunkStats:
+    """Empty stats for a file of that name: by position for our own chunks."""
+    return ChunkStats(by_position=ChunkName.parse(filename) is not None)
+
+
+def stats_of(stream: BinaryIO, filename: str) -> ChunkStats:
     """The stats of a whole file."""
-    stats = ChunkStats()
+    stats = stats_for(filename)
     for _ in stats.through(blocks_of(stream)):
         pass
     return stats

@@ -123,10 +123,12 @@ def _straight_class(level: int) -> Any:
         the_usual = getattr(usual, name)
 
         def method(self: Any, event: object = None, *args: object, **fields: object) -> Any:
-            if args or event is None or self._processors != _CHAIN:
+            if event is None or self._processors != _CHAIN:
                 return the_usual(self, event, *args, **fields)
             if self._context:
                 fields = {**self._context, **fields}
+            if args:  # structlog would format them, and raise where they do not fit
+                fields["positional_args"] = args
             fields["event"] = event
             getattr(self._logger, name)(fields)
             return None
@@ -155,10 +157,11 @@ class OutboxLogger:
     def __init__(self, handler: OutboxHandler, name: object = None, *_: object) -> None:
         self.name = name if isinstance(name, str) else "root"
         for method, number in _LEVELS.items():
-            encode_it = partial(self._encode, handler, number, logging.getLevelName(number).lower())
+            encode_it = partial(self._encode, handler, number)
             setattr(self, method, partial(handler.submit, encode_it))
 
-    def _encode(self, handler: OutboxHandler, number: int, level: str, event_dict: EventDict) -> bytes | None:
+    def _encode(self, handler: OutboxHandler, number: int, event_dict: EventDict) -> bytes | None:
+        level = logging.getLevelName(number).lower()
         formatter = handler.event_formatter
         line = formatter.encode_fields(self.name, level, event_dict)
         if line is not None:

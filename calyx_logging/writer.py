@@ -8,8 +8,7 @@ Invariants:
 * There are two ways for a line. The common one: `place` gives it a `seq` and its place in the open chunk, and the
   caller writes it, beside other threads (`calyx_logging.filling`). The other one, `append`, begins chunks, tells of
   gaps, and goes round errors; it writes alone.
-* A chunk that is full waits in `full` to be sealed, by whoever keeps house for the writer; where it cannot be sealed
-  it stays open for recovery, and the writer goes on with the next number.
+* A full chunk waits to be sealed by whoever keeps house for the writer; where it cannot be, it stays for recovery.
 * Nothing here raises `OSError` to its caller.
 
 Not thread-safe: `calyx_logging.recorder` serialises the calls.
@@ -165,8 +164,8 @@ class ChunkWriter:
 
     def tell(self) -> None:
         """Write the gap lines that are due, if writing works; else the next event or the end tries again."""
-        if self._losses:
-            with contextlib.suppress(Exception):
+        with contextlib.suppress(Exception):
+            if self._losses:
                 self._put(b"")
 
     def make_room(self, length: int) -> None:
@@ -276,12 +275,14 @@ class ChunkWriter:
             if line:
                 data += with_seq(line, self._seq if seq is None else seq)
                 self._seq += seq is None
-                chunk.exempt.discard(-1 if seq is None else seq)
+                chunk.adopted.update(() if seq is None else (seq,))
             chunk.file.append(data)
         except BaseException as error:
             # Ctrl-C may come after the bytes were written and before anybody could note it
             if isinstance(error, Exception) or chunk is None or not chunk.file.has_grown():
                 self._seq = first
+            elif not chunk.file.is_whole():  # recovery takes its lines apart
+                self.lose(error, self._seq - 1 if seq is None else seq)
             elif self._losses:
                 self._told(chunk)
             raise
@@ -307,8 +308,8 @@ class ChunkWriter:
             if not self.append(failed.line, failed.seq) and self.uprooted:
                 self.lose(failed.error, failed.seq)
 
-    def _seal_full(self) -> None:
-        for chunk in self.full.free():
+    def _seal_full(self, *, leave: bool = False) -> None:
+        for chunk in () if leave else self.full.free():
             chunk.is_quiet(QUIET_SECONDS)
             self._write_failed()
             self.full.seal(chunk)
@@ -319,7 +320,7 @@ class ChunkWriter:
 
     def _count_vanished(self, chunk: FillingChunk) -> None:
         """The chunk is no longer where it was: its events are counted, and the next writer tells of them."""
-        seqs = set(range(chunk.first_seq, chunk.end_seq)) - chunk.exempt
+        seqs = set(range(chunk.first_seq, chunk.end_seq)) - chunk.exempt | chunk.adopted
         cause = f"{chunk.name.open} was moved or deleted under its writer"
         self._losses.vanish(cause, seqs, chunk.opened_at, self._clock(), chunk.told)
         self._say(f"{chunk.file.path} was moved or deleted; its {len(seqs)} events are counted as lost")
@@ -332,8 +333,7 @@ class ChunkWriter:
             if self._has_room(chunk, length) and chunk.is_quiet(QUIET_SECONDS):
                 return chunk
             self.retire()
-            if self.full.are_many or not self._leave_full():
-                self._seal_full()
+            self._seal_full(leave=self._leave_full() and not self.full.are_many)
         return self._open()
 
     def _has_room(self, chunk: FillingChunk, length: int) -> bool:

@@ -19,6 +19,7 @@ LAYERS = [
     ["gap", "locks"],
     ["filling", "manifest", "plain"],
     ["stats", "writer"],
+    ["desk"],
     ["bundle", "formatter", "outbox", "recorder"],
     ["exported", "handlers.outbox"],
     ["export", "handlers", "structlog_bridge"],

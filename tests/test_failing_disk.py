@@ -369,3 +369,59 @@ def test_a_line_behind_a_fragment_is_not_lost(tmp_path: Path) -> None:
     export(node)
     assert sorted(event["n"] for event in events_of(node.outbox)) == [0, 1, 2, 3]
     assert [line.get("bad_lines") for line in controls_of(node.outbox)].count(1) == 1
+
+
+def test_an_interrupt_in_the_middle_of_a_short_write(tmp_path: Path) -> None:
+    """Ctrl-C while the rest of a chunk's first line is written: no line stands behind a fragment."""
+    node = provision(tmp_path, "test-node").node
+    logging.config.dictConfig(config(node))
+    logger = logging.getLogger("harness")
+
+    class Interrupted(Proxy):
+        calls = 0
+
+        def write(self, fd: int, data: bytes) -> int:
+            self.calls += 1
+            if self.calls == 1:
+                return os.write(fd, data[:50])
+            raise KeyboardInterrupt
+
+    with through(Interrupted()), pytest.raises(KeyboardInterrupt):
+        logger.info("interrupted")
+    logger.info("event", extra={"n": 1})
+    close_logging()
+    export(node)
+    assert [event["message"] for event in events_of(node.outbox)] == ["event"]
+    assert all(path.read_bytes().endswith(b"\n") for path in node.outbox.glob("*.jsonl"))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="Windows deletes no open file")
+def test_a_chunk_that_took_in_an_earlier_event_vanishes(tmp_path: Path) -> None:
+    """A line that had to be written into the next chunk is counted with that one."""
+    node = provision(tmp_path, "test-node").node
+    logging.config.dictConfig(config(node, max_age=None))
+    logger = logging.getLogger("harness")
+    for n in range(3):
+        logger.info("event", extra={"n": n})
+
+    class TooLarge(Proxy):
+        left = 2  # beside others, and alone
+
+        def write(self, fd: int, data: bytes) -> int:
+            if self.left:
+                self.left -= 1
+                raise OSError(errno.EFBIG, "file too large")
+            return os.write(fd, data)
+
+    with through(TooLarge()):
+        for n in range(3, 6):
+            logger.info("event", extra={"n": n})
+    (second,) = node.outbox.glob("*.open")
+    second.unlink()
+    logger.handlers[0].seal()  # type: ignore[attr-defined]
+    logger.info("event", extra={"n": 6})
+    close_logging()
+    export(node)
+    gaps = [line for line in controls_of(node.outbox) if line["control"] == "gap"]
+    assert sorted(event["n"] for event in events_of(node.outbox)) == [0, 1, 2, 6]
+    assert [gap["count"] for gap in gaps] == [3]

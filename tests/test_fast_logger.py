@@ -143,6 +143,27 @@ def test_a_record_factory_is_used() -> None:
         logging.setLogRecordFactory(logging.LogRecord)
 
 
+def test_methods_of_somebodys_own_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Patched into logging, or set on one logger."""
+    make = logging.Logger.makeRecord
+
+    def marked(self: logging.Logger, *args: Any, **kwargs: Any) -> logging.LogRecord:
+        record = make(self, *args, **kwargs)
+        record.trace = 1
+        return record
+
+    with monkeypatch.context() as patch:
+        patch.setattr(logging.Logger, "makeRecord", marked)
+        assert_alike(lambda logger: logger.info("m"))
+    with monkeypatch.context() as patch:
+        patch.setattr(logging, "_srcfile", None)
+        assert_alike(lambda logger: logger.info("m"))
+    (_, fast), keeper = pair()
+    fast.findCaller = lambda *_, **__: ("here.py", 7, "own", None)  # type: ignore[method-assign]
+    fast.info("m")
+    assert keeper.records[0].lineno == 7
+
+
 @pytest.fixture
 def stock_classes() -> Iterator[None]:
     """Undo what an installation does."""

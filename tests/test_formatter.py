@@ -442,11 +442,21 @@ names = (
     args=st.lists(values, max_size=2),
     level=st.sampled_from([0, 10, 20, 25, 30]),
     name=st.text() | st.none(),
+    odd=st.sampled_from(
+        [{}, {}, {"exc_text": ""}, {"stack_info": ""}, {"created": 5}, {"args": "x"}, {"exc_info": ()}]
+    ),
     deleted=st.lists(st.sampled_from(["args", "exc_info", "process", "processName", "taskName"]), max_size=1),
     taken=st.booleans(),
 )
 def test_the_plain_way_gives_what_the_hooks_give(
-    extra: dict[str, Any], message: Any, args: list[Any], level: int, name: Any, deleted: list[str], taken: bool
+    extra: dict[str, Any],
+    message: Any,
+    args: list[Any],
+    level: int,
+    name: Any,
+    odd: dict[str, Any],
+    deleted: list[str],
+    taken: bool,
 ) -> None:
     """Whatever a record bears, the two ways to its event give the same bytes."""
 
@@ -458,6 +468,7 @@ def test_the_plain_way_gives_what_the_hooks_give(
             if "run" in extra:
                 made.__dict__[attribute] = None
         made.created = 1_700_000_000.25
+        made.__dict__.update(odd)
         if taken:
             take(made, "handler")
         return made

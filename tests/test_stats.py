@@ -13,6 +13,7 @@ from calyx_logging import stats as module
 from calyx_logging.event import encode, utc_text, with_seq
 from calyx_logging.stats import ChunkStats, several_at_once, stats_of
 
+OURS = "20260101_000000__x__0123abcd-0000.jsonl"
 FIGURES = ("size", "events", "bad_lines", "first_ts_utc", "last_ts_utc", "first_seq", "last_seq", "node_ids")
 
 
@@ -29,7 +30,7 @@ def by_parsing(data: bytes) -> ChunkStats:
 
 
 def assert_same(data: bytes) -> None:
-    found, expected = stats_of(io.BytesIO(data)), by_parsing(data)
+    found, expected = stats_of(io.BytesIO(data), OURS), by_parsing(data)
     assert [getattr(found, name) for name in FIGURES] == [getattr(expected, name) for name in FIGURES]
 
 
@@ -53,6 +54,8 @@ odd = st.sampled_from(
         b'{"node_id":"node","ts_utc":"2026-11-22T08:00:00.000000+00:00","seq":1e9}\n',
         b'{"node_id":"node","ts_utc":"2026-11-22T08:00:00+02:00","seq":5}\n',
         b'{"node_id":"node","ts_utc":"yesterday","seq":5}\n',
+        b'{"node_id":"node","ts_utc":"2026-11-22T08:00:00.000000+00:00","seq":007}\n',
+        b'{"node_id":"node","ts_utc":"2026-11-22T08:00:00.000000+00:00","seq":' + b"9" * 5000 + b"}\n",
         b'{"node_id":"node","ts_utc":null,"seq":5}\n',
         b'{"node_id":"node", "ts_utc":"2026-11-22T08:00:00.000000+00:00","seq":5}\r\n',
         b'\xef\xbb\xbf{"node_id":"node","seq":5}\n',
@@ -79,7 +82,7 @@ def test_lines_alike_are_read_by_position(monkeypatch: pytest.MonkeyPatch) -> No
     data = b"".join(line(seq, 1_700_000_000 + seq, text="x" * 100) for seq in range(1000, 9999))
     expected = by_parsing(data)
     monkeypatch.setattr(module, "decode", None)
-    found = stats_of(io.BytesIO(data))
+    found = stats_of(io.BytesIO(data), OURS)
     assert [getattr(found, name) for name in FIGURES] == [getattr(expected, name) for name in FIGURES]
     assert (found.first_seq, found.last_seq, found.events) == (1000, 9998, 8999)
 
@@ -111,6 +114,12 @@ def test_memory_stays_flat(tmp_path: Path) -> None:
             stream.write(part)
     tracemalloc.start()
     with path.open("rb") as stream:
-        assert stats_of(stream).events == 200_000
+        assert stats_of(stream, OURS).events == 200_000
     assert tracemalloc.get_traced_memory()[1] < 16 * 2**20
     tracemalloc.stop()
+
+
+def test_other_peoples_chunks_are_parsed() -> None:
+    """A damaged line is found, whatever it begins and ends with."""
+    data = b"".join(line(seq) for seq in range(10, 20)).replace(b'"event_id"', b"\x00event_id", 1)
+    assert stats_of(io.BytesIO(data), "foreign.jsonl").bad_lines == 1

@@ -84,7 +84,11 @@ def test_context_exceptions_and_stacks(node: Node, straight: Straight) -> None:
         log.error("failed too", exc_info=error)
     log.info("where", stack_info=True)
     log.info("%d of %d", 1, 2)
-    context, failed, too, where, args = events_of(node.outbox)
+    log.info("%d of", "many")
+    log.info("no place for it", 1)
+    context, failed, too, where, args, bad, more = events_of(node.outbox)
+    assert (bad["message"], bad["positional_args"]) == ("%d of", ["many"])
+    assert (more["message"], more["positional_args"]) == ("no place for it", [1])
     assert (context["run_id"], context["case"]) == ("r", 1)
     assert failed["exception"] == too["exception"]
     assert (failed["exception"][0]["type"], failed["exception"][0]["value"]) == ("ValueError", "v")
