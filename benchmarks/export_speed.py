@@ -118,7 +118,7 @@ def _hash_only(source: Path) -> float:
 def contenders(folder: Path, node: Node) -> dict[str, tuple[Callable[[], float], Path | None]]:
     """What is timed, and what has to be deleted after each time."""
     out = folder / "out"
-    shell = f'cp -r "{node.outbox}" "{out}" && cd "{out}" && sha256sum *.jsonl > SHA256SUMS && sync "{out}"'
+    shell = f'cp -r "{node.outbox}" "{out}" && cd "{out}" && sha256sum *.jsonl > SHA256SUMS && sync -f "{out}"'
     if len(list(node.outbox.glob("*.jsonl"))) > 1000:
         shell = shell.replace("sha256sum *.jsonl", "find . -name '*.jsonl' -print0 | xargs -0 sha256sum")
     bag = (

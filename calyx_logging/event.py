@@ -131,15 +131,7 @@ class StampEvent:
         if event_dict.get("node_id") is TO_BE_STAMPED:
             event_dict["node_id"] = self.node_id
             created = self._clock() if record is None else record.created
-            since, until, text = self._second
-            try:
-                fraction = round((created - since) * 1e6) if since <= created < until else 1_000_000
-            except TypeError:  # it is no number
-                fraction = 1_000_000
-            if fraction < 1_000_000:  # as datetime rounds it; what rounds up to a whole second is left to datetime
-                event_dict["ts_utc"] = f"{text}{str(1_000_000 + fraction)[1:]}+00:00"
-            else:
-                event_dict["ts_utc"] = self._time_of(created, event_dict)
+            event_dict["ts_utc"] = self._time_of(created, event_dict)
             if record is None:
                 event_dict["event_id"] = str(self._new_id())
             else:
@@ -191,6 +183,11 @@ class StampEvent:
 
     def _time_of(self, created: float, event: MutableMapping[str, Any]) -> str:
         try:
+            since, until, text = self._second
+            if since <= created < until:
+                fraction = round((created - since) * 1e6)  # as datetime rounds it
+                if fraction < 1_000_000:  # what rounds up to a whole second is left to datetime
+                    return f"{text}{str(1_000_000 + fraction)[1:]}+00:00"
             whole = utc_text(created)
             second = float(int(created))
             if second >= 0:

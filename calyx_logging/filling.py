@@ -26,8 +26,8 @@ from calyx_logging.gap import Gap
 
 __all__ = ["QUIET_SECONDS", "ChunkSeries", "Failed", "FillingChunk", "FullChunks"]
 
-QUIET_SECONDS = 0.04
-"""How long a logging call waits at most for the lines of other threads."""
+QUIET_SECONDS = 0.02
+"""How long a step of a logging call waits for the lines of other threads; a call has two such steps at most."""
 _POLL_SECONDS = 0.0005
 _MAX_FULL = 8
 """Full chunks that may wait; on a disk slower than the program, who fills the next one has to seal."""

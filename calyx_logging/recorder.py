@@ -183,15 +183,8 @@ class Recorder:
         if level == len(self._desks):
             state.put_off.append((action, item))
             return
-        desk = self._desks[level]
-        try:
-            state.inside = level + 1
-            with desk.lock:
-                action(desk, item)
-        finally:
-            state.inside = level
-        if desk.unsaid:
-            desk.tell_people()
+        self._hold(level, action, item)
+        self._desks[level].tell_people()
         self._do_what_was_put_off(state)
 
     def _do_what_was_put_off(self, state: State) -> None:

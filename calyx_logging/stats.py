@@ -25,7 +25,7 @@ from calyx_logging.manifest import ChunkEntry
 
 __all__ = ["ChunkStats", "blocks_of", "several_at_once", "stats_for", "stats_of"]
 
-_BLOCK = 1024 * 1024
+_BLOCK = 512 * 1024
 _WORKERS = min(8, 2 * (os.cpu_count() or 1))
 _BATCH = 256
 """So many results are waited for at most before the next are begun."""
@@ -33,9 +33,10 @@ _BATCH = 256
 _FEW = 8
 """Lines that are sooner parsed than looked at by position."""
 
-_HEAD = re.compile(rb'\{"node_id":"([A-Za-z0-9._-]+)","ts_utc":"(?=[0-9])')
-_STAMP = re.compile(rb'[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}\+00:00"')
-_STAMP_BYTES = len('2026-11-22T08:00:00.000000+00:00"')
+_HEAD = re.compile(
+    rb'\{"node_id":"([A-Za-z0-9._-]+)",'
+    rb'"ts_utc":"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}\+00:00)"'
+)
 _TAIL = re.compile(rb',"seq":(0|[1-9][0-9]{0,18})\}$')
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -113,38 +114,38 @@ class ChunkStats:
         self._rest = lines.pop()
         if not lines:
             return
-        head = _HEAD.match(lines[0])
-        begin = head[0] if head else b""
-        if head and self.by_position and data.count(b"\n" + begin) == len(lines) - 1 + self._rest.startswith(begin):
+        if self.by_position:
             for group in _by_digits(lines):
-                self._see_alike(group, len(begin), head[1].decode())
+                self._see_alike(group)
         else:
             for line in lines:
                 self._see(line)
 
-    def _see_alike(self, lines: list[bytes], at: int, node_id: str) -> None:
-        """Lines with one beginning, of `at` bytes: by position where their ends are of one length, else by parts."""
-        tail = _TAIL.search(lines[0])
-        if tail is not None:
+    def _see_alike(self, lines: list[bytes]) -> None:
+        """Lines with one beginning and ends of one length, by position; others by parts."""
+        head, tail = _HEAD.match(lines[0]), _TAIL.search(lines[0])
+        if head and tail:
+            # What all lines between the least and the greatest begin with is what these two begin with, so their
+            # beginnings are all alike, and their times stand in order. Sorting what is nearly sorted is one comparison
+            # for each line.
+            ordered = sorted(lines)
             end = -len(tail[0])
-            stamps = [line[at : at + _STAMP_BYTES] for line in lines]
-            tails = [line[end:] for line in lines]
-            earliest, latest, least, greatest = min(stamps), max(stamps), min(tails), max(tails)
-            # what is not of this form stands before the least or behind the greatest
-            first, last = _TAIL.fullmatch(least), _TAIL.fullmatch(greatest)
-            if first and last and _STAMP.fullmatch(earliest) and _STAMP.fullmatch(latest):
+            tails = sorted([line[end:] for line in lines])
+            earliest, latest = _HEAD.match(ordered[0]), _HEAD.match(ordered[-1])
+            first, last = _TAIL.fullmatch(tails[0]), _TAIL.fullmatch(tails[-1])
+            if first and last and earliest and latest and earliest[1] == latest[1]:
                 self.events += len(lines)
-                self.node_ids.add(node_id)
-                self._take(earliest[:-1].decode(), int(first[1]))
-                self._take(latest[:-1].decode(), int(last[1]))
+                self.node_ids.add(earliest[1].decode())
+                self._take(earliest[2].decode(), int(first[1]))
+                self._take(latest[2].decode(), int(last[1]))
                 return
         if len(lines) <= _FEW:
             for line in lines:
                 self._see(line)
         else:
             middle = len(lines) // 2
-            self._see_alike(lines[:middle], at, node_id)
-            self._see_alike(lines[middle:], at, node_id)
+            self._see_alike(lines[:middle])
+            self._see_alike(lines[middle:])
 
     def _see(self, line: bytes) -> None:
         if not line.strip():
@@ -199,7 +200,7 @@ def _normal_time(text: object) -> str | None:
 
 
 def blocks_of(stream: BinaryIO) -> Iterator[bytes]:
-    """A file's bytes in blocks of 1 MiB."""
+    """A file's bytes, block by block."""
     while block := stream.read(_BLOCK):
         yield block
 

@@ -24,7 +24,7 @@ from pathlib import Path
 
 from calyx_logging import durable
 from calyx_logging.errors import say
-from calyx_logging.event import control_event, with_seq
+from calyx_logging.event import control_event, end_of_line, with_seq
 from calyx_logging.filling import QUIET_SECONDS, ChunkSeries, Failed, FillingChunk, FullChunks
 from calyx_logging.gap import Gap, Losses
 from calyx_logging.locks import WriterLock
@@ -33,7 +33,6 @@ from calyx_logging.options import WriterOptions
 __all__ = ["ChunkWriter"]
 
 _ANOTHER_FILE_MAY_DO = (errno.EFBIG, errno.EIO, errno.EBADF, getattr(errno, "ESTALE", errno.EIO))
-_SEQ_ROOM = 32
 _LONG_QUIET_SECONDS = 2.0
 
 
@@ -219,8 +218,7 @@ class ChunkWriter:
 
     def close(self) -> None:
         """End the writer in order: a last gap line, the end line, sealed, the lock given back."""
-        for chunk in self._chunks():
-            chunk.is_quiet(_LONG_QUIET_SECONDS)
+        self._wait_for_quiet(_LONG_QUIET_SECONDS)
         self._write_failed()
         if (self._seq or self._losses) and not self._ended:
             self._end(None)
@@ -233,8 +231,7 @@ class ChunkWriter:
 
     def leave(self) -> list[Gap]:
         """Give everything back without an end, and return what a next writer has to tell."""
-        for chunk in self._chunks():
-            chunk.is_quiet(QUIET_SECONDS)
+        self._wait_for_quiet(QUIET_SECONDS)
         for failed in self.mend():
             self.lose(failed.error, failed.seq)
         self._let_go()
@@ -258,6 +255,11 @@ class ChunkWriter:
 
     def _chunks(self) -> list[FillingChunk]:
         return self.full.all() if self._chunk is None else [*self.full.all(), self._chunk]
+
+    def _wait_for_quiet(self, seconds: float) -> None:
+        end = self._monotonic() + seconds
+        for chunk in self._chunks():
+            chunk.is_quiet(end - self._monotonic())
 
     def _let_go(self) -> None:
         if self._chunk is not None:
@@ -284,10 +286,10 @@ class ChunkWriter:
             elif not chunk.file.is_whole():  # recovery takes its lines apart
                 self.lose(error, self._seq - 1 if seq is None else seq)
             elif self._losses:
-                self._told(chunk)
+                chunk.told += self._losses.told(self._clock())
             raise
         if self._losses:
-            self._told(chunk)
+            chunk.told += self._losses.told(self._clock())
 
     def _put_elsewhere(self, line: bytes, seq: int | None) -> bool:
         """This file takes no more (its size limit, a bad spot): try a new one, once."""
@@ -300,17 +302,13 @@ class ChunkWriter:
             return False
         return True
 
-    def _told(self, chunk: FillingChunk) -> None:
-        chunk.told += self._losses.told(self._clock())
-
     def _write_failed(self) -> None:
         for failed in self.mend():
             if not self.append(failed.line, failed.seq) and self.uprooted:
                 self.lose(failed.error, failed.seq)
 
-    def _seal_full(self, *, leave: bool = False) -> None:
-        for chunk in () if leave else self.full.free():
-            chunk.is_quiet(QUIET_SECONDS)
+    def _seal_full(self) -> None:
+        for chunk in self.full.free():
             self._write_failed()
             self.full.seal(chunk)
 
@@ -333,14 +331,14 @@ class ChunkWriter:
             if self._has_room(chunk, length) and chunk.is_quiet(QUIET_SECONDS):
                 return chunk
             self.retire()
-            self._seal_full(leave=self._leave_full() and not self.full.are_many)
+            if not self._leave_full() or self.full.are_many:
+                self._seal_full()
         return self._open()
 
     def _has_room(self, chunk: FillingChunk, length: int) -> bool:
         file = chunk.file
-        if file.torn:
-            return False
-        return file.size == 0 or (file.size + length + _SEQ_ROOM <= self._max_bytes and not self.is_old())
+        size = file.size + length - 1 + len(end_of_line(self._seq))
+        return not file.torn and (file.size == 0 or (size <= self._max_bytes and not self.is_old()))
 
     def _open(self) -> FillingChunk:
         if self.uprooted:
@@ -396,5 +394,5 @@ class ChunkWriter:
             self._seq = first
             raise
         if self._losses:
-            self._told(chunk)
+            chunk.told += self._losses.told(self._clock())
         self._ended = True

@@ -17,7 +17,7 @@ from pathlib import Path
 
 import pytest
 
-from calyx_logging import Node, provision
+from calyx_logging import Node, durable, provision
 from calyx_logging.export import export
 from conftest import close_logging, config, controls_of, events_of, python, tree
 from faults import failing_calls
@@ -425,3 +425,46 @@ def test_a_chunk_that_took_in_an_earlier_event_vanishes(tmp_path: Path) -> None:
     gaps = [line for line in controls_of(node.outbox) if line["control"] == "gap"]
     assert sorted(event["n"] for event in events_of(node.outbox)) == [0, 1, 2, 6]
     assert [gap["count"] for gap in gaps] == [3]
+
+
+def test_a_call_waits_a_twentieth_of_a_second_at_most_for_a_write_that_hangs(
+    node: Node, configure: Configure, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """Through rolls and failing writes beside it; what it sleeps is added up, no clock is asked."""
+    logger = configure(max_bytes=1500)
+    hangs, go_on, waits = threading.Event(), threading.Event(), []
+    write, failing = durable.AppendFile.write, iter([True, False, True, True, False, True, False] * 3)
+
+    def slow(self: durable.AppendFile, data: bytes) -> int:
+        if b'"stuck"' in data:
+            hangs.set()
+            go_on.wait()
+        elif hangs.is_set() and next(failing):
+            raise OSError(errno.EIO, "a bad spot")
+        return write(self, data)
+
+    def sleep(seconds: float) -> None:
+        if threading.current_thread() is threading.main_thread():
+            waits[-1] += seconds
+        time_sleep(seconds)
+
+    time_sleep = time.sleep
+    monkeypatch.setattr(durable.AppendFile, "write", slow)
+    monkeypatch.setattr("calyx_logging.filling.time.sleep", sleep)
+    logger.info("first")
+    stuck = threading.Thread(target=logger.info, args=("stuck",))
+    stuck.start()
+    hangs.wait()
+    try:
+        for n in range(12):
+            waits.append(0.0)
+            logger.info("beside", extra={"n": n, "pad": "x" * 100})
+    finally:
+        go_on.set()
+        stuck.join()
+    close_logging()
+    export(node)
+    assert max(waits) > 0, "nothing waited: the test tests nothing"
+    assert max(waits) <= 0.05, waits
+    assert {event["n"] for event in events_of(node.outbox) if "n" in event} == set(range(12))
+    assert sum(event["message"] == "stuck" for event in events_of(node.outbox)) == 1

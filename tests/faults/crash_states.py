@@ -27,6 +27,7 @@ from typing import Any
 from calyx_logging import Node, provision
 from calyx_logging.bundle import verify
 from calyx_logging.export import export
+from conftest import close_logging, config
 from faults.disk import Op, Recording, through
 
 VARIANTS = ("kept", "gone", "torn", "zeros")
@@ -165,47 +166,23 @@ def scenario(node: Node, sync: str) -> tuple[list[Op], dict[int, int], Names]:
     returned: dict[int, int] = {}
     with through(recording):
         for first in (0, 100):
-            logger = _configured(node, sync)
+            logging.config.dictConfig(config(node, sync=sync, max_bytes=900, max_age=None))
+            logger = logging.getLogger("harness")
             for n in range(first, first + 5):
                 logger.info("event", extra={"n": n, "pad": "x" * 60})
                 recording.note_locks()
                 returned[n] = len(recording.ops)
             if first == 0:
-                _end(logger)
+                close_logging()
             else:  # the process dies: its lock is free, its chunk open
                 recorder = logger.handlers[0]._recorder  # type: ignore[attr-defined]
                 writer = recorder._desks[0].writer
                 recorder._desks[0].writer = None
                 writer._let_go()
                 writer._lock.give_back(delete=False)
-                _end(logger)
+                close_logging()
             export(node, clock=lambda: 1_800_000_000.0)
     return recording.ops, returned, base
-
-
-def _configured(node: Node, sync: str) -> logging.Logger:
-    handler = {
-        "class": "calyx_logging.handlers.OutboxHandler",
-        "root": str(node.root),
-        "sync": sync,
-        "max_bytes": 900,
-        "max_age": None,
-    }
-    logging.config.dictConfig(
-        {
-            "version": 1,
-            "disable_existing_loggers": False,
-            "handlers": {"outbox": handler},
-            "loggers": {"crash": {"level": "INFO", "handlers": ["outbox"], "propagate": False}},
-        }
-    )
-    return logging.getLogger("crash")
-
-
-def _end(logger: logging.Logger) -> None:
-    for handler in list(logger.handlers):
-        logger.removeHandler(handler)
-        handler.close()
 
 
 def check(node: Node, must_have: set[int]) -> list[str]:

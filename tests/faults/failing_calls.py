@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import errno
 import json
-import logging
 import logging.config
 import os
 import shutil
@@ -20,6 +19,7 @@ from calyx_logging import Node, provision
 from calyx_logging.bundle import verify
 from calyx_logging.errors import CalyxError
 from calyx_logging.export import export
+from conftest import close_logging, config
 from faults.disk import Failing, through
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES)
@@ -46,22 +46,8 @@ def account_for(node: Node, logged: int) -> tuple[int, int]:
 
 
 def _logger(node: Node, **options: Any) -> logging.Logger:
-    handler = {"class": "calyx_logging.handlers.OutboxHandler", "root": str(node.root), **options}
-    logging.config.dictConfig(
-        {
-            "version": 1,
-            "disable_existing_loggers": False,
-            "handlers": {"outbox": handler},
-            "loggers": {"failing": {"level": "INFO", "handlers": ["outbox"], "propagate": False}},
-        }
-    )
-    return logging.getLogger("failing")
-
-
-def _end(logger: logging.Logger) -> None:
-    for handler in list(logger.handlers):
-        logger.removeHandler(handler)
-        handler.close()
+    logging.config.dictConfig(config(node, **options))
+    return logging.getLogger("harness")
 
 
 def fail_each_call_of_the_writer(folder: Path, code: int, sync: str) -> int:
@@ -77,7 +63,7 @@ def fail_each_call_of_the_writer(folder: Path, code: int, sync: str) -> int:
         with through(proxy):
             for n in range(8):
                 logger.info("event", extra={"n": n, "pad": "x" * 100})
-            _end(logger)
+            close_logging()
         hit = bool(proxy.failed)
         result = export(node)
         if result.bundle is not None:
@@ -130,7 +116,7 @@ def _session(node: Node, numbers: range) -> None:
     desk = logger.handlers[0]._recorder._desks[0]  # type: ignore[attr-defined]
     writer, desk.writer = desk.writer, None
     writer.leave()
-    _end(logger)
+    close_logging()
 
 
 def main() -> int:

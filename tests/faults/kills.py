@@ -34,6 +34,7 @@ from calyx_logging.bundle import verify
 from calyx_logging.export import export
 from calyx_logging.filling import FillingChunk
 from calyx_logging.writer import ChunkWriter
+from conftest import config
 
 MODES = ("single", "threaded", "processes", "rolling", "sealing", "closing")
 BETWEEN, APPEND, ROLL, SEAL, CLOSE, EXPORT = range(6)
@@ -103,16 +104,6 @@ class Tally:
         )
 
 
-def _config(node: Node, **options: Any) -> dict[str, Any]:
-    handler = {"class": "calyx_logging.handlers.OutboxHandler", "root": str(node.root), **options}
-    return {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "handlers": {"outbox": handler},
-        "loggers": {"victim": {"level": "INFO", "handlers": ["outbox"], "propagate": False}},
-    }
-
-
 def _victim(node: Node, mode: str, marks: Marks, report: int, first: int) -> None:
     """Log until killed."""
     durable.AppendFile.write = marks.around(APPEND, durable.AppendFile.write)  # type: ignore[method-assign]
@@ -122,8 +113,8 @@ def _victim(node: Node, mode: str, marks: Marks, report: int, first: int) -> Non
     ChunkWriter.retire = marks.around(ROLL, ChunkWriter.retire)  # type: ignore[method-assign]
     ChunkWriter.close = marks.around(CLOSE, ChunkWriter.close)  # type: ignore[method-assign]
     small = mode in ("rolling", "threaded", "processes")
-    logging.config.dictConfig(_config(node, max_bytes=1500 if small else 10**7))
-    log = logging.getLogger("victim")
+    logging.config.dictConfig(config(node, max_bytes=1500 if small else 10**7))
+    log = logging.getLogger("harness")
     handler: Any = log.handlers[0]
 
     def work(start: int, stop: int) -> None:
