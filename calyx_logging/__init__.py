@@ -12,10 +12,13 @@ from typing import TYPE_CHECKING, Any
 from calyx_logging._version import __version__
 
 if TYPE_CHECKING:
+    from calyx_logging.benchmark import benchmark_run
+    from calyx_logging.context import KeepContext
     from calyx_logging.errors import CalyxError
     from calyx_logging.event import StampEvent
     from calyx_logging.fast_logger import install_fast_logger
     from calyx_logging.formatter import EventFormatter
+    from calyx_logging.handlers.execution_log import ExecutionLogHandler
     from calyx_logging.handlers.outbox import OutboxHandler
     from calyx_logging.node import Node, provision
     from calyx_logging.recorder import seal
@@ -24,10 +27,13 @@ if TYPE_CHECKING:
 __all__ = [
     "CalyxError",
     "EventFormatter",
+    "ExecutionLogHandler",
+    "KeepContext",
     "Node",
     "OutboxHandler",
     "StampEvent",
     "__version__",
+    "benchmark_run",
     "configure_structlog",
     "install_fast_logger",
     "provision",
@@ -37,9 +43,12 @@ __all__ = [
 _HOMES = {
     "CalyxError": "errors",
     "EventFormatter": "formatter",
+    "ExecutionLogHandler": "handlers.execution_log",
+    "KeepContext": "context",
     "Node": "node",
     "OutboxHandler": "handlers.outbox",
     "StampEvent": "event",
+    "benchmark_run": "benchmark",
     "configure_structlog": "structlog_bridge",
     "install_fast_logger": "fast_logger",
     "provision": "node",

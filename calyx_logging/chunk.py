@@ -19,6 +19,7 @@ from calyx_logging.errors import ChunkError, ConfigError, StorageError
 
 __all__ = [
     "MAX_CHUNK_NUMBER",
+    "MAX_COMPONENT",
     "OPEN_SUFFIX",
     "SEALED_SUFFIX",
     "ChunkName",
@@ -31,6 +32,8 @@ __all__ = [
 SEALED_SUFFIX = ".jsonl"
 OPEN_SUFFIX = ".jsonl.open"
 MAX_CHUNK_NUMBER = 9999
+MAX_COMPONENT = 48
+"""Characters of a component."""
 
 _COMPONENT = r"[a-z0-9]+(?:[_-][a-z0-9]+)*"
 _NAME = re.compile(
@@ -44,9 +47,13 @@ _BLOCK = 1024 * 1024
 
 def check_component(component: object) -> str:
     """Return a component, or raise `ConfigError` with the rule."""
-    if not isinstance(component, str) or len(component) > 48 or not re.fullmatch(_COMPONENT, component, re.ASCII):
+    if (
+        not isinstance(component, str)
+        or len(component) > MAX_COMPONENT
+        or not re.fullmatch(_COMPONENT, component, re.ASCII)
+    ):
         raise ConfigError(
-            f"option 'component' is {component!r}: give 1 to 48 lower case letters and digits, "
+            f"option 'component' is {component!r}: give 1 to {MAX_COMPONENT} lower case letters and digits, "
             "with single '_' or '-' between them"
         )
     return component
@@ -90,7 +97,7 @@ class ChunkName:
     @classmethod
     def _parse_text(cls, text: str) -> ChunkName | None:
         match = _NAME.fullmatch(text)
-        if match is None or len(match["component"]) > 48:
+        if match is None or len(match["component"]) > MAX_COMPONENT:
             return None
         digits = match["when"]
         day = int(digits[:4]), int(digits[4:6]), int(digits[6:8])

@@ -142,9 +142,10 @@ class StampEvent:
                 event_dict["event_id"] = mark.get("event_id") or mark.setdefault("event_id", str(self._new_id()))
             event_dict["source"] = self.source
             return event_dict
-        return self._stamped(record, event_dict)
+        return self.stamped(record, event_dict)
 
-    def _stamped(self, record: logging.LogRecord | None, event_dict: EventDict) -> EventDict:
+    def stamped(self, record: logging.LogRecord | None, event_dict: EventDict) -> EventDict:
+        """The event with the stamp first, and callers' claims to it settled."""
         if record is None:
             created, mark = self._clock(), None
         else:
@@ -209,7 +210,7 @@ def mark_of(record: logging.LogRecord) -> dict[str, Any]:
         return mark
     fresh: dict[str, Any] = {OWNER: id(record)}
     if type(mark) is dict and type(mark.get(OWNER)) is int:
-        fresh.update({name: mark[name] for name in ("event_id", "field") if name in mark})
+        fresh.update({name: mark[name] for name in ("event_id", "field", "context") if name in mark})
     elif RECORD_MARK in record.__dict__:
         fresh["field"] = mark
     record.__dict__[RECORD_MARK] = fresh

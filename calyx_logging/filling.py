@@ -41,12 +41,14 @@ class Failed(NamedTuple):
         seq: its number.
         fragment: the bytes of it that were taken, when the disk took some and not all.
         error: what the write raised.
+        lost: has something in it once the line was counted as lost.
     """
 
     line: bytes
     seq: int
     fragment: bytes
     error: BaseException
+    lost: list[BaseException]
 
 
 class FillingChunk:

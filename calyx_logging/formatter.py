@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import contextlib
 import copy
-import importlib
 import logging
 import os
-import sys
-from collections.abc import Callable, Mapping, MutableMapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
 from pythonjsonlogger.core import BaseJsonFormatter
 
+from calyx_logging.context import context_of
 from calyx_logging.errors import ConfigError
 from calyx_logging.event import (
     DEFAULT_MAX_EVENT_BYTES,
@@ -36,7 +35,8 @@ from calyx_logging.event import (
 )
 from calyx_logging.exception import exception_chain, plain_text
 from calyx_logging.jsonable import is_a
-from calyx_logging.plain import STANDARD_ATTRIBUTES, TEXT_BYTES, bound_context, plain_event, plain_fields
+from calyx_logging.plain import STANDARD_ATTRIBUTES, TEXT_BYTES, plain_event, plain_fields
+from calyx_logging.processors import conform, is_drop, resolve_all, run_all
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor
@@ -100,7 +100,7 @@ class EventFormatter(BaseJsonFormatter):
         # The base reads "message" out of the format None stands for; it is a field of every event anyway.
         self._attributes = [name for name in self._required_fields if name != "message"]
         self._static = dict(static_fields or {})
-        self._processors = _resolve_all(processors)
+        self._processors = resolve_all(processors)
         self._root = root
         self._source = check_source(source)
         self._max_bytes = DEFAULT_MAX_EVENT_BYTES
@@ -151,9 +151,28 @@ class EventFormatter(BaseJsonFormatter):
         try:
             return encode(self.process_log_record(event), self._max_bytes)
         except BaseException as error:  # structlog's DropEvent is no Exception
-            if _is_drop(error):
+            if is_drop(error):
                 return None
             raise
+
+    def encode_mirrored(self, fields: Mapping[str, Any]) -> bytes | None:
+        """The line of an event that is no record: a dict from elsewhere, which is not changed.
+
+        Its own `event_id`, valid `ts_utc`, and texts in `level`, `logger` and `message` stay; the processors run.
+        None when one of them dropped it.
+        """
+        stamp = self._stamp_of_this()
+        own = {"level": "info", "logger": stamp.source, "message": ""}
+        event: EventDict = conform({**own, **fields}, own)
+        try:
+            if self._processors:
+                event = run_all(self._processors, logging.getLogger(event["logger"]), event["level"], event)
+                event = conform(event, own)
+        except BaseException as error:
+            if is_drop(error):
+                return None
+            raise
+        return encode(stamp.stamped(None, event), self._max_bytes)
 
     def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
         """The base's hook for encoding; `encode` does the work."""
@@ -162,7 +181,7 @@ class EventFormatter(BaseJsonFormatter):
     def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
         """Gather level, logger, message, exception and the caller's fields, reserved names moved to `shadowed`."""
         fields = dict(self._static) if self._static else {}
-        if context := bound_context():
+        if context := context_of(record):
             fields.update(context)
         for name in self._attributes:
             fields[name] = record.__dict__.get(name)
@@ -206,44 +225,23 @@ class EventFormatter(BaseJsonFormatter):
         event: EventDict = log_data
         if self._processors:
             event = self._run_processors(log_data)
-        stamp = self._stamp
-        if stamp is None:
-            stamp = self._stamp = StampEvent.for_root(self._root, self._source)
-        return stamp(None, "", event)  # type: ignore[return-value]
+        return self._stamp_of_this()(None, "", event)  # type: ignore[return-value]
+
+    def _stamp_of_this(self) -> StampEvent:
+        if self._stamp is None:
+            self._stamp = StampEvent.for_root(self._root, self._source)
+        return self._stamp
 
     def _run_processors(self, event: EventDict) -> EventDict:
         record: logging.LogRecord = event["_record"]
         logger, method = logging.getLogger(str(record.name)), str(event["level"])
         own = {name: event[name] for name in ("level", "logger", "message")}
-        for name, processor in self._processors:
-            try:
-                # a copy, so that what a processor did before it raised is undone
-                result = processor(logger, method, copy.copy(event))
-                if not isinstance(result, MutableMapping):
-                    raise TypeError(f"returned {type(result).__name__}, not a mapping")
-                event = dict(result)
-            except Exception as error:
-                note(event, [f"processor {name} skipped: {type(error).__name__}"])
+        event = run_all(self._processors, logger, method, event)
         event["_record"] = record
-        return _conform(event, own)
+        return conform(event, own)
 
 
 _HOOKS = (EventFormatter.add_fields, EventFormatter.process_log_record)
-
-
-def _conform(event: EventDict, own: dict[str, str]) -> EventDict:
-    """Reserved places hold what they must, whatever a processor put there."""
-    for name, value in own.items():
-        if type(event.get(name)) is not str:
-            if name in event:
-                shadow(event, {name: event[name]})
-            event[name] = value
-    shadow(event, {name: event.pop(name) for name in ("seq", "control") if name in event})
-    for name, kind in (("exception", list), ("degraded", list), ("shadowed", dict)):
-        if name in event and not isinstance(event[name], kind):
-            value = event.pop(name)
-            shadow(event, {name: value})
-    return event
 
 
 def _level_of(record: logging.LogRecord) -> str:
@@ -299,54 +297,3 @@ def _least(record: logging.LogRecord, error: Exception) -> dict[str, Any]:
 
 def _args_list(record: logging.LogRecord) -> list[Any]:
     return list(record.args) if isinstance(record.args, tuple) else [record.args]
-
-
-def _is_drop(error: BaseException) -> bool:
-    exceptions = sys.modules.get("structlog.exceptions")
-    return exceptions is not None and isinstance(error, exceptions.DropEvent)
-
-
-def _resolve_all(processors: object) -> list[tuple[str, Callable[..., Any]]]:
-    if isinstance(processors, (str, Mapping)) or not isinstance(processors, Sequence):
-        raise ConfigError(f"option 'processors' is {processors!r}: give a list of dotted names or callables")
-    # by index: dictConfig hands over a list that resolves ext:// and cfg:// only when indexed
-    return [_resolve(processors[n]) for n in range(len(processors))]
-
-
-def _resolve(spec: Any) -> tuple[str, Callable[..., Any]]:
-    name, found, options = spec, spec, {}
-    if isinstance(spec, Mapping):
-        options = {key: spec[key] for key in spec if key != "()"}
-        name = found = spec.get("()")
-    if isinstance(found, str):
-        found = _import_dotted(found)
-    try:
-        if isinstance(found, type) or isinstance(spec, Mapping):
-            found = found(**options)
-    except Exception as error:
-        raise ConfigError(f"option 'processors': {name!r} cannot be made: {error}") from error
-    if not callable(found):
-        raise ConfigError(f"option 'processors': {name!r} is no callable")
-    return (name if isinstance(name, str) else getattr(name, "__name__", type(name).__name__)), found
-
-
-def _import_dotted(name: str) -> Any:
-    """The object of a dotted name: the longest importable module, then attributes."""
-    parts = name.split(".")
-    for cut in range(len(parts), 0, -1):
-        module_name = ".".join(parts[:cut])
-        try:
-            found: Any = importlib.import_module(module_name)
-        except ModuleNotFoundError as error:
-            if error.name is not None and (module_name == error.name or module_name.startswith(f"{error.name}.")):
-                continue
-            raise ConfigError(f"option 'processors': {name!r} cannot be imported: {error}") from error
-        except (ImportError, ValueError) as error:
-            raise ConfigError(f"option 'processors': {name!r} cannot be imported: {error}") from error
-        try:
-            for attribute in parts[cut:]:
-                found = getattr(found, attribute)
-        except AttributeError as error:
-            raise ConfigError(f"option 'processors': {name!r} is not there: {error}") from error
-        return found
-    raise ConfigError(f"option 'processors': {name!r} is not there: no module {parts[0]!r}")

@@ -11,9 +11,10 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+from calyx_logging.context import PROCESS_FIELDS, bound_context
 from calyx_logging.event import OWNER, RECORD_MARK, RESERVED, TO_BE_STAMPED
 
-__all__ = ["STANDARD_ATTRIBUTES", "TEXT_BYTES", "bound_context", "plain_event", "plain_fields"]
+__all__ = ["STANDARD_ATTRIBUTES", "TEXT_BYTES", "plain_event", "plain_fields"]
 
 _BY_LOGGING = tuple(logging.LogRecord("", 0, "", 0, "", (), None).__dict__)
 _COUNT = len(_BY_LOGGING)
@@ -46,8 +47,11 @@ def plain_event(record: logging.LogRecord) -> dict[str, Any] | None:
             or attributes["stack_info"] is not None
             or type(attributes["name"]) is not str
             or type(attributes["created"]) is not float
-            or (mark is not None and (type(mark) is not dict or "field" in mark or mark.get(OWNER) != id(record)))
-            or ("structlog.contextvars" in sys.modules and bound_context())
+            or (
+                mark is not None
+                and (type(mark) is not dict or "field" in mark or "context" in mark or mark.get(OWNER) != id(record))
+            )
+            or ((PROCESS_FIELDS or "structlog.contextvars" in sys.modules) and bound_context())
         ):
             return None
         names = list(attributes)
@@ -78,7 +82,7 @@ def plain_fields(logger: str, level: str, fields: Mapping[str, Any]) -> dict[str
     if (
         type(message) is not str
         or not _NO_STRUCTLOG_FIELD.isdisjoint(fields)
-        or ("structlog.contextvars" in sys.modules and bound_context())
+        or ((PROCESS_FIELDS or "structlog.contextvars" in sys.modules) and bound_context())
     ):
         return None
     event: dict[str, Any] = _TEMPLATE.copy()
@@ -88,12 +92,3 @@ def plain_fields(logger: str, level: str, fields: Mapping[str, Any]) -> dict[str
     event.update(fields)
     del event["event"]
     return event
-
-
-def bound_context() -> Mapping[str, Any]:
-    """What is bound to structlog's context variables; only a program that imported structlog can have bound any."""
-    module = sys.modules.get("structlog.contextvars")
-    if module is None or not getattr(module, "_CONTEXT_VARS", True):
-        return {}  # no variable was ever made
-    bound: Mapping[str, Any] = module.get_contextvars()
-    return bound

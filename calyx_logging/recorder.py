@@ -67,8 +67,8 @@ class Recorder:
         probe(node.outbox)
         housekeeping.join(self)
 
-    def submit(self, encode: _Encode, item: Any) -> None:
-        """Encode `item` (None drops it) and write the line; counted as lost when either fails. Never raises."""
+    def submit(self, encode: _Encode, item: Any) -> bool:
+        """Encode `item` (None drops it) and write the line; False when either failed: counted as lost. Never raises."""
         state = self._local.state
         depth = state.depth
         state.depth = depth + 1
@@ -78,9 +78,9 @@ class Recorder:
             line = encode(item)
         except Exception as error:  # said and counted in a gap line
             self._at_a_desk(self._lose, error)
+            return False
         else:
-            if line is not None:
-                self._keep(line, state)
+            return line is None or self._keep(line, state)
         finally:
             state.depth = depth
 
@@ -110,13 +110,14 @@ class Recorder:
         if depth >= _MAX_DEPTH:
             raise RecursionError(f"logged from inside logging, {_MAX_DEPTH} calls deep")
 
-    def _keep(self, line: bytes, state: State) -> None:
+    def _keep(self, line: bytes, state: State) -> bool:
         """Write a line: the lock is held to give it its place, and not while it is written."""
         level = state.inside
         if level == len(self._desks):
             state.put_off.append((self._append, line))
-            return
+            return True  # it will be, by whom this interrupts
         desk = self._desks[level]
+        kept = True
         place: _Place | None = None
         written, data = 0, b""
         try:
@@ -125,7 +126,7 @@ class Recorder:
                 writer = desk.writer
                 place = None if writer is None else writer.place(line, get_ident())
                 if place is None:
-                    self._append(desk, line)
+                    kept = self._append(desk, line)
             if place is not None:
                 chunk, seq, end = place
                 data = line[:-1] + end
@@ -139,7 +140,7 @@ class Recorder:
             if data and written == len(data):
                 chunk.on_the_way.pop(seq, None)
             else:
-                self._unwritten(level, place, Failed(line, -1, data[:written], error))
+                kept = self._unwritten(level, place, Failed(line, -1, data[:written], error, []))
             if not isinstance(error, Exception):
                 raise
         finally:
@@ -147,9 +148,10 @@ class Recorder:
         if desk.unsaid:
             desk.tell_people()
         self._do_what_was_put_off(state)
+        return kept
 
-    def _unwritten(self, level: int, place: _Place | None, failed: Failed) -> None:
-        """Something came between a line's place and its write, or between that and its end."""
+    def _unwritten(self, level: int, place: _Place | None, failed: Failed) -> bool:
+        """Something came between a line's place and its write, or between that and its end; whether it is kept."""
         if place is not None:  # before the lock: who closes the writer holds it and waits for this
             place[0].fail(failed._replace(seq=place[1]))
         desk = self._desks[level]  # another one, if a signal handler forked
@@ -161,15 +163,18 @@ class Recorder:
             self._mend(desk)
             while place is not None and place[0].failed:  # their writer has gone
                 left = place[0].failed.popleft()
-                if isinstance(left.error, Exception):
-                    self._write_alone(desk, left.line)
+                if isinstance(left.error, Exception) and not self._write_alone(desk, left.line):
+                    left.lost.append(left.error)
             if place is None and isinstance(failed.error, Exception):
                 self._writer_at(desk).lose(failed.error)
+                failed.lost.append(failed.error)
+        return not failed.lost
 
     def _mend(self, desk: Desk) -> None:
         if desk.writer is not None:
             for failed in desk.writer.mend():
-                self._write_alone(desk, failed.line, failed.seq)
+                if not self._write_alone(desk, failed.line, failed.seq):
+                    failed.lost.append(failed.error)
 
     def _at_a_desk(self, action: Action, item: Any) -> None:
         """Do something with a writer.
@@ -234,7 +239,7 @@ class Recorder:
                 desk.tell_people()
             self._do_what_was_put_off(state)
 
-    def _append(self, desk: Desk, line: bytes) -> None:
+    def _append(self, desk: Desk, line: bytes) -> bool:
         self._mend(desk)
         writer = self._writer_at(desk)
         if writer.on_last_number:
@@ -243,20 +248,22 @@ class Recorder:
                 desk.leaving.append(writer)  # a chunk of it may be in the hands of who seals
                 desk.writer = self._new_writer(desk)
                 housekeeping.wake()
-        self._write_alone(desk, line)
+        return self._write_alone(desk, line)
 
-    def _write_alone(self, desk: Desk, line: bytes, seq: int | None = None) -> None:
+    def _write_alone(self, desk: Desk, line: bytes, seq: int | None = None) -> bool:
+        """Write it, or have it counted and return False."""
         writer = self._writer_at(desk)
         try:
-            if writer.append(line, seq) or not writer.uprooted:
-                return
+            if (kept := writer.append(line, seq)) or not writer.uprooted:
+                return kept
             writer, seq = self._replace_if_uprooted(desk) or writer, None
-            if writer.append(line) or not writer.uprooted:
-                return
+            if (kept := writer.append(line)) or not writer.uprooted:
+                return kept
             writer.uprooted = False
             raise FileNotFoundError(errno.ENOENT, "the outbox is gone", str(self._node.outbox))
         except Exception as error:  # no room on the disk is the writer's; this is no memory, or a fault of ours
             writer.lose(error, seq)
+            return False
 
     def _lose(self, desk: Desk, error: BaseException) -> None:
         writer = self._writer_at(desk)

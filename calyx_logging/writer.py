@@ -9,9 +9,7 @@ Invariants:
   caller writes it, beside other threads (`calyx_logging.filling`). The other one, `append`, begins chunks, tells of
   gaps, and goes round errors; it writes alone.
 * A full chunk waits to be sealed by whoever keeps house for the writer; where it cannot be, it stays for recovery.
-* Nothing here raises `OSError` to its caller.
-
-Not thread-safe: `calyx_logging.recorder` serialises the calls.
+* Nothing here raises `OSError` to its caller. Not thread-safe: `calyx_logging.recorder` serialises the calls.
 """
 
 from __future__ import annotations
@@ -234,6 +232,7 @@ class ChunkWriter:
         self._wait_for_quiet(QUIET_SECONDS)
         for failed in self.mend():
             self.lose(failed.error, failed.seq)
+            failed.lost.append(failed.error)
         self._let_go()
         self._lock.give_back(delete=False)
         return self._losses.left_by(self._lock.writer)
@@ -304,8 +303,10 @@ class ChunkWriter:
 
     def _write_failed(self) -> None:
         for failed in self.mend():
-            if not self.append(failed.line, failed.seq) and self.uprooted:
-                self.lose(failed.error, failed.seq)
+            if not self.append(failed.line, failed.seq):
+                failed.lost.append(failed.error)
+                if self.uprooted:
+                    self.lose(failed.error, failed.seq)
 
     def _seal_full(self) -> None:
         for chunk in self.full.free():

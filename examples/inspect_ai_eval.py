@@ -2,8 +2,8 @@
 
     python examples/inspect_ai_eval.py --root FOLDER       (a provisioned root)
 
-inspect_ai sets `propagate=False` on its logger and resets the root's level, so the handler is attached to the logger
-`inspect_ai` by name as well as to the harness's own.
+inspect_ai sets `propagate=False` on its logger and resets the root's level, so the handler captures the logger
+`inspect_ai`.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ HARNESS = "bench"
 
 
 def logging_config(root: str) -> dict[str, Any]:
-    """The whole configuration: one formatter, one handler, two loggers."""
+    """The whole configuration: one formatter, one handler, one's own logger and the one that is captured."""
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -36,11 +36,12 @@ def logging_config(root: str) -> dict[str, Any]:
                 "formatter": "event",
                 "root": root,
                 "component": "inspect-ai",
+                "capture": ["inspect_ai"],
             }
         },
         "loggers": {
             HARNESS: {"level": "INFO", "handlers": ["outbox"], "propagate": False},
-            "inspect_ai": {"level": "INFO", "handlers": ["outbox"]},
+            "inspect_ai": {"level": "INFO"},
         },
     }
 

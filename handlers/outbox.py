@@ -2,26 +2,19 @@
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
-import secrets
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from calyx_logging.capture import attach, check_names
 from calyx_logging.chunk import check_component
 from calyx_logging.errors import ConfigError
-from calyx_logging.event import (
-    DEFAULT_MAX_EVENT_BYTES,
-    DEFAULT_SOURCE,
-    MIN_MAX_EVENT_BYTES,
-    StampEvent,
-    take,
-)
+from calyx_logging.event import DEFAULT_MAX_EVENT_BYTES, DEFAULT_SOURCE, take
 from calyx_logging.fast_logger import install_fast_logger
-from calyx_logging.formatter import EventFormatter
+from calyx_logging.handlers.base import EventHandler, check_root, refuse_unknown
 from calyx_logging.node import Node
-from calyx_logging.options import WriterOptions, whole_bytes
+from calyx_logging.options import WriterOptions
 from calyx_logging.recorder import Recorder
 
 __all__ = ["OutboxHandler"]
@@ -36,13 +29,14 @@ _OPTIONS = (
     "sync",
     "sync_interval",
     "fast",
+    "capture",
     "level",
     "formatter",
     "filters",
 )
 
 
-class OutboxHandler(logging.Handler):
+class OutboxHandler(EventHandler):
     """Writes each record as one event line, in the logging call itself.
 
     When the call returns the event is in the kernel and survives the death of the process. Never raises after it is
@@ -62,12 +56,19 @@ class OutboxHandler(logging.Handler):
         sync_interval: seconds.
         fast: install the fast logger (`calyx_logging.install_fast_logger`): the same records in less time, for all
             loggers of the process.
+        capture: names of loggers that call the handler whatever becomes of their handlers, and though they cut
+            propagation: of harnesses that configure logging themselves (`calyx_logging.capture`).
         level: as in every handler.
 
     Raises:
         ConfigError: an option is unknown or bad, or the outbox cannot be written or locked.
         NodeError: the root has no usable node id.
+
+    Attributes:
+        made: how many there have been in this process.
     """
+
+    made = 0
 
     def __init__(
         self,
@@ -80,40 +81,28 @@ class OutboxHandler(logging.Handler):
         sync: str = "seal",
         sync_interval: float = 1.0,
         fast: bool = False,
+        capture: Iterable[str] = (),
         level: int | str = logging.NOTSET,
         **unknown: Any,
     ) -> None:
-        _refuse_unknown(unknown)
-        if root is not None and not (isinstance(root, (str, os.PathLike)) and os.fspath(root)):
-            raise ConfigError(f"option 'root' is {root!r}: give the path of a folder")
+        refuse_unknown("OutboxHandler", _OPTIONS, unknown)
+        check_root(root)
         options = WriterOptions(max_bytes, max_age, sync, sync_interval)
-        self._max_event_bytes = whole_bytes("max_event_bytes", max_event_bytes, MIN_MAX_EVENT_BYTES)
         if not isinstance(fast, bool):
             raise ConfigError(f"option 'fast' is {fast!r}: give true or false")
         component = check_component(component)
+        names = check_names(capture)
         node = Node.find(root)
-        self._stamp = StampEvent(node.id, source)
+        self.prepare(node, source, max_event_bytes)
         self._recorder = Recorder(node, component, options)
-        self._token = secrets.token_hex(8)
+        self._own_recorder: Recorder | None = None
+        self._options = options
         self._is_stock = (type(self).filter, type(self).emit) == (logging.Filterer.filter, OutboxHandler.emit)
         if fast:
             install_fast_logger()
         super().__init__(level)
-        self._event_formatter = EventFormatter().bound_to(self._stamp, self._max_event_bytes)
-
-    def setFormatter(self, fmt: logging.Formatter | None) -> None:  # noqa: N802 - logging's name
-        """Take an EventFormatter's options; None for the default ones.
-
-        Raises:
-            ConfigError: another kind of formatter, whose lines would be no events.
-        """
-        if fmt is not None and not isinstance(fmt, EventFormatter):
-            raise ConfigError(
-                f"option 'formatter' is a {type(fmt).__module__}.{type(fmt).__name__}",
-                hint="OutboxHandler takes a calyx_logging.EventFormatter, or none at all",
-            )
-        super().setFormatter(fmt)
-        self._event_formatter = (fmt or EventFormatter()).bound_to(self._stamp, self._max_event_bytes)
+        OutboxHandler.made += 1
+        attach(self, names, (node.outbox, component, source))
 
     def handle(self, record: logging.LogRecord) -> Any:
         """Filter and emit; without the handler's lock, because the recorder has its own, held for the write alone."""
@@ -134,12 +123,7 @@ class OutboxHandler(logging.Handler):
             self._recorder.submit(self._event_formatter.encode, record)
 
     @property
-    def event_formatter(self) -> EventFormatter:
-        """The formatter, bound to this handler."""
-        return self._event_formatter
-
-    @property
-    def submit(self) -> Callable[[Callable[[Any], bytes | None], Any], None]:
+    def submit(self) -> Callable[[Callable[[Any], bytes | None], Any], bool]:
         """Keep the line that a function makes of an item (None keeps nothing), as `emit` does with a record's."""
         return self._recorder.submit
 
@@ -147,6 +131,14 @@ class OutboxHandler(logging.Handler):
     def reentrant_calls(self) -> int:
         """Events so far that were logged from inside the logging of another (a processor, a signal handler)."""
         return self._recorder.reentrant
+
+    def divert(self, node: Node | None) -> None:
+        """Write into another node's outbox (`calyx-telemetry doctor` does, to leave nothing here); None ends that."""
+        if self._own_recorder is None:
+            self._own_recorder = self._recorder
+        if self._recorder is not self._own_recorder:
+            self._recorder.close()
+        self._recorder = self._own_recorder if node is None else Recorder(node, "diverted", self._options)
 
     def seal(self) -> None:
         """Seal the open chunk so that the next export takes it; logging goes on in a new one."""
@@ -156,13 +148,3 @@ class OutboxHandler(logging.Handler):
         """Write the end line and seal; called by `logging.shutdown` and by the next dictConfig."""
         self._recorder.close()
         super().close()
-
-
-def _refuse_unknown(unknown: dict[str, Any]) -> None:
-    if unknown:
-        name = min(unknown)
-        near = difflib.get_close_matches(name, _OPTIONS, 1)
-        raise ConfigError(
-            f"OutboxHandler has no option {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""),
-            hint=f"its options are {', '.join(_OPTIONS)}",
-        )

@@ -43,6 +43,7 @@ COMMANDS = {
     "export": "telemetry_export",
     "verify": "telemetry_verify",
     "manifest": "telemetry_manifest",
+    "doctor": "telemetry_doctor",
 }
 
 _F = TypeVar("_F", bound=Callable[..., Any])

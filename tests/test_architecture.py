@@ -12,18 +12,20 @@ from conftest import REPO
 
 LAYERS = [
     ["_version", "errors", "durable"],
-    ["fast_logger", "housekeeping", "options"],
+    ["fast_logger", "housekeeping", "options", "capture"],
     ["node"],
-    ["jsonable"],
+    ["jsonable", "run_files"],
     ["event", "chunk", "exception"],
-    ["gap", "locks"],
+    ["gap", "locks", "context", "processors", "redact", "envelope"],
     ["filling", "manifest", "plain"],
     ["stats", "writer"],
     ["desk"],
     ["bundle", "formatter", "outbox", "recorder"],
-    ["exported", "handlers.outbox"],
-    ["export", "handlers", "structlog_bridge"],
-    ["status"],
+    ["exported", "handlers.base", "mirror"],
+    ["handlers.outbox", "handlers.execution_log"],
+    ["export", "handlers", "structlog_bridge", "harness", "doctor"],
+    ["status", "benchmark"],
+    ["pytest_plugin"],
     ["scripts.cli", "scripts"],
     ["scripts.telemetry_verify"],
     [
@@ -32,6 +34,7 @@ LAYERS = [
         "scripts.telemetry_manifest",
         "scripts.telemetry_status",
         "scripts.telemetry_smoke_test",
+        "scripts.telemetry_doctor",
         "scripts.__main__",
     ],
 ]
@@ -45,6 +48,11 @@ ALLOWED = {
     ("chunk", "open"): "for reading",
     ("scripts.cli", "open"): "the null device, when the reader of a pipe has gone",
     ("locks", "write"): "the holder's name into its lock file",
+    ("envelope", "open"): "for reading",
+    ("handlers.execution_log", "open"): "the execution log is concurrent-log-handler's",
+    ("handlers.execution_log", "write"): "the execution log is concurrent-log-handler's",
+    ("handlers.execution_log", "truncate"): "the execution log is concurrent-log-handler's",
+    ("handlers.execution_log", "fsync"): "the execution log is concurrent-log-handler's",
 }
 
 
@@ -120,10 +128,13 @@ def test_the_public_names() -> None:
     assert sorted(calyx_logging.__all__) == [
         "CalyxError",
         "EventFormatter",
+        "ExecutionLogHandler",
+        "KeepContext",
         "Node",
         "OutboxHandler",
         "StampEvent",
         "__version__",
+        "benchmark_run",
         "configure_structlog",
         "install_fast_logger",
         "provision",

@@ -13,16 +13,19 @@ from pathlib import Path
 
 import pytest
 
+from calyx_logging import provision
 from calyx_logging.event import RESERVED
+from calyx_logging.handlers import execution_log as execution_log_module
+from calyx_logging.handlers import outbox as outbox_module
 from calyx_logging.scripts.cli import COMMANDS
-from conftest import REPO, telemetry
+from conftest import REPO, events_of, telemetry
 
 README = (REPO / "README.md").read_text("utf-8")
-BLOCKS = re.findall(r"^```(\w+)\n(.*?)^```", README, re.M | re.S)
+HARNESS = (REPO / "docs" / "harness.md").read_text("utf-8")
 
 
-def blocks(language: str) -> list[str]:
-    return [body for name, body in BLOCKS if name == language]
+def blocks(language: str, document: str = README) -> list[str]:
+    return [body for name, body in re.findall(r"^```(\w+)\n(.*?)^```", document, re.M | re.S) if name == language]
 
 
 def run_python(code: str, root: Path) -> str:
@@ -46,10 +49,11 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     commands = [line for body in blocks("console") for line in body.splitlines()]
     provision = next(line for line in commands if " provision " in line)
     assert telemetry(*provision.split()[1:], cwd=root).returncode == 0
-    configure, structlog_example, straight, _ = blocks("python")
+    configure, structlog_example, straight, runs, _ = blocks("python")
     run_python(configure, root)
     run_python(configure + structlog_example, root)
     run_python(straight, root)
+    run_python(configure.partition("log = ")[0] + runs, root)
     (yaml_config,) = blocks("yaml")
     (root / "logging.yaml").write_text(yaml_config)
     run_python(
@@ -76,6 +80,14 @@ def test_structlog_straight(root: Path) -> None:
     """Its line is there with the others."""
     (line,) = (line for line in lines(root) if line["message"] == "case done, straight")
     assert (line["logger"], line["level"], line["score"]) == ("bench", "info", 1.0)
+
+
+def test_the_run_of_the_readme(root: Path) -> None:
+    """Its fields are on the library's record, its files where the text says."""
+    (asking,) = (line for line in lines(root) if line["message"] == "asking")
+    assert (asking["suite"], asking["run_id"], asking["case_id"]) == ("arithmetic", "model-a", "2+2")
+    folder = root / "runtime/benchmarks/results/arithmetic/laptop-01"
+    assert sorted(path.name.partition(".")[2] for path in folder.iterdir()) == ["cases.jsonl", "envelope.json"]
 
 
 def test_the_first_two_commands_are_run_pys() -> None:
@@ -138,18 +150,79 @@ def test_the_jq_example(root: Path) -> None:
 def test_the_pandas_example(root: Path) -> None:
     """It prints the mean score of the case."""
     pytest.importorskip("pandas")
-    assert re.search(r"2\+2\s+1\.0", run_python(blocks("python")[3], root))
+    assert re.search(r"2\+2\s+1\.0", run_python(blocks("python")[-1], root))
 
 
 def test_every_command_and_option_is_in_the_readme() -> None:
     """A command nobody can find does not exist."""
     for name in COMMANDS:
         assert name in README
-    for option in ("root", "component", "source", "max_bytes", "max_age", "max_event_bytes", "sync", "sync_interval"):
+    for option in outbox_module._OPTIONS[:-3]:  # logging's own three are no news
         assert f"| `{option}` |" in README
+    for option in execution_log_module._OPTIONS[:-4]:
+        assert f"`{option}`" in HARNESS
 
 
-@pytest.mark.parametrize("document", ["README.md", "CHANGELOG.md", "docs/format.md", "docs/design.md"])
+def test_every_example_of_the_harness_document(tmp_path: Path) -> None:
+    """In one fresh root, in order; what the text says of each is so."""
+    node = provision(tmp_path, "laptop-01").node
+    runs, older, both, captured, secrets = blocks("python", HARNESS)
+    configure = blocks("python")[0].partition("log = ")[0]
+    run_python(configure + runs, tmp_path)
+    assert run_python(older, tmp_path).endswith(" True\n")
+    run_python(both, tmp_path)
+    (yaml_config,) = blocks("yaml", HARNESS)
+    (tmp_path / "logging.yaml").write_text(yaml_config)
+    code = "import logging.config, yaml\nlogging.config.dictConfig(yaml.safe_load(open('logging.yaml')))\n"
+    run_python(code + "logging.getLogger('bench').info('both, from yaml')", tmp_path)
+    run_python(captured, tmp_path)
+    run_python(secrets, tmp_path)
+
+    events = {str(event["message"]): event for event in events_of(node.outbox)}
+    asking = events["asking"]
+    assert (asking["run_id"], asking["case_id"]) == ("model-a", "6*7")
+    assert events["arrives all the same"]["logger"] == "their_harness"
+    for text in re.findall(r"`(\"(?:message|headers|degraded)\":.*?)`", HARNESS.replace("\n", " ")):
+        for name, value in json.loads(f"{{{text}}}").items():
+            assert events["called with Bearer[redacted]"][name] == value
+    logs = tmp_path / "runtime/benchmarks/execution_logs"
+    assert sorted(path.name for path in logs.iterdir() if not path.name.startswith(".")) == [
+        "model-a__first.events.jsonl",
+        "model-a__second.events.jsonl",
+        "run-7__inst-1.events.jsonl",
+    ]
+    for name, message in (("first", "in both places"), ("second", "both, from yaml")):
+        (line,) = (logs / f"model-a__{name}.events.jsonl").read_bytes().splitlines()
+        there = {key: value for key, value in events[message].items() if key != "seq"}
+        assert json.loads(line) == there
+
+
+def test_the_commands_of_the_harness_document(tmp_path: Path) -> None:
+    """The doctor and pytest, as they are shown."""
+    provision(tmp_path, "laptop-01")
+    doctor, tests = (line for body in blocks("console", HARNESS) for line in body.splitlines())
+    config = {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "handlers": {"outbox": {"class": "calyx_logging.handlers.OutboxHandler"}},
+        "root": {"level": "INFO", "handlers": ["outbox"]},
+    }
+    (tmp_path / "logging.json").write_text(json.dumps(config))
+    (tmp_path / "their_harness").mkdir()
+    (tmp_path / "their_harness" / "__init__.py").write_text("")
+    (tmp_path / "their_harness" / "main.py").write_text("import logging\ndef setup(): logging.getLogger('theirs')\n")
+    done = telemetry(*doctor.split()[1:], cwd=tmp_path)
+    assert (done.returncode, "ok       theirs" in done.stdout) == (0, True), done.stdout + done.stderr
+    (tmp_path / "test_it.py").write_text("def test_it(): pass\n")
+    run_python(f"import sys, pytest; sys.exit(pytest.main({tests.split()[1:]!r}))", tmp_path)
+    assert telemetry("export", cwd=tmp_path).returncode == 0
+    assert [line["outcome"] for line in lines(tmp_path) if line.get("stage") == "test_ended"] == ["passed"]
+
+
+@pytest.mark.parametrize(
+    "document",
+    ["README.md", "CHANGELOG.md", "docs/format.md", "docs/design.md", "docs/harness.md", "docs/commands.md"],
+)
 def test_links_lead_somewhere(document: str) -> None:
     """Relative links name files that are there."""
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", (REPO / document).read_text("utf-8")):

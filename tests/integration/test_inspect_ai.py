@@ -33,7 +33,7 @@ def with_witness(root):
     config["formatters"]["plain"] = {"format": "%(name)s\\x1f%(levelname)s\\x1f%(message)s\\x1e"}
     config["handlers"]["witness"] = {"class": "logging.FileHandler", "filename": witness, "formatter": "plain"}
     for logger in config["loggers"].values():
-        logger["handlers"].append("witness")
+        logger.setdefault("handlers", []).append("witness")
     return config
 
 example.logging_config = with_witness

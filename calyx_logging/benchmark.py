@@ -1,0 +1,291 @@
+"""benchmark_run: a run and its cases as context managers, for harnesses that are new.
+
+    with benchmark_run(suite="arithmetic", run_id="r-42", cases_expected=2) as run:
+        with run.case("2+2") as case:
+            case.note(score=1.0, passed=True)
+
+Every record logged in the block, by whomever, bears `run_id`, `suite` and `run_instance_id`, and inside a case
+`case_id`: through context variables in the thread and its tasks, through the process's fields in threads begun
+meanwhile and in child processes (`calyx_logging.context`). The run leaves an envelope and a receipt of its cases in
+the results folder.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from calyx_logging import context, durable, run_files
+from calyx_logging.doctor import outbox_handlers_for
+from calyx_logging.envelope import EXIT_STATUSES, FileDigest, RunEnvelope
+from calyx_logging.errors import ConfigError, StorageError, say
+from calyx_logging.event import utc_text
+from calyx_logging.formatter import StructlogMessage
+from calyx_logging.jsonable import lower
+from calyx_logging.node import find_root
+from calyx_logging.run_files import new_instance_id
+
+__all__ = ["BenchmarkRun", "Case", "benchmark_run"]
+
+
+class Case:
+    """One case of a run, while it goes on.
+
+    Attributes:
+        case_id: which.
+        fields: what `note` gathered; in the closing event and in the receipt.
+    """
+
+    def __init__(self, case_id: str) -> None:
+        self.case_id = case_id
+        self.fields: dict[str, Any] = {}
+
+    def note(self, **fields: Any) -> None:
+        """Add fields to the case's result; one called `stage`, `case_id`, `started_at` or `event` gets a `_` behind."""
+        self.fields.update(fields)
+
+
+class BenchmarkRun:
+    """What `benchmark_run` gives; see there.
+
+    Attributes:
+        suite, run_id, run_instance_id, node_id: which; the last None where the root has no node id.
+        results_dir: the suite's results, of this node.
+        envelope_path, receipt_path: the run's files in it.
+        fields: what every record of the run bears.
+        environment: for child processes that are started with an environment of their own.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        suite: str,
+        run_id: str,
+        run_instance_id: str,
+        *,
+        cases_expected: int | None,
+        logger: logging.Logger,
+    ) -> None:
+        self.suite, self.run_id, self.run_instance_id = suite, run_id, run_instance_id
+        self.node_id = run_files.node_id_of(root / "runtime")
+        self.results_dir = run_files.results_dir(run_files.benchmarks_of(root), suite, self.node_id)
+        self.envelope_path = self.results_dir / run_files.run_file(run_id, run_instance_id, run_files.ENVELOPE_SUFFIX)
+        self.receipt_path = self.results_dir / run_files.run_file(run_id, run_instance_id, run_files.RECEIPT_SUFFIX)
+        self.fields = {"suite": suite, "run_id": run_id, context.RUN_INSTANCE: run_instance_id}
+        self.environment = {context.CHILD_VARIABLE: json.dumps(self.fields)}
+        self._root = root
+        self._logger = logger
+        self._cases_expected = cases_expected
+        self._completed = 0
+        self._exit_status: str | None = None
+        self._lock = threading.Lock()  # for the receipt
+        self._began = 0.0
+        self._envelope: RunEnvelope | None = None
+        self._receipt: durable.AppendFile | None = None
+        self._bound: Any = None
+
+    # -------------------------------------------------------------- as a context
+
+    def __enter__(self) -> Self:
+        try:
+            durable.make_dirs(self.results_dir)
+            if self.receipt_path.exists():
+                raise ConfigError(
+                    f"run {self.run_id!r} has an instance {self.run_instance_id!r} already",
+                    path=self.receipt_path,
+                    hint="leave run_instance_id out, or give one that is new",
+                )
+            self._receipt = durable.AppendFile(self.receipt_path)
+        except OSError as error:
+            raise StorageError.of(error, "begin the run", self.receipt_path, "make the folder writable") from error
+        self._envelope = RunEnvelope.start(
+            self.suite,
+            self.run_id,
+            self.run_instance_id,
+            node_id=self.node_id,
+            cases_expected=self._cases_expected,
+        )
+        self._envelope.write(self.envelope_path)
+        self._began = time.monotonic()
+        context.begin(self.fields)
+        self._bound = _bind(self.fields)
+        started = {"stage": "run_started", "cases_expected": self._cases_expected}
+        self._log(logging.INFO, "run started", None, started)
+        if self.node_id is not None and not outbox_handlers_for(self._logger, logging.INFO):
+            say(
+                f"no OutboxHandler takes what logger {self._logger.name!r} says of run {self.run_id!r}; "
+                "calyx-telemetry doctor finds out why"
+            )
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Literal[False]:
+        status = self._exit_status or self._status_after(error)
+        level = logging.INFO if status == "normal" else logging.WARNING if status != "error" else logging.ERROR
+        ended = {
+            "stage": "run_ended",
+            "exit_status": status,
+            "cases_expected": self._cases_expected,
+            "cases_completed": self._completed,
+            "duration_s": round(time.monotonic() - self._began, 6),
+        }
+        self._log(level, "run ended", error, ended)
+        _unbind(self._bound, self.fields)
+        context.end(self.fields)
+        try:
+            self._close(status, error)
+        except (StorageError, OSError) as failure:
+            say(f"the end of run {self.run_id!r} is not in its envelope: {failure}")
+        return False
+
+    def _status_after(self, error: BaseException | None) -> str:
+        if error is None:
+            expected = self._cases_expected
+            return "normal" if expected is None or self._completed >= expected else "incomplete"
+        if isinstance(error, TimeoutError):
+            return "timeout"
+        return "error" if isinstance(error, Exception) else "incomplete"
+
+    def _close(self, status: str, error: BaseException | None) -> None:
+        assert self._envelope is not None
+        assert self._receipt is not None
+        with suppress(OSError):  # said by who reads its hash: it is what is on disk
+            self._receipt.sync()
+        self._receipt.close()
+        log = run_files.execution_log(self._root, self.run_id, self.run_instance_id)
+        ended = self._envelope.end(
+            status,
+            cases_completed=self._completed,
+            execution_log=FileDigest.of(log, self._root) if log.is_file() else None,
+            receipts=[FileDigest.of(self.receipt_path, self._root)],
+            error=None if error is None else f"{type(error).__name__}: {error}",
+        )
+        ended.write(self.envelope_path)
+
+    # -------------------------------------------------------------- in the block
+
+    @contextmanager
+    def case(self, case_id: str, **fields: Any) -> Iterator[Case]:
+        """One case: its records bear `case_id`; its outcome is logged and stands in the receipt when it ends.
+
+        The outcome is `completed`, or, when an exception leaves the block, `timeout` (a TimeoutError) or `error`; the
+        exception goes on to whoever wrapped the block. Cases of one run may go on in several threads or tasks.
+
+        Args:
+            case_id: which.
+            **fields: of the case's result; `Case.note` adds more.
+        """
+        case = Case(case_id)
+        case.fields.update(fields)
+        started_at, began = utc_text(time.time()), time.monotonic()
+        bound = _bind({**self.fields, "case_id": case_id})
+        outcome, failure = "completed", None
+        try:
+            yield case
+        except BaseException as error:
+            failure = error
+            outcome = "timeout" if isinstance(error, TimeoutError) else "error"
+            if not isinstance(error, Exception):
+                outcome = "interrupted"
+            raise
+        finally:
+            result = {"outcome": outcome, "duration_s": round(time.monotonic() - began, 6), **case.fields}
+            level = logging.INFO if failure is None else logging.ERROR
+            own = {"stage": "case_ended", "case_id": case_id}
+            self._log(level, f"case {outcome}", failure, _joined(own, result))
+            _unbind(bound, ("case_id",))
+            own = {"case_id": case_id, "started_at": started_at}
+            self._take_down(_joined(own, result), failure, ended=outcome != "interrupted")
+
+    def end_as(self, exit_status: str) -> None:
+        """Say how the run ends, instead of what is concluded from the exception and the cases.
+
+        Raises:
+            ConfigError: there is no such exit status.
+        """
+        if exit_status not in EXIT_STATUSES:
+            raise ConfigError(f"exit status {exit_status!r}: give one of {', '.join(map(repr, EXIT_STATUSES))}")
+        self._exit_status = exit_status
+
+    # -------------------------------------------------------------- inside
+
+    def _take_down(self, result: Mapping[str, Any], failure: BaseException | None, *, ended: bool) -> None:
+        plain: Any = lower({**result, **({} if failure is None else {"error": f"{type(failure).__name__}: {failure}"})})
+        line = json.dumps(plain[0], ensure_ascii=True).encode() + b"\n"
+        with self._lock:
+            self._completed += ended
+            try:
+                assert self._receipt is not None
+                self._receipt.append(line)
+            except OSError as error:
+                say(f"case {result['case_id']!r} is not in {self.receipt_path}: {error}")
+
+    def _log(self, level: int, message: str, error: BaseException | None, fields: dict[str, Any]) -> None:
+        self._logger.log(level, StructlogMessage(_joined({"event": message}, fields)), exc_info=error)
+
+
+def benchmark_run(
+    *,
+    suite: str,
+    run_id: str,
+    run_instance_id: str | None = None,
+    cases_expected: int | None = None,
+    root: str | Path | None = None,
+    logger: str | logging.Logger = "benchmark",
+) -> BenchmarkRun:
+    """A run, to be used with `with`.
+
+    On leaving the block its exit status is `normal`; `incomplete` when fewer cases ended than were expected, or on
+    Ctrl-C; `timeout` when a TimeoutError leaves the block; `error` with any other exception (which goes on).
+
+    Args:
+        suite: what is run; a part of the results' path.
+        run_id: this configuration of it.
+        run_instance_id: this time; new by default.
+        cases_expected: how many cases are to end.
+        root: the folder with `runtime`; default as in `OutboxHandler`. A root that is named need not have a node id.
+        logger: what the run's own events are logged with.
+
+    Raises:
+        ConfigError: an id is not fit to be part of a file's name, or the instance is not new.
+        NodeError: there is no root.
+        StorageError: the results folder cannot be written.
+    """
+    if cases_expected is not None and (type(cases_expected) is not int or cases_expected < 0):
+        raise ConfigError(f"cases_expected is {cases_expected!r}: give a number of cases, or leave it out")
+    return BenchmarkRun(
+        find_root(root),
+        suite,
+        run_files.check_run_name("run_id", run_id),
+        run_files.check_run_name("run_instance_id", run_instance_id or new_instance_id()),
+        cases_expected=cases_expected,
+        logger=logging.getLogger(logger) if isinstance(logger, str) else logger,
+    )
+
+
+def _joined(own: Mapping[str, Any], fields: Mapping[str, Any]) -> dict[str, Any]:
+    """Both; a harness's field of one of our names gets a `_` behind its own."""
+    return {**own, **{f"{name}_" if name in own else name: value for name, value in fields.items()}}
+
+
+def _bind(fields: Mapping[str, Any]) -> Any:
+    from structlog.contextvars import bind_contextvars
+
+    return bind_contextvars(**fields)
+
+
+def _unbind(tokens: Any, names: Any) -> None:
+    from structlog.contextvars import reset_contextvars, unbind_contextvars
+
+    try:
+        reset_contextvars(**tokens)
+    except (ValueError, RuntimeError):  # the block is left in another context than it was entered in
+        unbind_contextvars(*names)

@@ -1,0 +1,149 @@
+"""pytest as a harness: each test's outcome, duration and captured log records become events.
+
+Inert unless asked for: `pytest -p calyx_logging.pytest_plugin`. One event for each test (`stage` `test_ended`), at its
+end; before it, one for each log record that pytest captured in it, with `test` and `when`. It listens to pytest's
+reports and touches neither logging's configuration nor any result. With pytest-xdist each worker writes chunks of its
+own, and a worker that died is named by the controller.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Generator
+from typing import Any
+
+import pytest
+
+from calyx_logging.errors import CalyxError, say
+from calyx_logging.handlers.outbox import OutboxHandler
+from calyx_logging.run_files import new_instance_id
+
+__all__ = ["TestRecorder"]
+
+LOGGER = "pytest"
+_PHASES = ("setup", "call", "teardown")
+_WORKER_COUNT = "PYTEST_XDIST_WORKER"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--calyx-root` and `--calyx-run-id`."""
+    group = parser.getgroup("calyx", "calyx-logging")
+    group.addoption(
+        "--calyx-root", metavar="FOLDER", help="the folder with runtime/node_id.txt; default: found as by the handler"
+    )
+    group.addoption("--calyx-run-id", metavar="ID", help="the events' run_id; default: pytest")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Make the handler; without a node id the session does not begin."""
+    try:
+        handler = OutboxHandler(root=config.getoption("--calyx-root"), component="pytest", source="pytest")
+    except CalyxError as error:
+        raise pytest.UsageError(f"calyx_logging.pytest_plugin: {error}") from None
+    config.pluginmanager.register(TestRecorder(handler, config), "calyx-test-recorder")
+
+
+class TestRecorder:
+    """Turns pytest's reports into events.
+
+    Args:
+        handler: takes them.
+        config: the session's.
+    """
+
+    __test__ = False
+
+    def __init__(self, handler: OutboxHandler, config: pytest.Config) -> None:
+        self._handler = handler
+        self._fields = {
+            "suite": config.rootpath.name,
+            "run_id": config.getoption("--calyx-run-id") or "pytest",
+            "run_instance_id": _instance(config),
+        }
+        if worker := os.environ.get(_WORKER_COUNT):
+            self._fields["worker"] = worker
+        self._reports: dict[str, dict[str, pytest.TestReport]] = {}
+
+    @pytest.hookimpl(hookwrapper=True)
+    def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, Any, None]:
+        """In the process that runs the test: its log records, and after the last phase its outcome."""
+        outcome = yield
+        try:
+            report = outcome.get_result()
+            self._take_records(item, report.when)
+            self._take_report(report)
+        except Exception as error:  # a test's result is not changed by what is told of it
+            say(f"test {item.nodeid} is not in the outbox: {type(error).__name__}: {error}")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        """In the controller of pytest-xdist: a test whose worker died."""
+        if report.when not in _PHASES:
+            self._log(logging.ERROR, "test crashed its worker", report, outcome="crashed", duration_s=report.duration)
+
+    def pytest_configure_node(self, node: Any) -> None:
+        """pytest-xdist: the worker's events bear the session's run instance."""
+        node.workerinput["calyx_run_instance_id"] = self._fields["run_instance_id"]
+
+    def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
+        """The session's end, from the process that was called."""
+        if "worker" not in self._fields:
+            message = "session ended"
+            self._emit(
+                logging.INFO,
+                message,
+                {"stage": "run_ended", "exit_status": int(exitstatus), "tests": session.testscollected},
+            )
+
+    def pytest_unconfigure(self) -> None:
+        """Seal what was written."""
+        self._handler.close()
+
+    # -------------------------------------------------------------- inside
+
+    def _take_records(self, item: pytest.Item, when: str) -> None:
+        from _pytest.logging import caplog_records_key
+
+        for record in item.stash.get(caplog_records_key, {}).get(when, []):
+            copy = logging.makeLogRecord({**self._fields, "test": item.nodeid, "when": when, **record.__dict__})
+            self._handler.handle(copy)
+
+    def _take_report(self, report: pytest.TestReport) -> None:
+        phases = self._reports.setdefault(report.nodeid, {})
+        phases[report.when] = report
+        if report.when != "teardown":
+            return
+        del self._reports[report.nodeid]
+        outcome, deciding = _outcome(phases)
+        level = logging.ERROR if outcome in ("failed", "error") else logging.INFO
+        durations = {f"{when}_s": round(one.duration, 6) for when, one in phases.items()}
+        total = round(sum(one.duration for one in phases.values()), 6)
+        self._log(level, f"test {outcome}", deciding, outcome=outcome, duration_s=total, **durations)
+
+    def _log(self, level: int, message: str, report: pytest.TestReport, **fields: Any) -> None:
+        reason = str(report.longrepr) if report.longrepr is not None and report.outcome != "passed" else None
+        if report.skipped and isinstance(report.longrepr, tuple):
+            reason = report.longrepr[2]
+        more = {} if reason is None else {"reason": reason}
+        self._emit(level, message, {"stage": "test_ended", "test": report.nodeid, **fields, **more})
+
+    def _emit(self, level: int, message: str, fields: dict[str, Any]) -> None:
+        record = logging.LogRecord(LOGGER, level, "", 0, message, (), None)
+        record.__dict__.update({**self._fields, **fields})
+        self._handler.handle(record)
+
+
+def _outcome(phases: dict[str, pytest.TestReport]) -> tuple[str, pytest.TestReport]:
+    """What pytest's summary calls the test, and the report that decides it."""
+    for when in ("setup", "teardown"):
+        if when in phases and phases[when].failed:
+            return "error", phases[when]
+    deciding = phases.get("call") or next(iter(phases.values()))
+    if hasattr(deciding, "wasxfail"):
+        return ("xfailed" if deciding.skipped else "xpassed"), deciding
+    return deciding.outcome, deciding
+
+
+def _instance(config: pytest.Config) -> str:
+    given = getattr(config, "workerinput", {}).get("calyx_run_instance_id")
+    return str(given) if given else new_instance_id()

@@ -1,0 +1,241 @@
+"""RedactSecrets: a structlog processor that takes secrets out of an event before anything touches the disk.
+
+Off by default; one line switches it on: `{"()": "calyx_logging.EventFormatter", "processors":
+["calyx_logging.redact.RedactSecrets"]}`. It goes by the names of keys (what stands under `api_key` is replaced,
+whatever it is) and by the look of texts (common forms of keys, bearer headers, private key blocks, `password=…`), at
+any depth, in the message and in exceptions too. How many places it replaced is said in the event:
+`degraded: ["redacted: 2"]`.
+
+Invariants: the caller's objects are never changed; nothing is let through because looking at it failed.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Mapping
+from typing import TYPE_CHECKING, Any
+
+from calyx_logging.errors import ConfigError
+from calyx_logging.event import note
+from calyx_logging.jsonable import MAX_DEPTH, lower
+
+if TYPE_CHECKING:
+    from structlog.typing import EventDict
+
+__all__ = ["REPLACEMENT", "RedactSecrets"]
+
+REPLACEMENT = "[redacted]"
+
+KEYS = frozenset(
+    (
+        *("accesskey", "apikey", "auth", "authorization", "bearer", "clientsecret", "cookie", "credential"),
+        *("credentials", "passphrase", "passwd", "password", "privatekey", "proxyauthorization", "pwd", "secret"),
+        *("secretaccesskey", "secretkey", "setcookie", "signingkey", "token"),
+    )
+)
+"""Names of keys, in lower case, without anything but letters and digits."""
+
+_ENDINGS = ("apikey", "password", "passwd", "secret", "secretkey", "accesskey", "privatekey", "token", "passphrase")
+"""A key that ends so is one, too: `openai_api_key`, `hf_token`; `max_tokens` does not."""
+
+_MODEL_WORDS = ("bos", "cls", "end", "eos", "first", "last", "mask", "next", "pad", "sep", "start", "stop", "unk")
+_OF_A_MODEL = frozenset(f"{word}token" for word in _MODEL_WORDS)
+"""What ends like a credential's name and is a word of a language model."""
+
+_LEAST_TOKEN = 8
+"""Under `token` a shorter text, like a number, is a model's."""
+
+_SEPARATORS = re.compile(r"[^a-z0-9]+")
+
+_PATTERNS: tuple[tuple[tuple[str, ...], str], ...] = (
+    (("sk-", "rk-", "pk-"), r"\b[srp]k-[A-Za-z0-9][A-Za-z0-9_-]{15,}"),
+    (("sk_", "rk_"), r"\b[sr]k_(?:live|test)_[A-Za-z0-9]{10,}"),
+    (("ghp_", "gho_", "ghu_", "ghs_", "ghr_"), r"\bgh[pousr]_[A-Za-z0-9]{20,}"),
+    (("github_pat_",), r"\bgithub_pat_[A-Za-z0-9_]{20,}"),
+    (("glpat-",), r"\bglpat-[A-Za-z0-9_-]{16,}"),
+    (("hf_",), r"\bhf_[A-Za-z0-9]{20,}"),
+    (("npm_",), r"\bnpm_[A-Za-z0-9]{30,}"),
+    (("pypi-",), r"\bpypi-[A-Za-z0-9_-]{30,}"),
+    (("xox",), r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}"),
+    (("akia", "asia"), r"\bA(?:KIA|SIA)[0-9A-Z]{16}\b"),
+    (("aiza",), r"\bAIza[0-9A-Za-z_-]{30,}"),
+    (("eyj",), r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"),
+    (("bearer",), r"(?i:(?<=\bbearer)\s+)[A-Za-z0-9._~+/=-]{8,}"),
+    (("basic",), r"(?<=\b[Bb]asic )[A-Za-z0-9+/=]{12,}"),
+    (("private key",), r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----(?:(?!-----END )[\s\S])*(?:-----END [A-Z0-9 ]*-----)?"),
+    (("://",), r"(?<=://)[^\s/@:\"']*:[^\s/@\"']+(?=@)"),
+    (
+        ("key", "token", "passw", "passphrase", "secret", "pwd"),
+        r"(?i:(?:api[_-]?key|access[_-]?key|secret|token|password|passwd|passphrase|pwd)(?:[\"'])?\s*[=:]\s*[\"']?)"
+        r"(?![\s\"'\[]|(?:None|null|true|false|[0-9.]+)\b)[^\s\"'&,;]{4,}",
+    ),
+)
+"""What gives a form away in lower case, and the form; `_may_hold` has to know of each."""
+
+_Form = tuple[tuple[str, ...], re.Pattern[str]]
+_NEVER = frozenset({"_record", "level", "logger", "degraded"})
+_MAX_KNOWN = 10_000
+_LEAST_TEXT = 7
+"""Characters of the shortest form: `://u:p@`."""
+
+
+def _may_hold(low: str) -> bool:
+    """Whether any form can be in a text of lower case; most texts hold none, and every record asks."""
+    return (
+        ("bearer" in low or "basic " in low or "akia" in low or "asia" in low or "aiza" in low or "eyj" in low)
+        or (
+            ("=" in low or ":" in low)
+            and ("key" in low or "token" in low or "pass" in low or "secret" in low or "pwd" in low or "://" in low)
+        )
+        or ("-" in low and ("k-" in low or "xox" in low or "glpat-" in low or "pypi-" in low or "private" in low))
+        or ("_" in low and ("k_" in low or "gh" in low or "github_pat_" in low or "hf_" in low or "npm_" in low))
+    )
+
+
+class RedactSecrets:
+    """Replaces secrets in an event by `[redacted]`.
+
+    Args:
+        keys: more names of keys; case, `_` and `-` make no difference.
+        patterns: more regular expressions; what they match in a text is replaced.
+
+    Raises:
+        ConfigError: one of them is no text, or no regular expression.
+    """
+
+    def __init__(self, keys: Iterable[str] = (), patterns: Iterable[str] = ()) -> None:
+        keys, patterns = _texts("keys", keys), _texts("patterns", patterns)
+        self._names = _Names(KEYS | {_SEPARATORS.sub("", key.lower()) for key in keys})
+        self._patterns = [(needles, re.compile(form)) for needles, form in _PATTERNS]
+        try:
+            self._own = [re.compile(pattern) for pattern in patterns]
+        except re.error as error:
+            raise ConfigError(f"option 'patterns': {error.pattern!r} is no regular expression: {error}") from None
+
+    def __call__(self, logger: object, method_name: str, event_dict: EventDict) -> EventDict:
+        search = _Search(self._names, self._patterns, self._own)
+        for name in list(event_dict):
+            if name in _NEVER:
+                continue
+            before = search.count
+            try:
+                clean = search.under(name, event_dict[name])
+                clean_name = search.name(name)
+            except Exception:  # an object that cannot be looked into may hold anything
+                clean, clean_name, search.count = REPLACEMENT, name, before + 1
+            if search.count != before:
+                del event_dict[name]
+                event_dict[clean_name] = clean
+        if search.count:
+            note(event_dict, [f"redacted: {search.count}"])
+        return event_dict
+
+
+class _Names:
+    """What is known of keys: whether a secret stands under one, and whether one is a secret itself."""
+
+    def __init__(self, keys: frozenset[str]) -> None:
+        self._keys = keys
+        self._known: dict[str, tuple[str, bool]] = {}
+
+    def look(self, key: str) -> tuple[str, bool]:
+        """Its letters and digits, and whether they are a secret's name."""
+        known = self._known.get(key)
+        if known is None:
+            bare = _SEPARATORS.sub("", key.lower())
+            known = bare, bare in self._keys or bare.endswith(_ENDINGS)
+            if len(self._known) < _MAX_KNOWN and len(key) < 100:
+                self._known[key] = known
+        return known
+
+
+class _Search:
+    """One walk through an event; `count` is how many places were replaced."""
+
+    __slots__ = ("_names", "_own", "_path", "_patterns", "count")
+
+    def __init__(self, names: _Names, patterns: list[_Form], own: list[re.Pattern[str]]) -> None:
+        self.count = 0
+        self._names = names
+        self._patterns = patterns
+        self._own = own
+        self._path: set[int] = set()
+
+    def under(self, key: object, value: Any) -> Any:
+        """The value that stands under a key."""
+        if type(key) is str and value is not None and type(value) is not bool:
+            bare, is_secret = self._names.look(key)
+            if is_secret and not _is_of_a_model(bare, value):
+                self.count += 1
+                return REPLACEMENT
+        return self.value(value)
+
+    def name(self, name: Any) -> Any:
+        """A key without what looks like a secret."""
+        return self.text(name) if type(name) is str else name
+
+    def value(self, value: Any) -> Any:
+        """The value itself where nothing had to be replaced, else a changed copy."""
+        kind = type(value)
+        if kind is str:
+            return self.text(value)
+        if value is None or kind is int or kind is float or kind is bool:
+            return value
+        if kind in (dict, list, tuple):
+            if id(value) in self._path or len(self._path) >= MAX_DEPTH:
+                return self._lowered(value)
+            self._path.add(id(value))
+            try:
+                return self._mapping(value) if kind is dict else self._sequence(value)
+            finally:
+                self._path.discard(id(value))
+        if kind in (bytes, bytearray):
+            before = self.count
+            self.text(bytes(value).decode("latin-1"))
+            return value if self.count == before else REPLACEMENT
+        return self._lowered(value)
+
+    def text(self, text: str) -> str:
+        """The text without what looks like a secret."""
+        if len(text) >= _LEAST_TEXT and _may_hold(low := text.lower()):
+            for needles, pattern in self._patterns:
+                for needle in needles:
+                    if needle in low:
+                        text, replaced = pattern.subn(REPLACEMENT, text)
+                        self.count += replaced
+                        break
+        for pattern in self._own:
+            text, replaced = pattern.subn(REPLACEMENT, text)
+            self.count += replaced
+        return text
+
+    def _mapping(self, value: dict[Any, Any]) -> dict[Any, Any]:
+        before = self.count
+        clean = {self.text(name) if type(name) is str else name: self.under(name, each) for name, each in value.items()}
+        return value if self.count == before else clean
+
+    def _sequence(self, value: list[Any] | tuple[Any, ...]) -> Any:
+        before = self.count
+        clean = [self.value(each) for each in value]
+        return value if self.count == before else clean
+
+    def _lowered(self, value: Any) -> Any:
+        """What becomes JSON only later is looked at as the JSON it will be."""
+        before = self.count
+        plain = lower(value)[0]
+        clean = self.value(plain)
+        return value if self.count == before else clean
+
+
+def _is_of_a_model(name: str, value: object) -> bool:
+    if not name.endswith("token"):
+        return False
+    is_short = type(value) in (int, float) or (type(value) is str and len(value) < _LEAST_TOKEN)
+    return is_short or name in _OF_A_MODEL
+
+
+def _texts(option: str, given: object) -> list[str]:
+    texts = [] if isinstance(given, (str, bytes, Mapping)) or not isinstance(given, Iterable) else list(given)
+    if (given and not texts) or not all(isinstance(text, str) for text in texts):
+        raise ConfigError(f"option {option!r} is {given!r}: give a list of texts")
+    return texts

@@ -1,0 +1,131 @@
+"""A ladder: the same questions to several models, each with a time limit; run again, it goes on where it stopped.
+
+    python examples/ladder.py --root FOLDER --limit 2
+    python examples/ladder.py --root FOLDER --limit 60        resumes: what is complete is skipped
+
+The models are local and deterministic, processes of their own that can be killed; one of them is slow. Each rung leaves
+an envelope and a receipt of its cases under `runtime/benchmarks/results/ladder/`, in the node's own folder where the
+root has a node id; results that were there before are not touched. With a node id the events go to the outbox, too.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import logging.config
+import multiprocessing
+import time
+from multiprocessing.connection import Connection
+from pathlib import Path
+
+from calyx_logging import benchmark_run
+from calyx_logging.benchmark import BenchmarkRun
+from calyx_logging.errors import CalyxError
+from calyx_logging.harness import get_node_id, get_results_dir
+
+SUITE = "ladder"
+SECONDS_PER_ANSWER = {"instant": 0.0, "steady": 0.01, "slow": 0.5}
+CASES = {f"{a}+{b}": str(a + b) for a in range(1, 5) for b in range(1, 5)}
+
+log = logging.getLogger("ladder")
+
+
+def serve(model: str, questions: Connection) -> None:
+    """A model: answers what it is asked, in its own time."""
+    while (question := questions.recv()) is not None:
+        time.sleep(SECONDS_PER_ANSWER[model])
+        a, _, b = question.partition("+")
+        questions.send(str(int(a) + int(b) if model != "instant" else int(a) + 2))
+
+
+def logging_config(root: Path) -> dict[str, object]:
+    """Every event into the outbox; the console as before."""
+    handlers: dict[str, object] = {"console": {"class": "logging.StreamHandler", "level": "WARNING"}}
+    if get_node_id(root / "runtime") is not None:
+        handlers["outbox"] = {
+            "class": "calyx_logging.handlers.OutboxHandler",
+            "root": str(root),
+            "component": "ladder",
+            "capture": ["ladder"],
+        }
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "handlers": handlers,
+        "loggers": {"ladder": {"level": "INFO", "handlers": ["console"]}},
+    }
+
+
+def completed_before(results: Path, model: str) -> set[str]:
+    """The cases that earlier instances of a rung brought to an end, by their receipts."""
+    done = set()
+    for receipt in results.glob(f"{model}__*.cases.jsonl"):
+        for line in receipt.read_bytes().splitlines():
+            try:
+                case = json.loads(line)
+            except ValueError:  # a process that died in the middle of its last line
+                continue
+            if case.get("outcome") == "completed":
+                done.add(case["case_id"])
+    return done
+
+
+def climb(root: Path, model: str, limit: float) -> str:
+    """One rung; what became of it."""
+    results = get_results_dir(root / "runtime" / "benchmarks", SUITE, root / "runtime")
+    done = completed_before(results, model)
+    todo = {case_id: answer for case_id, answer in CASES.items() if case_id not in done}
+    if not todo:
+        return "complete already"
+    run = benchmark_run(suite=SUITE, run_id=model, cases_expected=len(todo), root=root, logger=log)
+    try:
+        with run:
+            ask_all(run, model, todo, time.monotonic() + limit)
+    except TimeoutError as error:
+        return f"timeout: {error}"
+    return f"normal, {len(todo)} cases" + (f", {len(done)} from before" if done else "")
+
+
+def ask_all(run: BenchmarkRun, model: str, todo: dict[str, str], deadline: float) -> None:
+    """Ask a model, which is killed when its time is up."""
+    context = multiprocessing.get_context("spawn")
+    here, there = context.Pipe()
+    process = context.Process(target=serve, args=(model, there), daemon=True)
+    process.start()
+    try:
+        for case_id, right in todo.items():
+            with run.case(case_id, model=model) as case:
+                here.send(case_id)
+                if not here.poll(max(deadline - time.monotonic(), 0)):
+                    raise TimeoutError(f"no answer to {case_id} in the time limit")
+                answer = here.recv()
+                case.note(answer=answer, score=float(answer == right))
+        here.send(None)
+    finally:
+        process.kill()
+        process.join()
+
+
+def main() -> None:
+    """Climb every rung."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
+    parser.add_argument("--root", type=Path, required=True)
+    parser.add_argument("--limit", type=float, default=2.0, help="seconds for each model")
+    parser.add_argument("--models", default=",".join(SECONDS_PER_ANSWER))
+    options = parser.parse_args()
+    models = options.models.split(",")
+    if unknown := set(models) - set(SECONDS_PER_ANSWER):
+        parser.error(f"no model {', '.join(sorted(unknown))}: there are {', '.join(SECONDS_PER_ANSWER)}")
+    if options.limit <= 0:
+        parser.error("--limit is a number of seconds greater than 0")
+    try:
+        logging.config.dictConfig(logging_config(options.root))
+        for model in models:
+            print(f"{model:8} {climb(options.root, model, options.limit)}", flush=True)
+    except CalyxError as error:
+        parser.error(str(error))
+
+
+if __name__ == "__main__":
+    main()

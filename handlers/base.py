@@ -1,0 +1,75 @@
+"""What this library's handlers share: options that are refused when unknown, and the formatter bound to the handler."""
+
+from __future__ import annotations
+
+import difflib
+import logging
+import os
+import secrets
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+from calyx_logging.errors import ConfigError
+from calyx_logging.event import MIN_MAX_EVENT_BYTES, StampEvent
+from calyx_logging.formatter import EventFormatter
+from calyx_logging.node import Node
+from calyx_logging.options import whole_bytes
+
+__all__ = ["EventHandler", "check_root", "refuse_unknown"]
+
+
+class EventHandler(logging.Handler):
+    """A handler of event lines; `prepare` comes before the base's `__init__`, which sets the formatter."""
+
+    _stamp: StampEvent
+    _max_event_bytes: int
+    _token: str
+    _event_formatter: EventFormatter
+
+    def prepare(self, node: Node, source: str, max_event_bytes: object) -> None:
+        """Take the options that all have.
+
+        Raises:
+            ConfigError: one is bad.
+        """
+        self._max_event_bytes = whole_bytes("max_event_bytes", max_event_bytes, MIN_MAX_EVENT_BYTES)
+        self._stamp = StampEvent(node.id, source)
+        self._token = secrets.token_hex(8)
+        self._event_formatter = EventFormatter().bound_to(self._stamp, self._max_event_bytes)
+
+    def setFormatter(self, fmt: logging.Formatter | None) -> None:  # noqa: N802 - logging's name
+        """Take an EventFormatter's options; None for the default ones.
+
+        Raises:
+            ConfigError: another kind of formatter, whose lines would be no events.
+        """
+        if fmt is not None and not isinstance(fmt, EventFormatter):
+            raise ConfigError(
+                f"option 'formatter' is a {type(fmt).__module__}.{type(fmt).__name__}",
+                hint=f"{type(self).__name__} takes a calyx_logging.EventFormatter, or none at all",
+            )
+        super().setFormatter(fmt)
+        self._event_formatter = (fmt or EventFormatter()).bound_to(self._stamp, self._max_event_bytes)
+
+    @property
+    def event_formatter(self) -> EventFormatter:
+        """The formatter, bound to this handler."""
+        return self._event_formatter
+
+
+def check_root(root: object) -> None:
+    """Raise `ConfigError` unless `root` is None or a path."""
+    if root is not None and not (isinstance(root, (str, os.PathLike)) and os.fspath(root)):
+        raise ConfigError(f"option 'root' is {root!r}: give the path of a folder")
+
+
+def refuse_unknown(handler: str, options: Iterable[str], unknown: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` for an option the handler does not have, with the one that may be meant."""
+    if unknown:
+        name = min(unknown)
+        options = list(options)
+        near = difflib.get_close_matches(name, options, 1)
+        raise ConfigError(
+            f"{handler} has no option {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""),
+            hint=f"its options are {', '.join(options)}",
+        )

@@ -1,0 +1,353 @@
+"""benchmark_run: fields on every record of the block, cases, receipts, envelopes."""
+
+from __future__ import annotations
+
+import asyncio
+import concurrent.futures
+import hashlib
+import json
+import logging
+import logging.handlers
+import multiprocessing
+import os
+import pickle
+import queue
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from calyx_logging import KeepContext, Node, benchmark_run, context
+from calyx_logging.envelope import RunEnvelope
+from calyx_logging.errors import ConfigError, NodeNotProvisioned, RootNotFound, StorageError
+from calyx_logging.handlers import ExecutionLogHandler
+from conftest import REPO, close_logging, config, events_of, python
+
+Configure = Callable[..., logging.Logger]
+RUN = ("suite", "run_id", "run_instance_id")
+
+
+def fields_of(event: dict[str, Any]) -> tuple[Any, ...]:
+    return tuple(event.get(name) for name in RUN)
+
+
+def test_every_record_of_the_block_bears_the_run(node: Node, configure: Configure) -> None:
+    """The harness's and its libraries', through logging and structlog; inside a case its id, too."""
+    logger = configure()
+    library = logging.getLogger("harness.library")
+    logger.info("before")
+    with benchmark_run(suite="s", run_id="r", run_instance_id="i", root=node.root, logger=logger) as run:
+        library.info("in the block")
+        with run.case("c-1", model="m") as case:
+            library.info("in the case", extra={"suite": "the record's own"})
+            case.note(score=1.0, outcome="passed", case_id="no", name="any name", event="x", message="y")
+        library.info("after the case")
+    logger.info("after")
+    close_logging()
+    events = {event["message"]: event for event in events_of(node.outbox)}
+    assert list(events) == [
+        *("before", "run started", "in the block", "in the case", "case completed", "after the case", "run ended"),
+        "after",
+    ]
+    inside = [event for message, event in events.items() if message not in ("before", "after", "in the case")]
+    assert {fields_of(event) for event in inside} == {("s", "r", "i")}
+    assert fields_of(events["in the case"]) == ("the record's own", "r", "i")
+    assert fields_of(events["before"]) == fields_of(events["after"]) == (None, None, None)
+    assert events["in the case"]["case_id"] == events["case completed"]["case_id"] == "c-1"
+    assert "case_id" not in events["after the case"]
+    ended = events["case completed"]
+    assert (ended["stage"], ended["outcome"], ended["score"], ended["name"]) == (
+        "case_ended",
+        "passed",
+        1.0,
+        "any name",
+    )
+    assert (ended["case_id_"], ended["event_"], ended["shadowed"]) == ("no", "x", {"message": "y"})
+    assert events["run ended"]["exit_status"] == "normal"
+    assert context.PROCESS_FIELDS == {}
+    assert context.CHILD_VARIABLE not in os.environ
+
+
+def test_the_files_of_a_run(node: Node, configure: Configure) -> None:
+    """Envelope and receipt lie with the node's results, and their hashes are right."""
+    logger = configure()
+    log = ExecutionLogHandler(run_id="r", run_instance_id="i", root=node.root)
+    logger.addHandler(log)
+    with benchmark_run(
+        suite="s", run_id="r", run_instance_id="i", root=node.root, logger=logger, cases_expected=2
+    ) as run:
+        assert RunEnvelope.read(run.envelope_path).exit_status == "incomplete"
+        for name in ("a", "b"):
+            with run.case(name, answer={1, 2}):
+                pass
+    folder = node.root / "runtime/benchmarks/results/s/test-node"
+    assert sorted(path.name for path in folder.iterdir()) == ["r__i.cases.jsonl", "r__i.envelope.json"]
+    receipt = [json.loads(line) for line in (folder / "r__i.cases.jsonl").read_bytes().splitlines()]
+    assert [(line["case_id"], line["outcome"], line["answer"]) for line in receipt] == [
+        ("a", "completed", [1, 2]),
+        ("b", "completed", [1, 2]),
+    ]
+    envelope = RunEnvelope.read(folder / "r__i.envelope.json")
+    assert (envelope.exit_status, envelope.cases_expected, envelope.cases_completed) == ("normal", 2, 2)
+    assert (envelope.node_id, envelope.suite, envelope.run_id) == ("test-node", "s", "r")
+    assert envelope.ended_at is not None
+    assert envelope.started_at <= envelope.ended_at
+    assert envelope.execution_log is not None
+    for digest in (envelope.execution_log, *envelope.receipts):
+        data = (node.root / digest.path).read_bytes()
+        assert (digest.sha256, digest.bytes) == (hashlib.sha256(data).hexdigest(), len(data))
+    logger.removeHandler(log)
+    log.close()
+
+
+@pytest.mark.parametrize(
+    ("error", "status", "outcome", "completed"),
+    [
+        (None, "incomplete", "completed", 1),
+        (TimeoutError("slow"), "timeout", "timeout", 1),
+        (ValueError("bad"), "error", "error", 1),
+        (KeyboardInterrupt(), "incomplete", "interrupted", 0),
+    ],
+)
+def test_how_a_run_ends(
+    node: Node, configure: Configure, error: BaseException | None, status: str, outcome: str, completed: int
+) -> None:
+    """The exception goes on; the envelope says how it was."""
+    logger = configure()
+    run = benchmark_run(suite="s", run_id="r", root=node.root, logger=logger, cases_expected=2)
+
+    def work() -> None:
+        with run, run.case("c"):
+            if error is not None:
+                raise error
+
+    if error is None:
+        work()
+    else:
+        with pytest.raises(type(error)):
+            work()
+    envelope = RunEnvelope.read(run.envelope_path)
+    assert (envelope.exit_status, envelope.cases_completed) == (status, completed)
+    assert json.loads(run.receipt_path.read_bytes())["outcome"] == outcome
+    assert context.PROCESS_FIELDS == {}
+    if error is not None:
+        assert str(envelope.error).startswith(type(error).__name__)
+
+
+def test_a_run_may_say_how_it_ends(node: Node, configure: Configure) -> None:
+    """`end_as` goes before what would be concluded."""
+    with benchmark_run(suite="s", run_id="r", root=node.root, logger=configure()) as run:
+        run.end_as("timeout")
+        with pytest.raises(ConfigError, match="give one of 'normal'"):
+            run.end_as("fine")
+    assert RunEnvelope.read(run.envelope_path).exit_status == "timeout"
+
+
+def test_threads_and_tasks(node: Node, configure: Configure) -> None:
+    """Threads that were begun with nothing bound, pools, tasks that take turns: each record has its run and case."""
+    logger = configure()
+
+    def in_thread(run: Any, n: int) -> None:
+        logger.info("bare thread", extra={"n": n})
+        with run.case(f"t{n}"):
+            logger.info("in a case", extra={"expected": f"t{n}"})
+
+    async def task(run: Any, n: int) -> None:
+        with run.case(f"a{n}"):
+            for _ in range(3):
+                await asyncio.sleep(0)
+                logger.info("in a case", extra={"expected": f"a{n}"})
+
+    async def tasks(run: Any) -> None:
+        await asyncio.gather(*(task(run, n) for n in range(5)))
+
+    with benchmark_run(suite="s", run_id="r", run_instance_id="i", root=node.root, logger=logger) as run:
+        with concurrent.futures.ThreadPoolExecutor(4) as pool:
+            list(pool.map(lambda n: in_thread(run, n), range(8)))
+        asyncio.run(tasks(run))
+    close_logging()
+    events = events_of(node.outbox)
+    assert {fields_of(event) for event in events} == {("s", "r", "i")}
+    cases = [event for event in events if event["message"] == "in a case"]
+    assert len(cases) == 23
+    assert all(event["case_id"] == event["expected"] for event in cases)
+    assert RunEnvelope.read(run.envelope_path).cases_completed == 13
+
+
+def test_two_runs_at_once(node: Node, configure: Configure) -> None:
+    """Each thread's records bear its own; a thread that belongs to neither bears none."""
+    logger = configure()
+    both, done = threading.Barrier(2), threading.Barrier(3)
+
+    def work(name: str) -> None:
+        with benchmark_run(suite="s", run_id=name, root=node.root, logger=logger):
+            both.wait()
+            logger.info("mine", extra={"expected": name})
+            done.wait()
+            done.wait()
+
+    threads = [threading.Thread(target=work, args=(name,)) for name in ("one", "two")]
+    for thread in threads:
+        thread.start()
+    done.wait()
+    logger.info("nobody's")
+    done.wait()
+    for thread in threads:
+        thread.join()
+    close_logging()
+    events = events_of(node.outbox)
+    assert all(event["run_id"] == event["expected"] for event in events if event["message"] == "mine")
+    assert [fields_of(event) for event in events if event["message"] == "nobody's"] == [(None, None, None)]
+
+
+def _child(settings: dict[str, Any]) -> None:
+    logging.config.dictConfig(settings)
+    logging.getLogger("harness").info("in a child")
+    close_logging()
+
+
+@pytest.mark.parametrize("method", sorted({"fork", "spawn"} & set(multiprocessing.get_all_start_methods())))
+def test_child_processes(node: Node, configure: Configure, method: str) -> None:
+    """Forked or spawned, they bear the run of the process that began them."""
+    logger = configure()
+    with benchmark_run(suite="s", run_id="r", run_instance_id="i", root=node.root, logger=logger) as run:
+        child = multiprocessing.get_context(method).Process(target=_child, args=(config(node),))
+        child.start()
+        child.join(60)
+        assert child.exitcode == 0
+    code = "import sys, json, test_benchmark; test_benchmark._child(json.loads(sys.argv[1]))"
+    subprocess.run(
+        [sys.executable, "-c", code, json.dumps(config(node))],
+        env={**os.environ, **run.environment, "PYTHONPATH": str(REPO / "tests")},
+        cwd=REPO.parent,
+        check=True,
+    )
+    close_logging()
+    found = [event for event in events_of(node.outbox) if event["message"] == "in a child"]
+    assert [fields_of(event) for event in found] == [("s", "r", "i")] * 2
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", "no json", '{"run_instance_id": 3}'])
+def test_a_variable_that_names_no_run(text: str) -> None:
+    """It is passed over."""
+    assert context.inherited({context.CHILD_VARIABLE: text}) == {}
+    kept = context.inherited({context.CHILD_VARIABLE: '{"run_instance_id": "i", "n": 3}'})
+    assert kept == {"run_instance_id": "i"}
+
+
+def test_through_a_queue(node: Node) -> None:
+    """The listener's thread has no context variables; the filter takes them along, also through pickle."""
+    import structlog
+
+    logging.config.dictConfig(config(node))
+    outbox = logging.getLogger("harness").handlers[0]
+    records: queue.Queue[Any] = queue.Queue()
+    handler = logging.handlers.QueueHandler(records)
+    handler.addFilter(KeepContext())
+    logger = logging.getLogger("queued")
+    logger.propagate = False
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    with structlog.contextvars.bound_contextvars(who="caller", odd=object):
+        logger.info("plain", extra={"n": 1})
+        logger.error("failed %s", "x", exc_info=(ValueError, ValueError("v"), None))
+    logger.info("unbound")
+    thread = threading.Thread(target=lambda: [_handle(outbox, records.get()) for _ in range(3)])
+    with structlog.contextvars.bound_contextvars(who="listener"):
+        thread.start()
+        thread.join()
+    logger.removeHandler(handler)
+    close_logging()
+    plain, failed, unbound = events_of(node.outbox)
+    assert (plain["who"], plain["n"], plain["odd"]) == ("caller", 1, "<class 'object'>")
+    assert failed["who"] == "caller"
+    assert "who" not in unbound
+
+
+def _handle(outbox: logging.Handler, record: logging.LogRecord) -> None:
+    import structlog
+
+    with structlog.contextvars.bound_contextvars(who="listener's own"):
+        outbox.handle(pickle.loads(pickle.dumps(record)))
+
+
+def test_without_node_id(tmp_path: Path) -> None:
+    """The results lie where they always did; the envelope has no node_id."""
+    with benchmark_run(suite="s", run_id="r", root=tmp_path) as run, run.case("c"):
+        pass
+    assert run.results_dir == tmp_path / "runtime/benchmarks/results/s"
+    assert "node_id" not in json.loads(run.envelope_path.read_bytes())
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no kill -9")
+def test_a_run_that_dies_is_incomplete(node: Node) -> None:
+    """kill -9 in the second case: the start envelope, the first case's receipt, every event."""
+    code = """
+        import json, logging, logging.config, os, signal, sys
+        from calyx_logging import benchmark_run
+        logging.config.dictConfig(json.loads(sys.argv[1]))
+        with benchmark_run(suite="s", run_id="r", run_instance_id="i", root=sys.argv[2], logger="harness") as run:
+            with run.case("one"):
+                pass
+            with run.case("two"):
+                os.kill(os.getpid(), signal.SIGKILL)
+    """
+    assert python(code, json.dumps(config(node)), str(node.root)).returncode == -signal.SIGKILL
+    folder = node.root / "runtime/benchmarks/results/s/test-node"
+    envelope = RunEnvelope.read(folder / "r__i.envelope.json")
+    assert (envelope.exit_status, envelope.ended_at) == ("incomplete", None)
+    assert json.loads((folder / "r__i.cases.jsonl").read_bytes())["case_id"] == "one"
+    assert [event["message"] for event in events_of(node.outbox)] == ["run started", "case completed"]
+
+
+def test_bad_input(node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each with what to do."""
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(NodeNotProvisioned, match="calyx-telemetry provision"):
+        benchmark_run(suite="s", run_id="r")
+    with pytest.raises(RootNotFound):
+        benchmark_run(suite="s", run_id="r", root=tmp_path / "none")
+    for bad in ({"suite": "../s"}, {"run_id": "a/b"}, {"run_instance_id": "a|b"}, {"cases_expected": -1}):
+        with pytest.raises(ConfigError):
+            benchmark_run(**{"suite": "s", "run_id": "r", "root": node.root, **bad})  # type: ignore[arg-type]
+    with benchmark_run(suite="s", run_id="r", run_instance_id="i", root=node.root):
+        pass
+    again = benchmark_run(suite="s", run_id="r", run_instance_id="i", root=node.root)
+    with pytest.raises(ConfigError, match="has an instance 'i' already"):
+        again.__enter__()
+    (node.root / "runtime/benchmarks/results/file").write_text("")
+    blocked = benchmark_run(suite="file", run_id="r", root=node.root)
+    with pytest.raises(StorageError, match="begin the run"):
+        blocked.__enter__()
+    assert context.PROCESS_FIELDS == {}
+
+
+def test_it_says_when_nobody_listens(node: Node, capfd: pytest.CaptureFixture[str]) -> None:
+    """No OutboxHandler on the way of the run's own events: one line that names the doctor."""
+    with benchmark_run(suite="s", run_id="r", root=node.root, logger="nobody.listens"):
+        pass
+    assert "calyx-telemetry doctor" in capfd.readouterr().err
+
+
+def test_a_receipt_that_cannot_be_written_is_said(
+    node: Node, configure: Configure, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The harness goes on; the event of the case is in the outbox."""
+    from calyx_logging import durable
+
+    logger = configure()
+
+    def full(self: durable.AppendFile, data: bytes) -> None:
+        raise OSError(28, "No space left on device")
+
+    with benchmark_run(suite="s", run_id="r", root=node.root, logger=logger) as run:
+        logger.info("first")  # the chunk is there
+        with monkeypatch.context() as patched, run.case("c"):
+            patched.setattr(durable.AppendFile, "append", full)
+    assert "is not in" in capfd.readouterr().err
+    assert RunEnvelope.read(run.envelope_path).cases_completed == 1

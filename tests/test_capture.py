@@ -1,0 +1,416 @@
+"""Capture: a handler stays on loggers that are somebody else's. The doctor: what stops a record, and what helps."""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.config
+import logging.handlers
+import queue
+import sys
+import textwrap
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from calyx_logging import Node, OutboxHandler, doctor, install_fast_logger
+from calyx_logging.doctor import examine
+from calyx_logging.errors import ConfigError
+from conftest import controls_of, events_of, python, telemetry, tree
+
+
+@pytest.fixture(autouse=True)
+def _loggers() -> Iterator[None]:
+    """Loggers and root as they were before."""
+    root = logging.getLogger()
+    before, handlers, level = set(logging.Logger.manager.loggerDict), list(root.handlers), root.level
+    yield
+    for handler in doctor.outbox_handlers():
+        handler.close()
+    for name in set(logging.Logger.manager.loggerDict) - before:
+        del logging.Logger.manager.loggerDict[name]
+    root.__dict__.pop("_calyx_handlers", None)
+    root.__class__ = logging.RootLogger
+    root.handlers = handlers
+    root.setLevel(level)
+    logging.disable(logging.NOTSET)
+
+
+def capturing(node: Node, *names: str, **options: Any) -> dict[str, Any]:
+    """A dictConfig whose handler is on the root logger and captures these."""
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "handlers": {
+            "outbox": {
+                "class": "calyx_logging.handlers.OutboxHandler",
+                "root": str(node.root),
+                "capture": list(names),
+                **options,
+            }
+        },
+        "root": {"level": "INFO", "handlers": ["outbox"]},
+    }
+
+
+def reconfigure_by_dict_config() -> None:
+    logging.config.dictConfig(
+        {
+            "version": 1,
+            "disable_existing_loggers": False,
+            "handlers": {"console": {"class": "logging.NullHandler"}},
+            "loggers": {"their": {"level": "INFO", "handlers": ["console"], "propagate": False}},
+            "root": {"level": "INFO", "handlers": ["console"]},
+        }
+    )
+
+
+def empty_by_hand() -> None:
+    logger = logging.getLogger("their")
+    for handler in logger.handlers[:]:
+        logger.removeHandler(handler)
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+    logger.handlers.clear()
+    del logger.handlers[:]
+    logger.handlers = [logging.NullHandler()]
+    logger.propagate = False
+
+
+def empty_in_a_loop() -> None:
+    logger = logging.getLogger("their")
+    logger.propagate = False
+    logger.addHandler(logging.NullHandler())
+    while logger.hasHandlers():
+        logger.removeHandler(logger.handlers[0])
+    while logger.handlers:
+        logger.handlers.pop()
+
+
+def basic_config_by_force() -> None:
+    logging.getLogger("their").propagate = False
+    logging.basicConfig(force=True, level=logging.INFO, handlers=[logging.NullHandler()])
+
+
+def swap_the_class() -> None:
+    install_fast_logger()
+    logging.getLogger("their").propagate = False
+
+
+SABOTAGE = [reconfigure_by_dict_config, empty_by_hand, empty_in_a_loop, basic_config_by_force, swap_the_class]
+
+
+@pytest.mark.parametrize("sabotage", SABOTAGE, ids=lambda one: one.__name__)
+@pytest.mark.parametrize("existing", [True, False])
+def test_it_stays_attached(node: Node, sabotage: Callable[[], None], existing: bool) -> None:
+    """Whatever the harness does to its handlers, its records and its children's arrive, each once."""
+    if existing:
+        logging.getLogger("their").addHandler(logging.NullHandler())
+    logging.config.dictConfig(capturing(node, "their"))
+    logging.getLogger("their").info("before")
+    sabotage()
+    logging.getLogger("their").info("own")
+    logging.getLogger("their.child").info("child's")
+    sabotage()
+    logging.getLogger("their").info("again")
+    for handler in doctor.outbox_handlers():
+        handler.close()
+    events = sorted(events_of(node.outbox), key=lambda event: str(event["ts_utc"]))  # a closed handler begins anew
+    assert [event["message"] for event in events] == ["before", "own", "child's", "again"]
+    assert list(node.outbox.glob("*.open")) == []
+
+
+def test_what_it_was_configured_with_still_works(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
+    """Others' handlers on a captured logger are added, listed and removed as ever; basicConfig is not held up."""
+    logging.config.dictConfig(capturing(node, "root", "their") | {"root": {"level": "INFO"}})
+    root, their = logging.getLogger(), logging.getLogger("their")
+    assert root.handlers[:] == []
+    logging.basicConfig(format="%(message)s!", stream=sys.stdout)
+    assert len(root.handlers) == 1
+    mine = logging.StreamHandler(sys.stdout)
+    their.addHandler(mine)
+    assert their.handlers[:] == [mine]
+    their.info("hello")
+    their.removeHandler(mine)
+    assert their.handlers[:] == []
+    assert isinstance(their, logging.Logger)
+    assert isinstance(root, logging.RootLogger)
+    assert capsys.readouterr().out == "hello\nhello!\n"
+    for handler in doctor.outbox_handlers():
+        handler.close()
+    assert [event["message"] for event in events_of(node.outbox)] == ["hello"]
+
+
+def test_it_comes_before_those_who_write_into_records(node: Node) -> None:
+    """A handler's filter of theirs puts something before the message: not in the outbox."""
+    logging.config.dictConfig(capturing(node, "their"))
+    prefixing = logging.NullHandler()
+    prefixing.handle = lambda record: setattr(record, "msg", f"their prefix: {record.msg}")  # type: ignore[method-assign]
+    logging.getLogger("their").addHandler(prefixing)
+    logging.getLogger("their").info("event")
+    for handler in doctor.outbox_handlers():
+        handler.close()
+    assert [event["message"] for event in events_of(node.outbox)] == ["event"]
+
+
+def test_a_new_configuration_takes_over(node: Node) -> None:
+    """The same outbox and component again: one writer's worth of events; no names: let go."""
+    for _ in range(2):
+        logging.config.dictConfig(capturing(node, "their"))
+        logging.getLogger("their").propagate = False
+        logging.getLogger("their").info("event")
+    logging.config.dictConfig(capturing(node))
+    logging.getLogger("their").info("not any more")
+    for handler in doctor.outbox_handlers():
+        handler.close()
+    assert [event["message"] for event in events_of(node.outbox)] == ["event", "event"]
+
+
+def test_sealed_at_exit_though_logging_forgot_it(node: Node) -> None:
+    """After another dictConfig the handler is in no list of logging's; its chunk is sealed all the same."""
+    code = """
+        import json, logging, logging.config, sys
+        logging.config.dictConfig(json.loads(sys.argv[1]))
+        logging.config.dictConfig({"version": 1, "disable_existing_loggers": False, "root": {"handlers": []}})
+        logging.getLogger("their").warning("event")
+    """
+    done = python(code, json.dumps(capturing(node, "their")))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [event["message"] for event in events_of(node.outbox)] == ["event"]
+    assert [line["reason"] for line in controls_of(node.outbox)] == ["closed"]
+
+
+@pytest.mark.parametrize("names", ["their", [1], [""], 3, {"a": 1}])
+def test_bad_names(node: Node, names: Any) -> None:
+    """Refused with what is wanted."""
+    with pytest.raises(ConfigError, match="give a list of loggers' names"):
+        OutboxHandler(root=node.root, capture=names)
+
+
+# ------------------------------------------------------------------ the doctor
+
+
+class Refuse(logging.Filter):
+    """A harness's own."""
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Let nothing pass."""
+        return False
+
+
+def spoil(kind: str) -> None:
+    their = logging.getLogger("their")
+    (handler,) = doctor.outbox_handlers()
+    if kind == "logging.disable":
+        logging.disable(logging.INFO)
+    elif kind == "disabled":
+        logging.config.dictConfig({"version": 1, "incremental": False, "loggers": {}, "root": {}})
+        logging.getLogger().addHandler(handler)
+        their.disabled = True
+    elif kind == "level":
+        logging.getLogger("their").setLevel(logging.ERROR)
+    elif kind == "filter":
+        their.addFilter(Refuse())
+    elif kind == "handler level":
+        handler.setLevel(logging.ERROR)
+    elif kind == "handler filter":
+        handler.addFilter(lambda record: False)
+    elif kind == "propagate":
+        their.propagate = False
+    elif kind == "removed":
+        logging.basicConfig(force=True, handlers=[logging.NullHandler()], level=logging.INFO)
+    elif kind == "elsewhere":
+        logging.getLogger().removeHandler(handler)
+        logging.getLogger("other").addHandler(handler)
+    elif kind == "dropped":
+        handler.handle = lambda record: True  # type: ignore[method-assign]
+
+
+def follow(kind: str, node: Node) -> None:
+    """Do what the advice says."""
+    their = logging.getLogger("their")
+    handler = next(iter(doctor.outbox_handlers()))
+    if kind == "logging.disable":
+        logging.disable(logging.NOTSET)
+    elif kind == "disabled":
+        their.disabled = False
+    elif kind == "level":
+        their.setLevel(logging.INFO)
+    elif kind == "filter":
+        their.filters.clear()
+    elif kind == "handler level":
+        handler.setLevel(logging.INFO)
+    elif kind == "handler filter":
+        handler.filters.clear()
+    elif kind == "dropped":
+        del handler.handle  # type: ignore[method-assign]
+    else:
+        name = {"propagate": "their", "removed": "root", "elsewhere": "root"}[kind]
+        logging.config.dictConfig(capturing(node, name))
+        if kind != "elsewhere":
+            spoil_again = {"propagate": lambda: None, "removed": basic_config_by_force}[kind]
+            spoil_again()
+            their.propagate = kind == "removed"
+
+
+KINDS = {
+    "logging.disable": "take the call of logging.disable",
+    "disabled": '"disable_existing_loggers": false',
+    "level": "set it, or that of 'their.child', to INFO",
+    "filter": "Refuse",
+    "handler level": "set it to INFO or lower",
+    "handler filter": "on the OutboxHandler refuses it",
+    "propagate": '"capture": ["their"]',
+    "removed": '"capture": ["root"]',
+    "elsewhere": '"capture": ["root"]',
+    "dropped": "drops it",
+}
+
+
+@pytest.mark.parametrize("kind", list(KINDS))
+def test_it_names_the_cause_and_its_advice_helps(node: Node, kind: str) -> None:
+    """For each kind of sabotage; nothing is left in the node's outbox."""
+    logging.config.dictConfig(capturing(node))
+    name = "their" if kind in ("filter", "disabled") else "their.child"
+    logging.getLogger(name)
+    assert examine([name])[0].arrives
+    spoil(kind)
+    (finding,) = examine([name])
+    assert (finding.arrives, finding.cause) == (False, kind)
+    assert KINDS[kind] in str(finding.advice)
+    assert events_of(node.outbox) == []
+    follow(kind, node)
+    (finding,) = examine([name])
+    assert finding.arrives, finding
+    logging.getLogger(name).info("real")
+    for handler in doctor.outbox_handlers():
+        handler.close()
+    assert [event["message"] for event in events_of(node.outbox)] == ["real"]
+
+
+def test_no_handler_at_all() -> None:
+    """It says so."""
+    code = """
+        import logging
+        from calyx_logging.doctor import examine
+        logging.getLogger("their").setLevel(logging.INFO)
+        print(examine(["their"])[0].cause)
+    """
+    assert python(code).stdout.strip() == "no handler"
+
+
+def test_through_a_queue_and_a_listener(node: Node) -> None:
+    """The canary is waited for."""
+    handler = OutboxHandler(root=node.root)
+    records: queue.Queue[Any] = queue.Queue()
+    listener = logging.handlers.QueueListener(records, handler)
+    logger = logging.getLogger("their")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.addHandler(logging.handlers.QueueHandler(records))
+    listener.start()
+    try:
+        assert examine(["their"])[0].arrives
+    finally:
+        listener.stop()
+
+
+HARNESS = """
+    import logging, logging.config
+
+    LOGGING = {config}
+
+    def setup():
+        logging.config.dictConfig(LOGGING)
+
+    def run():
+        logging.getLogger("their.module").propagate = False
+        print("their own output")
+"""
+
+
+def harness_in(folder: Path, node: Node, *names: str) -> Path:
+    path = folder / "their_harness.py"
+    path.write_text(textwrap.dedent(HARNESS).replace("{config}", repr(capturing(node, *names))))
+    return path
+
+
+def test_the_command(node: Node, tmp_path: Path) -> None:
+    """Module and functions, JSON, exit codes; the advice followed, the canary arrives."""
+    harness_in(tmp_path, node)
+    before = tree(node.outbox)
+    done = telemetry("doctor", "their_harness:setup", "their_harness:run", cwd=tmp_path)
+    assert done.returncode == 1, done.stderr
+    assert "STOPPED  their.module" in done.stdout
+    assert '"capture": ["their.module"]' in done.stdout
+    assert "their own output" not in done.stdout
+    document = json.loads(
+        telemetry("doctor", "their_harness:LOGGING", "their_harness:run", "--json", cwd=tmp_path).stdout
+    )
+    findings = {one["logger"]: one for one in document["loggers"]}
+    assert findings["root"]["arrives"] is True
+    assert findings["their.module"]["cause"] == "propagate"
+    harness_in(tmp_path, node, "their.module")
+    done = telemetry("doctor", "their_harness:setup", "their_harness:run", cwd=tmp_path)
+    assert done.returncode == 0, done.stdout
+    assert "0 stopped" in done.stdout
+    after = {name: data for name, data in tree(node.outbox).items() if not name.startswith(".writers")}
+    assert after == {name: data for name, data in before.items() if not name.startswith(".writers")}
+
+
+def test_configuration_files(node: Node, tmp_path: Path) -> None:
+    """JSON, YAML, TOML, INI and Python."""
+    config = capturing(node) | {"loggers": {"named": {"level": "WARNING"}}}
+    (tmp_path / "log.json").write_text(json.dumps(config))
+    (tmp_path / "log.yaml").write_text(yaml.safe_dump(config))
+    (tmp_path / "log.py").write_text(f"import logging.config\nlogging.config.dictConfig({config!r})\n")
+    (tmp_path / "log.ini").write_text(
+        "[loggers]\nkeys=root,named\n[handlers]\nkeys=outbox\n[formatters]\nkeys=\n[logger_root]\nlevel=INFO\n"
+        "handlers=outbox\n[logger_named]\nqualname=named\nlevel=WARNING\nhandlers=\n[handler_outbox]\n"
+        f"class=calyx_logging.handlers.OutboxHandler\nkwargs={{'root': {str(node.root)!r}}}\n"
+    )
+    (tmp_path / "log.toml").write_text(
+        "version = 1\ndisable_existing_loggers = false\n[handlers.outbox]\n"
+        f"class = 'calyx_logging.handlers.OutboxHandler'\nroot = '{node.root}'\n"
+        "[loggers.named]\nlevel = 'WARNING'\n[root]\nlevel = 'INFO'\nhandlers = ['outbox']\n"
+    )
+    for name in ("log.json", "log.yaml", "log.toml", "log.ini", "log.py"):
+        done = telemetry("doctor", tmp_path / name)
+        assert done.returncode == 1, (name, done.stderr)
+        assert "ok       root" in done.stdout, name
+        assert "STOPPED  named" in done.stdout, name
+        assert telemetry("doctor", tmp_path / name, "--level", "warning").returncode == 0, name
+
+
+@pytest.mark.parametrize(
+    ("target", "content", "code", "says"),
+    [
+        ("none.json", None, 4, "read the configuration"),
+        ("bad.json", "{", 2, "cannot be read"),
+        ("bad.yaml", "a: [", 2, "cannot be read"),
+        ("list.json", "[]", 2, "no configuration for dictConfig"),
+        ("other.json", '{"version": 1}', 2, "configures no OutboxHandler"),
+        ("wrong.json", '{"version": 1, "handlers": {"x": {"class": "no.such"}}}', 2, "fails: "),
+        ("raises.py", "raise SystemExit(3)", 2, "fails: SystemExit: 3"),
+        ("no.such.module", None, 2, "fails: ModuleNotFoundError"),
+        ("json:nothing", None, 2, "has no 'nothing'"),
+        (
+            "unprovisioned.json",
+            '{"version": 1, "handlers": {"x": {"class": "calyx_logging.handlers.OutboxHandler"}}}',
+            2,
+            "calyx-telemetry provision",
+        ),
+    ],
+)
+def test_targets_that_are_none(tmp_path: Path, target: str, content: str | None, code: int, says: str) -> None:
+    """One line with what to do, no traceback."""
+    if content is not None:
+        (tmp_path / target).write_text(content)
+    done = telemetry("doctor", target, cwd=tmp_path)
+    assert (done.returncode, says in done.stderr) == (code, True), done.stderr
+    assert "Traceback" not in done.stderr
+    assert telemetry("doctor", target, "--level", "LOUD", cwd=tmp_path).returncode == 2

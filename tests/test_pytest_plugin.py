@@ -1,0 +1,175 @@
+"""The pytest plugin: outcomes, durations and log records become events; no result changes."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import textwrap
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from calyx_logging import Node
+from conftest import controls_of, events_of, tree
+
+SUITE = """
+    import logging, os, pytest
+
+    @pytest.fixture
+    def broken():
+        raise RuntimeError("no fixture")
+
+    @pytest.fixture
+    def breaks_later():
+        yield
+        raise RuntimeError("no teardown")
+
+    def test_passes():
+        logging.getLogger("app").warning("careful %d", 7, extra={"case_id": "c-1"})
+
+    def test_fails():
+        logging.getLogger("app").error("about to")
+        assert 1 == 2, "not equal"
+
+    @pytest.mark.skip(reason="not today")
+    def test_skipped(): pass
+
+    @pytest.mark.xfail
+    def test_xfails(): assert False
+
+    @pytest.mark.xfail
+    def test_xpasses(): pass
+
+    def test_error(broken): pass
+
+    def test_error_later(breaks_later): pass
+
+    @pytest.mark.parametrize("n", range(5))
+    def test_many(n, caplog):
+        logging.getLogger("app").warning("many")
+        assert [record.message for record in caplog.records] == ["many"]
+        assert "_calyx" not in caplog.records[0].__dict__
+"""
+OUTCOMES = {"passed": 6, "failed": 1, "skipped": 1, "xfailed": 1, "xpassed": 1, "error": 2}
+
+
+def run_pytest(folder: Path, *args: str, suite: str = SUITE) -> subprocess.CompletedProcess[str]:
+    (folder / "test_suite.py").write_text(textwrap.dedent(suite))
+    return subprocess.run(
+        [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", "--color=no", *args, "test_suite.py"],
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        env={name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")},
+        timeout=120,
+        check=False,
+    )
+
+
+def summary(done: subprocess.CompletedProcess[str]) -> str:
+    """The last line without its time."""
+    return done.stdout.strip().splitlines()[-1].rpartition(" in ")[0]
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    made = tmp_path / "their_tests"
+    made.mkdir()
+    (made / "pytest.ini").write_text("[pytest]\n")
+    return made
+
+
+def asked(node: Node) -> list[str]:
+    return ["-p", "calyx_logging.pytest_plugin", "--calyx-root", str(node.root)]
+
+
+def test_each_test_is_an_event(node: Node, folder: Path) -> None:
+    """Outcome, durations and reason; its log records before it, as they were captured."""
+    plain = run_pytest(folder)
+    done = run_pytest(folder, *asked(node), "--calyx-run-id", "nightly")
+    assert (done.returncode, summary(done)) == (plain.returncode, summary(plain)) == (1, summary(plain))
+    events = events_of(node.outbox)
+    ended = [event for event in events if event.get("stage") == "test_ended"]
+    assert Counter(event["outcome"] for event in ended) == OUTCOMES
+    assert {(event["run_id"], event["suite"], event["source"]) for event in events} == {
+        ("nightly", "their_tests", "pytest")
+    }
+    assert len({event["run_instance_id"] for event in events}) == 1
+    by_test = {event["test"].rpartition("::")[2]: event for event in ended}
+    assert "assert 1 == 2" in by_test["test_fails"]["reason"]
+    assert by_test["test_fails"]["level"] == "error"
+    assert by_test["test_skipped"]["reason"] == "Skipped: not today"
+    assert "no fixture" in by_test["test_error"]["reason"]
+    assert "no teardown" in by_test["test_error_later"]["reason"]
+    assert "reason" not in by_test["test_passes"]
+    assert by_test["test_passes"]["duration_s"] >= by_test["test_passes"]["call_s"] >= 0
+    messages = [event["message"] for event in events]
+    careful = events[messages.index("careful 7")]
+    assert (careful["logger"], careful["level"], careful["case_id"], careful["when"]) == (
+        "app",
+        "warning",
+        "c-1",
+        "call",
+    )
+    assert careful["test"].endswith("::test_passes")
+    assert messages.index("careful 7") < events.index(by_test["test_passes"])
+    assert events[-1]["stage"] == "run_ended"
+    assert events[-1]["exit_status"] == 1
+    assert [line["reason"] for line in controls_of(node.outbox)] == ["closed"]
+
+
+def test_inert_unless_asked_for(node: Node, folder: Path) -> None:
+    """Installed is not loaded."""
+    before = tree(node.root)
+    done = run_pytest(folder, "--trace-config")
+    assert "calyx" not in done.stdout
+    assert tree(node.root) == before
+
+
+def test_without_a_node_id_the_session_does_not_begin(folder: Path) -> None:
+    """pytest's usage error, with what to do."""
+    done = run_pytest(folder, "-p", "calyx_logging.pytest_plugin", "--calyx-root", str(folder))
+    assert done.returncode == 4
+    assert "calyx-telemetry provision" in done.stderr
+
+
+def test_with_xdist(node: Node, folder: Path) -> None:
+    """The same outcomes, each test once, from workers that write chunks of their own."""
+    pytest.importorskip("xdist")
+    plain = run_pytest(folder)
+    done = run_pytest(folder, *asked(node), "-n", "2")
+    assert (done.returncode, summary(done)) == (plain.returncode, summary(plain))
+    events = events_of(node.outbox)
+    ended = [event for event in events if event.get("stage") == "test_ended"]
+    assert Counter(event["outcome"] for event in ended) == OUTCOMES
+    assert len({event["test"] for event in ended}) == 12
+    assert {event["worker"] for event in ended} == {"gw0", "gw1"}
+    assert len({event["run_instance_id"] for event in events}) == 1
+    assert sum(event.get("stage") == "run_ended" for event in events) == 1
+    assert {line["reason"] for line in controls_of(node.outbox)} == {"closed"}
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no kill -9")
+def test_a_worker_that_dies(node: Node, folder: Path) -> None:
+    """The controller names the test that was running."""
+    pytest.importorskip("xdist")
+    crash = "\n    def test_crash():\n        os.kill(os.getpid(), 9)\n"
+    done = run_pytest(folder, *asked(node), "-n", "2", suite=SUITE + crash)
+    assert done.returncode == 1
+    crashed = [event for event in events_of(node.outbox) if event.get("outcome") == "crashed"]
+    assert [event["test"] for event in crashed] == ["test_suite.py::test_crash"]
+
+
+def test_an_outbox_that_fails_changes_no_result(node: Node, folder: Path) -> None:
+    """The folder is taken away in the middle: the tests end as they would have."""
+    plain = run_pytest(folder)
+    (folder / "conftest.py").write_text(
+        "import shutil, pytest\n@pytest.hookimpl(trylast=True)\ndef pytest_runtest_setup(item):\n"
+        f"    if item.name == 'test_fails': shutil.rmtree({json.dumps(str(node.root))})\n"
+    )
+    done = run_pytest(folder, *asked(node))
+    assert (done.returncode, summary(done)) == (plain.returncode, summary(plain))
