@@ -147,7 +147,8 @@ class Recorder:
             state.inside = level
         if desk.unsaid:
             desk.tell_people()
-        self._do_what_was_put_off(state)
+        if state.put_off:
+            self._do_what_was_put_off(state)
         return kept
 
     def _unwritten(self, level: int, place: _Place | None, failed: Failed) -> bool:
