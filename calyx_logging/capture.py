@@ -1,15 +1,17 @@
 """Keeping a handler on loggers that are somebody else's: that cut propagation, and are configured again and again.
 
 A captured logger calls the handler for every record that reaches it, its own and its children's, whatever becomes of
-its list of handlers: `logger.handlers` shows, loses and counts only the others, so that code which empties that list,
-or asks whether there is anything in it (`logging.basicConfig`), does what it always did. Level, filters, `disabled` and
-`propagate` are left to their owner; `calyx-telemetry doctor` says when one of them stops a record.
+its list of handlers: only who calls the handlers in `logger.handlers` finds it there, so that code which empties that
+list, changes what is in it, or asks whether there is anything (`logging.basicConfig`), does what it always did. Level,
+filters, `disabled` and `propagate` are left to their owner; `calyx-telemetry doctor` says when one of them stops a
+record.
 """
 
 from __future__ import annotations
 
 import atexit
 import logging
+import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -17,23 +19,23 @@ from calyx_logging.errors import ConfigError
 
 __all__ = ["attach", "captured_by", "check_names"]
 
-_ATTRIBUTE = "_calyx_handlers"
+_ATTRIBUTE = "handlers"
+"""Where a logger keeps its handlers; a property of that name goes before it, and nothing else has to know."""
 
 
 class _Handlers(list[logging.Handler]):
-    """A logger's handlers: a list of those it was given, which in a loop also yields the ones that capture it."""
+    """A logger's handlers: those it was given; for who calls them, the ones that capture it come before."""
 
     def __init__(self, given: Iterable[logging.Handler], capturing: dict[object, logging.Handler]) -> None:
         super().__init__(given)
         self.capturing = capturing
 
     def __iter__(self) -> Iterator[logging.Handler]:
+        if sys._getframe(1).f_code.co_name != "callHandlers":
+            return super().__iter__()
         # first, because others' handlers and their filters may write into the record
         first = list(self.capturing.values())
-        yield from first
-        for handler in super().__iter__():
-            if not any(handler is other for other in first):
-                yield handler
+        return iter(first + [handler for handler in super().__iter__() if handler not in first])
 
     def __reduce__(self) -> Any:
         return list, (self[:],)
@@ -49,11 +51,11 @@ class _Captured:
 
     @handlers.setter
     def handlers(self, given: Iterable[logging.Handler]) -> None:
-        self.__dict__[_ATTRIBUTE] = _Handlers(given, self.__dict__[_ATTRIBUTE].capturing)
+        before = self.__dict__.get(_ATTRIBUTE)
+        self.__dict__[_ATTRIBUTE] = _Handlers(given, before.capturing if isinstance(before, _Handlers) else {})
 
 
 _classes: dict[type[logging.Logger], type[logging.Logger]] = {}
-_attached: dict[object, logging.Handler] = {}
 
 
 def check_names(names: object) -> list[str]:
@@ -71,20 +73,13 @@ def check_names(names: object) -> list[str]:
 
 
 def attach(handler: logging.Handler, names: Iterable[str], key: object) -> None:
-    """Have loggers call a handler from now on.
+    """Have loggers call a handler from now on, until another one of an equal key captures them.
 
     Args:
         handler: called for what is logged on them and below them.
         names: of the loggers; they are made where they are not there yet.
-        key: what the handler stands for: one that was attached under an equal key before is let go everywhere.
+        key: what the handler stands for.
     """
-    before = _attached.pop(key, None)
-    if before is not None and before is not handler:
-        _let_go(before)
-    names = list(names)
-    if not names:
-        return
-    _attached[key] = handler
     for name in names:
         logger = logging.getLogger(None if name == "root" else name)
         _make_captured(logger)
@@ -94,7 +89,7 @@ def attach(handler: logging.Handler, names: Iterable[str], key: object) -> None:
 def captured_by(logger: logging.Logger) -> list[logging.Handler]:
     """The handlers that capture a logger."""
     found = logger.__dict__.get(_ATTRIBUTE)
-    return [] if found is None else list(found.capturing.values())
+    return list(found.capturing.values()) if isinstance(found, _Handlers) else []
 
 
 def _make_captured(logger: logging.Logger) -> None:
@@ -103,24 +98,17 @@ def _make_captured(logger: logging.Logger) -> None:
     kind = type(logger)
     if kind not in _classes:
         _classes[kind] = type(kind.__name__, (_Captured, kind), {"__module__": kind.__module__})
-    given = logger.__dict__.pop("handlers")
-    logger.__dict__[_ATTRIBUTE] = _Handlers(given, {})
+    logger.__dict__[_ATTRIBUTE] = _Handlers(logger.__dict__[_ATTRIBUTE], {})
     logger.__class__ = _classes[kind]
-
-
-def _let_go(handler: logging.Handler) -> None:
-    manager = logging.Logger.manager
-    for logger in [logging.getLogger(), *list(manager.loggerDict.values())]:
-        if isinstance(logger, _Captured):
-            capturing = logger.__dict__[_ATTRIBUTE].capturing
-            for key in [key for key, one in capturing.items() if one is handler]:
-                del capturing[key]
 
 
 def _close_all() -> None:
     """At exit: `logging` closes only what no later configuration has made it forget."""
-    for handler in list(_attached.values()):
-        handler.close()
+    manager = logging.Logger.manager
+    for logger in [logging.getLogger(), *list(manager.loggerDict.values())]:
+        if isinstance(logger, logging.Logger):
+            for handler in captured_by(logger):
+                handler.close()
 
 
 atexit.register(_close_all)

@@ -4,7 +4,7 @@
 * The process's fields: those of the one benchmark run that is going on in it, for the threads of libraries, which begin
   with empty context variables, and for child processes, which find them in the variable CALYX_RUN.
 
-`KeepContext` carries both along with a record that is handled in another thread.
+`KeepContext` carries both along with a record that goes through a queue.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ import os
 import sys
 import threading
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any
 
-from calyx_logging.event import mark_of
-from calyx_logging.jsonable import lower
+from calyx_logging.event import QUEUED, mark_of
+from calyx_logging.exception import exception_chain, plain_text
+from calyx_logging.jsonable import is_a, lower
 
 __all__ = [
     "CHILD_VARIABLE",
@@ -27,7 +29,6 @@ __all__ = [
     "KeepContext",
     "begin",
     "bound_context",
-    "context_of",
     "end",
     "inherited",
 ]
@@ -65,30 +66,44 @@ def bound_context() -> Mapping[str, Any]:
     return bound
 
 
-def context_of(record: logging.LogRecord) -> Mapping[str, Any]:
-    """What was bound where the record was made, if `KeepContext` kept it; else what is bound here."""
-    kept = mark_of(record).get("context")
-    return bound_context() if kept is None else kept
-
-
 class KeepContext(logging.Filter):
-    """Lets every record pass, with what is bound in the thread that logs it.
+    """Lets every record pass, with what a queue would lose of it: what is bound in the thread that logs it, the fields
+    of a dict message, the exception.
 
-    For a `QueueHandler`, whose listener handles records in a thread that has no context variables of theirs:
-    `queue_handler.addFilter(KeepContext())`. Values are made plain, so that the record can be pickled.
+    For a `QueueHandler`, as the last of its filters: `queue_handler.addFilter(KeepContext())`. The listener handles
+    records in another thread, whose context variables are others, and a QueueHandler makes one text of message and
+    exception. A handler that took the record itself ignores the one from the queue. Values are made plain, so that the
+    record can be pickled.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Note the context in the record."""
-        mark_of(record).setdefault("context", lower(dict(bound_context()))[0])
+        """Note in the record's mark what is to be kept."""
+        mark = mark_of(record)
+        if QUEUED not in mark:
+            mark[QUEUED] = _to_keep(record)
         return True
+
+
+def _to_keep(record: logging.LogRecord) -> dict[str, Any]:
+    kept: dict[str, Any] = {"context": lower(dict(bound_context()))[0], "stack_info": record.stack_info}
+    message: Any = record.msg
+    if is_a(message, dict):
+        kept["fields"] = lower(dict(message))[0]
+        kept["of structlog"] = type(record.msg).__name__ == "StructlogMessage"
+    else:
+        with suppress(Exception):  # arguments that do not fit: the QueueHandler refuses them, too, and says so
+            kept["message"] = plain_text(record.getMessage())
+    info: Any = record.exc_info
+    if type(info) is tuple and len(info) == 3 and is_a(info[1], BaseException):
+        kept["exception"] = exception_chain(info[1], info[2])
+    return kept
 
 
 # ------------------------------------------------------------------ the process's run
 
 _inherited = dict(PROCESS_FIELDS)
 _runs: list[Mapping[str, str]] = []
-_lock = threading.Lock()
+_lock = threading.RLock()
 
 
 def begin(fields: Mapping[str, str]) -> None:
@@ -117,7 +132,7 @@ def _tell_process() -> None:
 
 def _after_fork_in_child() -> None:
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
 
 
 if hasattr(os, "register_at_fork"):

@@ -11,25 +11,36 @@ import logging
 import secrets
 import tempfile
 import time
+from collections import Counter
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from calyx_logging import outbox
+from calyx_logging.capture import captured_by
 from calyx_logging.chunk import open_chunk, read_lines
 from calyx_logging.errors import CalyxError, EventError
 from calyx_logging.event import decode
 from calyx_logging.handlers.outbox import OutboxHandler
 from calyx_logging.node import Node, provision
 
-__all__ = ["CANARY", "Finding", "examine", "existing_loggers", "outbox_handlers", "outbox_handlers_for"]
+__all__ = [
+    "CANARY",
+    "Finding",
+    "examine",
+    "existing_loggers",
+    "goes_into_a_queue",
+    "outbox_handlers",
+    "outbox_handlers_for",
+]
 
 CANARY = "_calyx_canary"
 """The canary's message, and the name of its field."""
 
 _PATIENCE_SECONDS = 2.0
+_ECHO_SECONDS = 0.1
 
 
 @dataclass(frozen=True)
@@ -39,9 +50,10 @@ class Finding:
     Attributes:
         logger: its name.
         arrives: whether the canary came to the outbox.
-        cause: what stops it: `logging.disable`, `disabled`, `level`, `filter`, `handler level`, `handler filter`,
-            `propagate`, `removed`, `elsewhere`, `no handler`, `dropped`; None when it arrives.
-        where: the logger, handler or filter that does.
+        cause: the first thing that stops it: `logging.disable`, `disabled`, `level`, `filter`, `handler level`,
+            `handler filter`, `queue`, `propagate`, `removed`, `elsewhere`, `no handler`, `dropped`; `twice` when it
+            arrives more than once, else None when it arrives.
+        where: the logger that does.
         advice: what to do about it.
     """
 
@@ -50,6 +62,11 @@ class Finding:
     cause: str | None = None
     where: str | None = None
     advice: str | None = None
+
+    @property
+    def is_well(self) -> bool:
+        """Whether the canary arrived once."""
+        return self.arrives and self.cause is None
 
 
 def existing_loggers() -> set[str]:
@@ -60,44 +77,77 @@ def existing_loggers() -> set[str]:
 
 def outbox_handlers() -> list[OutboxHandler]:
     """Every OutboxHandler of the process, attached or not."""
+    return [one for one in _existing_handlers() if isinstance(one, OutboxHandler)]
+
+
+def _existing_handlers() -> list[logging.Handler]:
     known = [reference() for reference in list(getattr(logging, "_handlerList", []))]
-    attached = [handler for name in existing_loggers() for handler in _logger(name).handlers]
-    found = {id(one): one for one in (*known, *attached) if isinstance(one, OutboxHandler)}
-    return list(found.values())
+    attached = [handler for name in existing_loggers() for handler in _handlers_of(_logger(name))]
+    return list({id(one): one for one in (*known, *attached) if isinstance(one, logging.Handler)}.values())
 
 
 def outbox_handlers_for(logger: logging.Logger, level: int) -> list[OutboxHandler]:
     """The OutboxHandlers that a record of that level on that logger comes to, filters left aside."""
     if logger.disabled or not logger.isEnabledFor(level):
         return []
-    return [
-        handler
-        for one in _way(logger)
-        for handler in one.handlers
-        if isinstance(handler, OutboxHandler) and handler.level <= level
-    ]
+    on_the_way = [handler for one in _way(logger) for handler in _handlers_of(one)]
+    return [handler for handler in on_the_way if isinstance(handler, OutboxHandler) and handler.level <= level]
+
+
+def goes_into_a_queue(logger: logging.Logger) -> bool:
+    """Whether a queue takes what the logger says: where it comes out, the logger does not know."""
+    return any(hasattr(handler, "queue") for one in _way(logger) for handler in one.handlers)
+
+
+def _handlers_of(logger: logging.Logger) -> Iterator[logging.Handler]:
+    """A logger's handlers, those that capture it, and those behind the listeners that dictConfig makes for queues."""
+    for handler in [*captured_by(logger), *logger.handlers]:
+        yield handler
+        yield from getattr(getattr(handler, "listener", None), "handlers", ())
 
 
 def examine(names: Iterable[str], level: int = logging.INFO) -> list[Finding]:
     """Send a canary through each logger and say what became of it, in the order of the names."""
     loggers = {name: _logger(name) for name in names}
     tokens = {name: secrets.token_hex(8) for name in loggers}
-    with _diverted() as node:
+    with _diverted() as node, _listening(loggers.values()):
         for name, logger in loggers.items():
-            logger.log(level, CANARY, extra={CANARY: tokens[name]})
-        arrived = _wait_for(node, set(tokens.values()), any(map(_is_indirect, loggers.values())))
-    return [
-        Finding(name, True) if tokens[name] in arrived else _why_not(name, logger, level)
-        for name, logger in loggers.items()
-    ]
+            with suppress(Exception):  # a filter, or a handler, of the harness's own: it is found below
+                logger.log(level, CANARY, extra={CANARY: tokens[name]})
+        arrived = _wait_for(node, set(tokens.values()), any(map(goes_into_a_queue, loggers.values())))
+    return [_found(name, logger, level, arrived[tokens[name]]) for name, logger in loggers.items()]
+
+
+def _found(name: str, logger: logging.Logger, level: int, times: int) -> Finding:
+    if not times:
+        return _why_not(name, logger, level)
+    if times == 1:
+        return Finding(name, True)
+    advice = "it comes to the outbox directly and through a QueueHandler: take one away, or give the QueueHandler the "
+    return Finding(name, True, "twice", name, advice + "filter calyx_logging.KeepContext, by which the second is known")
+
+
+@contextmanager
+def _listening(loggers: Iterable[logging.Logger]) -> Iterator[None]:
+    """The listeners that dictConfig made for queues, and whose program starts them later."""
+    handlers = {id(handler): handler for logger in loggers for one in _way(logger) for handler in one.handlers}
+    listeners = [getattr(handler, "listener", None) for handler in handlers.values()]
+    begun = [one for one in listeners if one is not None and getattr(one, "_thread", None) is None]
+    for listener in begun:
+        listener.start()
+    try:
+        yield
+    finally:
+        for listener in begun:
+            listener.stop()
 
 
 @contextmanager
 def _diverted() -> Iterator[Node]:
-    """All OutboxHandlers write into a temporary outbox."""
+    """All OutboxHandlers write into a temporary outbox, and execution logs nowhere."""
     with tempfile.TemporaryDirectory(prefix="calyx-doctor-", ignore_cleanup_errors=True) as folder:
         node = provision(folder, "doctor").node
-        handlers = outbox_handlers()
+        handlers: list[Any] = [one for one in _existing_handlers() if hasattr(one, "divert")]
         for handler in handlers:
             handler.divert(node)
         try:
@@ -107,13 +157,16 @@ def _diverted() -> Iterator[Node]:
                 handler.divert(None)
 
 
-def _wait_for(node: Node, tokens: set[str], patiently: bool) -> set[str]:
-    """The tokens that are in the outbox; a queue's listener is given some time."""
+def _wait_for(node: Node, tokens: set[str], patiently: bool) -> Counter[str]:
+    """How often each token is in the outbox; a queue's listener is given some time."""
     end = time.monotonic() + (_PATIENCE_SECONDS if patiently else 0.0)
     while True:
-        found = set(_tokens_in(node.outbox))
-        if tokens <= found or time.monotonic() >= end:
+        found = Counter(_tokens_in(node.outbox))
+        if time.monotonic() >= end or (tokens <= found.keys() and not patiently):
             return found
+        if tokens <= found.keys():
+            end, patiently = time.monotonic() + _ECHO_SECONDS, True  # whether one comes a second time
+            tokens = {""}
         time.sleep(0.02)
 
 
@@ -140,10 +193,6 @@ def _way(logger: logging.Logger) -> Iterator[logging.Logger]:
         one = one.parent if one.propagate else None
 
 
-def _is_indirect(logger: logging.Logger) -> bool:
-    return any(hasattr(handler, "queue") for one in _way(logger) for handler in one.handlers)
-
-
 # ------------------------------------------------------------------ what stops it
 
 
@@ -168,7 +217,7 @@ def _why_not(name: str, logger: logging.Logger, level: int) -> Finding:
     record = logger.makeRecord(logger.name, level, "", 0, CANARY, (), None)
     if (refusing := _refusing(logger, record)) is not None:
         return because("filter", name, f"filter {refusing} on logger {name!r} refuses it: remove or change the filter")
-    on_the_way = [(one, handler) for one in _way(logger) for handler in one.handlers]
+    on_the_way = [(one, handler) for one in _way(logger) for handler in _handlers_of(one)]
     ours = [(one, handler) for one, handler in on_the_way if isinstance(handler, OutboxHandler)]
     for one, handler in ours:
         if handler.level > level:
@@ -177,9 +226,27 @@ def _why_not(name: str, logger: logging.Logger, level: int) -> Finding:
                 "handler level", one.name, f"the OutboxHandler's own level is {limit_name}: set it to {said} or lower"
             )
         if (refusing := _refusing(handler, record)) is not None:
-            return because("handler filter", one.name, f"filter {refusing} on the OutboxHandler refuses it")
+            return because(
+                "handler filter",
+                one.name,
+                f"filter {refusing} on the OutboxHandler refuses it: remove or change the filter",
+            )
     if ours:
-        return because("dropped", ours[0][0].name, "a processor, a filter or a class of the harness's own drops it")
+        processors = [processor for _, handler in ours for processor, _ in handler.event_formatter.processors]
+        return because(
+            "dropped",
+            ours[0][0].name,
+            "it came as far as the OutboxHandler, and no further: look at "
+            + (f"its processors ({', '.join(processors)})" if processors else "its subclass")
+            + f", and at what replaces methods of logger {name!r} (a {_name_of(logger)})",
+        )
+    if goes_into_a_queue(logger):
+        return because(
+            "queue",
+            next(one.name for one in _way(logger) if any(hasattr(handler, "queue") for handler in one.handlers)),
+            "a QueueHandler takes it, and no listener brings it to an OutboxHandler: start the QueueListener, with the "
+            "OutboxHandler among its handlers",
+        )
     return because(*_why_no_handler(name, logger))
 
 
@@ -189,7 +256,7 @@ def _why_no_handler(name: str, logger: logging.Logger) -> tuple[str, str, str]:
     existing = outbox_handlers()
     if not existing and not OutboxHandler.made:
         return "no handler", "logging", "no OutboxHandler is configured: see the README, Configure"
-    homes = {one for one in existing_loggers() if any(h in existing for h in _logger(one).handlers)}
+    homes = {one for one in existing_loggers() if any(handler in existing for handler in _handlers_of(_logger(one)))}
     if not homes:
         return (
             "removed",

@@ -30,6 +30,7 @@ __all__ = [
     "DEFAULT_SOURCE",
     "MIN_MAX_EVENT_BYTES",
     "OWNER",
+    "QUEUED",
     "RECORD_MARK",
     "RESERVED",
     "TO_BE_STAMPED",
@@ -39,6 +40,7 @@ __all__ = [
     "decode",
     "encode",
     "end_of_line",
+    "identity",
     "mark_of",
     "note",
     "shadow",
@@ -76,7 +78,13 @@ RECORD_MARK = "_calyx"
 """The attribute a LogRecord is marked with: a dict of plain values, so that the record still pickles anywhere."""
 
 OWNER = "record"
-"""In a mark: the id of the record it belongs to."""
+"""In a mark: the identity of the record it belongs to."""
+
+QUEUED = "queued"
+"""In a mark: what a queue would lose of the record (`calyx_logging.context.KeepContext`)."""
+
+identity = object.__hash__
+"""Tells objects apart that exist at the same time, as `id` does, at a fourth of its cost from Python 3.12 on."""
 
 DEFAULT_MAX_EVENT_BYTES = 16 * 1024 * 1024
 MIN_MAX_EVENT_BYTES = 4096
@@ -136,7 +144,7 @@ class StampEvent:
                 event_dict["event_id"] = str(self._new_id())
             else:
                 mark = record.__dict__.get(RECORD_MARK)
-                if type(mark) is not dict or mark.get(OWNER) != id(record):
+                if mark is None:  # else who made the event has looked at it
                     mark = mark_of(record)
                 # setdefault is one step under the interpreter lock: two threads that stamp one record agree on its id
                 event_dict["event_id"] = mark.get("event_id") or mark.setdefault("event_id", str(self._new_id()))
@@ -202,15 +210,15 @@ class StampEvent:
 def mark_of(record: logging.LogRecord) -> dict[str, Any]:
     """The mark of a record: its `event_id` once it has one, the handlers that took it, whose record it is.
 
-    A copy of a record is another record with the same id: it gets a mark of its own. Something else that bears the
-    mark's name is a caller's field, and kept as one.
+    A copy of a record is another record with the same id: it gets a mark of its own; but not one that a queue made,
+    which stands for the record. Something else that bears the mark's name is a caller's field, and kept as one.
     """
     mark: Any = record.__dict__.get(RECORD_MARK)
-    if type(mark) is dict and mark.get(OWNER) == id(record):
+    if type(mark) is dict and (mark.get(OWNER) == identity(record) or QUEUED in mark):
         return mark
-    fresh: dict[str, Any] = {OWNER: id(record)}
+    fresh: dict[str, Any] = {OWNER: identity(record)}
     if type(mark) is dict and type(mark.get(OWNER)) is int:
-        fresh.update({name: mark[name] for name in ("event_id", "field", "context") if name in mark})
+        fresh.update({name: mark[name] for name in ("event_id", "field") if name in mark})
     elif RECORD_MARK in record.__dict__:
         fresh["field"] = mark
     record.__dict__[RECORD_MARK] = fresh
@@ -221,7 +229,7 @@ def take(record: logging.LogRecord, taker: str) -> bool:
     """Note in a record's mark that `taker` has it now; False when it had it before."""
     attributes = record.__dict__
     if RECORD_MARK not in attributes:
-        attributes[RECORD_MARK] = {OWNER: id(record), taker: True}
+        attributes[RECORD_MARK] = {OWNER: identity(record), taker: True}
         return True
     mark = mark_of(record)
     if taker in mark:

@@ -19,11 +19,12 @@ from typing import TYPE_CHECKING, Any, Self
 
 from pythonjsonlogger.core import BaseJsonFormatter
 
-from calyx_logging.context import context_of
+from calyx_logging.context import bound_context
 from calyx_logging.errors import ConfigError
 from calyx_logging.event import (
     DEFAULT_MAX_EVENT_BYTES,
     DEFAULT_SOURCE,
+    QUEUED,
     RECORD_MARK,
     RESERVED,
     StampEvent,
@@ -35,14 +36,16 @@ from calyx_logging.event import (
 )
 from calyx_logging.exception import exception_chain, plain_text
 from calyx_logging.jsonable import is_a
+from calyx_logging.options import refuse_unknown
 from calyx_logging.plain import STANDARD_ATTRIBUTES, TEXT_BYTES, plain_event, plain_fields
-from calyx_logging.processors import conform, is_drop, resolve_all, run_all
+from calyx_logging.processors import NamedProcessor, conform, is_drop, resolve_all, run_all
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, Processor
 
 __all__ = ["EventFormatter", "StructlogMessage"]
 
+_OPTIONS = ("format", "datefmt", "style", "validate", "processors", "static_fields", "root", "source")
 _STAMPED = frozenset({"node_id", "ts_utc", "event_id", "source"})
 _OURS = (RESERVED | {"_record"}) - _STAMPED
 """Names that are set before the user's processors run; the stamped ones are set after."""
@@ -91,11 +94,9 @@ class EventFormatter(BaseJsonFormatter):
         **unknown: Any,
     ) -> None:
         fmt = unknown.pop("format", fmt)  # dictConfig's name for it
-        if unknown:
-            raise ConfigError(
-                f"EventFormatter has no option {', '.join(map(repr, sorted(unknown)))}",
-                hint="its options are format, datefmt, style, processors, static_fields, root, source",
-            )
+        refuse_unknown("EventFormatter", _OPTIONS, unknown)
+        if static_fields is not None and not is_a(static_fields, Mapping):
+            raise ConfigError(f"option 'static_fields' is {static_fields!r:.200}: give an object of fields")
         super().__init__(fmt, datefmt, style, validate)
         # The base reads "message" out of the format None stands for; it is a field of every event anyway.
         self._attributes = [name for name in self._required_fields if name != "message"]
@@ -174,21 +175,34 @@ class EventFormatter(BaseJsonFormatter):
             raise
         return encode(stamp.stamped(None, event), self._max_bytes)
 
+    @property
+    def processors(self) -> list[NamedProcessor]:
+        """The user's processors, in order."""
+        return list(self._processors)
+
     def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
         """The base's hook for encoding; `encode` does the work."""
         return encode(log_data).decode()
 
     def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
         """Gather level, logger, message, exception and the caller's fields, reserved names moved to `shadowed`."""
+        mark = mark_of(record)
+        queued: Mapping[str, Any] | None = mark.get(QUEUED)
         fields = dict(self._static) if self._static else {}
-        if context := context_of(record):
+        if context := bound_context() if queued is None else queued["context"]:
             fields.update(context)
         for name in self._attributes:
             fields[name] = record.__dict__.get(name)
         kept: dict[str, Any] = {}
         troubles: list[str] = []
-        if is_a(record.msg, dict):
-            message = _message_of(record, message_dict, fields, kept, troubles)
+        if queued is not None and "fields" in queued:
+            is_structlog = queued["of structlog"]
+            message = _message_of(queued["fields"], is_structlog, record, fields, kept, troubles)
+        elif queued is not None and "message" in queued:
+            message = queued["message"]
+        elif is_a(record.msg, dict):
+            is_structlog = type(record.msg) is StructlogMessage
+            message = _message_of(message_dict, is_structlog, record, fields, kept, troubles)
         else:
             message = _text_of(record, kept, troubles)
         extra = {name: value for name, value in record.__dict__.items() if name not in STANDARD_ATTRIBUTES}
@@ -196,7 +210,6 @@ class EventFormatter(BaseJsonFormatter):
             del extra["_logger"]  # ProcessorFormatter.wrap_for_formatter's own, not the caller's
             del extra["_name"]
         fields.update(extra)
-        mark = mark_of(record)
         if "field" in mark:
             fields[RECORD_MARK] = mark["field"]
         log_data["level"] = _level_of(record)
@@ -207,10 +220,13 @@ class EventFormatter(BaseJsonFormatter):
         shadow(log_data, kept)
         log_data.update(fields)
         log_data["_record"] = record
-        if record.exc_info is not None or record.exc_text is not None:
+        if queued is not None and "exception" in queued:
+            log_data["exception"] = queued["exception"]
+        elif record.exc_info is not None or record.exc_text is not None:
             self._add_exception(log_data, record)
-        if record.stack_info is not None:
-            log_data.setdefault("stack_info", record.stack_info)
+        stack_info = record.stack_info if queued is None else queued["stack_info"]
+        if stack_info is not None:
+            log_data.setdefault("stack_info", stack_info)
         note(log_data, troubles)
 
     def _add_exception(self, event: dict[str, Any], record: logging.LogRecord) -> None:
@@ -264,15 +280,15 @@ def _text_of(record: logging.LogRecord, kept: dict[str, Any], troubles: list[str
 
 
 def _message_of(
-    record: logging.LogRecord,
     items: dict[str, Any],
+    from_structlog: bool,
+    record: logging.LogRecord,
     fields: dict[str, Any],
     kept: dict[str, Any],
     troubles: list[str],
 ) -> str:
     """The message of a dict message; its other items become fields."""
     items = dict(items)
-    from_structlog = type(record.msg) is StructlogMessage
     message = items.pop("event" if from_structlog or "message" not in items else "message", "")
     if from_structlog and "message" in items:
         kept["message"] = items.pop("message")

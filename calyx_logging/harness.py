@@ -136,7 +136,7 @@ def append_event(
         "risk_score": risk_score,
         "policy_reason": policy_reason,
     }
-    return _append(path, _merged(arguments, payload or {}))
+    return _append(path, _merged(arguments, {} if payload is None else payload))
 
 
 def get_node_id(runtime_root: _Path) -> str | None:
@@ -194,7 +194,7 @@ def _append(path: Path, fields: dict[str, Any]) -> dict[str, Any]:
     try:
         _log_at(path, mirror).keep(line, sync=True)
     except CalyxError as error:  # its folder cannot be made: the outbox goes on
-        count_lost(error)
+        count_lost(error, "are not in the execution log")
     if mirror is not None:
         mirror.keep_line(line)
     return decode(line)
@@ -218,8 +218,13 @@ def _line_of(fields: Mapping[str, Any], mirror: Mirror | None) -> bytes | None:
         line = encode_mirrored(fields, _NO_NODE, _MAX_BYTES)
     if line is None:
         return None
-    if mirror is None:
-        line = _without_node(line)
+    event = decode(line)
+    if mirror is None or _HASH in event:
+        if mirror is None:
+            del event["node_id"]
+        if _HASH in event:  # a processor's; another of the name would be in the line twice
+            shadow(event, {_HASH: event.pop(_HASH)})
+        line = encode(event)
     event = decode(line)
     del event["ts_utc"]
     text = json.dumps(event, sort_keys=True, ensure_ascii=False)

@@ -10,6 +10,7 @@ import atexit
 import os
 import re
 import threading
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,10 +39,15 @@ class Mirror:
 
     Raises:
         ConfigError: the source is none, or the outbox cannot be written or locked.
+
+    Attributes:
+        node: whose outbox.
+        lost: events so far that could not be written.
     """
 
     def __init__(self, node: Node, source: str) -> None:
         self.node = node
+        self.lost = 0
         self._stamp = StampEvent(node.id, source)
         self._recorder = Recorder(node, component_of(source), _OPTIONS)
 
@@ -50,12 +56,16 @@ class Mirror:
         return encode_mirrored(event, self._stamp, max_bytes)
 
     def keep(self, event: Mapping[str, Any]) -> bool:
-        """Write the event; False when it could not be kept: then a gap line counts it."""
-        return self._recorder.submit(self.encode, event)
+        """Write the event; False when it could not be kept: then a gap line counts it, or a processor dropped it."""
+        return self._is_kept(self._recorder.submit(self.encode, event))
 
     def keep_line(self, line: bytes) -> bool:
         """Write a line that `encode` made."""
-        return self._recorder.submit(_as_it_is, line)
+        return self._is_kept(self._recorder.submit(_as_it_is, line))
+
+    def _is_kept(self, result: bool | None) -> bool:
+        self.lost += result is False
+        return bool(result)
 
     def close(self) -> None:
         """Seal what was written."""
@@ -137,37 +147,46 @@ def set_processors(processors: Sequence[Any]) -> None:
 # ------------------------------------------------------------------ what was not kept
 
 _lost: dict[str, int] = {}
-_lock = threading.Lock()
+_lock = threading.RLock()  # a signal handler may mirror in the middle of this
+_MAX_CAUSES = 1000
 
 
 def lost() -> dict[str, int]:
     """How many events could not be kept so far in this process, by cause."""
     with _lock:
-        return dict(_lost)
+        found = Counter(_lost)
+    for mirror in list(_mirrors.values()):
+        if mirror.lost:
+            found[f"{mirror.node.outbox}: the outbox cannot be written"] += mirror.lost
+    return dict(found)
 
 
-def count_lost(error: BaseException) -> None:
+def count_lost(error: BaseException, what: str = "are not mirrored") -> None:
     """Count an event that no writer could be had for; each cause is said once, and at exit how many there were."""
     cause = str(error) if isinstance(error, CalyxError) else f"{type(error).__name__}: {error}"
     with _lock:
+        if cause not in _lost and len(_lost) >= _MAX_CAUSES:
+            cause = "and other causes"
         _lost[cause] = _lost.get(cause, 0) + 1
         first = _lost[cause] == 1
     if first:
-        say(f"events are not mirrored, and counted: {cause}")
+        say(f"events {what}, and counted: {cause}")
 
 
 def _at_exit() -> None:
-    for cause, count in lost().items():
+    for cause, count in list(_lost.items()):
         if count > 1:
-            say(f"{count} events were not mirrored: {cause}")
+            say(f"{count} events in all: {cause}")
     for mirror in list(_mirrors.values()):
         mirror.close()
 
 
 def _after_fork_in_child() -> None:
     global _lock
-    _lock = threading.Lock()
+    _lock = threading.RLock()
     _lost.clear()
+    for mirror in _mirrors.values():
+        mirror.lost = 0
 
 
 atexit.register(_at_exit)

@@ -1,13 +1,16 @@
-"""Options of a writer: their values, and what is wrong with others."""
+"""Options: those of a writer, their values, and what is wrong with others."""
 
 from __future__ import annotations
 
+import difflib
 import math
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from calyx_logging.errors import ConfigError
 
-__all__ = ["WriterOptions", "whole_bytes"]
+__all__ = ["WriterOptions", "refuse_unknown", "whole_bytes"]
 
 _SYNC_MODES = ("seal", "interval", "record")
 
@@ -50,3 +53,15 @@ def whole_bytes(name: str, value: object, least: int) -> int:
 def _check_seconds(name: str, value: object) -> None:
     if not isinstance(value, (int, float)) or isinstance(value, bool) or not (0 < value < math.inf):
         raise ConfigError(f"option {name!r} is {value!r}: give a number of seconds greater than 0")
+
+
+def refuse_unknown(whose: str, options: Iterable[str], unknown: Mapping[str, Any]) -> None:
+    """Raise `ConfigError` for an option that is none, with the one that may be meant."""
+    if unknown:
+        name = min(unknown)
+        options = list(options)
+        near = difflib.get_close_matches(name, options, 1)
+        raise ConfigError(
+            f"{whose} has no option {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""),
+            hint=f"its options are {', '.join(options)}",
+        )

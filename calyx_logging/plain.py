@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from calyx_logging.context import PROCESS_FIELDS, bound_context
-from calyx_logging.event import OWNER, RECORD_MARK, RESERVED, TO_BE_STAMPED
+from calyx_logging.event import OWNER, QUEUED, RECORD_MARK, RESERVED, TO_BE_STAMPED, identity
 
 __all__ = ["STANDARD_ATTRIBUTES", "TEXT_BYTES", "plain_event", "plain_fields"]
 
@@ -49,7 +49,7 @@ def plain_event(record: logging.LogRecord) -> dict[str, Any] | None:
             or type(attributes["created"]) is not float
             or (
                 mark is not None
-                and (type(mark) is not dict or "field" in mark or "context" in mark or mark.get(OWNER) != id(record))
+                and (type(mark) is not dict or "field" in mark or QUEUED in mark or mark.get(OWNER) != identity(record))
             )
             or ((PROCESS_FIELDS or "structlog.contextvars" in sys.modules) and bound_context())
         ):

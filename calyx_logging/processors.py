@@ -21,9 +21,15 @@ __all__ = ["NamedProcessor", "conform", "is_drop", "resolve_all", "run_all"]
 
 NamedProcessor = tuple[str, Callable[..., Any]]
 
+_LEFT = ("_record", "level", "logger")
+"""What is left of an event that a processor had to see and could not."""
+
 
 def run_all(processors: Sequence[NamedProcessor], logger: object, method: str, event: EventDict) -> EventDict:
-    """The event after all of them; one that raises or returns no mapping is undone, skipped and noted in the event."""
+    """The event after all of them; one that raises or returns no mapping is undone, skipped and noted in the event.
+
+    One that says it is no matter of choice (`withhold`) is not skipped: then the event's fields are not kept.
+    """
     for name, processor in processors:
         try:
             # a copy, so that what a processor did before it raised is undone
@@ -32,7 +38,11 @@ def run_all(processors: Sequence[NamedProcessor], logger: object, method: str, e
                 raise TypeError(f"returned {type(result).__name__}, not a mapping")
             event = dict(result)
         except Exception as error:
-            note(event, [f"processor {name} skipped: {type(error).__name__}"])
+            if getattr(processor, "withhold", False):
+                event = {key: event[key] for key in _LEFT if key in event} | {"message": "[withheld]"}
+                note(event, [f"all fields withheld: processor {name} failed: {type(error).__name__}"])
+            else:
+                note(event, [f"processor {name} skipped: {type(error).__name__}"])
     return event
 
 

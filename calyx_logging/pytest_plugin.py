@@ -16,8 +16,9 @@ from typing import Any
 import pytest
 
 from calyx_logging.errors import CalyxError, say
+from calyx_logging.formatter import EventFormatter
 from calyx_logging.handlers.outbox import OutboxHandler
-from calyx_logging.run_files import new_instance_id
+from calyx_logging.run_files import check_run_name, new_instance_id
 
 __all__ = ["TestRecorder"]
 
@@ -27,21 +28,31 @@ _WORKER_COUNT = "PYTEST_XDIST_WORKER"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--calyx-root` and `--calyx-run-id`."""
+    """`--calyx-root`, `--calyx-run-id`, `--calyx-redact`."""
     group = parser.getgroup("calyx", "calyx-logging")
     group.addoption(
         "--calyx-root", metavar="FOLDER", help="the folder with runtime/node_id.txt; default: found as by the handler"
     )
     group.addoption("--calyx-run-id", metavar="ID", help="the events' run_id; default: pytest")
+    group.addoption("--calyx-redact", action="store_true", help="take secrets out (calyx_logging.redact)")
 
 
 def pytest_configure(config: pytest.Config) -> None:
     """Make the handler; without a node id the session does not begin."""
     try:
-        handler = OutboxHandler(root=config.getoption("--calyx-root"), component="pytest", source="pytest")
+        check_run_name("--calyx-run-id", config.getoption("--calyx-run-id") or "pytest")
+        handler = _Handler(root=config.getoption("--calyx-root"), component="pytest", source="pytest")
+        if config.getoption("--calyx-redact"):
+            handler.setFormatter(EventFormatter(processors=["calyx_logging.redact.RedactSecrets"]))
     except CalyxError as error:
         raise pytest.UsageError(f"calyx_logging.pytest_plugin: {error}") from None
     config.pluginmanager.register(TestRecorder(handler, config), "calyx-test-recorder")
+
+
+class _Handler(OutboxHandler):
+    """Without a thread: tests count those."""
+
+    _in_background = False
 
 
 class TestRecorder:
@@ -64,6 +75,8 @@ class TestRecorder:
         if worker := os.environ.get(_WORKER_COUNT):
             self._fields["worker"] = worker
         self._reports: dict[str, dict[str, pytest.TestReport]] = {}
+        self._taken: dict[tuple[str, str], int] = {}
+        self._subtests_failed: set[str] = set()
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, Any, None]:
@@ -72,14 +85,18 @@ class TestRecorder:
         try:
             report = outcome.get_result()
             self._take_records(item, report.when)
-            self._take_report(report)
+            if type(report) is pytest.TestReport:
+                self._take_report(report)
         except Exception as error:  # a test's result is not changed by what is told of it
             say(f"test {item.nodeid} is not in the outbox: {type(error).__name__}: {error}")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """In the controller of pytest-xdist: a test whose worker died."""
+        """A subtest that failed; and, in the controller of pytest-xdist, a test whose worker died."""
         if report.when not in _PHASES:
             self._log(logging.ERROR, "test crashed its worker", report, outcome="crashed", duration_s=report.duration)
+        elif type(report) is not pytest.TestReport and report.failed and not hasattr(report, "node"):
+            self._subtests_failed.add(report.nodeid)
+            self._log(logging.ERROR, "subtest failed", report, outcome="subtest failed", duration_s=report.duration)
 
     def pytest_configure_node(self, node: Any) -> None:
         """pytest-xdist: the worker's events bear the session's run instance."""
@@ -92,7 +109,7 @@ class TestRecorder:
             self._emit(
                 logging.INFO,
                 message,
-                {"stage": "run_ended", "exit_status": int(exitstatus), "tests": session.testscollected},
+                {"stage": "run_ended", "pytest_exit_code": int(exitstatus), "tests": session.testscollected},
             )
 
     def pytest_unconfigure(self) -> None:
@@ -104,7 +121,10 @@ class TestRecorder:
     def _take_records(self, item: pytest.Item, when: str) -> None:
         from _pytest.logging import caplog_records_key
 
-        for record in item.stash.get(caplog_records_key, {}).get(when, []):
+        records = item.stash.get(caplog_records_key, {}).get(when, [])
+        before = self._taken.get((item.nodeid, when), 0)  # each subtest is a report of the same phase
+        self._taken[item.nodeid, when] = len(records)
+        for record in records[before:]:
             copy = logging.makeLogRecord({**self._fields, "test": item.nodeid, "when": when, **record.__dict__})
             self._handler.handle(copy)
 
@@ -114,7 +134,11 @@ class TestRecorder:
         if report.when != "teardown":
             return
         del self._reports[report.nodeid]
+        for when in _PHASES:
+            self._taken.pop((report.nodeid, when), None)
         outcome, deciding = _outcome(phases)
+        if outcome == "passed" and report.nodeid in self._subtests_failed:
+            outcome = "failed"
         level = logging.ERROR if outcome in ("failed", "error") else logging.INFO
         durations = {f"{when}_s": round(one.duration, 6) for when, one in phases.items()}
         total = round(sum(one.duration for one in phases.values()), 6)

@@ -47,6 +47,7 @@ class Recorder:
         node: whose outbox.
         component: part of the chunks' names.
         options: when the writer rolls and syncs.
+        background: whether the housekeeping thread may look after it; else nothing happens but in calls.
 
     Raises:
         ConfigError: the outbox cannot be written, or its file system has no locks.
@@ -55,7 +56,7 @@ class Recorder:
         reentrant: calls of `submit` so far that came from inside another one of the same thread.
     """
 
-    def __init__(self, node: Node, component: str, options: WriterOptions) -> None:
+    def __init__(self, node: Node, component: str, options: WriterOptions, *, background: bool = True) -> None:
         self._node = node
         self._component = component
         self._options = options
@@ -63,12 +64,17 @@ class Recorder:
         self._local = Local()
         self._sealing = threading.RLock()
         self._sync_each = options.sync == "record"
+        self._wake = housekeeping.wake if background else bool  # which says False
         self.reentrant = 0
         probe(node.outbox)
         housekeeping.join(self)
 
-    def submit(self, encode: _Encode, item: Any) -> bool:
-        """Encode `item` (None drops it) and write the line; False when either failed: counted as lost. Never raises."""
+    def submit(self, encode: _Encode, item: Any) -> bool | None:
+        """Encode `item` and write the line. Never raises.
+
+        Returns:
+            True; None when `encode` dropped it; False when either failed, and it was counted as lost.
+        """
         state = self._local.state
         depth = state.depth
         state.depth = depth + 1
@@ -80,7 +86,7 @@ class Recorder:
             self._at_a_desk(self._lose, error)
             return False
         else:
-            return line is None or self._keep(line, state)
+            return None if line is None else self._keep(line, state)
         finally:
             state.depth = depth
 
@@ -248,7 +254,7 @@ class Recorder:
             if writer.exhausted:
                 desk.leaving.append(writer)  # a chunk of it may be in the hands of who seals
                 desk.writer = self._new_writer(desk)
-                housekeeping.wake()
+                self._wake()
         return self._write_alone(desk, line)
 
     def _write_alone(self, desk: Desk, line: bytes, seq: int | None = None) -> bool:
@@ -274,7 +280,7 @@ class Recorder:
     def _writer_at(self, desk: Desk) -> ChunkWriter:
         if desk.writer is None:
             desk.writer = self._new_writer(desk)
-            housekeeping.wake()
+            self._wake()
         return desk.writer
 
     def _new_writer(self, desk: Desk, gaps: Iterable[Gap] = ()) -> ChunkWriter:
@@ -286,7 +292,7 @@ class Recorder:
             self._options,
             gaps=gaps,
             say=desk.unsaid.append,
-            leave_full=housekeeping.wake,
+            leave_full=self._wake,
         )
 
     def _close_leaving(self, desk: Desk) -> None:

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 from calyx_logging.errors import ConfigError
 from calyx_logging.event import note
-from calyx_logging.jsonable import MAX_DEPTH, lower
+from calyx_logging.jsonable import MAX_DEPTH, by_rule, is_a, safe_repr
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict
@@ -47,27 +47,37 @@ _LEAST_TOKEN = 8
 
 _SEPARATORS = re.compile(r"[^a-z0-9]+")
 
+_BEFORE = r"(?<![A-Za-z0-9_-])"
+_PLAIN = r"(?!(?:None|null|true|false|[0-9.]+)(?=[\s\"'&,;)\]}]|$))"
+_QUOTED = r"""\\*"[^"\\\n]+|'[^'\n]+"""
+
 _PATTERNS: tuple[tuple[tuple[str, ...], str], ...] = (
-    (("sk-", "rk-", "pk-"), r"\b[srp]k-[A-Za-z0-9][A-Za-z0-9_-]{15,}"),
+    (("sk-", "rk-", "pk-"), _BEFORE + r"[srp]k-(?=[A-Za-z0-9_-]*[0-9])[A-Za-z0-9][A-Za-z0-9_-]{15,}"),
     (("sk_", "rk_"), r"\b[sr]k_(?:live|test)_[A-Za-z0-9]{10,}"),
     (("ghp_", "gho_", "ghu_", "ghs_", "ghr_"), r"\bgh[pousr]_[A-Za-z0-9]{20,}"),
     (("github_pat_",), r"\bgithub_pat_[A-Za-z0-9_]{20,}"),
-    (("glpat-",), r"\bglpat-[A-Za-z0-9_-]{16,}"),
+    (("glpat-",), _BEFORE + r"glpat-[A-Za-z0-9_-]{16,}"),
     (("hf_",), r"\bhf_[A-Za-z0-9]{20,}"),
     (("npm_",), r"\bnpm_[A-Za-z0-9]{30,}"),
-    (("pypi-",), r"\bpypi-[A-Za-z0-9_-]{30,}"),
-    (("xox",), r"\bxox[abeoprs]-[A-Za-z0-9-]{10,}"),
+    (("pypi-",), _BEFORE + r"pypi-[A-Za-z0-9_-]{30,}"),
+    (("xox",), _BEFORE + r"xox[abeoprs]-[A-Za-z0-9-]{10,}"),
     (("akia", "asia"), r"\bA(?:KIA|SIA)[0-9A-Z]{16}\b"),
-    (("aiza",), r"\bAIza[0-9A-Za-z_-]{30,}"),
-    (("eyj",), r"\beyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"),
-    (("bearer",), r"(?i:(?<=\bbearer)\s+)[A-Za-z0-9._~+/=-]{8,}"),
-    (("basic",), r"(?<=\b[Bb]asic )[A-Za-z0-9+/=]{12,}"),
+    (("aiza",), _BEFORE + r"AIza[0-9A-Za-z_-]{30,}"),
+    (("eyj",), _BEFORE + r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"),
+    (("bearer",), r"(?i:(?<=\bbearer)\s+)(?:(?=\S*[0-9])[A-Za-z0-9._~+/=-]{8,}|[A-Za-z._~+/=-]{24,})"),
+    (("basic",), r"(?<=\b[Bb]asic )(?=[A-Za-z0-9+/]*[0-9=])[A-Za-z0-9+/=]{12,}"),
     (("private key",), r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----(?:(?!-----END )[\s\S])*(?:-----END [A-Z0-9 ]*-----)?"),
     (("://",), r"(?<=://)[^\s/@:\"']*:[^\s/@\"']+(?=@)"),
     (
-        ("key", "token", "passw", "passphrase", "secret", "pwd"),
-        r"(?i:(?:api[_-]?key|access[_-]?key|secret|token|password|passwd|passphrase|pwd)(?:[\"'])?\s*[=:]\s*[\"']?)"
-        r"(?![\s\"'\[]|(?:None|null|true|false|[0-9.]+)\b)[^\s\"'&,;]{4,}",
+        ("passw", "passphrase", "secret", "pwd"),
+        r"(?i:(?:secret|password|passwd|passphrase|pwd)(?:\\*[\"'])?\s*[=:]\s*)"
+        rf"(?:{_QUOTED}|{_PLAIN}[^\s\"'&,;\[{{(\\]{{4,}})",
+    ),
+    (
+        ("key", "token"),
+        r"(?i:(?:api[_-]?key|access[_-]?key|token)(?:\\*[\"'])?\s*)"
+        rf"(?:[=:]\s*(?:{_QUOTED})|[=:]\s*{_PLAIN}(?=[^\s\"'&,;]*[0-9]|[^\s\"'&,;]{{16}})[^\s\"'&,;\[{{(\\]{{4,}}"
+        rf"|=\s*{_PLAIN}[^\s\"'&,;\[{{(\\]{{4,}})",
     ),
 )
 """What gives a form away in lower case, and the form; `_may_hold` has to know of each."""
@@ -111,6 +121,9 @@ class RedactSecrets:
             self._own = [re.compile(pattern) for pattern in patterns]
         except re.error as error:
             raise ConfigError(f"option 'patterns': {error.pattern!r} is no regular expression: {error}") from None
+
+    withhold = True
+    """Where it cannot be called the event is not kept as it is (`calyx_logging.processors.run_all`)."""
 
     def __call__(self, logger: object, method_name: str, event_dict: EventDict) -> EventDict:
         search = _Search(self._names, self._patterns, self._own)
@@ -163,8 +176,8 @@ class _Search:
 
     def under(self, key: object, value: Any) -> Any:
         """The value that stands under a key."""
-        if type(key) is str and value is not None and type(value) is not bool:
-            bare, is_secret = self._names.look(key)
+        if value is not None and type(value) is not bool:
+            bare, is_secret = self._names.look(key if type(key) is str else _text_of(key))
             if is_secret and not _is_of_a_model(bare, value):
                 self.count += 1
                 return REPLACEMENT
@@ -172,7 +185,9 @@ class _Search:
 
     def name(self, name: Any) -> Any:
         """A key without what looks like a secret."""
-        return self.text(name) if type(name) is str else name
+        text = name if type(name) is str else _text_of(name)
+        clean = self.text(text)
+        return name if clean == text else clean
 
     def value(self, value: Any) -> Any:
         """The value itself where nothing had to be replaced, else a changed copy."""
@@ -181,19 +196,17 @@ class _Search:
             return self.text(value)
         if value is None or kind is int or kind is float or kind is bool:
             return value
-        if kind in (dict, list, tuple):
-            if id(value) in self._path or len(self._path) >= MAX_DEPTH:
-                return self._lowered(value)
-            self._path.add(id(value))
-            try:
-                return self._mapping(value) if kind is dict else self._sequence(value)
-            finally:
-                self._path.discard(id(value))
-        if kind in (bytes, bytearray):
-            before = self.count
-            self.text(bytes(value).decode("latin-1"))
-            return value if self.count == before else REPLACEMENT
-        return self._lowered(value)
+        if id(value) in self._path or len(self._path) >= MAX_DEPTH:
+            return self._by_repr(value)  # a cycle, or what will be a repr in the event, too
+        self._path.add(id(value))
+        try:
+            if kind is dict:
+                return self._mapping(value)
+            if kind is list or kind is tuple:
+                return self._sequence(value)
+            return self._other(value)
+        finally:
+            self._path.discard(id(value))
 
     def text(self, text: str) -> str:
         """The text without what looks like a secret."""
@@ -219,12 +232,32 @@ class _Search:
         clean = [self.value(each) for each in value]
         return value if self.count == before else clean
 
-    def _lowered(self, value: Any) -> Any:
-        """What becomes JSON only later is looked at as the JSON it will be."""
+    def _other(self, value: Any) -> Any:
+        """What becomes JSON only later is looked at as what it will be, step by step."""
         before = self.count
-        plain = lower(value)[0]
-        clean = self.value(plain)
+        if is_a(value, (bytes, bytearray, memoryview)):  # as text, not as the base64 it will be
+            self.text(_text_of(value))
+            return value if self.count == before else REPLACEMENT
+        try:
+            nearer = by_rule(value)
+        except Exception:  # the rule says nothing of it, or it cannot be looked into
+            return self._by_repr(value)
+        clean = self.value(nearer)
         return value if self.count == before else clean
+
+    def _by_repr(self, value: Any) -> Any:
+        before = self.count
+        clean = self.text(safe_repr(value))
+        return value if self.count == before and id(value) not in self._path else clean
+
+
+def _text_of(key: Any) -> str:
+    """A key as a text, or bytes as the text they may be."""
+    if is_a(key, str):
+        return str.__str__(key)
+    if is_a(key, (bytes, bytearray, memoryview)):
+        return bytes(key).decode("latin-1")
+    return safe_repr(key)
 
 
 def _is_of_a_model(name: str, value: object) -> bool:

@@ -10,6 +10,7 @@ import re
 import secrets
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import TypeGuard
 
 from calyx_logging.errors import ConfigError, StorageError
 from calyx_logging.node import check_node_id, read_node_id
@@ -20,6 +21,7 @@ __all__ = [
     "benchmarks_of",
     "check_run_name",
     "execution_log",
+    "is_run_name",
     "new_instance_id",
     "node_id_of",
     "results_dir",
@@ -31,6 +33,8 @@ ENVELOPE_SUFFIX = ".envelope.json"
 RECEIPT_SUFFIX = ".cases.jsonl"
 EXECUTION_LOG_SUFFIX = ".events.jsonl"
 _MAX_NAME = 100
+_MAX_FILE_NAME = 240
+"""Bytes of a file's name that leave room for what goes before and behind it while it is written."""
 _UNFIT = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]|[. ]$|^\.\.?$')
 _DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|clock\$|(com|lpt)[0-9])(\..*)?", re.IGNORECASE)
 _RULE = 'give 1 to 100 characters, none of < > : " / \\ | ? * and no control character, no dot or space at the end'
@@ -42,15 +46,20 @@ def check_run_name(what: str, text: object) -> str:
     Raises:
         ConfigError: it is not.
     """
-    if (
-        not isinstance(text, str)
-        or not 1 <= len(text) <= _MAX_NAME
-        or _UNFIT.search(text)
-        or _DEVICE.fullmatch(text)
-        or not text.isprintable()
-    ):
+    if not is_run_name(text):
         raise ConfigError(f"{what} is {text!r:.200}: it becomes part of a file's name", hint=_RULE)
     return text
+
+
+def is_run_name(text: object) -> TypeGuard[str]:
+    """Whether that is so."""
+    return (
+        isinstance(text, str)
+        and 1 <= len(text) <= _MAX_NAME
+        and not _UNFIT.search(text)
+        and not _DEVICE.fullmatch(text)
+        and text.isprintable()
+    )
 
 
 def new_instance_id() -> str:
@@ -81,7 +90,12 @@ def results_dir(benchmarks: Path, suite: str, node_id: str | None) -> Path:
         ConfigError: the suite's name would lead elsewhere.
     """
     parts = suite.split("/") if isinstance(suite, str) else [suite]
-    folder = benchmarks.joinpath("results", *(check_run_name("the suite id", part) for part in parts))
+    if not all(is_run_name(part) for part in parts):
+        raise ConfigError(
+            f"the suite id is {suite!r:.200}: it becomes a folder below the results",
+            hint=f"{_RULE}; '/' only between the names of folders",
+        )
+    folder = benchmarks.joinpath("results", *parts)
     return folder if node_id is None else folder / node_id
 
 
@@ -92,7 +106,10 @@ def run_file(run_id: str, run_instance_id: str, suffix: str) -> str:
         ConfigError: an id is not fit to be part of it.
     """
     run = check_run_name("run_id", run_id)
-    return f"{run}__{check_run_name('run_instance_id', run_instance_id)}{suffix}"
+    name = f"{run}__{check_run_name('run_instance_id', run_instance_id)}{suffix}"
+    if len(name.encode()) > _MAX_FILE_NAME:
+        raise ConfigError(f"run_id and run_instance_id are too long together: {name!r:.300}", hint="give shorter ones")
+    return name
 
 
 def execution_log(root: str | os.PathLike[str], run_id: str, run_instance_id: str) -> Path:

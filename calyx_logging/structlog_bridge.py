@@ -54,6 +54,9 @@ def configure_structlog(outbox: OutboxHandler | None = None, *, level: int | str
     """
     import structlog
 
+    number = logging.getLevelNamesMapping().get(level.upper()) if isinstance(level, str) else level
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise ConfigError(f"option 'level' is {level!r}: give the name or the number of a level")
     if outbox is None:
         structlog.configure(
             processors=[
@@ -67,9 +70,6 @@ def configure_structlog(outbox: OutboxHandler | None = None, *, level: int | str
             cache_logger_on_first_use=True,
         )
         return
-    number = logging.getLevelNamesMapping().get(level.upper()) if isinstance(level, str) else level
-    if not isinstance(number, int) or isinstance(number, bool):
-        raise ConfigError(f"option 'level' is {level!r}: give the name or the number of a level")
     structlog.configure(
         processors=_CHAIN,
         wrapper_class=_straight_class(number),

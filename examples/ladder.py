@@ -40,8 +40,8 @@ def serve(model: str, questions: Connection) -> None:
 
 
 def logging_config(root: Path) -> dict[str, object]:
-    """Every event into the outbox; the console as before."""
-    handlers: dict[str, object] = {"console": {"class": "logging.StreamHandler", "level": "WARNING"}}
+    """Every event into the outbox, where there is a node id; people read what is printed."""
+    handlers: dict[str, object] = {}
     if get_node_id(root / "runtime") is not None:
         handlers["outbox"] = {
             "class": "calyx_logging.handlers.OutboxHandler",
@@ -53,7 +53,7 @@ def logging_config(root: Path) -> dict[str, object]:
         "version": 1,
         "disable_existing_loggers": False,
         "handlers": handlers,
-        "loggers": {"ladder": {"level": "INFO", "handlers": ["console"]}},
+        "loggers": {"ladder": {"level": "INFO", "propagate": False}},
     }
 
 

@@ -1,13 +1,10 @@
-"""What this library's handlers share: options that are refused when unknown, and the formatter bound to the handler."""
+"""What this library's handlers share: the formatter bound to the handler, with its stamp."""
 
 from __future__ import annotations
 
-import difflib
 import logging
 import os
 import secrets
-from collections.abc import Iterable, Mapping
-from typing import Any
 
 from calyx_logging.errors import ConfigError
 from calyx_logging.event import MIN_MAX_EVENT_BYTES, StampEvent
@@ -15,7 +12,7 @@ from calyx_logging.formatter import EventFormatter
 from calyx_logging.node import Node
 from calyx_logging.options import whole_bytes
 
-__all__ = ["EventHandler", "check_root", "refuse_unknown"]
+__all__ = ["EventHandler", "check_root"]
 
 
 class EventHandler(logging.Handler):
@@ -61,15 +58,3 @@ def check_root(root: object) -> None:
     """Raise `ConfigError` unless `root` is None or a path."""
     if root is not None and not (isinstance(root, (str, os.PathLike)) and os.fspath(root)):
         raise ConfigError(f"option 'root' is {root!r}: give the path of a folder")
-
-
-def refuse_unknown(handler: str, options: Iterable[str], unknown: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` for an option the handler does not have, with the one that may be meant."""
-    if unknown:
-        name = min(unknown)
-        options = list(options)
-        near = difflib.get_close_matches(name, options, 1)
-        raise ConfigError(
-            f"{handler} has no option {name!r}" + (f"; did you mean {near[0]!r}?" if near else ""),
-            hint=f"its options are {', '.join(options)}",
-        )

@@ -9,23 +9,30 @@ from __future__ import annotations
 import errno
 import logging
 import os
+import stat
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import portalocker
 from concurrent_log_handler import ConcurrentRotatingFileHandler
 
 from calyx_logging import durable
 from calyx_logging.context import RUN_INSTANCE, bound_context
 from calyx_logging.errors import ConfigError, StorageError, say
 from calyx_logging.event import DEFAULT_MAX_EVENT_BYTES, DEFAULT_SOURCE, control_event, take
-from calyx_logging.handlers.base import EventHandler, check_root, refuse_unknown
+from calyx_logging.handlers.base import EventHandler, check_root
 from calyx_logging.node import Node
+from calyx_logging.options import refuse_unknown
 from calyx_logging.run_files import execution_log, root_above
 
 __all__ = ["ExecutionLogFile", "ExecutionLogHandler"]
 
+_LOCK_SECONDS = 10
+_POLL_SECONDS = 0.0005
+_MAX_DEPTH = 8
 _OPTIONS = (
     *("run_id", "run_instance_id", "filename", "root", "source", "sync", "max_event_bytes", "maxBytes"),
     *("level", "formatter", "filters"),
@@ -49,15 +56,42 @@ class ExecutionLogFile(ConcurrentRotatingFileHandler):
     def __init__(self, path: Path, gap: Callable[[int, str], bytes]) -> None:
         try:
             durable.make_dirs(path.parent)
+            if path.exists() and stat.S_ISFIFO(path.stat().st_mode):
+                raise OSError(errno.EINVAL, "it is a pipe")
             with path.open("ab"):
                 pass
         except OSError as error:
-            raise StorageError.of(error, "write the execution log", path, "make the folder writable") from error
+            raise StorageError.of(error, "write the execution log", path, "give a file that can be written") from error
+        except ValueError as error:
+            raise ConfigError(f"the execution log {str(path)!r} is no path: {error}") from error
         self.lost = 0
         self._untold = 0
         self._cause = ""
         self._gap = gap
         super().__init__(str(path), maxBytes=0, encoding="utf-8", newline="")
+        self.maxLockAttempts = 1  # each with a limit of its own
+
+    def _lock_stream_lock(self, stream_lock: Any) -> None:
+        """Wait for other processes, but not for one that was stopped in the middle: no call waits without limit."""
+        end = time.monotonic() + _LOCK_SECONDS
+        while True:
+            try:
+                portalocker.lock(stream_lock, portalocker.LOCK_EX | portalocker.LOCK_NB)
+                return
+            except portalocker.AlreadyLocked:
+                if time.monotonic() >= end:
+                    raise TimeoutError(f"another process held its lock for {_LOCK_SECONDS} s") from None
+                time.sleep(_POLL_SECONDS)
+
+    def _at_fork_reinit(self) -> None:
+        super()._at_fork_reinit()
+        self.lost = self._untold = 0  # the parent's, which tells of them
+
+    def close(self) -> None:
+        """Close the file; what is missing in it is said, if nothing could be written since."""
+        if self._untold:
+            say(f"{self._untold} events are missing in {self.baseFilename}: {self._cause}")
+        super().close()
 
     def keep(self, line: bytes, *, sync: bool = False) -> bool:
         """Write one line (without newline), on the medium when it returns if `sync`; False when it could not be."""
@@ -172,20 +206,32 @@ class ExecutionLogHandler(EventHandler, ExecutionLogFile):
             node = Node.find(root if root is not None else root_above(path))
         self.prepare(node, source, max_event_bytes)
         self._sync = sync
+        self._local = threading.local()
+        self._is_diverted = False
         ExecutionLogFile.__init__(self, path, self._gap_line)
         self.setLevel(level)
 
     def emit(self, record: logging.LogRecord) -> None:
         """Write the record; one that this handler took before (through another logger) is ignored."""
-        if not take(record, self._token):
+        depth = getattr(self._local, "depth", 0)
+        if self._is_diverted or not take(record, self._token):
             return
+        self._local.depth = depth + 1
         try:
+            if depth >= _MAX_DEPTH:
+                raise RecursionError(f"logged from inside logging, {_MAX_DEPTH} calls deep")
             line = self._event_formatter.encode(record)
         except Exception as error:
             self.lose(error)
             return
+        finally:
+            self._local.depth = depth
         if line is not None:
             self.keep(line, sync=self._sync)
+
+    def divert(self, node: Node | None) -> None:
+        """Write nothing (for `calyx-telemetry doctor`, whose canaries are no part of a run); None ends that."""
+        self._is_diverted = node is not None
 
     def _gap_line(self, count: int, cause: str) -> bytes:
         message = f"{count} events could not be kept"

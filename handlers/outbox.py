@@ -12,9 +12,9 @@ from calyx_logging.chunk import check_component
 from calyx_logging.errors import ConfigError
 from calyx_logging.event import DEFAULT_MAX_EVENT_BYTES, DEFAULT_SOURCE, take
 from calyx_logging.fast_logger import install_fast_logger
-from calyx_logging.handlers.base import EventHandler, check_root, refuse_unknown
+from calyx_logging.handlers.base import EventHandler, check_root
 from calyx_logging.node import Node
-from calyx_logging.options import WriterOptions
+from calyx_logging.options import WriterOptions, refuse_unknown
 from calyx_logging.recorder import Recorder
 
 __all__ = ["OutboxHandler"]
@@ -69,6 +69,8 @@ class OutboxHandler(EventHandler):
     """
 
     made = 0
+    _in_background = True
+    """Whether a thread may look after idle chunks; for subclasses."""
 
     def __init__(
         self,
@@ -94,7 +96,7 @@ class OutboxHandler(EventHandler):
         names = check_names(capture)
         node = Node.find(root)
         self.prepare(node, source, max_event_bytes)
-        self._recorder = Recorder(node, component, options)
+        self._recorder = Recorder(node, component, options, background=self._in_background)
         self._own_recorder: Recorder | None = None
         self._options = options
         self._is_stock = (type(self).filter, type(self).emit) == (logging.Filterer.filter, OutboxHandler.emit)
@@ -123,7 +125,7 @@ class OutboxHandler(EventHandler):
             self._recorder.submit(self._event_formatter.encode, record)
 
     @property
-    def submit(self) -> Callable[[Callable[[Any], bytes | None], Any], bool]:
+    def submit(self) -> Callable[[Callable[[Any], bytes | None], Any], bool | None]:
         """Keep the line that a function makes of an item (None keeps nothing), as `emit` does with a record's."""
         return self._recorder.submit
 

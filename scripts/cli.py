@@ -13,7 +13,7 @@ import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TextIO, TypeVar
 
 import click
 import orjson
@@ -91,9 +91,9 @@ def json_option(function: _F) -> _F:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(function)
 
 
-def print_json(document: object) -> None:
-    """The result, for programs."""
-    click.echo(orjson.dumps(lower(document)[0], option=orjson.OPT_INDENT_2).decode())
+def print_json(document: object, file: TextIO | None = None) -> None:
+    """The result, for programs; on standard output unless `file` is given."""
+    click.echo(orjson.dumps(lower(document)[0], option=orjson.OPT_INDENT_2).decode(), file)
 
 
 def remark(text: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 try:
-    import contextlib
     import importlib
     import json
     import logging
@@ -14,7 +13,8 @@ try:
     from collections.abc import Iterable
     from dataclasses import asdict
     from pathlib import Path
-    from typing import Any
+    from types import SimpleNamespace
+    from typing import Any, TextIO
 
     import click
 
@@ -25,7 +25,7 @@ try:
 except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py doctor") from None
 
-_OWN = ("calyx_logging", "concurrent", "asyncio", "rich", "click")
+_OWN = ("calyx_logging", "asyncio", "click", "concurrent", "concurrent_log_handler", "filelock", "portalocker", "rich")
 
 
 @click.command("doctor")
@@ -50,22 +50,31 @@ def command(
     if root is not None:
         os.environ["CALYX_ROOT"] = root
     before, names = existing_loggers(), list(named)
-    with contextlib.redirect_stdout(sys.stderr):  # what the harness prints is no result
-        for target in targets:
-            names += _set_up(target)
-        if not OutboxHandler.made:
-            raise ConfigError(
-                f"{', '.join(targets)} configures no OutboxHandler",
-                hint="name the file or the function that does, before what comes after it",
-            )
-        made = [] if named_only else sorted(name for name in existing_loggers() - before if not _is_own(name))
-        findings = examine(dict.fromkeys(["root", *names, *made]), number)
+    results = _take_standard_output()
+    for target in targets:
+        names += _set_up(target)
+    if not OutboxHandler.made:
+        raise ConfigError(
+            f"{', '.join(targets)} configures no OutboxHandler",
+            hint="name the file or the function that does, before what comes after it",
+        )
+    made = [] if named_only else sorted(name for name in existing_loggers() - before if not _is_own(name))
+    findings = examine(dict.fromkeys(["root", *names, *made]), number)
     if as_json:
-        print_json({"level": level.upper(), "loggers": [asdict(finding) for finding in findings]})
+        print_json({"level": level.upper(), "loggers": [asdict(finding) for finding in findings]}, results)
     else:
-        _show(findings)
-    if not all(finding.arrives for finding in findings):
+        _show(findings, results)
+    results.flush()
+    if not all(finding.is_well for finding in findings):
         raise SystemExit(1)
+
+
+def _take_standard_output() -> TextIO:
+    """Standard output for results alone: what the harness prints, now or at exit, goes to standard error."""
+    sys.stdout.flush()
+    results = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors="backslashreplace")
+    os.dup2(2, 1)
+    return results
 
 
 def _is_own(name: str) -> bool:
@@ -80,15 +89,16 @@ def _set_up(target: str) -> list[str]:
     if path.suffix.lower() in (".ini", ".cfg", ".conf"):
         _call(target, logging.config.fileConfig, target, disable_existing_loggers=False)
         return []
-    if path.suffix == ".py":
-        _call(target, runpy.run_path, target, run_name="__doctor__")
-        return []
     module, _, attribute = target.partition(":")
-    sys.path.insert(0, "")
-    found = _call(target, importlib.import_module, module)
+    if target.endswith(".py") or ".py:" in target:
+        script, _, attribute = (target if ".py:" in target else f"{target}:").rpartition(":")
+        found: Any = SimpleNamespace(**_call(target, runpy.run_path, script, run_name="__doctor__"))
+    else:
+        sys.path.insert(0, "")
+        found = _call(target, importlib.import_module, module)
     for part in attribute.split(".") if attribute else ():
         if not hasattr(found, part):
-            raise ConfigError(f"{target}: {found!r} has no {part!r}")
+            raise ConfigError(f"{target}: there is no {part!r} in it")
         found = getattr(found, part)
     if isinstance(found, dict):
         return _configure(found, target)
@@ -140,20 +150,20 @@ def _call(target: str, function: Any, *args: Any, **options: Any) -> Any:
             cause = cause.__cause__
         if isinstance(cause, CalyxError):
             raise cause from None
-        raise ConfigError(f"{target} fails: {type(cause).__name__}: {cause}") from error
+        hint = "name it as seen from this folder, or give a file" if isinstance(cause, ModuleNotFoundError) else None
+        raise ConfigError(f"{target} fails: {type(cause).__name__}: {cause}", hint=hint) from error
 
 
-def _show(findings: Iterable[Finding]) -> None:
+def _show(findings: Iterable[Finding], results: TextIO) -> None:
     findings = list(findings)
     width = max(len(finding.logger) for finding in findings)
     for finding in findings:
-        click.echo(
-            f"{'ok     ' if finding.arrives else 'STOPPED'}  {finding.logger:{width}}  {finding.cause or ''}".rstrip()
-        )
+        state = "ok     " if finding.is_well else "TWICE  " if finding.arrives else "STOPPED"
+        click.echo(f"{state}  {finding.logger:{width}}  {finding.cause or ''}".rstrip(), results)
         if finding.advice:
-            click.echo(f"         {finding.advice}")
+            click.echo(f"         {finding.advice}", results)
     stopped = sum(not finding.arrives for finding in findings)
-    click.echo(f"{count_text(len(findings), 'logger')}, {stopped} stopped")
+    click.echo(f"{count_text(len(findings), 'logger')}, {stopped} stopped", results)
 
 
 if __name__ == "__main__":

@@ -61,12 +61,8 @@ def test_every_record_of_the_block_bears_the_run(node: Node, configure: Configur
     assert events["in the case"]["case_id"] == events["case completed"]["case_id"] == "c-1"
     assert "case_id" not in events["after the case"]
     ended = events["case completed"]
-    assert (ended["stage"], ended["outcome"], ended["score"], ended["name"]) == (
-        "case_ended",
-        "passed",
-        1.0,
-        "any name",
-    )
+    assert (ended["stage"], ended["outcome"], ended["outcome_"]) == ("case_ended", "completed", "passed")
+    assert (ended["score"], ended["name"]) == (1.0, "any name")
     assert (ended["case_id_"], ended["event_"], ended["shadowed"]) == ("no", "x", {"message": "y"})
     assert events["run ended"]["exit_status"] == "normal"
     assert context.PROCESS_FIELDS == {}
@@ -109,8 +105,8 @@ def test_the_files_of_a_run(node: Node, configure: Configure) -> None:
     ("error", "status", "outcome", "completed"),
     [
         (None, "incomplete", "completed", 1),
-        (TimeoutError("slow"), "timeout", "timeout", 1),
-        (ValueError("bad"), "error", "error", 1),
+        (TimeoutError("slow"), "timeout", "timeout", 0),
+        (ValueError("bad"), "error", "error", 0),
         (KeyboardInterrupt(), "incomplete", "interrupted", 0),
     ],
 )
@@ -305,6 +301,179 @@ def test_a_run_that_dies_is_incomplete(node: Node) -> None:
     assert [event["message"] for event in events_of(node.outbox)] == ["run started", "case completed"]
 
 
+def test_an_execution_log_of_its_own(node: Node, configure: Configure) -> None:
+    """Asked for, it has every event of the block, also of loggers elsewhere; its hash is in the envelope."""
+    logger = configure()
+    elsewhere = logging.getLogger("elsewhere")
+    elsewhere.setLevel(logging.INFO)
+    before = (list(logging.getLogger().handlers), list(logger.handlers))
+    with benchmark_run(
+        suite="s", run_id="r", run_instance_id="i", root=node.root, logger=logger, execution_log=True
+    ) as run:
+        elsewhere.info("elsewhere")
+        with run.case("c"):
+            pass
+    assert (logging.getLogger().handlers, logger.handlers) == before
+    path = node.root / "runtime/benchmarks/execution_logs/r__i.events.jsonl"
+    log = [json.loads(line) for line in path.read_bytes().splitlines()]
+    assert [line["message"] for line in log] == ["run started", "elsewhere", "case completed", "run ended"]
+    assert {fields_of(line) for line in log} == {("s", "r", "i")}
+    digest = RunEnvelope.read(run.envelope_path).execution_log
+    assert digest is not None
+    assert digest.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def test_secrets_are_in_no_file_of_the_run(node: Node) -> None:
+    """What the handler's processors take out is not in receipt, execution log or envelope either."""
+    settings = config(node)
+    settings["formatters"]["event"]["processors"] = ["calyx_logging.redact.RedactSecrets"]
+    logging.config.dictConfig(settings)
+    run = benchmark_run(suite="s", run_id="r", root=node.root, logger="harness", execution_log=True)
+
+    def work() -> None:
+        with run, run.case("c", api_key="sk-abcdefabcdefabcdef") as case:
+            case.note(text="Bearer abcdefgh12345678")
+            raise ValueError("password=hunter2xyz")
+
+    with pytest.raises(ValueError, match="hunter2"):
+        work()
+    close_logging()
+    data = b"".join(path.read_bytes() for path in node.root.rglob("*") if path.is_file())
+    for secret in (b"sk-abcdef", b"abcdefgh1234", b"hunter2"):
+        assert secret not in data
+    assert json.loads(run.receipt_path.read_bytes())["api_key"] == "[redacted]"
+    assert RunEnvelope.read(run.envelope_path).error == "ValueError: [redacted]"
+
+
+def test_cases_that_are_lost_on_purpose_or_by_mistake(node: Node, configure: Configure) -> None:
+    """Errors and timeouts that the harness takes are ended, not completed; a case outside its run is refused."""
+    logger = configure()
+    run = benchmark_run(suite="s", run_id="r", root=node.root, logger=logger, cases_expected=3)
+    with pytest.raises(ConfigError, match="outside its run"), run.case("early"):
+        pass
+    with run:
+        for error in (ValueError("x"), TimeoutError("y"), None):
+            try:
+                with run.case("c"):
+                    if error is not None:
+                        raise error
+            except (ValueError, TimeoutError):
+                pass
+    with pytest.raises(ConfigError, match="outside its run"), run.case("late"):
+        pass
+    with pytest.raises(ConfigError, match="call benchmark_run again"), run:
+        pass
+    envelope = RunEnvelope.read(run.envelope_path)
+    assert (envelope.exit_status, envelope.cases_completed) == ("normal", 1)
+    assert repr(run).startswith("<BenchmarkRun s r ")
+
+
+def test_a_run_behind_a_queue(node: Node, capfd: pytest.CaptureFixture[str]) -> None:
+    """Its events keep their fields, dict messages and exceptions; what a handler took itself it does not take again."""
+    logging.config.dictConfig(config(node))
+    outbox = logging.getLogger("harness").handlers[0]
+    records: queue.Queue[Any] = queue.Queue()
+    handler = logging.handlers.QueueHandler(records)
+    handler.addFilter(KeepContext())
+    logger = logging.getLogger("queued.run")
+    logger.propagate = False
+    logger.setLevel(logging.INFO)
+    logger.addHandler(handler)
+    listener = logging.handlers.QueueListener(records, outbox)
+    listener.start()
+    try:
+        with benchmark_run(suite="s", run_id="r", root=node.root, logger=logger) as run:
+            with pytest.raises(ValueError, match="v"), run.case("c", score=1.0):
+                raise ValueError("v")
+            logger.info({"event": "a dict", "n": 1}, stack_info=True)
+            logger.addHandler(outbox)
+            logger.info("taken once", extra={"n": 2})
+            logger.info({"event": "taken once, too"})
+    finally:
+        listener.stop()
+        logger.removeHandler(handler)
+        logger.removeHandler(outbox)
+    close_logging()
+    events = sorted(events_of(node.outbox), key=lambda event: str(event["ts_utc"]))
+    assert [event["message"] for event in events] == [
+        *("run started", "case error", "a dict", "taken once", "taken once, too", "run ended"),
+    ]
+    assert (events[1]["stage"], events[1]["outcome"], events[1]["score"]) == ("case_ended", "error", 1.0)
+    assert events[1]["exception"][0]["value"] == "v"
+    assert (events[2]["n"], "stack_info" in events[2]) == (1, True)
+    assert capfd.readouterr().err == ""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_cases_in_forks_signals_and_exits(node: Node) -> None:
+    """A child that is forked while threads end cases; a case in a signal handler in the middle of another's end."""
+    code = """
+        import json, logging, logging.config, os, signal, sys, threading
+        from calyx_logging import benchmark_run
+        logging.config.dictConfig(json.loads(sys.argv[1]))
+        with benchmark_run(suite="s", run_id="r", root=sys.argv[2], logger="harness", cases_expected=50) as run:
+            going = True
+            def work():
+                while going:
+                    with run.case("thread"):
+                        pass
+            threads = [threading.Thread(target=work) for _ in range(3)]
+            for thread in threads:
+                thread.start()
+            for n in range(10):
+                pid = os.fork()
+                if pid == 0:
+                    with run.case("child"):
+                        pass
+                    os._exit(0)
+                assert os.waitpid(pid, 0)[1] == 0
+            going = False
+            for thread in threads:
+                thread.join()
+            def handle(number, frame):
+                with run.case("signal"):
+                    pass
+            signal.signal(signal.SIGALRM, handle)
+            signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+            for n in range(300):
+                with run.case("main"):
+                    pass
+            signal.setitimer(signal.ITIMER_REAL, 0)
+            sys.exit(0)
+    """
+    done = python(code, json.dumps(config(node)), str(node.root))
+    assert done.returncode == 0, done.stderr
+    folder = node.root / "runtime/benchmarks/results/s/test-node"
+    (envelope,) = folder.glob("*.envelope.json")
+    assert RunEnvelope.read(envelope).exit_status == "normal"
+    (receipt,) = folder.glob("*.cases.jsonl")
+    names = [json.loads(line)["case_id"] for line in receipt.read_bytes().splitlines()]
+    assert (names.count("child"), names.count("main")) == (10, 300)
+    assert "signal" in names
+
+
+class Unsayable(Exception):
+    """Its text cannot be had."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+def test_an_exception_that_cannot_be_said_goes_on(node: Node, configure: Configure) -> None:
+    """It is the one the caller gets; receipt and envelope say its type."""
+    logger = configure()
+    run = benchmark_run(suite="s", run_id="r", root=node.root, logger=logger)
+
+    def work() -> None:
+        with run, run.case("c"):
+            raise Unsayable
+
+    with pytest.raises(Unsayable):
+        work()
+    assert json.loads(run.receipt_path.read_bytes())["error"].startswith("Unsayable: ")
+    assert RunEnvelope.read(run.envelope_path).exit_status == "error"
+
+
 def test_bad_input(node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each with what to do."""
     monkeypatch.chdir(tmp_path)
@@ -312,9 +481,19 @@ def test_bad_input(node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         benchmark_run(suite="s", run_id="r")
     with pytest.raises(RootNotFound):
         benchmark_run(suite="s", run_id="r", root=tmp_path / "none")
-    for bad in ({"suite": "../s"}, {"run_id": "a/b"}, {"run_instance_id": "a|b"}, {"cases_expected": -1}):
+    for bad in (
+        {"suite": "../s"},
+        {"run_id": "a/b"},
+        {"run_instance_id": "a|b"},
+        {"run_instance_id": ""},
+        {"run_id": "日" * 100},
+        {"cases_expected": -1},
+        {"logger": None},
+        {"root": 123},
+        {"root": b"x"},
+    ):
         with pytest.raises(ConfigError):
-            benchmark_run(**{"suite": "s", "run_id": "r", "root": node.root, **bad})  # type: ignore[arg-type]
+            benchmark_run(**{"suite": "s", "run_id": "r", "root": node.root, **bad})
     with benchmark_run(suite="s", run_id="r", run_instance_id="i", root=node.root):
         pass
     again = benchmark_run(suite="s", run_id="r", run_instance_id="i", root=node.root)
@@ -342,12 +521,21 @@ def test_a_receipt_that_cannot_be_written_is_said(
 
     logger = configure()
 
-    def full(self: durable.AppendFile, data: bytes) -> None:
-        raise OSError(28, "No space left on device")
+    write = durable.AppendFile.write
 
-    with benchmark_run(suite="s", run_id="r", root=node.root, logger=logger) as run:
-        logger.info("first")  # the chunk is there
-        with monkeypatch.context() as patched, run.case("c"):
-            patched.setattr(durable.AppendFile, "append", full)
-    assert "is not in" in capfd.readouterr().err
-    assert RunEnvelope.read(run.envelope_path).cases_completed == 1
+    def short(self: durable.AppendFile, data: bytes) -> int:
+        if self.path.name.endswith(".cases.jsonl") and b'"second"' in data:
+            return write(self, data[:20])
+        if self.path.name.endswith(".cases.jsonl") and b'"third"' in data:
+            raise OSError(28, "No space left on device")
+        return write(self, data)
+
+    monkeypatch.setattr(durable.AppendFile, "write", short)
+    with benchmark_run(suite="s", run_id="r", root=node.root, logger=logger, cases_expected=4) as run:
+        for name in ("first", "second", "third", "fourth"):
+            with run.case(name):
+                pass
+    assert capfd.readouterr().err.count("is not in") == 2
+    assert RunEnvelope.read(run.envelope_path).cases_completed == 4
+    first, fragment, fourth = run.receipt_path.read_bytes().splitlines()
+    assert (json.loads(first)["case_id"], len(fragment), json.loads(fourth)["case_id"]) == ("first", 20, "fourth")

@@ -6,6 +6,7 @@ import json
 import logging
 import logging.config
 import logging.handlers
+import pickle
 import queue
 import sys
 import textwrap
@@ -16,7 +17,8 @@ from typing import Any
 import pytest
 import yaml
 
-from calyx_logging import Node, OutboxHandler, doctor, install_fast_logger
+from calyx_logging import KeepContext, Node, OutboxHandler, doctor, install_fast_logger
+from calyx_logging.capture import captured_by
 from calyx_logging.doctor import examine
 from calyx_logging.errors import ConfigError
 from conftest import controls_of, events_of, python, telemetry, tree
@@ -32,9 +34,8 @@ def _loggers() -> Iterator[None]:
         handler.close()
     for name in set(logging.Logger.manager.loggerDict) - before:
         del logging.Logger.manager.loggerDict[name]
-    root.__dict__.pop("_calyx_handlers", None)
     root.__class__ = logging.RootLogger
-    root.handlers = handlers
+    root.__dict__["handlers"] = handlers
     root.setLevel(level)
     logging.disable(logging.NOTSET)
 
@@ -72,7 +73,7 @@ def empty_by_hand() -> None:
     logger = logging.getLogger("their")
     for handler in logger.handlers[:]:
         logger.removeHandler(handler)
-    for handler in list(logger.handlers):
+    for handler in [*logger.handlers, *captured_by(logger)]:
         logger.removeHandler(handler)
         handler.close()
     logger.handlers.clear()
@@ -158,16 +159,61 @@ def test_it_comes_before_those_who_write_into_records(node: Node) -> None:
 
 
 def test_a_new_configuration_takes_over(node: Node) -> None:
-    """The same outbox and component again: one writer's worth of events; no names: let go."""
+    """The same outbox, component and source again: one writer's worth of events."""
     for _ in range(2):
         logging.config.dictConfig(capturing(node, "their"))
         logging.getLogger("their").propagate = False
         logging.getLogger("their").info("event")
-    logging.config.dictConfig(capturing(node))
-    logging.getLogger("their").info("not any more")
     for handler in doctor.outbox_handlers():
         handler.close()
     assert [event["message"] for event in events_of(node.outbox)] == ["event", "event"]
+
+
+def test_other_handlers_take_nothing_away(node: Node) -> None:
+    """One that captures nothing, and one that captures another logger, leave the first what it has."""
+    config = capturing(node, "their")
+    config["handlers"]["second"] = {**config["handlers"]["outbox"], "capture": [], "level": "ERROR"}
+    config["handlers"]["third"] = {**config["handlers"]["outbox"], "capture": ["another"]}
+    logging.config.dictConfig(config | {"root": {"level": "INFO"}})
+    OutboxHandler(root=node.root)
+    logging.getLogger("their").info("their")
+    logging.getLogger("another").info("another")
+    for handler in doctor.outbox_handlers():
+        handler.close()
+    assert sorted(event["message"] for event in events_of(node.outbox)) == ["another", "their"]
+
+
+class MyLogger(logging.Logger):
+    """A harness's own."""
+
+
+def test_code_that_goes_through_handlers_and_classes(node: Node) -> None:
+    """Formatters and levels for all handlers; new loggers of a captured one's class; its class changed; pickled."""
+    logging.config.dictConfig(capturing(node, "their"))
+    their = logging.getLogger("their")
+    plain = logging.NullHandler()
+    their.addHandler(plain)
+    for handler in their.handlers:
+        handler.setFormatter(logging.Formatter("%(message)s"))
+        handler.setLevel(logging.CRITICAL)
+    assert list(their.handlers) == sorted(their.handlers, key=id) == [plain]
+    assert type(their)("new").handlers == []
+    their.info("one")
+    assert pickle.loads(pickle.dumps(their)) is their
+    their.__class__ = MyLogger
+    their.info("two")
+    logging.setLoggerClass(MyLogger)
+    try:
+        logging.config.dictConfig(capturing(node, "their.own.class"))
+    finally:
+        logging.setLoggerClass(logging.Logger)
+    own = logging.getLogger("their.own.class")
+    own.propagate = False
+    own.info("three")
+    assert isinstance(own, MyLogger)
+    for handler in doctor.outbox_handlers():
+        handler.close()
+    assert sorted(event["message"] for event in events_of(node.outbox)) == ["one", "three", "two"]
 
 
 def test_sealed_at_exit_though_logging_forgot_it(node: Node) -> None:
@@ -267,7 +313,7 @@ KINDS = {
     "propagate": '"capture": ["their"]',
     "removed": '"capture": ["root"]',
     "elsewhere": '"capture": ["root"]',
-    "dropped": "drops it",
+    "dropped": "and no further",
 }
 
 
@@ -319,8 +365,65 @@ def test_through_a_queue_and_a_listener(node: Node) -> None:
         listener.stop()
 
 
+def test_captured_and_queued(node: Node) -> None:
+    """Twice is named; with the filter it advises, it is once."""
+    logging.config.dictConfig(capturing(node, "their"))
+    (outbox,) = doctor.outbox_handlers()
+    records: queue.Queue[Any] = queue.Queue()
+    queued = logging.handlers.QueueHandler(records)
+    logger = logging.getLogger("their")
+    logger.propagate = False
+    logger.addHandler(queued)
+    (finding,) = examine(["their"])
+    assert finding.is_well  # nobody listens yet
+    listener = logging.handlers.QueueListener(records, outbox)
+    listener.start()
+    try:
+        (finding,) = examine(["their"])
+        assert (finding.arrives, finding.cause, finding.is_well) == (True, "twice", False)
+        queued.addFilter(KeepContext())
+        (finding,) = examine(["their"])
+        assert finding.is_well
+    finally:
+        listener.stop()
+
+
+def test_a_queue_that_nobody_listens_to(node: Node) -> None:
+    """Named as what it is."""
+    handler = OutboxHandler(root=node.root)
+    logger = logging.getLogger("their")
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    logger.addHandler(logging.handlers.QueueHandler(queue.Queue()))
+    (finding,) = examine(["their"])
+    assert (finding.cause, finding.where) == ("queue", "their")
+    handler.close()
+
+
+@pytest.mark.skipif(sys.version_info < (3, 12), reason="dictConfig makes QueueHandlers from Python 3.12 on")
+def test_a_queue_of_dict_config(node: Node) -> None:
+    """Its listener, which the program starts later, is started for the canary."""
+    config = capturing(node) | {"root": {"level": "INFO", "handlers": ["queue"]}}
+    config["handlers"]["queue"] = {"class": "logging.handlers.QueueHandler", "handlers": ["outbox"]}
+    logging.config.dictConfig(config)
+    (finding,) = examine(["their"])
+    assert finding.is_well, finding
+
+
+def test_a_filter_that_raises(node: Node) -> None:
+    """The harness's error is a finding, not the doctor's."""
+    logging.config.dictConfig(capturing(node))
+
+    def broken(record: logging.LogRecord) -> bool:
+        raise KeyError("bug")
+
+    logging.getLogger("their").addFilter(broken)
+    (finding,) = examine(["their"])
+    assert (finding.cause, "raises KeyError" in str(finding.advice)) == ("filter", True)
+
+
 HARNESS = """
-    import logging, logging.config
+    import atexit, logging, logging.config, os
 
     LOGGING = {config}
 
@@ -330,6 +433,8 @@ HARNESS = """
     def run():
         logging.getLogger("their.module").propagate = False
         print("their own output")
+        os.system("echo their own output")
+        atexit.register(print, "their own output")
 """
 
 
@@ -355,11 +460,28 @@ def test_the_command(node: Node, tmp_path: Path) -> None:
     assert findings["root"]["arrives"] is True
     assert findings["their.module"]["cause"] == "propagate"
     harness_in(tmp_path, node, "their.module")
-    done = telemetry("doctor", "their_harness:setup", "their_harness:run", cwd=tmp_path)
+    done = telemetry("doctor", "their_harness.py:setup", "their_harness:run", cwd=tmp_path)
     assert done.returncode == 0, done.stdout
     assert "0 stopped" in done.stdout
     after = {name: data for name, data in tree(node.outbox).items() if not name.startswith(".writers")}
     assert after == {name: data for name, data in before.items() if not name.startswith(".writers")}
+
+
+def test_the_doctor_leaves_the_execution_log_alone(node: Node) -> None:
+    """A canary is no part of a run."""
+    config = capturing(node)
+    config["handlers"]["log"] = {
+        "class": "calyx_logging.handlers.ExecutionLogHandler",
+        "root": str(node.root),
+        "run_id": "r",
+        "run_instance_id": "i",
+    }
+    config["root"]["handlers"].append("log")
+    logging.config.dictConfig(config)
+    assert examine(["their"])[0].is_well
+    logging.getLogger("their").info("real")
+    path = node.root / "runtime/benchmarks/execution_logs/r__i.events.jsonl"
+    assert [json.loads(line)["message"] for line in path.read_bytes().splitlines()] == ["real"]
 
 
 def test_configuration_files(node: Node, tmp_path: Path) -> None:
@@ -397,7 +519,7 @@ def test_configuration_files(node: Node, tmp_path: Path) -> None:
         ("wrong.json", '{"version": 1, "handlers": {"x": {"class": "no.such"}}}', 2, "fails: "),
         ("raises.py", "raise SystemExit(3)", 2, "fails: SystemExit: 3"),
         ("no.such.module", None, 2, "fails: ModuleNotFoundError"),
-        ("json:nothing", None, 2, "has no 'nothing'"),
+        ("json:nothing", None, 2, "no 'nothing' in it"),
         (
             "unprovisioned.json",
             '{"version": 1, "handlers": {"x": {"class": "calyx_logging.handlers.OutboxHandler"}}}',

@@ -204,10 +204,32 @@ def test_a_root_without_node_id_and_a_folder_that_cannot_be_made(node: Node, tmp
     with pytest.raises(NodeNotProvisioned, match="calyx-telemetry provision"):
         ExecutionLogHandler(run_id="r", run_instance_id="i", root=tmp_path)
     (node.root / "runtime/benchmarks").write_text("a file")
-    with pytest.raises(StorageError, match="make the folder writable"):
+    with pytest.raises(StorageError, match="give a file that can be written"):
         ExecutionLogHandler(run_id="r", run_instance_id="i", root=node.root)
     with pytest.raises(ConfigError, match=r"takes a calyx_logging\.EventFormatter"):
         ExecutionLogHandler(filename=node.root / "x.jsonl").setFormatter(logging.Formatter())
+
+
+def test_a_processor_that_logs(node: Node) -> None:
+    """Calls in calls end: 8 deep, as in the outbox."""
+    logger = logging.getLogger("harness")
+
+    def chatty(one: object, method: str, event: Any) -> Any:
+        logger.info("inner")
+        logger.info("inner, too")
+        return event
+
+    config = both(node)
+    config["formatters"]["event"]["processors"] = [chatty]
+    del config["handlers"]["outbox"]
+    config["loggers"]["harness"]["handlers"] = ["execution_log"]
+    logging.config.dictConfig(config)
+    handler = logger.handlers[0]
+    assert isinstance(handler, ExecutionLogHandler)
+    logger.info("outer")
+    assert handler.lost == 256
+    close_logging()
+    assert sum(line["message"] == "outer" for line in lines(log_of(node))) == 1
 
 
 def test_a_file_by_name_and_its_root_above_it(node: Node) -> None:

@@ -489,3 +489,11 @@ def test_the_stamps_time_is_datetimes(seconds: float) -> None:
         record = logging.makeLogRecord({"created": created, "msg": "m"})
         line = json.loads(EventFormatter().bound_to(stamp).encode(record) or b"")
         assert line["ts_utc"] == utc_text(created)
+
+
+def test_options_that_are_none() -> None:
+    """A name that is nearly one is suggested; fields are an object."""
+    with pytest.raises(ConfigError, match="did you mean 'processors'"):
+        EventFormatter(proccessors=[])
+    with pytest.raises(ConfigError, match="give an object of fields"):
+        EventFormatter(static_fields=["a"])  # type: ignore[arg-type]

@@ -174,6 +174,7 @@ def test_a_mirror_on_a_disk_that_fails_says_false(node: Node, monkeypatch: pytes
         patched.setattr(durable.AppendFile, "append", full)
         assert mirror_event({"n": 1}, repo_root=node.root) is False
     assert mirror_event({"n": 2}, repo_root=node.root) is True
+    assert list(not_kept().values()) == [1]
     close_mirrors()
     assert [event["n"] for event in events_of(node.outbox)] == [0, 2]
     gap = controls_of(node.outbox)[0]
@@ -315,11 +316,11 @@ def test_many_runs_in_one_process(node: Node) -> None:
 def test_processors_of_the_mirror(node: Node) -> None:
     """One line takes secrets out of all that is mirrored or appended; a processor may drop."""
     harness.set_processors(["calyx_logging.redact.RedactSecrets"])
-    event = append_event(log_of(node), "r", "start", payload={"api_key": "abc", "n": 1})
-    assert mirror_event({"text": "Bearer abcdefghijkl"}, repo_root=node.root)
+    event = append_event(log_of(node), "r", "start", payload={"api_key": "hunter2xyz", "n": 1})
+    assert mirror_event({"text": "Bearer abcdefgh1234"}, repo_root=node.root)
     assert (event["api_key"], event["degraded"]) == ("[redacted]", ["redacted: 1"])
     close_mirrors()
-    assert b"abc" not in b"".join(path.read_bytes() for path in node.outbox.glob("*.jsonl"))
+    assert b"hunter2" not in b"".join(path.read_bytes() for path in node.outbox.glob("*.jsonl"))
     assert [event.get("degraded") for event in events_of(node.outbox)] == [["redacted: 1"]] * 2
     with pytest.raises(ConfigError, match="is not there"):
         harness.set_processors(["no.such.processor"])
@@ -387,6 +388,92 @@ def test_append_event_from_many_processes_and_threads(node: Node) -> None:
 
 
 # ------------------------------------------------------------------ results by node
+
+
+def test_what_a_processor_does_to_mirrored_events(node: Node) -> None:
+    """One that drops: not kept, not lost. One that sets the hash: its own is shadowed, ours is right."""
+    import structlog
+
+    def drop(logger: object, method: str, event: Any) -> Any:
+        if event.get("drop"):
+            raise structlog.DropEvent
+        return {**event, "payload_hash": "theirs"}
+
+    harness.set_processors([drop])
+    assert mirror_event({"drop": 1}, repo_root=node.root) is False
+    assert append_event(log_of(node), "r", "start", payload={"drop": 1})["stage"] == "start"
+    assert not log_of(node).exists()
+    assert not_kept() == {}
+    event = append_event(log_of(node), "r", "start")
+    assert event["payload_hash"] == recomputed_hash(event)
+    assert event["shadowed"] == {"payload_hash": "theirs"}
+    assert log_of(node).read_bytes().count(b'"payload_hash":') == 2  # one of them in `shadowed`
+
+
+def test_paths_that_are_none_and_payloads_that_lie(node: Node, tmp_path: Path) -> None:
+    """A pipe, a NUL, a mapping whose truth cannot be told: the outbox has the event, nothing hangs."""
+
+    class Odd(dict[str, Any]):
+        def __bool__(self) -> bool:
+            raise RuntimeError("no")
+
+    if hasattr(os, "mkfifo"):
+        os.mkfifo(node.root / "pipe.jsonl")
+        assert append_event(node.root / "pipe.jsonl", "r", "s")["stage"] == "s"
+    assert append_event(f"{node.root}/a\0b/c.jsonl", "r", "s")["stage"] == "s"
+    assert append_event(log_of(node), "r", "s", payload=Odd(n=1))["n"] == 1
+    assert sum(not_kept().values()) >= 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="flock")
+def test_another_process_that_holds_the_lock_for_good(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A process that was stopped in the middle of its write: waited for a while, then counted."""
+    import fcntl
+
+    from calyx_logging.handlers import execution_log
+
+    append_event(log_of(node), "r", "first")
+    monkeypatch.setattr(execution_log, "_LOCK_SECONDS", 0.05)
+    with (log_of(node).parent / f".__{log_of(node).name}.lock").open("r+") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        append_event(log_of(node), "r", "second")
+        fcntl.flock(lock, fcntl.LOCK_UN)
+    append_event(log_of(node), "r", "third")
+    assert [line.get("stage", line.get("control")) for line in log_lines(node)] == ["first", "gap", "third"]
+    close_mirrors()
+    assert [event["stage"] for event in events_of(node.outbox)] == ["first", "second", "third"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_forked_child_does_not_tell_of_its_parents_losses(node: Node) -> None:
+    """Each loss is in one gap line; at exit what was never told is said."""
+    code = """
+        import os, sys
+        from pathlib import Path
+        from calyx_logging import harness
+        from calyx_logging.handlers.execution_log import ExecutionLogFile
+        write, log = ExecutionLogFile._write_locked, Path(sys.argv[1], "log.jsonl")
+        def refuse(self, line, sync):
+            raise OSError(28, "No space left on device")
+        harness.append_event(log, "r", "first")
+        ExecutionLogFile._write_locked = refuse
+        harness.append_event(log, "r", "lost")
+        ExecutionLogFile._write_locked = write
+        if os.fork() == 0:
+            assert harness.not_kept() == {}, harness.not_kept()
+            harness.append_event(log, "r", "child")
+            os._exit(0)
+        os.wait()
+        assert sum(harness.not_kept().values()) == 1
+        harness.append_event(log, "r", "parent")
+        ExecutionLogFile._write_locked = refuse
+        harness.append_event(log, "r", "lost, too")
+    """
+    done = python(code, str(node.root))
+    assert done.returncode == 0, done.stderr
+    found = [json.loads(line) for line in (node.root / "log.jsonl").read_bytes().splitlines()]
+    assert [line.get("stage", line.get("control")) for line in found] == ["first", "child", "gap", "parent"]
+    assert "1 events are missing in" in done.stderr
 
 
 def test_the_node_id_of_a_runtime_folder(tmp_path: Path) -> None:

@@ -118,16 +118,60 @@ def test_each_test_is_an_event(node: Node, folder: Path) -> None:
     assert careful["test"].endswith("::test_passes")
     assert messages.index("careful 7") < events.index(by_test["test_passes"])
     assert events[-1]["stage"] == "run_ended"
-    assert events[-1]["exit_status"] == 1
+    assert events[-1]["pytest_exit_code"] == 1
     assert [line["reason"] for line in controls_of(node.outbox)] == ["closed"]
 
 
 def test_inert_unless_asked_for(node: Node, folder: Path) -> None:
     """Installed is not loaded."""
     before = tree(node.root)
-    done = run_pytest(folder, "--trace-config")
-    assert "calyx" not in done.stdout
+    (folder / "conftest.py").write_text(
+        "import sys\ndef pytest_unconfigure():\n    print('calyx_logging.pytest_plugin' in sys.modules)\n"
+    )
+    assert "False" in run_pytest(folder, "-s").stdout.splitlines()
     assert tree(node.root) == before
+
+
+def test_subtests_and_threads(node: Node, folder: Path) -> None:
+    """Each record once, a failed subtest is said, and no thread is there that was not."""
+    suite = """
+        import logging, threading, unittest
+
+        class TestOld(unittest.TestCase):
+            def test_parts(self):
+                for n in range(3):
+                    with self.subTest(n=n):
+                        logging.getLogger("app").warning("part %d", n)
+                        self.assertNotEqual(n, 1)
+
+        def test_threads():
+            assert threading.active_count() == 1
+    """
+    plain = run_pytest(folder, suite=suite)
+    done = run_pytest(folder, *asked(node), suite=suite)
+    assert (done.returncode, summary(done)) == (plain.returncode, summary(plain))
+    events = events_of(node.outbox)
+    assert [event["message"] for event in events if event["logger"] == "app"] == ["part 0", "part 1", "part 2"]
+    tests = [event for event in events if event["message"].startswith("test ")]
+    ended = {event["test"].rpartition("::")[2]: event["outcome"] for event in tests}
+    assert ended["test_threads"] == "passed"
+    assert ended["test_parts"] == ("failed" if plain.returncode else "passed")
+
+
+def test_secrets(node: Node, folder: Path) -> None:
+    """Asked for, they are taken out of records and reasons."""
+    suite = """
+        import logging
+        def test_it():
+            logging.getLogger("app").warning("Bearer abcdefgh12345678")
+            assert "Bearer abcdefgh12345678" == ""
+    """
+    run_pytest(folder, *asked(node), "--calyx-redact", suite=suite)
+    data = b"".join(path.read_bytes() for path in node.outbox.glob("*.jsonl"))
+    assert b"abcdefgh1234" not in data
+    assert data.count(b"[redacted]") >= 2
+    done = run_pytest(folder, *asked(node), "--calyx-run-id", "a/b")
+    assert (done.returncode, "part of a file's name" in done.stderr) == (4, True)
 
 
 def test_without_a_node_id_the_session_does_not_begin(folder: Path) -> None:

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import collections
 import copy
 import dataclasses
-import json
+import enum
 import logging
 import logging.config
 from collections.abc import Callable
@@ -16,6 +17,7 @@ from hypothesis import strategies as st
 
 from calyx_logging import EventFormatter, Node
 from calyx_logging.errors import ConfigError
+from calyx_logging.event import encode
 from calyx_logging.redact import REPLACEMENT, RedactSecrets
 from conftest import close_logging, config, events_of
 
@@ -106,6 +108,72 @@ def test_words_of_language_models_stay() -> None:
     assert through(**fields) == fields
 
 
+HARMLESS = [
+    "basic understanding of it; Basic comprehension",
+    "unexpected token: import",
+    "bearer transportation, the bearer of this",
+    "sk-learn-based-classification",
+    "token: the, key: value, secretary: x",
+    "https://example.com:8080/path@version",
+    "task-based tokens=5 keys: [1]",
+    [[[[[["deep"]]]]]],
+]
+
+
+@pytest.mark.parametrize("value", HARMLESS, ids=str)
+def test_what_only_looks_a_little_like_it_stays(value: Any) -> None:
+    """Prose, names of packages, addresses without a password; nesting of any depth."""
+    assert through(message="m", value=value) == {"message": "m", "value": value}
+    deep: Any = "leaf"
+    for _ in range(300):
+        deep = [deep]
+    assert through(value=deep) == {"value": deep}
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "api_key=12345678-9abc-4def-8123-456789abcdef",
+        "password=2024-Secret!",
+        "secret=true-love-99",
+        '{"outer": "{\\"api_key\\": \\"abcdef123456\\"}"}',
+        'password="correct horse battery"',
+        "password: hunter",
+        "token = abcdefgh",
+        "Authorization: Bearer abcdefghijklmnopqrstuvwxyz",
+    ],
+)
+def test_settings_of_every_kind(text: str) -> None:
+    """No part of the value stays."""
+    left = through(message=text)["message"]
+    for part in ("9abc", "2024", "love", "abcdef", "horse", "battery", "hunter"):
+        assert part not in left
+
+
+def test_texts_that_are_made_to_take_long() -> None:
+    """Two megabytes of what begins like a form: each is looked through once (else this test would never end)."""
+    for piece in ("eyJ-", "sk-", "bearer ", "-----BEGIN ", "token ", "password = ", "://a:", "AIza-", "xoxb-", "pk-a"):
+        assert through(message=piece * (2_000_000 // len(piece)))
+
+
+def test_near_the_recursion_limit_nothing_is_let_through(node: Node) -> None:
+    """Where the processor cannot be called the fields are withheld, and the line says so."""
+    settings = config(node)
+    settings["formatters"]["event"]["processors"] = ["calyx_logging.redact.RedactSecrets"]
+    logging.config.dictConfig(settings)
+    logger = logging.getLogger("harness")
+
+    def deeper() -> None:
+        logger.info("called with Bearer abcdefgh12345678", extra={"n": 1})
+        deeper()
+
+    for _ in range(3):
+        with pytest.raises(RecursionError):
+            deeper()
+    close_logging()
+    assert all(b"abcdefgh1234" not in path.read_bytes() for path in node.outbox.glob("*.jsonl"))
+
+
 def test_the_callers_objects_are_not_changed() -> None:
     """A copy where something is replaced, the very object where nothing is."""
     fields = {"config": {"api_key": OPENAI, "list": [OPENAI]}, "clean": {"a": [1, (2, 3)]}}
@@ -122,6 +190,12 @@ class Settings:
 
     api_key: str
     n: int = 1
+
+
+class Name(enum.StrEnum):
+    """Keys of a harness's own."""
+
+    KEY = "api_key"
 
 
 class Loud:
@@ -156,8 +230,14 @@ def test_objects_that_become_json_only_later() -> None:
         cycle=cycle,
         clean=Settings("x"),
         odd=Broken(x=OPENAI),
+        packed=collections.defaultdict(list, {"h": b"Bearer abcdefgh12345678"}),
+        viewed={"x": memoryview(OPENAI.encode())},
+        by_enum={Name.KEY: "hunter2"},
+        by_bytes={b"api_key": "hunter2"},
     )
-    assert OPENAI not in json.dumps(event, default=repr)
+    assert "hunter2" not in repr(event)
+    assert "Bearer a" not in repr(event)
+    assert OPENAI not in encode(event).decode()
     assert event["settings"] == {"api_key": REPLACEMENT, "n": 1}
     assert event["clean"] == {"api_key": REPLACEMENT, "n": 1}
     assert REPLACEMENT in event["odd"]

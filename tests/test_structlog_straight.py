@@ -185,3 +185,9 @@ def test_kill_nine_after_the_call(node: Node) -> None:
     )
     assert done.returncode != 0
     assert [event["message"] for event in events_of(node.outbox)] == ["last words"]
+
+
+def test_a_level_that_is_none() -> None:
+    """Refused on either way."""
+    with pytest.raises(ConfigError, match="give the name or the number of a level"):
+        configure_structlog(level="LOUD")
