@@ -92,7 +92,7 @@ def _ended(pid: int) -> bool:
 def _run(peer: str, what: str, folder: str) -> str:
     command = [sys.executable, __file__, "--peer", peer, "--what", what, "--folder", folder]
     try:
-        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False).stdout
+        return subprocess.run(command, capture_output=True, text=True, timeout=40, check=False).stdout
     except subprocess.TimeoutExpired:
         return ""
 
