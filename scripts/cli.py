@@ -42,6 +42,7 @@ COMMANDS = {
     "status": "telemetry_status",
     "export": "telemetry_export",
     "verify": "telemetry_verify",
+    "import": "telemetry_import",
     "manifest": "telemetry_manifest",
     "doctor": "telemetry_doctor",
 }

@@ -125,8 +125,8 @@ def telemetry(*args: str | Path, cwd: Path | None = None) -> subprocess.Complete
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:
-    """Every path under a folder with its bytes (None for folders), to compare whole directories."""
+    """Every path under a folder with its bytes (None for folders and pipes), to compare whole directories."""
     return {
-        path.relative_to(folder).as_posix(): None if path.is_dir() else path.read_bytes()
+        path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None
         for path in sorted(folder.rglob("*"))
     }

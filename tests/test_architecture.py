@@ -18,10 +18,10 @@ LAYERS = [
     ["event", "chunk", "exception"],
     ["gap", "locks", "context", "processors", "redact", "envelope"],
     ["filling", "manifest", "plain"],
-    ["stats", "writer"],
+    ["stats", "store", "writer"],
     ["desk"],
     ["bundle", "formatter", "outbox", "recorder"],
-    ["exported", "handlers.base", "mirror"],
+    ["exported", "handlers.base", "hub", "mirror"],
     ["handlers.outbox", "handlers.execution_log"],
     ["export", "handlers", "structlog_bridge", "harness", "doctor"],
     ["status", "benchmark"],
@@ -35,6 +35,7 @@ LAYERS = [
         "scripts.telemetry_status",
         "scripts.telemetry_smoke_test",
         "scripts.telemetry_doctor",
+        "scripts.telemetry_import",
         "scripts.__main__",
     ],
 ]
@@ -53,6 +54,21 @@ ALLOWED = {
     ("handlers.execution_log", "write"): "the execution log is concurrent-log-handler's",
     ("handlers.execution_log", "truncate"): "the execution log is concurrent-log-handler's",
     ("handlers.execution_log", "fsync"): "the execution log is concurrent-log-handler's",
+}
+
+
+HUB = {"hub", "store", "scripts.telemetry_import"}
+NODE_SIDE = {
+    "outbox",
+    "export",
+    "exported",
+    "recorder",
+    "writer",
+    "harness",
+    "mirror",
+    "capture",
+    "doctor",
+    "benchmark",
 }
 
 
@@ -95,6 +111,13 @@ def test_imports_go_down_only(name: str) -> None:
     tree = ast.parse(modules()[name].read_text("utf-8"))
     for other in imported(tree):
         assert FLOOR[other] < FLOOR[name], f"{name} imports {other}"
+
+
+@pytest.mark.parametrize("name", sorted(HUB))
+def test_the_hub_knows_nothing_of_the_node(name: str) -> None:
+    """They meet in the format alone."""
+    others = imported(ast.parse(modules()[name].read_text("utf-8")))
+    assert not {other for other in others if other in NODE_SIDE or other.startswith("handlers")}
 
 
 @pytest.mark.parametrize("name", sorted(set(FLOOR) - {"durable"}))

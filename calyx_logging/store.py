@@ -1,0 +1,203 @@
+"""The hub's store: imported bundles by node, which they are, and where one is made ready.
+
+    telemetry/federated/<node_id>/<YYYYMMDD_HHMMSS>/    an imported bundle's chunks, verbatim, and its manifest
+    telemetry/federated/.import_index.json              which bundles are in it
+    telemetry/federated/.import.lock                    held while bundles are put in
+    telemetry/federated/.staging/                       copies being verified, each with a lock while its importer lives
+    telemetry/federated/.quarantine/                    what contradicts the store
+
+Invariants: a bundle's folder has its final name only when it is whole; the index is a summary, which loading mends from
+the folders, so that one that is lost, old or damaged costs nothing.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import orjson
+from filelock import Timeout
+
+from calyx_logging import durable
+from calyx_logging.errors import ManifestError, StorageError
+from calyx_logging.event import utc_text
+from calyx_logging.locks import os_lock
+from calyx_logging.manifest import MANIFEST_NAME, Manifest, loads_object
+from calyx_logging.node import is_node_id
+
+__all__ = ["Entry", "Store"]
+
+_KEYS = ("source_node_id", "export_folder", "manifest_sha256", "imported_at")
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One imported bundle.
+
+    Attributes:
+        node_id: whose.
+        folder: its folder's name in the store.
+        manifest_sha256: which it is.
+        imported_at: UTC, as `ts_utc`.
+    """
+
+    node_id: str
+    folder: str
+    manifest_sha256: str
+    imported_at: str
+
+
+class Store:
+    """The store below a hub's root.
+
+    Args:
+        root: the folder that holds `telemetry`.
+
+    Attributes:
+        unsettled: nodes of bundles that the index did not know when it was loaded: the import that put them in may have
+            been killed before it was done.
+    """
+
+    def __init__(self, root: Path) -> None:
+        self.root = durable.reachable(root)
+        self.folder = self.root / "telemetry" / "federated"
+        self.quarantine = self.folder / ".quarantine"
+        self._staging = self.folder / ".staging"
+        self._index = self.folder / ".import_index.json"
+        self.unsettled: set[str] = set()
+
+    @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Nobody else puts anything in meanwhile; waits for who does."""
+        with os_lock(self.folder / ".import.lock"):
+            yield
+
+    @contextmanager
+    def staging(self) -> Iterator[Path]:
+        """A folder of one's own to make a bundle ready in; removed if it is still there afterwards."""
+        token = secrets.token_hex(8)
+        folder, lock = self._staging / token, os_lock(self._staging / f"{token}.lock")
+        with os_lock(
+            self.folder / ".staging.lock"
+        ):  # or a lock that is just being made would be taken for a dead one's
+            self._sweep()
+            lock.acquire()
+        try:
+            durable.make_dirs(folder)
+            yield folder
+        finally:
+            durable.remove_tree(folder)
+            durable.remove(self._staging / f"{token}.lock")
+            lock.release(force=True)
+
+    def _sweep(self) -> None:
+        """Remove what importers left that died."""
+        for name in _names(self._staging):
+            token = name.removesuffix(".lock")
+            lock = os_lock(self._staging / f"{token}.lock")
+            try:
+                lock.acquire(blocking=False)
+            except Timeout:
+                continue  # it lives
+            try:
+                durable.remove_tree(self._staging / token)
+                durable.remove(self._staging / f"{token}.lock")
+            finally:
+                lock.release(force=True)
+
+    def bundle(self, entry: Entry) -> Path:
+        """The folder of an imported bundle."""
+        return self.folder / entry.node_id / entry.folder
+
+    def spellings_of(self, node_id: str) -> list[str]:
+        """The store's nodes that are this one, or the same in another spelling."""
+        return [name for name in self._nodes() if name.casefold() == node_id.casefold()]
+
+    def _nodes(self) -> list[str]:
+        return [name for name in _names(self.folder) if is_node_id(name) and (self.folder / name).is_dir()]
+
+    def load(self) -> list[Entry]:
+        """Every bundle in the store, in the order of their folders; writes nothing.
+
+        Raises:
+            StorageError: a folder cannot be read.
+        """
+        said = {(entry.node_id, entry.folder): entry for entry in self._read_index()}
+        entries = []
+        self.unsettled = set()
+        for node_id in self._nodes():
+            for name in _names(self.folder / node_id):
+                path = self.folder / node_id / name / MANIFEST_NAME
+                if name.startswith(".") or not path.is_file():
+                    continue
+                entry = said.get((node_id, name))
+                if entry is None:
+                    self.unsettled.add(node_id)
+                    entry = Entry(node_id, name, _digest(path), utc_text(path.stat().st_mtime))
+                entries.append(entry)
+        return entries
+
+    def _read_index(self) -> Iterator[Entry]:
+        try:
+            document = loads_object(durable.read_regular(self._index), "the import index")
+        except (FileNotFoundError, ManifestError):
+            return  # it is made anew
+        except OSError as error:
+            raise StorageError.of(error, "read the import index", self._index) from error
+        imports: Any = document.get("imports")
+        for one in imports if isinstance(imports, list) else ():
+            if isinstance(one, dict):
+                values = [
+                    one.get(name) for name in ("source_node_id", "export_folder", "manifest_sha256", "imported_at")
+                ]
+                if all(isinstance(value, str) for value in values):  # those of the first generation have no hash
+                    yield Entry(*values)  # type: ignore[arg-type]
+
+    def save(self, entries: list[Entry]) -> None:
+        """Write the index, in the first generation's form, with the manifests' hashes beside it."""
+        imports = [
+            {
+                "source_node_id": entry.node_id,
+                "export_folder": entry.folder,
+                "path": self.bundle(entry).relative_to(self.root).as_posix(),
+                "imported_at": entry.imported_at,
+                "manifest_sha256": entry.manifest_sha256,
+            }
+            for entry in entries
+        ]
+        durable.replace_file(self._index, orjson.dumps({"imports": imports}, option=orjson.OPT_INDENT_2) + b"\n")
+
+    def manifest(self, entry: Entry) -> Manifest:
+        """The manifest of an imported bundle.
+
+        Raises:
+            StorageError: it cannot be read.
+            ManifestError: it is none any more.
+        """
+        path = self.bundle(entry) / MANIFEST_NAME
+        try:
+            return Manifest.parse(durable.read_regular(path))
+        except OSError as error:
+            raise StorageError.of(error, "read an imported manifest", path) from error
+
+
+def _digest(path: Path) -> str:
+    try:
+        return hashlib.sha256(durable.read_regular(path)).hexdigest()
+    except OSError as error:
+        raise StorageError.of(error, "read an imported manifest", path) from error
+
+
+def _names(folder: Path) -> list[str]:
+    try:
+        return sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StorageError.of(error, "read the store", folder) from error

@@ -1,0 +1,467 @@
+"""Import: what is whole is in the store once, whatever came in which order, was repeated, damaged or killed."""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import logging
+import logging.config
+import multiprocessing
+import os
+import random
+import shutil
+import sys
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from calyx_logging import Node, provision
+from calyx_logging.bundle import write_manifest
+from calyx_logging.errors import StorageError
+from calyx_logging.export import export
+from calyx_logging.hub import ImportResult, bundles_in, import_bundle
+from calyx_logging.store import Store
+from conftest import close_logging, config, lines_of, telemetry, tree
+from faults.disk import Failing, through
+
+START = 1_760_000_000
+
+
+def make_node(folder: Path, name: str) -> Node:
+    root = folder / f"root of {name}"
+    root.mkdir(parents=True)
+    return provision(root, name).node
+
+
+def make_bundle(node: Node, numbers: range, second: int = 0) -> Path:
+    """Log, close, export; the bundle's folder."""
+    logging.config.dictConfig(config(node))
+    for n in numbers:
+        logging.getLogger("harness").info("event", extra={"n": n})
+    close_logging()
+    bundle = export(node, clock=lambda: float(START + second)).bundle
+    assert bundle is not None
+    return bundle
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A hub's, empty."""
+    (tmp_path / "hub").mkdir()
+    return Store(tmp_path / "hub")
+
+
+def stored(store: Store) -> list[dict[str, Any]]:
+    """Every line in the store, as who reads it with a glob finds it."""
+    return [line for folder in sorted(store.folder.glob("[!.]*/*")) for line in lines_of(folder)]
+
+
+def numbers(store: Store) -> list[int]:
+    return sorted(line["n"] for line in stored(store) if "n" in line)
+
+
+def kinds(result: ImportResult) -> set[str]:
+    return {fault.kind for fault in result.faults}
+
+
+def test_a_bundle_is_imported_once(store: Store, tmp_path: Path) -> None:
+    """Verbatim; again it is already there, under any name, and nothing changes."""
+    bundle = make_bundle(make_node(tmp_path, "n-1"), range(5))
+    result = import_bundle(store, bundle)
+    assert (result.outcome, result.faults) == ("imported", [])
+    assert result.folder == store.folder / "n-1" / bundle.name
+    assert tree(result.folder) == tree(bundle)
+    before = tree(store.folder)
+    renamed = tmp_path / "from a stick"
+    shutil.copytree(bundle, renamed)
+    for source in (bundle, renamed):
+        again = import_bundle(store, source)
+        assert (again.outcome, again.folder) == ("already imported", result.folder)
+    assert tree(store.folder) == before
+    assert numbers(store) == [0, 1, 2, 3, 4]
+    index = json.loads((store.folder / ".import_index.json").read_text())
+    (one,) = index["imports"]
+    assert (one["source_node_id"], one["export_folder"]) == ("n-1", bundle.name)
+    assert one["path"] == f"telemetry/federated/n-1/{bundle.name}"
+    assert one["manifest_sha256"] == hashlib.sha256((bundle / "manifest.json").read_bytes()).hexdigest()
+
+
+def test_a_chunk_that_comes_in_two_bundles_is_there_once(store: Store, tmp_path: Path) -> None:
+    """The index was lost, and everything was exported again with more."""
+    node = make_node(tmp_path, "n-1")
+    first = make_bundle(node, range(3))
+    (node.outbox / ".exported_index.json").unlink()
+    shutil.rmtree(node.outbox / ".manifests")
+    kept = first.rename(tmp_path / "first")
+    second = make_bundle(node, range(3, 6), second=100)
+    assert len(list(second.glob("*.jsonl"))) == 2
+    assert import_bundle(store, second).outcome == "imported"
+    assert import_bundle(store, kept).outcome == "imported"
+    assert numbers(store) == list(range(6))
+
+
+def test_same_name_and_other_content_is_refused_and_kept(store: Store, tmp_path: Path) -> None:
+    """A chunk never changes; what contradicts the store goes to quarantine, and the store stays."""
+    node = make_node(tmp_path, "n-1")
+    bundle = make_bundle(node, range(3))
+    assert import_bundle(store, bundle).outcome == "imported"
+    forged = tmp_path / "forged"
+    shutil.copytree(bundle, forged)
+    (chunk,) = forged.glob("*.jsonl")
+    chunk.write_bytes(chunk.read_bytes().replace(b'"n":1', b'"n":7'))
+    write_manifest(forged, node_id="n-1", fallback_id=str, force=True)
+    before = tree(store.folder / "n-1")
+    result = import_bundle(store, forged)
+    assert (result.outcome, kinds(result)) == ("refused", {"contradicts"})
+    assert result.folder is not None
+    assert result.folder.is_relative_to(store.quarantine)
+    assert (result.folder / chunk.name).read_bytes() == chunk.read_bytes()
+    assert tree(store.folder / "n-1") == before
+    assert import_bundle(store, forged, dry_run=True).outcome == "refused"
+
+
+def foreign(folder: Path, count: int) -> Path:
+    """A first-generation bundle: BOM, upper-case hashes, `file`, no counts, a chunk that grows in place."""
+    folder.mkdir(parents=True)
+    event = {"node_id": "old-1", "ts_utc": "2026-01-01T00:00:00.0000000+01:00", "event_id": "e", "source": "bench"}
+    data = b"".join(json.dumps({**event, "n": n}).encode() + b"\r\n" for n in range(count))
+    name = "20260101_000000__runner__abc.jsonl"
+    (folder / name).write_bytes(b"\xef\xbb\xbf" + data)
+    digest = hashlib.sha256((folder / name).read_bytes()).hexdigest().upper()
+    manifest = {
+        "node_id": "old-1",
+        "exported_at": f"2026-01-01T00:00:0{count}.1234567+01:00",
+        "timestamp": "20260101_000000",
+        "chunks": [{"file": name, "sha256": digest}],
+    }
+    (folder / "manifest.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(manifest).encode())
+    return folder
+
+
+@pytest.mark.parametrize("order", [(1, 2, 3), (3, 1, 2), (2, 3, 1)])
+def test_the_first_generation(store: Store, tmp_path: Path, order: tuple[int, ...]) -> None:
+    """A chunk that has grown is taken, in whatever order its states come; its events are there once."""
+    for count in order:
+        result = import_bundle(store, foreign(tmp_path / str(count), count))
+        assert result.outcome == "imported", result.faults
+    files = list(store.folder.glob("old-1/*/*.jsonl"))
+    assert len(files) == 1
+    assert len(files[0].read_bytes().splitlines()) == 3
+    assert len(list(store.folder.glob("old-1/*"))) == 3
+    assert import_bundle(store, tmp_path / "1").outcome == "already imported"
+
+
+def test_an_index_of_the_first_generation_or_none(store: Store, tmp_path: Path) -> None:
+    """It is mended from the store; what is in the store is known all the same."""
+    bundle = make_bundle(make_node(tmp_path, "n-1"), range(2))
+    assert import_bundle(store, bundle).outcome == "imported"
+    index = store.folder / ".import_index.json"
+    old = {"imports": [{"source_node_id": "n-1", "export_folder": bundle.name, "path": "C:\\x", "imported_at": "y"}]}
+    for data in (None, b"", b"{", b"[]", b'{"imports": 3}', b"\xef\xbb\xbf" + json.dumps(old).encode()):
+        index.unlink(missing_ok=True)
+        if data is not None:
+            index.write_bytes(data)
+        assert import_bundle(store, bundle).outcome == "already imported"
+    other = make_bundle(make_node(tmp_path, "n-2"), range(2, 4))
+    assert import_bundle(store, other).outcome == "imported"
+    assert len(json.loads(index.read_text())["imports"]) == 2
+
+
+def damage_missing(bundle: Path) -> None:
+    next(bundle.glob("*.jsonl")).unlink()
+
+
+def damage_bit(bundle: Path) -> None:
+    chunk = next(bundle.glob("*.jsonl"))
+    data = bytearray(chunk.read_bytes())
+    data[10] ^= 1
+    chunk.write_bytes(data)
+
+
+def damage_extra(bundle: Path) -> None:
+    (bundle / "more.jsonl").write_text("{}\n")
+
+
+def damage_link(bundle: Path) -> None:
+    chunk = next(bundle.glob("*.jsonl"))
+    chunk.rename(bundle.parent / "elsewhere")
+    chunk.symlink_to(bundle.parent / "elsewhere")
+
+
+def damage_pipe(bundle: Path) -> None:
+    chunk = next(bundle.glob("*.jsonl"))
+    chunk.unlink()
+    os.mkfifo(chunk)
+
+
+def damage_folder(bundle: Path) -> None:
+    chunk = next(bundle.glob("*.jsonl"))
+    chunk.unlink()
+    chunk.mkdir()
+
+
+def damage_manifest(bundle: Path) -> None:
+    (bundle / "manifest.json").write_bytes(b"{")
+
+
+def damage_no_manifest(bundle: Path) -> None:
+    (bundle / "manifest.json").unlink()
+
+
+def damage_manifest_link(bundle: Path) -> None:
+    (bundle / "manifest.json").rename(bundle.parent / "m")
+    (bundle / "manifest.json").symlink_to(bundle.parent / "m")
+
+
+def damage_hidden(bundle: Path) -> None:
+    (bundle / ".hidden").write_text("x")
+
+
+def damage_name(bundle: Path) -> None:
+    path = bundle / "manifest.json"
+    path.write_text(path.read_text().replace('"filename": "', '"filename": "../../'))
+
+
+def damage_node(bundle: Path) -> None:
+    path = bundle / "manifest.json"
+    path.write_text(path.read_text().replace('"node_id": "n-1"', '"node_id": "../up"'))
+
+
+def damage_sums(bundle: Path) -> None:
+    (bundle / "SHA256SUMS").unlink()
+
+
+DAMAGE = {
+    damage_missing: "missing",
+    damage_bit: "changed",
+    damage_extra: "extra",
+    damage_link: "unreadable",
+    damage_pipe: "unreadable",
+    damage_folder: "unreadable",
+    damage_manifest: "malformed",
+    damage_no_manifest: "missing",
+    damage_manifest_link: "unreadable",
+    damage_hidden: "unsafe",
+    damage_name: "unsafe",
+    damage_node: "malformed",
+    damage_sums: "missing",
+}
+NEEDS_POSIX = (damage_link, damage_pipe, damage_manifest_link)
+
+
+@pytest.mark.parametrize("damage", DAMAGE, ids=lambda one: one.__name__)
+def test_damaged_bundles_are_refused_whole(store: Store, tmp_path: Path, damage: Callable[[Path], None]) -> None:
+    """The fault is named, the store is as it was; re-sent whole it is imported."""
+    if damage in NEEDS_POSIX and sys.platform == "win32":
+        pytest.skip("links and pipes")
+    bundle = make_bundle(make_node(tmp_path, "n-1"), range(3))
+    sent = tmp_path / "sent" / "b"
+    shutil.copytree(bundle, sent)
+    damage(sent)
+    outside = {name: data for name, data in tree(tmp_path).items() if not name.startswith("hub")}
+    result = import_bundle(store, sent)
+    assert result.outcome == "refused"
+    assert DAMAGE[damage] in kinds(result), result.faults
+    assert list(store.folder.glob("[!.]*")) == []
+    assert {name: data for name, data in tree(tmp_path).items() if not name.startswith("hub")} == outside
+    assert list((store.folder / ".staging").iterdir()) == []
+    assert import_bundle(store, bundle).outcome == "imported"
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        (b"no json", "no JSON"),
+        (b"[1]", "not an object"),
+        (b'{"node_id":"n-1"}', "ts_utc is None"),
+        (b'{"node_id":"n-1","ts_utc":"t","event_id":"","source":"s"}', "event_id is ''"),
+        (b'{"node_id":"n-2","ts_utc":"t","event_id":"e","source":"s"}', "node_id is 'n-2'"),
+        (b'{"node_id":"n-1","ts_utc":3,"event_id":"e","source":"s"}', "ts_utc is 3"),
+        (b'{"node_id":"n-1","ts_utc":"t","event_id":"e","source":"s"', "no JSON"),
+    ],
+)
+def test_lines_are_looked_at_not_only_hashes(store: Store, tmp_path: Path, line: bytes, why: str) -> None:
+    """A manifest that is right about wrong lines: refused, with file, line and reason."""
+    bundle = make_bundle(make_node(tmp_path, "n-1"), range(3))
+    chunk = next(bundle.glob("*.jsonl"))
+    chunk.write_bytes(chunk.read_bytes() + line + b"\n" + b"\n")
+    write_manifest(bundle, node_id="n-1", fallback_id=str, force=True)
+    result = import_bundle(store, bundle)
+    (fault,) = result.faults
+    assert (result.outcome, fault.kind, fault.path) == ("refused", "bad line", f"{chunk.name}:5")
+    assert why in fault.found
+
+
+def test_very_many_bad_lines_are_counted(store: Store, tmp_path: Path) -> None:
+    """Not all of them are named."""
+    bundle = make_bundle(make_node(tmp_path, "n-1"), range(3))
+    chunk = next(bundle.glob("*.jsonl"))
+    chunk.write_bytes(chunk.read_bytes() + b"bad\n" * 1000)
+    write_manifest(bundle, node_id="n-1", fallback_id=str, force=True)
+    faults = import_bundle(store, bundle).faults
+    assert len(faults) == 101
+    assert faults[-1].found == "900 more lines that are none"
+
+
+def test_another_spelling_of_a_node(store: Store, tmp_path: Path) -> None:
+    """Two spellings that casefold alike are one node; the second is refused."""
+    assert import_bundle(store, make_bundle(make_node(tmp_path, "Node"), range(1))).outcome == "imported"
+    result = import_bundle(store, make_bundle(make_node(tmp_path / "2", "node"), range(1)))
+    assert (result.outcome, kinds(result)) == ("refused", {"contradicts"})
+    assert [path.name for path in store.folder.glob("[!.]*")] == ["Node"]
+
+
+def test_a_name_that_is_taken(store: Store, tmp_path: Path) -> None:
+    """Another bundle of the same second gets the next one; an odd timestamp the time of the import."""
+    bundle = make_bundle(make_node(tmp_path, "n-1"), range(1))
+    twin = make_bundle(make_node(tmp_path / "clone", "n-1"), range(1, 2))
+    odd = make_bundle(make_node(tmp_path / "odd", "n-1"), range(2, 3))
+    manifest = odd / "manifest.json"
+    manifest.write_text(manifest.read_text().replace(bundle.name, "../../etc"))
+    sums = odd / "SHA256SUMS"
+    digest = hashlib.sha256(manifest.read_bytes()).hexdigest()
+    lines = [line for line in sums.read_text().splitlines() if "manifest" not in line]
+    sums.write_text("\n".join([*lines, f"{digest}  manifest.json"]) + "\n")
+    folders = [import_bundle(store, one, clock=lambda: 0.0).folder for one in (bundle, twin, odd)]
+    assert [folder.name for folder in folders if folder is not None] == [
+        bundle.name,
+        f"{bundle.name[:-1]}{int(bundle.name[-1]) + 1}",
+        "19700101_000000",
+    ]
+    assert numbers(store) == [0, 1, 2]
+
+
+def test_an_error_at_any_call_leaves_the_store_as_it_was(tmp_path: Path) -> None:
+    """One clear error, nothing half-written; the next import ends as an undisturbed one."""
+    first = foreign(tmp_path / "first", 2)
+    bundle = foreign(tmp_path / "second", 3)
+    number, hit = 0, True
+    while hit:
+        number += 1
+        store = Store(tmp_path / f"hub-{number}")
+        store.root.mkdir()
+        import_bundle(store, first)
+        proxy = Failing(number, errno.ENOSPC)
+        with through(proxy):
+            try:
+                import_bundle(store, bundle)
+            except StorageError as error:
+                assert "free some space" in str(error) or "No space" in str(error)
+        hit = bool(proxy.failed)
+        assert import_bundle(store, bundle).outcome in ("imported", "already imported")
+        import_bundle(store, first)
+        (file,) = store.folder.glob("old-1/*/*.jsonl")
+        assert len(file.read_bytes().splitlines()) == 3
+        assert list((store.folder / ".staging").iterdir()) == []
+    assert number > 10
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_killed_at_every_step(tmp_path: Path) -> None:
+    """The process ends without a word at its n-th system call; every event is in the store once after the next try."""
+    sources = [foreign(tmp_path / str(count), count) for count in (2, 3)]
+    sources.append(make_bundle(make_node(tmp_path, "n-1"), range(3)))
+
+    class Dying(Failing):
+        def _fails(self, name: str) -> bool:
+            if super()._fails(name):
+                os._exit(77)
+            return False
+
+    number, status = 0, 77
+    while status == 77:
+        number += 1
+        store = Store(tmp_path / f"hub-{number}")
+        store.root.mkdir()
+        pid = os.fork()
+        if pid == 0:
+            with through(Dying(number, errno.EIO)):
+                for source in sources:
+                    import_bundle(store, source)
+            os._exit(0)
+        status = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])
+        for source in sources:
+            assert import_bundle(store, source).outcome in ("imported", "already imported")
+        (file,) = store.folder.glob("old-1/*/*.jsonl")
+        assert len(file.read_bytes().splitlines()) == 3
+        lines = [line for folder in store.folder.glob("n-1/*") for line in lines_of(folder)]
+        assert sorted(line["n"] for line in lines if "n" in line) == [0, 1, 2]
+        assert list((store.folder / ".staging").iterdir()) == []
+        assert len(json.loads((store.folder / ".import_index.json").read_text())["imports"]) == 3
+    assert number > 40
+
+
+def _import_all(root: str, sources: list[str], seed: int) -> None:
+    random.Random(seed).shuffle(sources)
+    for source in sources:
+        import_bundle(Store(Path(root)), Path(source))
+
+
+def test_several_importers_at_once(store: Store, tmp_path: Path) -> None:
+    """Many bundles of many nodes, each delivered to each importer in another order, some damaged at first."""
+    sources, expected = [], Counter[tuple[str, int]]()
+    for k in range(4):
+        node = make_node(tmp_path, f"node-{k}")
+        for part in range(3):
+            span = range(part * 4, part * 4 + 4)
+            sources.append(make_bundle(node, span, second=part * 10))
+            expected.update((node.id, n) for n in span)
+    damaged = []
+    for number, source in enumerate(sources):
+        if number % 5 == 0:
+            copy = tmp_path / "damaged" / str(number)
+            shutil.copytree(source, copy)
+            damage_bit(copy)
+            damaged.append(copy)
+    context = multiprocessing.get_context("spawn")
+    every = [str(path) for path in [*sources, *damaged]]
+    importers = [context.Process(target=_import_all, args=(str(store.root), list(every), seed)) for seed in range(4)]
+    for importer in importers:
+        importer.start()
+    for importer in importers:
+        importer.join(120)
+        assert importer.exitcode == 0
+    found = Counter((line["node_id"], line["n"]) for line in stored(store) if "n" in line)
+    assert found == expected
+    assert len(store.load()) == len(sources)
+    assert list((store.folder / ".staging").iterdir()) == []
+
+
+def test_the_command(tmp_path: Path) -> None:
+    """A folder of many; a dry run; JSON; exit codes."""
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    node = make_node(tmp_path, "n-1")
+    for part in range(3):
+        make_bundle(node, range(part * 2, part * 2 + 2), second=part * 10)
+    shutil.copytree(node.exports, tmp_path / "stick" / "n-1")
+    before = tree(hub)
+    done = telemetry("import", tmp_path / "stick", "--root", hub, "--dry-run")
+    assert (done.returncode, done.stdout.count("would be imported")) == (0, 3), done.stderr
+    assert {name for name in tree(hub) if "n-1" in name} == {name for name in before if "n-1" in name} == set()
+    done = telemetry("import", tmp_path / "stick", "--root", hub, "--json")
+    assert [one["outcome"] for one in json.loads(done.stdout)] == ["imported"] * 3
+    damage_bit(next((tmp_path / "stick" / "n-1").iterdir()))
+    (hub / "telemetry/federated/n-1").rename(tmp_path / "aside")
+    done = telemetry("import", tmp_path / "stick", "--root", hub)
+    assert (done.returncode, "3 bundles, 1 refused" in done.stdout) == (1, True)
+    assert "changed: " in done.stdout
+    done = telemetry("import", tmp_path / "none", "--root", hub)
+    assert (done.returncode, "there is no such folder" in done.stderr) == (4, True)
+    (tmp_path / "empty").mkdir()
+    done = telemetry("import", tmp_path / "empty", "--root", hub)
+    assert (done.returncode, "manifest.json" in done.stdout) == (1, True)
+    done = telemetry("import", tmp_path / "stick", "--root", tmp_path / "nowhere")
+    assert (done.returncode, "there is no such folder" in done.stderr) == (2, True)
+
+
+def test_bundles_in_a_folder(tmp_path: Path) -> None:
+    """Itself, or those below; staging and other hidden folders are left out."""
+    for name in ("a/b/1", "a/2", "a/.staging/3"):
+        foreign(tmp_path / name, 1)
+    assert [path.relative_to(tmp_path).as_posix() for path in bundles_in(tmp_path)] == ["a/2", "a/b/1"]
+    assert bundles_in(tmp_path / "a/2") == [tmp_path / "a/2"]
