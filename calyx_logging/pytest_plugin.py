@@ -98,6 +98,7 @@ class TestRecorder:
             self._subtests_failed.add(report.nodeid)
             self._log(logging.ERROR, "subtest failed", report, outcome="subtest failed", duration_s=report.duration)
 
+    @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         """pytest-xdist: the worker's events bear the session's run instance."""
         node.workerinput["calyx_run_instance_id"] = self._fields["run_instance_id"]

@@ -93,8 +93,8 @@ class Store:
             yield folder
         finally:
             durable.remove_tree(folder)
+            lock.release(force=True)  # first, because Windows deletes no open file
             durable.remove(self._staging / f"{token}.lock")
-            lock.release(force=True)
 
     def _sweep(self) -> None:
         """Remove what importers left that died."""
@@ -107,9 +107,9 @@ class Store:
                 continue  # it lives
             try:
                 durable.remove_tree(self._staging / token)
-                durable.remove(self._staging / f"{token}.lock")
             finally:
                 lock.release(force=True)
+            durable.remove(self._staging / f"{token}.lock")
 
     def bundle(self, entry: Entry) -> Path:
         """The folder of an imported bundle."""

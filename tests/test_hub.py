@@ -19,7 +19,7 @@ from typing import Any
 
 import pytest
 
-from calyx_logging import Node, provision
+from calyx_logging import Node, durable, provision
 from calyx_logging.bundle import write_manifest
 from calyx_logging.errors import StorageError
 from calyx_logging.export import export
@@ -463,5 +463,6 @@ def test_bundles_in_a_folder(tmp_path: Path) -> None:
     """Itself, or those below; staging and other hidden folders are left out."""
     for name in ("a/b/1", "a/2", "a/.staging/3"):
         foreign(tmp_path / name, 1)
-    assert [path.relative_to(tmp_path).as_posix() for path in bundles_in(tmp_path)] == ["a/2", "a/b/1"]
-    assert bundles_in(tmp_path / "a/2") == [tmp_path / "a/2"]
+    here = durable.reachable(tmp_path)
+    assert [path.relative_to(here).as_posix() for path in bundles_in(tmp_path)] == ["a/2", "a/b/1"]
+    assert bundles_in(tmp_path / "a/2") == [durable.reachable(tmp_path / "a/2")]

@@ -122,6 +122,13 @@ def test_each_test_is_an_event(node: Node, folder: Path) -> None:
     assert [line["reason"] for line in controls_of(node.outbox)] == ["closed"]
 
 
+def test_without_xdist(node: Node, folder: Path) -> None:
+    """It need not be installed."""
+    done = run_pytest(folder, *asked(node), "-p", "no:xdist")
+    assert (done.returncode, "INTERNALERROR" in done.stdout) == (1, False)
+    assert sum(event.get("stage") == "test_ended" for event in events_of(node.outbox)) == 12
+
+
 def test_inert_unless_asked_for(node: Node, folder: Path) -> None:
     """Installed is not loaded."""
     before = tree(node.root)
