@@ -22,9 +22,17 @@ from pathlib import Path
 from calyx_logging import durable
 from calyx_logging.bundle import Fault, VerifiedBundle, check, is_junk
 from calyx_logging.chunk import ChunkName, open_chunk, read_lines
-from calyx_logging.errors import ChunkError, EventError, StorageError
+from calyx_logging.errors import ChunkError, EventError, ManifestError, StorageError
 from calyx_logging.event import decode, utc_text
-from calyx_logging.manifest import MANIFEST_NAME, SIGNATURE_NAME, TIMESTAMP_FORMAT, Manifest, is_safe_filename
+from calyx_logging.jsonable import safe_repr
+from calyx_logging.manifest import (
+    MANIFEST_NAME,
+    SIGNATURE_NAME,
+    SUMS_NAME,
+    TIMESTAMP_FORMAT,
+    Manifest,
+    is_safe_filename,
+)
 from calyx_logging.stats import blocks_of, several_at_once
 from calyx_logging.store import Entry, Store
 
@@ -44,7 +52,8 @@ class ImportResult:
 
     Attributes:
         source: the folder it came from.
-        outcome: `imported`, `already imported`, `refused`; with a dry run `would be imported`.
+        outcome: `imported`, `already imported`, `refused`; with a dry run `would be imported`; `failed` when the file
+            system said no.
         folder: where it is in the store; for one that contradicts the store, in quarantine.
         manifest: None where it cannot be read.
         faults: why it was refused, all of them.
@@ -59,21 +68,30 @@ class ImportResult:
     warnings: list[str] = field(default_factory=list)
 
 
-def bundles_in(path: Path) -> list[Path]:
-    """The bundles that a path names: itself, or all in the folders below it, nearest first.
+def bundles_in(path: Path, leave_out: Path | None = None) -> list[Path]:
+    """The bundles that a path names: itself, or all in the folders below it.
+
+    Args:
+        path: of a folder.
+        leave_out: a folder below it that is not looked into (the store itself).
 
     Raises:
-        StorageError: there is no such folder, or it cannot be read.
+        StorageError: there is no such folder, or one cannot be read.
     """
     path = durable.reachable(path)
     if not path.is_dir():
-        raise StorageError("there is no such folder", path=path, hint="name the folder of a bundle, or of many")
+        what = "it is no folder" if path.exists() else "there is no such folder"
+        raise StorageError(what, path=path, hint="name the folder of a bundle, or of many")
     if (path / MANIFEST_NAME).exists():
         return [path]
+
+    def refuse(error: OSError) -> None:
+        raise StorageError.of(error, "look for bundles", error.filename or path) from error
+
     found = []
-    for folder, names, files in os.walk(path):
+    for folder, names, files in os.walk(path, onerror=refuse):
         names.sort()
-        names[:] = [name for name in names if not name.startswith(".")]
+        names[:] = [name for name in names if not name.startswith(".") and Path(folder, name) != leave_out]
         if MANIFEST_NAME in files:
             names.clear()
             found.append(Path(folder))
@@ -120,20 +138,35 @@ def import_bundle(
 
 
 def _copy(source: Path, staged: Path) -> Iterator[Fault]:
-    """Copy a bundle's files, synced; what is no regular file of a plain name is a fault."""
+    """Copy the manifest and what it names, synced; what is no regular file of a plain name is a fault."""
     try:
         names = sorted(name for name in os.listdir(source) if not is_junk(name))
     except OSError as error:
         raise StorageError.of(error, "read the bundle", source) from error
+    own = (MANIFEST_NAME, SUMS_NAME, SIGNATURE_NAME)
+    fits = MANIFEST_NAME in names and _size(source / MANIFEST_NAME) <= _MAX_MANIFEST
+    if fits and (fault := _copy_one(source / MANIFEST_NAME, staged / MANIFEST_NAME)):
+        yield fault
+    listed = {*own, *_chunks_of(staged / MANIFEST_NAME)}
     files = []
     for name in names:
         if not is_safe_filename(name):
             yield Fault("unsafe", repr(name)[:200], "a plain file name of a chunk")
-        elif name == MANIFEST_NAME and _size(source / name) > _MAX_MANIFEST:
+        elif name in own and _size(source / name) > _MAX_MANIFEST:
             yield Fault("malformed", name, f"at most {_MAX_MANIFEST} bytes", "more")
-        else:
+        elif name not in listed:
+            yield Fault("extra", name, "", "a file that the manifest does not name")
+        elif name != MANIFEST_NAME:
             files.append(name)
     yield from filter(None, several_at_once(lambda name: _copy_one(source / name, staged / name), files))
+
+
+def _chunks_of(manifest: Path) -> set[str]:
+    """The chunks a manifest names; none where it cannot be read, which `check` says."""
+    try:
+        return {chunk.filename for chunk in Manifest.parse(durable.read_regular(manifest)).chunks}
+    except (OSError, ManifestError):
+        return set()
 
 
 def _copy_one(path: Path, target: Path) -> Fault | None:
@@ -190,8 +223,8 @@ def _what_is_wrong(line: bytes, node_id: str) -> str | None:
         return error.message[:200]
     for name in _STAMPED:
         if not isinstance(event.get(name), str) or not event[name]:
-            return f"{name} is {event.get(name)!r:.100}"
-    return None if event["node_id"] == node_id else f"node_id is {event['node_id']!r:.100}"
+            return f"{name} is {safe_repr(event.get(name))[:100]}"
+    return None if event["node_id"] == node_id else f"node_id is {safe_repr(event['node_id'])[:100]}"
 
 
 # ------------------------------------------------------------------ into the store
@@ -202,22 +235,27 @@ def _put_in(store: Store, bundle: VerifiedBundle, result: ImportResult, dry_run:
     entries, node_id = store.load(), bundle.manifest.node_id
     if store.unsettled and not dry_run:
         for unsettled in store.unsettled:
-            _present(store, [entry for entry in entries if entry.node_id == unsettled], dry_run)
-        store.save(entries)
+            _present(store, [entry for entry in entries if entry.node_id == unsettled], result, dry_run)
+        _save(store, entries, result)
     known = next((entry for entry in entries if entry.manifest_sha256 == bundle.manifest_sha256), None)
+    present = _present(store, [entry for entry in entries if entry.node_id == node_id], result, dry_run)
     if known is not None:
         result.outcome, result.folder = "already imported", store.bundle(known)
+        if not dry_run:
+            _put_back(bundle, present, result.folder, result)
         return
     others = [name for name in store.spellings_of(node_id) if name != node_id]
     if others:
         result.faults.append(Fault("contradicts", MANIFEST_NAME, f"node {others[0]}, which is here", f"node {node_id}"))
         return
-    present = _present(store, [entry for entry in entries if entry.node_id == node_id], dry_run)
     there, superseded = _compare(bundle, present, result.faults)
     if dry_run:
         result.outcome = "refused" if result.faults else "would be imported"
         return
     if result.faults:
+        result.folder = store.quarantined(node_id, bundle.manifest_sha256)
+        if result.folder is not None:
+            return
         result.folder = _free_folder(store.quarantine / node_id, bundle.manifest, now)
         durable.make_dirs(result.folder.parent)
         durable.publish(bundle.path, result.folder)
@@ -230,18 +268,49 @@ def _put_in(store: Store, bundle: VerifiedBundle, result: ImportResult, dry_run:
     for path in superseded:
         durable.remove(path)
     result.outcome, result.folder = "imported", target
-    store.save([*entries, Entry(node_id, target.name, bundle.manifest_sha256, utc_text(now))])
+    _save(store, [*entries, Entry(node_id, target.name, bundle.manifest_sha256, utc_text(now))], result)
 
 
-def _present(store: Store, entries: Iterable[Entry], dry_run: bool) -> dict[str, tuple[Path, str]]:
+def _save(store: Store, entries: list[Entry], result: ImportResult) -> None:
+    try:
+        store.save(entries)
+    except OSError as error:  # it is only a summary
+        result.warnings.append(f"the import index cannot be written: {error}; the next import does")
+
+
+def _put_back(bundle: VerifiedBundle, present: dict[str, tuple[Path, str]], folder: Path, result: ImportResult) -> None:
+    """Chunks that somebody deleted in the store, or emptied, come back with the bundle that has them."""
+    missing = []
+    for chunk in bundle.manifest.chunks:
+        path = present.get(chunk.filename, (folder / chunk.filename, ""))[0]
+        whole = path.is_file() and path.stat().st_size >= (bundle.path / chunk.filename).stat().st_size
+        if not whole:
+            durable.remove(path)
+            durable.rename_new(bundle.path / chunk.filename, path)
+            missing.append(chunk.filename)
+    if missing:
+        durable.sync_dir(folder)
+        result.warnings.append(f"{len(missing)} chunks were missing in the store, or cut, and were put back")
+
+
+def _present(
+    store: Store, entries: Iterable[Entry], result: ImportResult, dry_run: bool
+) -> dict[str, tuple[Path, str]]:
     """A node's chunks in the store: path and hash by name; of what an import left twice, the longer is kept."""
     present: dict[str, tuple[Path, str]] = {}
     for entry in entries:
-        for chunk in store.manifest(entry).chunks:
+        try:
+            manifest = store.manifest(entry)
+        except (ManifestError, StorageError) as error:
+            result.warnings.append(f"{store.bundle(entry)} is in the store, and damaged: {error.message}")
+            continue
+        for chunk in manifest.chunks:
             path = store.bundle(entry) / chunk.filename
-            if not path.is_file():
-                continue  # it is in another bundle's folder
+            if not is_safe_filename(chunk.filename) or path.is_symlink() or not path.is_file():
+                continue  # it is in another bundle's folder, or nothing of the store's
             known = present.get(chunk.filename)
+            if known is not None and known[0] == path:
+                continue
             if known is not None:  # the import that put it in was killed before it removed the shorter one
                 shorter, longer = sorted((known[0], path), key=lambda one: one.stat().st_size)
                 if not dry_run and _begins_with(longer, shorter):
@@ -287,6 +356,8 @@ def _free_folder(parent: Path, manifest: Manifest, now: float) -> Path:
         if not _FOLDER.fullmatch(manifest.timestamp):
             raise ValueError
         moment = datetime.strptime(manifest.timestamp, TIMESTAMP_FORMAT).replace(tzinfo=UTC)
+        if not 1970 <= moment.year <= 9998:
+            raise ValueError
     except ValueError:
         moment = datetime.fromtimestamp(int(now), UTC)
     while os.path.lexists(parent / moment.strftime(TIMESTAMP_FORMAT)):

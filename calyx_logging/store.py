@@ -16,7 +16,7 @@ import hashlib
 import os
 import secrets
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,7 +28,7 @@ from calyx_logging import durable
 from calyx_logging.errors import ManifestError, StorageError
 from calyx_logging.event import utc_text
 from calyx_logging.locks import os_lock
-from calyx_logging.manifest import MANIFEST_NAME, Manifest, loads_object
+from calyx_logging.manifest import MANIFEST_NAME, Manifest, is_safe_filename, loads_object
 from calyx_logging.node import is_node_id
 
 __all__ = ["Entry", "Store"]
@@ -81,6 +81,8 @@ class Store:
     @contextmanager
     def staging(self) -> Iterator[Path]:
         """A folder of one's own to make a bundle ready in; removed if it is still there afterwards."""
+        if self._staging.is_symlink():
+            raise StorageError("is a symbolic link", path=self._staging, hint="delete it: what is in it gets deleted")
         token = secrets.token_hex(8)
         folder, lock = self._staging / token, os_lock(self._staging / f"{token}.lock")
         with os_lock(
@@ -105,11 +107,15 @@ class Store:
                 lock.acquire(blocking=False)
             except Timeout:
                 continue  # it lives
+            except OSError:
+                continue  # somebody's folder of that name
             try:
-                durable.remove_tree(self._staging / token)
+                with suppress(OSError, RecursionError):  # somebody's own, nobody's harm
+                    durable.remove_tree(self._staging / token)
             finally:
                 lock.release(force=True)
-            durable.remove(self._staging / f"{token}.lock")
+            with suppress(OSError):
+                durable.remove(self._staging / f"{token}.lock")
 
     def bundle(self, entry: Entry) -> Path:
         """The folder of an imported bundle."""
@@ -120,7 +126,7 @@ class Store:
         return [name for name in self._nodes() if name.casefold() == node_id.casefold()]
 
     def _nodes(self) -> list[str]:
-        return [name for name in _names(self.folder) if is_node_id(name) and (self.folder / name).is_dir()]
+        return [name for name in _names(self.folder) if is_node_id(name) and _is_folder(self.folder / name)]
 
     def load(self) -> list[Entry]:
         """Every bundle in the store, in the order of their folders; writes nothing.
@@ -134,22 +140,20 @@ class Store:
         for node_id in self._nodes():
             for name in _names(self.folder / node_id):
                 path = self.folder / node_id / name / MANIFEST_NAME
-                if name.startswith(".") or not path.is_file():
+                if not is_safe_filename(name) or not _is_folder(path.parent) or not path.is_file():
                     continue
-                entry = said.get((node_id, name))
-                if entry is None:
+                digest, entry = _digest(path), said.get((node_id, name))
+                if entry is None or entry.manifest_sha256 != digest:
                     self.unsettled.add(node_id)
-                    entry = Entry(node_id, name, _digest(path), utc_text(path.stat().st_mtime))
+                    entry = Entry(node_id, name, digest, utc_text(path.stat().st_mtime))
                 entries.append(entry)
         return entries
 
     def _read_index(self) -> Iterator[Entry]:
         try:
             document = loads_object(durable.read_regular(self._index), "the import index")
-        except (FileNotFoundError, ManifestError):
+        except (OSError, ManifestError):
             return  # it is made anew
-        except OSError as error:
-            raise StorageError.of(error, "read the import index", self._index) from error
         imports: Any = document.get("imports")
         for one in imports if isinstance(imports, list) else ():
             if isinstance(one, dict):
@@ -185,6 +189,17 @@ class Store:
             return Manifest.parse(durable.read_regular(path))
         except OSError as error:
             raise StorageError.of(error, "read an imported manifest", path) from error
+
+    def quarantined(self, node_id: str, manifest_sha256: str) -> Path | None:
+        """Where a bundle is in quarantine already."""
+        folders = [self.quarantine / node_id / name for name in _names(self.quarantine / node_id)]
+        paths = [folder / MANIFEST_NAME for folder in folders if _is_folder(folder)]
+        return next((path.parent for path in paths if path.is_file() and _digest(path) == manifest_sha256), None)
+
+
+def _is_folder(path: Path) -> bool:
+    """A folder, and no link to one: what is reached through a link is not the store's."""
+    return path.is_dir() and not path.is_symlink()
 
 
 def _digest(path: Path) -> str:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 try:
+    from collections.abc import Iterable, Iterator
     from pathlib import Path
     from typing import Any
 
     import click
 
+    from calyx_logging.errors import CalyxError
     from calyx_logging.hub import ImportResult, bundles_in, import_bundle
     from calyx_logging.node import find_root
     from calyx_logging.scripts.cli import contents_text, count_text, json_option, print_json, remark, run
@@ -25,29 +27,43 @@ except ImportError as error:
     metavar="FOLDER",
     help="The hub's root; the store is telemetry/federated below it. Default: CALYX_ROOT, else as for a node.",
 )
-@click.option("--dry-run", is_flag=True, help="Verify, and say what would happen; nothing is put in.")
+@click.option("--dry-run", is_flag=True, help="Verify (in staging), and say what would happen; nothing is put in.")
 @json_option
 def command(paths: tuple[Path, ...], root: str | None, dry_run: bool, as_json: bool) -> None:
     """Verify bundles and put those that are whole into the hub's store, each once.
 
     PATH is a bundle's folder, or one with bundles in the folders below it. A bundle that was imported before is none of
-    the faults. Exit code 1 when one was refused; the others are in.
+    the faults. Exit code 1 when one was refused, 4 when the file system said no for one; the others are in.
     """
     store = Store(find_root(root))
-    results = []
-    for path in paths:
-        for source in bundles_in(path):
-            result = import_bundle(store, source, dry_run=dry_run)
-            results.append(result)
-            if not as_json:
-                _tell(result)
+    results, code = [], 0
+    for result in _import_all(store, paths, dry_run):
+        results.append(result)
+        code = max(code, {"refused": 1, "failed": 4}.get(result.outcome, 0))
+        if not as_json:
+            _tell(result)
     if as_json:
         print_json([_document(result) for result in results])
     elif len(results) > 1:
-        refused = sum(result.outcome == "refused" for result in results)
+        refused = sum(result.outcome in ("refused", "failed") for result in results)
         click.echo(f"{count_text(len(results), 'bundle')}, {refused} refused")
-    if any(result.outcome == "refused" for result in results):
-        raise SystemExit(1)
+    if code:
+        raise SystemExit(code)
+
+
+def _import_all(store: Store, paths: Iterable[Path], dry_run: bool) -> Iterator[ImportResult]:
+    """What becomes of each; one that the file system will not have stops none of the others."""
+    for path in paths:
+        try:
+            sources = bundles_in(path, store.folder)
+        except CalyxError as error:
+            yield ImportResult(path, "failed", warnings=[str(error)])
+            continue
+        for source in sources:
+            try:
+                yield import_bundle(store, source, dry_run=dry_run)
+            except CalyxError as error:
+                yield ImportResult(source, "failed", warnings=[str(error)])
 
 
 def _tell(result: ImportResult) -> None:
@@ -58,7 +74,7 @@ def _tell(result: ImportResult) -> None:
     for fault in result.faults:
         click.echo(f"  {fault}")
     for warning in result.warnings:
-        remark(f"warning: {result.source}: {warning}")
+        remark(f"{'error' if result.outcome == 'failed' else 'warning'}: {result.source}: {warning}")
 
 
 def _document(result: ImportResult) -> dict[str, Any]:

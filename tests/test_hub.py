@@ -459,6 +459,128 @@ def test_the_command(tmp_path: Path) -> None:
     assert (done.returncode, "there is no such folder" in done.stderr) == (2, True)
 
 
+def put_by_hand(store: Store, name: str, chunks: list[dict[str, str]]) -> Path:
+    """A bundle's folder in the store that no import made."""
+    folder = store.folder / "n-1" / name
+    folder.mkdir(parents=True)
+    manifest = {"node_id": "n-1", "exported_at": "x", "timestamp": name, "chunks": chunks}
+    (folder / "manifest.json").write_text(json.dumps(manifest))
+    return folder
+
+
+def test_what_lies_in_the_store_leads_nowhere_else(store: Store, tmp_path: Path) -> None:
+    """Stored manifests with paths, or with one chunk twice: nothing is deleted, here or elsewhere."""
+    victim = tmp_path / "victim.txt"
+    victim.write_text("mine")
+    for number, name in enumerate([str(victim), "../../../../../victim.txt"]):
+        put_by_hand(store, f"20260101_00000{number}", [{"filename": name, "sha256": "0" * 64}] * 2)
+    folder = put_by_hand(store, "20260101_000009", [{"filename": "run.jsonl", "sha256": "0" * 64}] * 2)
+    (folder / "run.jsonl").write_text("{}\n")
+    assert import_bundle(store, make_bundle(make_node(tmp_path, "n-1"), range(2))).outcome == "imported"
+    assert victim.read_text() == "mine"
+    assert (folder / "run.jsonl").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="symbolic links")
+def test_links_in_the_store(store: Store, tmp_path: Path) -> None:
+    """What is reached through one is not the store's."""
+    elsewhere = tmp_path / "elsewhere"
+    shutil.copytree(foreign(tmp_path / "1", 1), elsewhere / "20260101_000000")
+    before = tree(elsewhere)
+    (store.folder / "old-1").mkdir(parents=True)
+    (store.folder / "old-1" / "20260101_000000").symlink_to(elsewhere / "20260101_000000")
+    assert import_bundle(store, foreign(tmp_path / "2", 2)).outcome == "imported"
+    assert tree(elsewhere) == before
+    shutil.rmtree(store.folder / ".staging")
+    (store.folder / ".staging").symlink_to(elsewhere)
+    with pytest.raises(StorageError, match="is a symbolic link"):
+        import_bundle(store, tmp_path / "1")
+    assert tree(elsewhere) == before
+
+
+def test_an_index_that_is_wrong(store: Store, tmp_path: Path) -> None:
+    """What it says of a bundle is looked up in the bundle; a folder in its place costs nothing but itself."""
+    first = make_bundle(make_node(tmp_path, "n-1"), range(2))
+    second = make_bundle(make_node(tmp_path / "2", "n-1"), range(2, 4), second=50)
+    import_bundle(store, first)
+    index = store.folder / ".import_index.json"
+    digest = hashlib.sha256((second / "manifest.json").read_bytes()).hexdigest()
+    document = json.loads(index.read_text())
+    document["imports"][0]["manifest_sha256"] = digest
+    index.write_text(json.dumps(document))
+    assert import_bundle(store, second).outcome == "imported"
+    assert numbers(store) == [0, 1, 2, 3]
+    index.unlink()
+    index.mkdir()
+    third = make_bundle(make_node(tmp_path / "3", "n-1"), range(4, 5), second=90)
+    result = import_bundle(store, third)
+    assert (result.outcome, "index cannot be written" in result.warnings[0]) == ("imported", True)
+
+
+def test_chunks_that_somebody_deleted_in_the_store(store: Store, tmp_path: Path) -> None:
+    """The bundle comes again: they are put back; what is damaged else is said."""
+    bundle = make_bundle(make_node(tmp_path, "n-1"), range(3))
+    folder = import_bundle(store, bundle).folder
+    assert folder is not None
+    (chunk,) = folder.glob("*.jsonl")
+    for spoil in (chunk.unlink, lambda: chunk.write_bytes(b"")):
+        spoil()
+        result = import_bundle(store, bundle)
+        assert (result.outcome, "put back" in result.warnings[0]) == ("already imported", True)
+        assert numbers(store) == [0, 1, 2]
+    (folder / "manifest.json").write_text("{")
+    other = make_bundle(make_node(tmp_path / "2", "n-1"), range(3, 5), second=50)
+    result = import_bundle(store, other)
+    assert result.outcome == "imported"
+    assert any("damaged" in warning for warning in result.warnings)
+
+
+def test_odd_times_lines_and_files(store: Store, tmp_path: Path) -> None:
+    """The end of the calendar, a line nested a thousand deep, a large file nobody named, quarantine once."""
+    bundle = make_bundle(make_node(tmp_path, "n-1"), range(3))
+    for timestamp in ("99991231_235959", "00010101_000000"):
+        odd = tmp_path / timestamp
+        shutil.copytree(bundle, odd)
+        manifest = json.loads((odd / "manifest.json").read_text()) | {"timestamp": timestamp}
+        (odd / "manifest.json").write_text(json.dumps(manifest))
+        (odd / "SHA256SUMS").unlink()
+        manifest.pop("manifest_version")
+        (odd / "manifest.json").write_text(json.dumps(manifest))
+        result = import_bundle(store, odd, clock=lambda: 0.0)
+        assert result.folder is not None
+        assert result.folder.name.startswith("19700101_00000")
+    deep = tmp_path / "deep"
+    shutil.copytree(bundle, deep)
+    chunk = next(deep.glob("*.jsonl"))
+    chunk.write_bytes(chunk.read_bytes() + b'{"node_id":' + b"[" * 1000 + b"]" * 1000 + b"}\n")
+    write_manifest(deep, node_id="n-1", fallback_id=str, force=True)
+    assert kinds(import_bundle(store, deep)) == {"bad line"}
+    with (bundle / "movie.mp4").open("wb") as stream:
+        stream.truncate(1 << 40)  # a tebibyte that takes no room: copying it would never end
+    assert kinds(import_bundle(store, bundle)) == {"extra"}
+    (bundle / "movie.mp4").unlink()
+    chunk = next(bundle.glob("*.jsonl"))
+    chunk.write_bytes(chunk.read_bytes().replace(b'"n":1', b'"n":8'))
+    write_manifest(bundle, node_id="n-1", fallback_id=str, force=True)
+    assert len({import_bundle(store, bundle).folder for _ in range(3)}) == 1
+    assert len(list((store.quarantine / "n-1").iterdir())) == 1
+
+
+def test_one_bad_path_stops_no_other(tmp_path: Path) -> None:
+    """And the JSON is one document, whatever happens; a hub's own store is not looked into."""
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    good = make_bundle(make_node(tmp_path, "n-1"), range(2))
+    (tmp_path / "file").write_text("")
+    done = telemetry("import", tmp_path / "none", tmp_path / "file", good, "--root", hub, "--json")
+    assert done.returncode == 4
+    assert [one["outcome"] for one in json.loads(done.stdout)] == ["failed", "failed", "imported"]
+    assert "it is no folder" in json.loads(done.stdout)[1]["warnings"][0]
+    shutil.copytree(good, hub / "sticks" / "1")
+    done = telemetry("import", ".", "--root", hub, "--json", cwd=hub)
+    assert [one["outcome"] for one in json.loads(done.stdout)] == ["already imported"]
+
+
 def test_bundles_in_a_folder(tmp_path: Path) -> None:
     """Itself, or those below; staging and other hidden folders are left out."""
     for name in ("a/b/1", "a/2", "a/.staging/3"):
