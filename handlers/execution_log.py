@@ -30,7 +30,8 @@ from calyx_logging.run_files import execution_log, root_above
 
 __all__ = ["ExecutionLogFile", "ExecutionLogHandler"]
 
-_LOCK_SECONDS = 10
+_LOCK_SECONDS = 10.0
+_ERROR_SECONDS = 1.0
 _POLL_SECONDS = 0.0005
 _MAX_DEPTH = 8
 _OPTIONS = (
@@ -73,15 +74,18 @@ class ExecutionLogFile(ConcurrentRotatingFileHandler):
 
     def _lock_stream_lock(self, stream_lock: Any) -> None:
         """Wait for other processes, but not for one that was stopped in the middle: no call waits without limit."""
-        end = time.monotonic() + _LOCK_SECONDS
+        began = time.monotonic()
         while True:
             try:
                 portalocker.lock(stream_lock, portalocker.LOCK_EX | portalocker.LOCK_NB)
                 return
             except portalocker.AlreadyLocked:
-                if time.monotonic() >= end:
-                    raise TimeoutError(f"another process held its lock for {_LOCK_SECONDS} s") from None
-                time.sleep(_POLL_SECONDS)
+                limit = _LOCK_SECONDS
+            except portalocker.LockException:  # an error, or a system's own way to say that it is locked
+                limit = _ERROR_SECONDS
+            if time.monotonic() - began >= limit:
+                raise TimeoutError(f"its lock could not be had in {limit} s")
+            time.sleep(_POLL_SECONDS)
 
     def _at_fork_reinit(self) -> None:
         super()._at_fork_reinit()
