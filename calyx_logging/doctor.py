@@ -23,6 +23,7 @@ from calyx_logging.capture import captured_by
 from calyx_logging.chunk import open_chunk, read_lines
 from calyx_logging.errors import CalyxError, EventError
 from calyx_logging.event import decode
+from calyx_logging.handlers.base import EventHandler
 from calyx_logging.handlers.outbox import OutboxHandler
 from calyx_logging.node import Node, provision
 
@@ -77,13 +78,7 @@ def existing_loggers() -> set[str]:
 
 def outbox_handlers() -> list[OutboxHandler]:
     """Every OutboxHandler of the process, attached or not."""
-    return [one for one in _existing_handlers() if isinstance(one, OutboxHandler)]
-
-
-def _existing_handlers() -> list[logging.Handler]:
-    known = [reference() for reference in list(getattr(logging, "_handlerList", []))]
-    attached = [handler for name in existing_loggers() for handler in _handlers_of(_logger(name))]
-    return list({id(one): one for one in (*known, *attached) if isinstance(one, logging.Handler)}.values())
+    return [one for one in EventHandler.alive if isinstance(one, OutboxHandler)]
 
 
 def outbox_handlers_for(logger: logging.Logger, level: int) -> list[OutboxHandler]:
@@ -147,7 +142,7 @@ def _diverted() -> Iterator[Node]:
     """All OutboxHandlers write into a temporary outbox, and execution logs nowhere."""
     with tempfile.TemporaryDirectory(prefix="calyx-doctor-", ignore_cleanup_errors=True) as folder:
         node = provision(folder, "doctor").node
-        handlers: list[Any] = [one for one in _existing_handlers() if hasattr(one, "divert")]
+        handlers: list[Any] = [one for one in EventHandler.alive if hasattr(one, "divert")]
         for handler in handlers:
             handler.divert(node)
         try:

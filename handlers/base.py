@@ -5,6 +5,8 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import weakref
+from typing import ClassVar
 
 from calyx_logging.errors import ConfigError
 from calyx_logging.event import MIN_MAX_EVENT_BYTES, StampEvent
@@ -17,6 +19,9 @@ __all__ = ["EventHandler", "check_root"]
 
 class EventHandler(logging.Handler):
     """A handler of event lines; `prepare` comes before the base's `__init__`, which sets the formatter."""
+
+    alive: ClassVar[weakref.WeakSet[EventHandler]] = weakref.WeakSet()
+    """All there are in this process, attached to a logger or not."""
 
     _stamp: StampEvent
     _max_event_bytes: int
@@ -32,6 +37,7 @@ class EventHandler(logging.Handler):
         self._max_event_bytes = whole_bytes("max_event_bytes", max_event_bytes, MIN_MAX_EVENT_BYTES)
         self._stamp = StampEvent(node.id, source)
         self._token = secrets.token_hex(8)
+        EventHandler.alive.add(self)
         self._event_formatter = EventFormatter().bound_to(self._stamp, self._max_event_bytes)
 
     def setFormatter(self, fmt: logging.Formatter | None) -> None:  # noqa: N802 - logging's name

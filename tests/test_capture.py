@@ -21,12 +21,14 @@ from calyx_logging import KeepContext, Node, OutboxHandler, doctor, install_fast
 from calyx_logging.capture import captured_by
 from calyx_logging.doctor import examine
 from calyx_logging.errors import ConfigError
+from calyx_logging.handlers.base import EventHandler
 from conftest import controls_of, events_of, python, telemetry, tree
 
 
 @pytest.fixture(autouse=True)
 def _loggers() -> Iterator[None]:
-    """Loggers and root as they were before."""
+    """Loggers and root as they were before; handlers of other tests are not there."""
+    EventHandler.alive.clear()
     root = logging.getLogger()
     before, handlers, level = set(logging.Logger.manager.loggerDict), list(root.handlers), root.level
     yield
