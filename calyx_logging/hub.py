@@ -17,6 +17,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from itertools import islice
 from pathlib import Path
 
 from calyx_logging import durable
@@ -40,7 +41,10 @@ __all__ = ["ImportResult", "bundles_in", "import_bundle"]
 
 _MAX_MANIFEST = 256 * 1024 * 1024
 _MAX_NAMED = 100
-"""So many faults of one kind are named one by one."""
+"""So many bad lines of one chunk are named one by one."""
+
+_MAX_FAULTS = 10_000
+"""So many in all; what comes after them is not looked at any more."""
 
 _STAMPED = ("node_id", "ts_utc", "event_id", "source")
 _FOLDER = re.compile(r"[0-9]{8}_[0-9]{6}", re.ASCII)
@@ -120,7 +124,7 @@ def import_bundle(
             result.faults = faults + [fault for fault in report.faults if not _is_known(fault, faults)]
             if report.manifest is None or report.manifest_sha256 is None or result.faults:
                 return result
-            result.faults = list(_line_faults(staged, report.manifest))
+            result.faults = list(islice(_line_faults(staged, report.manifest), _MAX_FAULTS))
             if result.faults:
                 return result
             if (staged / SIGNATURE_NAME).exists():
@@ -283,8 +287,9 @@ def _put_back(bundle: VerifiedBundle, present: dict[str, tuple[Path, str]], fold
     missing = []
     for chunk in bundle.manifest.chunks:
         path = present.get(chunk.filename, (folder / chunk.filename, ""))[0]
-        whole = path.is_file() and path.stat().st_size >= (bundle.path / chunk.filename).stat().st_size
-        if not whole:
+        size, expected = _size(path), _size(bundle.path / chunk.filename)
+        grows = ChunkName.parse(chunk.filename) is None
+        if not path.is_file() or size < expected or (size != expected and not grows):
             durable.remove(path)
             durable.rename_new(bundle.path / chunk.filename, path)
             missing.append(chunk.filename)
@@ -332,7 +337,10 @@ def _compare(
         path, sha256 = present[chunk.filename]
         new = bundle.path / chunk.filename
         if sha256 == chunk.sha256:
-            there.append(chunk.filename)
+            if path.stat().st_size == new.stat().st_size:
+                there.append(chunk.filename)
+            else:  # somebody cut it, or wrote into it
+                superseded.append(path)
         elif ChunkName.parse(chunk.filename) is None and _begins_with(new, path):
             superseded.append(path)
         elif ChunkName.parse(chunk.filename) is None and _begins_with(path, new):

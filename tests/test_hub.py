@@ -535,6 +535,21 @@ def test_chunks_that_somebody_deleted_in_the_store(store: Store, tmp_path: Path)
     assert any("damaged" in warning for warning in result.warnings)
 
 
+def test_a_damaged_chunk_that_comes_in_another_bundle(store: Store, tmp_path: Path) -> None:
+    """What the store's manifest says of it is not what is in the store: the whole one takes its place."""
+    node = make_node(tmp_path, "n-1")
+    first = make_bundle(node, range(3))
+    (node.outbox / ".exported_index.json").unlink()
+    shutil.rmtree(node.outbox / ".manifests")
+    kept = first.rename(tmp_path / "first")
+    second = make_bundle(node, range(3, 6), second=100)
+    folder = import_bundle(store, kept).folder
+    assert folder is not None
+    next(folder.glob("*.jsonl")).write_bytes(b"")
+    assert import_bundle(store, second).outcome == "imported"
+    assert numbers(store) == list(range(6))
+
+
 def test_odd_times_lines_and_files(store: Store, tmp_path: Path) -> None:
     """The end of the calendar, a line nested a thousand deep, a large file nobody named, quarantine once."""
     bundle = make_bundle(make_node(tmp_path, "n-1"), range(3))
