@@ -15,7 +15,6 @@ from __future__ import annotations
 import errno
 import json
 import logging
-import os
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -30,6 +29,7 @@ from calyx_logging.errors import ConfigError, StorageError, say
 from calyx_logging.event import utc_text
 from calyx_logging.exception import plain_text
 from calyx_logging.formatter import EventFormatter, StructlogMessage
+from calyx_logging.handlers.base import check_root
 from calyx_logging.handlers.execution_log import ExecutionLogHandler
 from calyx_logging.jsonable import lower
 from calyx_logging.node import find_root
@@ -309,8 +309,7 @@ def benchmark_run(
     """
     if not isinstance(logger, (str, logging.Logger)):
         raise ConfigError(f"logger is {logger!r}: give a logger, or its name")
-    if root is not None and not (isinstance(root, (str, os.PathLike)) and os.fspath(root)):
-        raise ConfigError(f"root is {root!r}: give the path of a folder")
+    check_root(root)
     if cases_expected is not None and (type(cases_expected) is not int or cases_expected < 0):
         raise ConfigError(f"cases_expected is {cases_expected!r}: give a number of cases, or leave it out")
     return BenchmarkRun(

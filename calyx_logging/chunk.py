@@ -25,6 +25,7 @@ __all__ = [
     "ChunkName",
     "check_component",
     "foreign_among",
+    "names_in",
     "open_chunk",
     "read_lines",
 ]
@@ -115,6 +116,20 @@ def foreign_among(names: Iterable[str]) -> set[str]:
     if _ALL_OURS.fullmatch(text):
         return set()
     return {match[0] for match in _FOREIGN.finditer(text)} - {""}
+
+
+def names_in(folder: Path) -> list[str]:
+    """The names in a folder, sorted; none where it is not there.
+
+    Raises:
+        StorageError: it cannot be read.
+    """
+    try:
+        return sorted(os.listdir(folder))
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StorageError.of(error, "read the folder", folder) from error
 
 
 def open_chunk(path: Path) -> BinaryIO:

@@ -22,7 +22,6 @@ __all__ = ["EXIT_STATUSES", "FileDigest", "RunEnvelope"]
 
 EXIT_STATUSES = ("normal", "incomplete", "timeout", "error")
 _VERSION = 1
-_BLOCK = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -46,12 +45,10 @@ class FileDigest:
         Raises:
             StorageError: it cannot be read.
         """
-        digest, size = hashlib.sha256(), 0
         try:
             with path.open("rb") as stream:
-                while block := stream.read(_BLOCK):
-                    digest.update(block)
-                    size += len(block)
+                digest = hashlib.file_digest(stream, "sha256")
+                size = stream.tell()
         except OSError as error:
             raise StorageError.of(error, "hash a file of the run", path) from error
         inside = path.is_relative_to(root)

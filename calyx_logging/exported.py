@@ -8,7 +8,6 @@ never dropped because its bundle was moved away.
 from __future__ import annotations
 
 import hashlib
-import os
 from collections.abc import Iterator, Set
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -18,7 +17,7 @@ import orjson
 
 from calyx_logging import durable
 from calyx_logging.bundle import verify
-from calyx_logging.chunk import foreign_among
+from calyx_logging.chunk import foreign_among, names_in
 from calyx_logging.errors import BundleError, ManifestError, StorageError
 from calyx_logging.manifest import MANIFEST_NAME, Manifest, loads_object
 from calyx_logging.node import Node
@@ -84,7 +83,7 @@ def load(node: Node) -> Exported:
     exported = _read_index(node.outbox / INDEX_NAME)
     known = {bundle.timestamp for bundle in exported.bundles}
     copies = node.outbox / MANIFESTS_DIR
-    for name in _names(copies):
+    for name in names_in(copies):
         timestamp = name.removesuffix(".json")
         if timestamp == name or name.startswith(".") or timestamp in known:
             continue
@@ -94,7 +93,7 @@ def load(node: Node) -> Exported:
             known.add(timestamp)
         except (OSError, ManifestError) as error:
             exported.warnings.append(f"{copies / name} cannot be read and is passed over: {error}")
-    for timestamp in _names(node.exports):
+    for timestamp in names_in(node.exports):
         folder = node.exports / timestamp
         if timestamp.startswith(".") or timestamp in known or not folder.is_dir():
             continue
@@ -146,8 +145,8 @@ def hashes(node: Node) -> dict[str, str]:
 
 def _manifests(node: Node) -> Iterator[Manifest]:
     copies = node.outbox / MANIFESTS_DIR
-    paths = {Path(name).stem: copies / name for name in _names(copies) if name.endswith(".json")}
-    for timestamp in _names(node.exports):
+    paths = {Path(name).stem: copies / name for name in names_in(copies) if name.endswith(".json")}
+    for timestamp in names_in(node.exports):
         paths.setdefault(timestamp, node.exports / timestamp / MANIFEST_NAME)
     for _, path in sorted(paths.items()):
         try:
@@ -184,12 +183,3 @@ def _bundle_ref(entry: Any) -> BundleRef:
 
 def _are_texts(values: object) -> bool:
     return isinstance(values, list) and set(map(type, values)) <= {str}
-
-
-def _names(folder: Path) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise StorageError.of(error, "read the folder", folder) from error

@@ -14,7 +14,16 @@ from pathlib import Path
 from calyx_logging import durable
 from calyx_logging.errors import InvalidNodeId, NodeConflict, NodeNotProvisioned, RootNotFound, StorageError
 
-__all__ = ["NODE_ID_RULE", "Node", "Provisioned", "check_node_id", "is_node_id", "provision", "read_node_id"]
+__all__ = [
+    "NODE_ID_RULE",
+    "Node",
+    "Provisioned",
+    "check_node_id",
+    "is_device_name",
+    "is_node_id",
+    "provision",
+    "read_node_id",
+]
 
 NODE_ID_RULE = (
     "1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit, no dot at the end, "
@@ -30,11 +39,12 @@ _NODE_FILE = Path("runtime", "node_id.txt")
 
 def is_node_id(text: str) -> bool:
     """Whether `text` keeps the rule for node ids (`NODE_ID_RULE`)."""
-    return (
-        _NODE_ID.fullmatch(text) is not None
-        and not text.endswith(".")
-        and text.split(".", 1)[0].lower() not in _DEVICES
-    )
+    return _NODE_ID.fullmatch(text) is not None and not text.endswith(".") and not is_device_name(text)
+
+
+def is_device_name(name: str) -> bool:
+    """Whether Windows takes a file's name for a device's, whatever stands behind its first dot."""
+    return name.split(".", 1)[0].lower() in _DEVICES
 
 
 def check_node_id(text: str, *, path: Path | None = None) -> str:

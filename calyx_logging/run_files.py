@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeGuard
 
 from calyx_logging.errors import ConfigError, StorageError
-from calyx_logging.node import check_node_id, read_node_id
+from calyx_logging.node import check_node_id, is_device_name, read_node_id
 
 __all__ = [
     "ENVELOPE_SUFFIX",
@@ -36,7 +36,6 @@ _MAX_NAME = 100
 _MAX_FILE_NAME = 240
 """Bytes of a file's name that leave room for what goes before and behind it while it is written."""
 _UNFIT = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]|[. ]$|^\.\.?$')
-_DEVICE = re.compile(r"(con|prn|aux|nul|conin\$|conout\$|clock\$|(com|lpt)[0-9])(\..*)?", re.IGNORECASE)
 _RULE = 'give 1 to 100 characters, none of < > : " / \\ | ? * and no control character, no dot or space at the end'
 
 
@@ -57,7 +56,7 @@ def is_run_name(text: object) -> TypeGuard[str]:
         isinstance(text, str)
         and 1 <= len(text) <= _MAX_NAME
         and not _UNFIT.search(text)
-        and not _DEVICE.fullmatch(text)
+        and not is_device_name(text)
         and text.isprintable()
     )
 

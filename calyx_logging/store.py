@@ -13,7 +13,6 @@ the folders, so that one that is lost, old or damaged costs nothing.
 from __future__ import annotations
 
 import hashlib
-import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -25,6 +24,7 @@ import orjson
 from filelock import Timeout
 
 from calyx_logging import durable
+from calyx_logging.chunk import names_in
 from calyx_logging.errors import ManifestError, StorageError
 from calyx_logging.event import utc_text
 from calyx_logging.locks import os_lock
@@ -100,7 +100,7 @@ class Store:
 
     def _sweep(self) -> None:
         """Remove what importers left that died."""
-        for name in _names(self._staging):
+        for name in names_in(self._staging):
             token = name.removesuffix(".lock")
             lock = os_lock(self._staging / f"{token}.lock")
             try:
@@ -126,7 +126,7 @@ class Store:
         return [name for name in self._nodes() if name.casefold() == node_id.casefold()]
 
     def _nodes(self) -> list[str]:
-        return [name for name in _names(self.folder) if is_node_id(name) and _is_folder(self.folder / name)]
+        return [name for name in names_in(self.folder) if is_node_id(name) and _is_folder(self.folder / name)]
 
     def load(self) -> list[Entry]:
         """Every bundle in the store, in the order of their folders; writes nothing.
@@ -138,7 +138,7 @@ class Store:
         entries = []
         self.unsettled = set()
         for node_id in self._nodes():
-            for name in _names(self.folder / node_id):
+            for name in names_in(self.folder / node_id):
                 path = self.folder / node_id / name / MANIFEST_NAME
                 if not is_safe_filename(name) or not _is_folder(path.parent) or not path.is_file():
                     continue
@@ -192,7 +192,7 @@ class Store:
 
     def quarantined(self, node_id: str, manifest_sha256: str) -> Path | None:
         """Where a bundle is in quarantine already."""
-        folders = [self.quarantine / node_id / name for name in _names(self.quarantine / node_id)]
+        folders = [self.quarantine / node_id / name for name in names_in(self.quarantine / node_id)]
         paths = [folder / MANIFEST_NAME for folder in folders if _is_folder(folder)]
         return next((path.parent for path in paths if path.is_file() and _digest(path) == manifest_sha256), None)
 
@@ -207,12 +207,3 @@ def _digest(path: Path) -> str:
         return hashlib.sha256(durable.read_regular(path)).hexdigest()
     except OSError as error:
         raise StorageError.of(error, "read an imported manifest", path) from error
-
-
-def _names(folder: Path) -> list[str]:
-    try:
-        return sorted(os.listdir(folder))
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise StorageError.of(error, "read the store", folder) from error

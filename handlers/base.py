@@ -61,6 +61,6 @@ class EventHandler(logging.Handler):
 
 
 def check_root(root: object) -> None:
-    """Raise `ConfigError` unless `root` is None or a path."""
+    """Raise `ConfigError` unless `root` is None or a path in text."""
     if root is not None and not (isinstance(root, (str, os.PathLike)) and os.fspath(root)):
         raise ConfigError(f"option 'root' is {root!r}: give the path of a folder")

@@ -236,12 +236,11 @@ def test_a_variable_that_names_no_run(text: str) -> None:
     assert kept == {"run_instance_id": "i"}
 
 
-def test_through_a_queue(node: Node) -> None:
-    """The listener's thread has no context variables; the filter takes them along, also through pickle."""
-    import structlog
-
+def behind_a_queue(
+    node: Node,
+) -> tuple[logging.Logger, logging.Handler, queue.Queue[Any], logging.Handler]:
+    """A logger with a QueueHandler that keeps the context, that handler, its queue, and the OutboxHandler elsewhere."""
     logging.config.dictConfig(config(node))
-    outbox = logging.getLogger("harness").handlers[0]
     records: queue.Queue[Any] = queue.Queue()
     handler = logging.handlers.QueueHandler(records)
     handler.addFilter(KeepContext())
@@ -249,6 +248,14 @@ def test_through_a_queue(node: Node) -> None:
     logger.propagate = False
     logger.setLevel(logging.INFO)
     logger.addHandler(handler)
+    return logger, handler, records, logging.getLogger("harness").handlers[0]
+
+
+def test_through_a_queue(node: Node) -> None:
+    """The listener's thread has no context variables; the filter takes them along, also through pickle."""
+    import structlog
+
+    logger, handler, records, outbox = behind_a_queue(node)
     with structlog.contextvars.bound_contextvars(who="caller", odd=object):
         logger.info("plain", extra={"n": 1})
         logger.error("failed %s", "x", exc_info=(ValueError, ValueError("v"), None))
@@ -370,15 +377,7 @@ def test_cases_that_are_lost_on_purpose_or_by_mistake(node: Node, configure: Con
 
 def test_a_run_behind_a_queue(node: Node, capfd: pytest.CaptureFixture[str]) -> None:
     """Its events keep their fields, dict messages and exceptions; what a handler took itself it does not take again."""
-    logging.config.dictConfig(config(node))
-    outbox = logging.getLogger("harness").handlers[0]
-    records: queue.Queue[Any] = queue.Queue()
-    handler = logging.handlers.QueueHandler(records)
-    handler.addFilter(KeepContext())
-    logger = logging.getLogger("queued.run")
-    logger.propagate = False
-    logger.setLevel(logging.INFO)
-    logger.addHandler(handler)
+    logger, handler, records, outbox = behind_a_queue(node)
     listener = logging.handlers.QueueListener(records, outbox)
     listener.start()
     try:

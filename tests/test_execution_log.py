@@ -20,32 +20,22 @@ from calyx_logging import Node
 from calyx_logging.errors import ConfigError, NodeNotProvisioned, StorageError
 from calyx_logging.handlers import ExecutionLogHandler
 from calyx_logging.handlers.execution_log import ExecutionLogFile
-from conftest import close_logging, events_of, python
+from conftest import close_logging, config, events_of, python
 
 
 def both(node: Node, **options: Any) -> dict[str, Any]:
-    """A dictConfig with both handlers on one logger, as the README shows it."""
-    return {
-        "version": 1,
-        "disable_existing_loggers": False,
-        "formatters": {"event": {"()": "calyx_logging.EventFormatter"}},
-        "handlers": {
-            "outbox": {
-                "class": "calyx_logging.handlers.OutboxHandler",
-                "formatter": "event",
-                "root": str(node.root),
-            },
-            "execution_log": {
-                "class": "calyx_logging.handlers.ExecutionLogHandler",
-                "formatter": "event",
-                "root": str(node.root),
-                "run_id": "r-1",
-                "run_instance_id": "i-1",
-                **options,
-            },
-        },
-        "loggers": {"harness": {"level": "DEBUG", "handlers": ["outbox", "execution_log"], "propagate": False}},
+    """A dictConfig with both handlers on one logger, as the documents show it."""
+    settings = config(node)
+    settings["handlers"]["execution_log"] = {
+        "class": "calyx_logging.handlers.ExecutionLogHandler",
+        "formatter": "event",
+        "root": str(node.root),
+        "run_id": "r-1",
+        "run_instance_id": "i-1",
+        **options,
     }
+    settings["loggers"]["harness"]["handlers"].append("execution_log")
+    return settings
 
 
 def log_of(node: Node) -> Path:
@@ -59,12 +49,12 @@ def lines(path: Path) -> list[dict[str, Any]]:
 @pytest.mark.parametrize("way", ["dict", "json", "yaml"])
 def test_each_event_is_in_both_with_one_id(node: Node, way: str) -> None:
     """The standard logger's fan-out is the mirror; the lines differ in `seq` alone."""
-    config = both(node)
+    settings = both(node)
     if way == "json":
-        config = json.loads(json.dumps(config))
+        settings = json.loads(json.dumps(settings))
     if way == "yaml":
-        config = yaml.safe_load(yaml.safe_dump(config))
-    logging.config.dictConfig(config)
+        settings = yaml.safe_load(yaml.safe_dump(settings))
+    logging.config.dictConfig(settings)
     logger = logging.getLogger("harness")
     logger.info("plain", extra={"n": 1})
     logger.warning({"event": "as a dict", "name": "x"})
@@ -81,8 +71,8 @@ def test_each_event_is_in_both_with_one_id(node: Node, way: str) -> None:
     )
 
 
-def _work(config: dict[str, Any], first: int) -> None:
-    logging.config.dictConfig(config)
+def _work(settings: dict[str, Any], first: int) -> None:
+    logging.config.dictConfig(settings)
     for n in range(first, first + 100):
         logging.getLogger("harness").info("event", extra={"n": n, "pad": "x" * (n % 3000)})
     close_logging()
@@ -219,11 +209,11 @@ def test_a_processor_that_logs(node: Node) -> None:
         logger.info("inner, too")
         return event
 
-    config = both(node)
-    config["formatters"]["event"]["processors"] = [chatty]
-    del config["handlers"]["outbox"]
-    config["loggers"]["harness"]["handlers"] = ["execution_log"]
-    logging.config.dictConfig(config)
+    settings = both(node)
+    settings["formatters"]["event"]["processors"] = [chatty]
+    del settings["handlers"]["outbox"]
+    settings["loggers"]["harness"]["handlers"] = ["execution_log"]
+    logging.config.dictConfig(settings)
     handler = logger.handlers[0]
     assert isinstance(handler, ExecutionLogHandler)
     logger.info("outer")
