@@ -24,6 +24,7 @@ from calyx_logging.manifest import (
     Manifest,
     format_sums,
     is_safe_filename,
+    name_key,
     parse_sums,
 )
 from calyx_logging.node import check_node_id, is_node_id
@@ -150,7 +151,7 @@ def _manifest_faults(manifest: Manifest) -> list[Fault]:
         faults.append(Fault("malformed", MANIFEST_NAME, "a node id", repr(manifest.node_id)[:100]))
     seen: set[str] = set()
     for entry in manifest.chunks:
-        key = entry.filename.casefold()
+        key = name_key(entry.filename)
         if not is_safe_filename(entry.filename) or key in (
             MANIFEST_NAME,
             SUMS_NAME.casefold(),
@@ -158,7 +159,9 @@ def _manifest_faults(manifest: Manifest) -> list[Fault]:
         ):
             faults.append(Fault("unsafe", repr(entry.filename)[:200], "a plain file name of a chunk"))
         if key in seen:
-            faults.append(Fault("malformed", MANIFEST_NAME, "each chunk once", f"{entry.filename!r} twice"))
+            faults.append(
+                Fault("malformed", MANIFEST_NAME, "each chunk once", f"{entry.filename!r} twice, or what is like it")
+            )
         seen.add(key)
     return faults
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -20,6 +20,7 @@ from calyx_logging.errors import ChunkError, ConfigError, StorageError
 __all__ = [
     "MAX_CHUNK_NUMBER",
     "MAX_COMPONENT",
+    "MAX_LINE",
     "OPEN_SUFFIX",
     "SEALED_SUFFIX",
     "ChunkName",
@@ -28,6 +29,7 @@ __all__ = [
     "names_in",
     "open_chunk",
     "read_lines",
+    "without_foreign",
 ]
 
 SEALED_SUFFIX = ".jsonl"
@@ -35,6 +37,9 @@ OPEN_SUFFIX = ".jsonl.open"
 MAX_CHUNK_NUMBER = 9999
 MAX_COMPONENT = 48
 """Characters of a component."""
+
+MAX_LINE = 256 * 1024 * 1024
+"""Bytes of a line that is still read as an event, its newline among them."""
 
 _COMPONENT = r"[a-z0-9]+(?:[_-][a-z0-9]+)*"
 _NAME = re.compile(
@@ -116,6 +121,12 @@ def foreign_among(names: Iterable[str]) -> set[str]:
     if _ALL_OURS.fullmatch(text):
         return set()
     return {match[0] for match in _FOREIGN.finditer(text)} - {""}
+
+
+def without_foreign(names: Set[str]) -> Set[str]:
+    """Names of our own chunks among them, which never change: who looks for something new leaves them out."""
+    foreign = foreign_among(names)
+    return names - foreign if foreign else names
 
 
 def names_in(folder: Path) -> list[str]:

@@ -24,7 +24,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import TypeVar
+from typing import BinaryIO, TypeVar
 
 __all__ = [
     "AppendFile",
@@ -36,9 +36,11 @@ __all__ = [
     "remove",
     "remove_tree",
     "rename_new",
+    "rename_over",
     "replace_file",
     "sync_and_close",
     "sync_dir",
+    "write_file",
     "write_new",
 ]
 
@@ -274,8 +276,28 @@ def replace_file(path: Path, data: bytes) -> None:
     temporary = path.with_name(f".{path.name}.tmp")
     remove(temporary)
     write_new(temporary, [data])
-    _with_retries(lambda: os.replace(temporary, path))
-    sync_dir(path.parent)
+    rename_over(temporary, path)
+
+
+def write_file(path: Path, write: Callable[[BinaryIO], None]) -> None:
+    """Let `write` fill a file, in place of one that may be there, and sync it; on an error nothing of it is left."""
+    remove(path)
+    fd = os.open(path, _NEW | os.O_RDWR, 0o666)
+    try:
+        with os.fdopen(fd, "w+b") as stream:
+            write(stream)
+            stream.flush()
+            _sync_fd(fd)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(path)
+        raise
+
+
+def rename_over(source: Path, target: Path) -> None:
+    """Rename a synced file, over one that may be there, so that the name lasts."""
+    _with_retries(lambda: os.replace(source, target))
+    sync_dir(target.parent)
 
 
 def rename_new(source: Path, target: Path) -> None:

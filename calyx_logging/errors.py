@@ -12,6 +12,8 @@ CalyxError                  path, cause and hint in one line            exit 1
 ├── EventError              a line that is no event                     exit 1
 ├── ChunkError              a chunk that is not what its name says      exit 1
 ├── ManifestError           a manifest, index or SHA256SUMS that cannot be read  exit 1
+├── ArchiveError            a file that is no archive of a bundle        exit 1
+├── SignatureError          a signature that is not what it has to be   exit 1
 └── BundleError             a bundle with faults, all of them listed    exit 1
 """
 
@@ -24,6 +26,7 @@ from collections.abc import Sequence
 from typing import TextIO
 
 __all__ = [
+    "ArchiveError",
     "BundleError",
     "CalyxError",
     "ChunkError",
@@ -36,6 +39,7 @@ __all__ = [
     "NodeError",
     "NodeNotProvisioned",
     "RootNotFound",
+    "SignatureError",
     "StorageError",
     "say",
 ]
@@ -118,6 +122,14 @@ class ChunkError(CalyxError):
 
 class ManifestError(CalyxError, ValueError):
     """A manifest, an index or a SHA256SUMS that cannot be read as one."""
+
+
+class ArchiveError(CalyxError):
+    """An archive that is damaged, or no archive of a bundle."""
+
+
+class SignatureError(CalyxError):
+    """A signature that is not by whom it has to be, or over other bytes."""
 
 
 class BundleError(CalyxError):

@@ -12,7 +12,7 @@ import hashlib
 import os
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Set
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
@@ -21,14 +21,17 @@ from pathlib import Path
 import orjson
 from filelock import Timeout
 
-from calyx_logging import durable, exported, outbox
+from calyx_logging import acknowledged, durable, exported, outbox
+from calyx_logging.archive import write_archive
 from calyx_logging.bundle import sums_of
-from calyx_logging.chunk import open_chunk
+from calyx_logging.chunk import open_chunk, without_foreign
 from calyx_logging.errors import CalyxError, ConfigError, LockHeld, StorageError
 from calyx_logging.event import utc_text
 from calyx_logging.locks import os_lock
 from calyx_logging.manifest import (
     MANIFEST_NAME,
+    MAX_CHUNKS,
+    SIGNATURE_NAME,
     SUMS_NAME,
     TIMESTAMP_FORMAT,
     ChunkEntry,
@@ -37,9 +40,19 @@ from calyx_logging.manifest import (
 )
 from calyx_logging.node import Node
 from calyx_logging.outbox import Contents, Recovery
+from calyx_logging.signature import MANIFEST_NAMESPACE, named_key, sign
 from calyx_logging.stats import blocks_of, several_at_once, stats_for, stats_of
 
-__all__ = ["FOREIGN_QUIET_SECONDS", "ExportResult", "Pending", "export", "export_all", "find_pending"]
+__all__ = [
+    "FOREIGN_QUIET_SECONDS",
+    "ExportOptions",
+    "ExportResult",
+    "Pending",
+    "exclusive",
+    "export",
+    "export_all",
+    "find_pending",
+]
 
 FOREIGN_QUIET_SECONDS = 600
 """A foreign chunk is exported once it has not changed for so long: its writer appends in place and has no lock."""
@@ -75,6 +88,7 @@ class ExportResult:
         manifest: the new bundle's manifest.
         manifest_sha256: its hash.
         recovery: what recovery found: chunks sealed, chunks still being written, orphaned ones.
+        archive: the new bundle as one file, where that was asked for; with nothing new, the last bundle's.
         quiet_soon: foreign chunks that changed too lately to be taken.
         warnings: what the user should know.
     """
@@ -86,12 +100,32 @@ class ExportResult:
     recovery: Recovery
     quiet_soon: list[str]
     warnings: list[str]
+    archive: Path | None = None
+
+
+@dataclass(frozen=True)
+class ExportOptions:
+    """How to export.
+
+    Attributes:
+        recover_orphans: also seal open chunks that have no lock file.
+        since_receipt: also take what was exported before and no receipt covers.
+        sign_with: the key to sign with, see `signature.sign`; None for the one named at provisioning, if one was.
+        unsigned: do not sign, whatever was named.
+        archive: `zip` or `tar.gz`: also pack the bundle into one file.
+    """
+
+    recover_orphans: bool = False
+    since_receipt: bool = False
+    sign_with: str | None = None
+    unsigned: bool = False
+    archive: str | None = None
 
 
 def export_all(
     node: Node,
+    options: ExportOptions | None = None,
     *,
-    recover_orphans: bool = False,
     progress: Progress | None = None,
     clock: Callable[[], float] = time.time,
 ) -> list[ExportResult]:
@@ -100,38 +134,46 @@ def export_all(
     Raises:
         LockHeld: another export is running.
         ChunkError: something that is no regular file bears a chunk's name.
+        ConfigError: it cannot be signed.
         StorageError: a file cannot be read or written; the outbox is as it was.
     """
-    return [
-        export(node.with_id(node_id), recover_orphans=recover_orphans, progress=progress, clock=clock)
-        for node_id in node.all_ids()
-    ]
+    return [export(node.with_id(node_id), options, progress=progress, clock=clock) for node_id in node.all_ids()]
 
 
 def export(
     node: Node,
+    options: ExportOptions | None = None,
     *,
-    recover_orphans: bool = False,
     progress: Progress | None = None,
     clock: Callable[[], float] = time.time,
 ) -> ExportResult:
     """Export one node id's outbox. Arguments and errors as in `export_all`."""
     try:
-        with _exclusive(node, clock):
-            return _export_locked(node, recover_orphans, progress, clock)
+        with exclusive(node, clock):
+            return _export_locked(node, options or ExportOptions(), progress, clock)
     except OSError as error:
         hint = "free some space" if error.errno == 28 else "check the folder's rights and the disk"
         raise StorageError.of(error, "export", error.filename or node.exports, hint) from error
 
 
-def find_pending(node: Node, done: exported.Exported, contents: Contents, now: float) -> Pending:
-    """Which chunks are in no finished bundle; reads foreign chunks whose names were exported before."""
+def find_pending(
+    node: Node, done: Set[str], contents: Contents, now: float, covered: Mapping[str, str] | None = None
+) -> Pending:
+    """Which chunks are in no finished bundle; reads foreign chunks whose names were exported before.
+
+    Args:
+        node: whose outbox.
+        done: names of chunks that are not wanted.
+        contents: of the outbox.
+        now: seconds since the epoch.
+        covered: states of foreign chunks that are not wanted, by name and hash; by default those exported last.
+    """
     pending = Pending()
     for name in contents.sealed:
-        if name.sealed not in done.names:
+        if name.sealed not in done:
             pending.chunks.append(name.sealed)
             pending.bytes += (node.outbox / name.sealed).stat().st_size
-    known = exported.hashes(node) if contents.foreign else {}
+    known = covered if covered is not None else exported.hashes(node) if contents.foreign else {}
     spellings = {name.casefold() for name in pending.chunks}
     for filename in contents.foreign:
         path = node.outbox / filename
@@ -156,22 +198,43 @@ def find_pending(node: Node, done: exported.Exported, contents: Contents, now: f
 
 
 def _export_locked(
-    node: Node, recover_orphans: bool, progress: Progress | None, clock: Callable[[], float]
+    node: Node, options: ExportOptions, progress: Progress | None, clock: Callable[[], float]
 ) -> ExportResult:
     durable.remove_tree(node.exports / _STAGING)
     done = exported.load(node)
-    recovery = outbox.recover(node.outbox, node.id, orphans=recover_orphans, leave_out=done.chunks(), clock=clock)
+    names, covered = done.names, None
+    if options.since_receipt:
+        receipts, hashes = acknowledged.load(node).chunks, exported.hashes(node)
+        covered = {name: sha256 for name, sha256 in hashes.items() if sha256 in receipts}
+        names = names & covered.keys()
+    leave_out = without_foreign(names)
+    recovery = outbox.recover(node.outbox, node.id, orphans=options.recover_orphans, leave_out=leave_out, clock=clock)
     contents = recovery.contents
     if done.changed and (done.names or done.bundles):
         exported.save(node, done)
-    pending = find_pending(node, done, contents, clock())
+    pending = find_pending(node, names, contents, clock(), covered)
     unknown = [f"{node.outbox / name} is no chunk of any writer: look at it by hand" for name in contents.unknown]
     result = ExportResult(
         node.id, None, None, None, recovery, pending.quiet_soon, [*done.warnings, *pending.warnings, *unknown]
     )
+    if len(pending.chunks) > MAX_CHUNKS:
+        result.warnings.append(f"{len(pending.chunks) - MAX_CHUNKS} chunks are left for another bundle: export again")
+        del pending.chunks[MAX_CHUNKS:]
     if pending.chunks:
-        _make_bundle(node, done, pending, result, progress, clock)
+        key = None if options.unsigned else options.sign_with or named_key(node.root)
+        _make_bundle(node, done, pending, result, key, progress, clock)
+    if options.archive is not None and done.last is not None:
+        _archive(node, result, options.archive, done.last.timestamp)
     return result
+
+
+def _archive(node: Node, result: ExportResult, suffix: str, last: str) -> None:
+    """Pack the new bundle; where there is none, the last one, if an export that was killed has not."""
+    bundle = result.bundle or node.exports / last
+    target = bundle.with_name(f"{bundle.name}.{suffix}")
+    if bundle.is_dir() and not target.exists():
+        write_archive(bundle, target)
+    result.archive = target if target.exists() else None
 
 
 def _make_bundle(
@@ -179,6 +242,7 @@ def _make_bundle(
     done: exported.Exported,
     pending: Pending,
     result: ExportResult,
+    key: str | None,
     progress: Progress | None,
     clock: Callable[[], float],
 ) -> None:
@@ -203,6 +267,8 @@ def _make_bundle(
         digest = hashlib.sha256(data).hexdigest()
         durable.write_new(staging / SUMS_NAME, [sums_of(manifest, digest)])
         durable.write_new(staging / MANIFEST_NAME, [data])
+        if key is not None:
+            durable.write_new(staging / SIGNATURE_NAME, [sign(data, key, MANIFEST_NAMESPACE)])
         durable.publish(staging, node.exports / timestamp)
     except BaseException:
         durable.remove_tree(staging)
@@ -261,7 +327,14 @@ def _free_timestamp(node: Node, done: exported.Exported, now: float) -> str:
 
 
 @contextmanager
-def _exclusive(node: Node, clock: Callable[[], float]) -> Iterator[None]:
+def exclusive(node: Node, clock: Callable[[], float] = time.time) -> Iterator[None]:
+    """Hold the exporter's lock of an outbox, without which nothing there is sealed for others, packed or deleted.
+
+    Raises:
+        LockHeld: another process has it; the message says which.
+        ConfigError: the file system has no locks.
+        OSError: the lock file cannot be written.
+    """
     durable.make_dirs(node.outbox)
     lock = os_lock(node.outbox / _LOCK)
     holder = node.outbox / _HOLDER

@@ -8,7 +8,7 @@ never dropped because its bundle was moved away.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Set
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -17,7 +17,7 @@ import orjson
 
 from calyx_logging import durable
 from calyx_logging.bundle import verify
-from calyx_logging.chunk import foreign_among, names_in
+from calyx_logging.chunk import names_in
 from calyx_logging.errors import BundleError, ManifestError, StorageError
 from calyx_logging.manifest import MANIFEST_NAME, Manifest, loads_object
 from calyx_logging.node import Node
@@ -55,11 +55,6 @@ class Exported:
     changed: bool = False
     unsaved: dict[str, bytes] = field(default_factory=dict)
     order: list[str] = field(default_factory=list)
-
-    def chunks(self) -> Set[str]:
-        """Names of our own chunks among them, which never change: who looks for something new leaves them out."""
-        foreign = foreign_among(self.names)
-        return self.names - foreign if foreign else self.names
 
     @property
     def last(self) -> BundleRef | None:

@@ -13,7 +13,7 @@ from pathlib import Path
 from calyx_logging.errors import say
 from calyx_logging.event import utc_text
 
-__all__ = ["Gap", "Losses"]
+__all__ = ["Gap", "Losses", "runs_of"]
 
 _MAX_GAPS = 20
 _SAY_SECONDS = 10.0
@@ -53,7 +53,7 @@ class Gap:
         """What the control line says of it."""
         said: dict[str, object] = {
             "count": self.count,
-            "seqs": _runs(self.seqs),
+            "seqs": runs_of(self.seqs),
             "from": utc_text(self.since),
             "to": utc_text(self.until),
             "cause": self.cause,
@@ -61,8 +61,8 @@ class Gap:
         return said if self.writer is None else {**said, "writer": self.writer}
 
 
-def _runs(seqs: list[list[int]]) -> list[list[int]]:
-    """In order and joined: threads fail in any order."""
+def runs_of(seqs: list[list[int]]) -> list[list[int]]:
+    """Runs of `seq` (first and last) in order and joined: threads fail in any order."""
     runs: list[list[int]] = []
     for first, last in sorted(seqs):
         if runs and runs[-1][1] >= first - 1:

@@ -1,4 +1,4 @@
-"""Import: bundles from anywhere into the hub's store, each once, and only what is whole.
+"""Import: bundles from anywhere into the hub's store, each once, and only what is whole and genuine.
 
 A bundle is copied into staging, and the copy is verified, so that nothing that happens to the source meanwhile
 matters. Then, under the store's lock, it gets its final name by one rename, and the index is written. Killed at any
@@ -7,6 +7,8 @@ moment, an import leaves a store in which every bundle is whole or not there; wh
 Every event is in the store once: a chunk that is there already is not put in a second time; of a first-generation
 chunk, which grows in place, the longest state is kept. A chunk with the name of another and other content is a
 contradiction: the bundle is refused, and kept in quarantine.
+
+Whose signatures count is the hub's to say (`.allowed_signers`), never the bundle's.
 """
 
 from __future__ import annotations
@@ -14,40 +16,49 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
-from itertools import islice
 from pathlib import Path
 
 from calyx_logging import durable
-from calyx_logging.bundle import Fault, VerifiedBundle, check, is_junk
-from calyx_logging.chunk import ChunkName, open_chunk, read_lines
-from calyx_logging.errors import ChunkError, EventError, ManifestError, StorageError
-from calyx_logging.event import decode, utc_text
-from calyx_logging.jsonable import safe_repr
+from calyx_logging.arrival import Progress, bring
+from calyx_logging.bundle import Fault, VerifiedBundle, check
+from calyx_logging.chunk import ChunkName
+from calyx_logging.errors import SignatureError, StorageError
+from calyx_logging.event import utc_text
+from calyx_logging.holdings import Holdings, begins_with, holdings_of
 from calyx_logging.manifest import (
     MANIFEST_NAME,
     SIGNATURE_NAME,
-    SUMS_NAME,
     TIMESTAMP_FORMAT,
     Manifest,
-    is_safe_filename,
 )
-from calyx_logging.stats import blocks_of, several_at_once
+from calyx_logging.scan import Scan, scan_chunk
+from calyx_logging.signature import MANIFEST_NAMESPACE, signers_of, verify_signature
+from calyx_logging.stats import several_at_once
 from calyx_logging.store import Entry, Store
 
-__all__ = ["ImportResult", "bundles_in", "import_bundle"]
-
-_MAX_MANIFEST = 256 * 1024 * 1024
-_MAX_NAMED = 100
-"""So many bad lines of one chunk are named one by one."""
+__all__ = ["ImportResult", "Policy", "import_bundle", "settle"]
 
 _MAX_FAULTS = 10_000
-"""So many in all; what comes after them is not looked at any more."""
+"""So many bad lines are named in all."""
 
-_STAMPED = ("node_id", "ts_utc", "event_id", "source")
 _FOLDER = re.compile(r"[0-9]{8}_[0-9]{6}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the hub takes in.
+
+    Attributes:
+        require_signature: nothing unsigned, whoever it is from. Else unsigned bundles of nodes that have no key here.
+        accept_bad_lines: also chunks with lines that are no events of their node; those are noted, and the chunk is
+            never acknowledged.
+    """
+
+    require_signature: bool = False
+    accept_bad_lines: bool = False
 
 
 @dataclass
@@ -55,138 +66,108 @@ class ImportResult:
     """What became of one bundle.
 
     Attributes:
-        source: the folder it came from.
+        source: the folder or archive it came from.
         outcome: `imported`, `already imported`, `refused`; with a dry run `would be imported`; `failed` when the file
-            system said no.
+            system said no, or a program that is needed is missing.
         folder: where it is in the store; for one that contradicts the store, in quarantine.
         manifest: None where it cannot be read.
+        signed_by: the key, where a signature was checked and is valid.
+        bad_lines: lines that are no events of the node and were accepted.
         faults: why it was refused, all of them.
         warnings: what the user should know.
+        exit_code: of a command that has only this to do.
     """
 
     source: Path
     outcome: str
     folder: Path | None = None
     manifest: Manifest | None = None
+    signed_by: str | None = None
+    bad_lines: int = 0
     faults: list[Fault] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
-
-
-def bundles_in(path: Path, leave_out: Path | None = None) -> list[Path]:
-    """The bundles that a path names: itself, or all in the folders below it.
-
-    Args:
-        path: of a folder.
-        leave_out: a folder below it that is not looked into (the store itself).
-
-    Raises:
-        StorageError: there is no such folder, or one cannot be read.
-    """
-    path = durable.reachable(path)
-    if not path.is_dir():
-        what = "it is no folder" if path.exists() else "there is no such folder"
-        raise StorageError(what, path=path, hint="name the folder of a bundle, or of many")
-    if (path / MANIFEST_NAME).exists():
-        return [path]
-
-    def refuse(error: OSError) -> None:
-        raise StorageError.of(error, "look for bundles", error.filename or path) from error
-
-    found = []
-    for folder, names, files in os.walk(path, onerror=refuse):
-        names.sort()
-        names[:] = [name for name in names if not name.startswith(".") and Path(folder, name) != leave_out]
-        if MANIFEST_NAME in files:
-            names.clear()
-            found.append(Path(folder))
-    return found or [path]
+    exit_code: int = 0
 
 
 def import_bundle(
-    store: Store, source: Path, *, dry_run: bool = False, clock: Callable[[], float] = time.time
+    store: Store,
+    source: Path,
+    *,
+    policy: Policy | None = None,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+    clock: Callable[[], float] = time.time,
 ) -> ImportResult:
     """Put one bundle into the store.
 
     Args:
         store: the hub's.
-        source: the bundle's folder; it is only read.
+        source: the bundle's folder, or an archive of it; it is only read.
+        policy: what is taken in.
         dry_run: only say what would happen.
+        progress: is told of bytes copied.
         clock: seconds since the epoch.
 
     Raises:
         StorageError: a file cannot be read or written; the store is as it was.
+        ConfigError: ssh-keygen is needed, and missing.
     """
     try:
-        with store.staging() as staged:
-            faults = list(_copy(source, staged))
-            report = check(staged)
-            result = ImportResult(source, "refused", manifest=report.manifest, warnings=list(report.warnings))
-            result.faults = faults + [fault for fault in report.faults if not _is_known(fault, faults)]
-            if report.manifest is None or report.manifest_sha256 is None or result.faults:
-                return result
-            result.faults = list(islice(_line_faults(staged, report.manifest), _MAX_FAULTS))
-            if result.faults:
-                return result
-            if (staged / SIGNATURE_NAME).exists():
-                result.warnings.append("its signature was not looked at")
-            bundle = VerifiedBundle(staged, report.manifest, report.manifest_sha256, report.warnings)
-            with store.alone():
-                _put_in(store, bundle, result, dry_run, clock())
-            return result
+        with store.staging() as room:
+            staged, faults = bring(source, room, progress)
+            result = _import_staged(store, source, staged, faults, policy or Policy(), dry_run, clock())
     except OSError as error:
         hint = "free some space" if error.errno == 28 else "check the folder's rights and the disk"
         raise StorageError.of(error, "import", error.filename or store.folder, hint) from error
+    result.exit_code = 1 if result.outcome == "refused" else 0
+    return result
 
 
-# ------------------------------------------------------------------ into staging
+def _import_staged(
+    store: Store, source: Path, staged: Path, faults: list[Fault], policy: Policy, dry_run: bool, now: float
+) -> ImportResult:
+    report = check(staged)
+    result = ImportResult(source, "refused", manifest=report.manifest, warnings=list(report.warnings))
+    result.faults = faults + [fault for fault in report.faults if not _is_known(fault, faults)]
+    if report.manifest is None or report.manifest_sha256 is None or result.faults:
+        return result
+    bundle = VerifiedBundle(staged, report.manifest, report.manifest_sha256, report.warnings)
+    _check_signature(store, bundle, policy, result)
+    if result.faults:
+        return result
+    known = any(entry.manifest_sha256 == bundle.manifest_sha256 for entry in store.load(bundle.manifest.node_id))
+    while True:
+        scans = None if known else _scan(bundle, policy, result)
+        if result.faults:
+            return result
+        with store.alone():
+            if _put_in(store, bundle, result, scans, dry_run, now):
+                return result
+        known = False  # it was in the store, and somebody has just taken it out
 
 
-def _copy(source: Path, staged: Path) -> Iterator[Fault]:
-    """Copy the manifest and what it names, synced; what is no regular file of a plain name is a fault."""
+def settle(store: Store) -> list[str]:
+    """Make good what imports that were killed left; warnings of what is damaged in the store.
+
+    Raises:
+        StorageError: a file cannot be read or written.
+    """
+    result = ImportResult(store.folder, "")
     try:
-        names = sorted(name for name in os.listdir(source) if not is_junk(name))
+        with store.alone():
+            entries = store.load()
+            if store.unsettled:
+                for node_id in store.unsettled:
+                    held = holdings_of(store, [entry for entry in entries if entry.node_id == node_id])
+                    result.warnings += held.warnings
+                    _tidy(held)
+                _save(store, entries, None, result)
     except OSError as error:
-        raise StorageError.of(error, "read the bundle", source) from error
-    own = (MANIFEST_NAME, SUMS_NAME, SIGNATURE_NAME)
-    fits = MANIFEST_NAME in names and _size(source / MANIFEST_NAME) <= _MAX_MANIFEST
-    if fits and (fault := _copy_one(source / MANIFEST_NAME, staged / MANIFEST_NAME)):
-        yield fault
-    listed = {*own, *_chunks_of(staged / MANIFEST_NAME)}
-    files = []
-    for name in names:
-        if not is_safe_filename(name):
-            yield Fault("unsafe", repr(name)[:200], "a plain file name of a chunk")
-        elif name in own and _size(source / name) > _MAX_MANIFEST:
-            yield Fault("malformed", name, f"at most {_MAX_MANIFEST} bytes", "more")
-        elif name not in listed:
-            yield Fault("extra", name, "", "a file that the manifest does not name")
-        elif name != MANIFEST_NAME:
-            files.append(name)
-    yield from filter(None, several_at_once(lambda name: _copy_one(source / name, staged / name), files))
+        raise StorageError.of(error, "look through the store", error.filename or store.folder) from error
+    return result.warnings
 
 
-def _chunks_of(manifest: Path) -> set[str]:
-    """The chunks a manifest names; none where it cannot be read, which `check` says."""
-    try:
-        return {chunk.filename for chunk in Manifest.parse(durable.read_regular(manifest)).chunks}
-    except (OSError, ManifestError):
-        return set()
-
-
-def _copy_one(path: Path, target: Path) -> Fault | None:
-    try:
-        with open_chunk(path) as stream:
-            durable.write_new(target, blocks_of(stream))
-    except (ChunkError, StorageError) as error:
-        return Fault("unreadable", path.name, "a regular file", error.message)
-    return None
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.lstat().st_size
-    except OSError:
-        return 0
+# ------------------------------------------------------------------ whether it is genuine
 
 
 def _is_known(fault: Fault, faults: Iterable[Fault]) -> bool:
@@ -194,168 +175,181 @@ def _is_known(fault: Fault, faults: Iterable[Fault]) -> bool:
     return fault.kind in ("missing", "malformed") and any(known.path == fault.path for known in faults)
 
 
-def _line_faults(folder: Path, manifest: Manifest) -> Iterator[Fault]:
-    """Lines that are no events of the bundle's node: each by file and number, as many as one wants to read."""
-    for found in several_at_once(
-        lambda entry: list(_faults_of_chunk(folder / entry.filename, manifest.node_id)), manifest.chunks
-    ):
-        yield from found
-
-
-def _faults_of_chunk(path: Path, node_id: str) -> Iterator[Fault]:
-    count = 0
-    with open_chunk(path) as stream:
-        for number, (line, _) in enumerate(read_lines(stream), 1):
-            why = _what_is_wrong(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line, node_id)
-            if why is None:
-                continue
-            count += 1
-            if count <= _MAX_NAMED:
-                yield Fault("bad line", f"{path.name}:{number}", f"an event of node {node_id}", why)
-    if count > _MAX_NAMED:
-        yield Fault(
-            "bad line", path.name, f"events of node {node_id}", f"{count - _MAX_NAMED} more lines that are none"
-        )
-
-
-def _what_is_wrong(line: bytes, node_id: str) -> str | None:
-    if not line.strip():
-        return None
+def _check_signature(store: Store, bundle: VerifiedBundle, policy: Policy, result: ImportResult) -> None:
+    """By the hub's policy: what it wants signed has to be, and what is signed by a node it knows has to be right."""
+    node_id, path = bundle.manifest.node_id, bundle.path / SIGNATURE_NAME
+    known, signed = signers_of(store.signers, node_id), path.exists()
+    trust = f"calyx-telemetry trust {node_id} KEY.pub"
+    if not known:
+        if policy.require_signature:
+            result.faults.append(
+                Fault(
+                    "signature", SIGNATURE_NAME, f"one by a key that is trusted for node {node_id}", f"none is: {trust}"
+                )
+            )
+        elif signed:
+            result.warnings.append(f"its signature was not checked: no key is trusted for node {node_id} ({trust})")
+        return
+    if not signed:
+        result.faults.append(Fault("signature", SIGNATURE_NAME, f"one by a key of node {node_id}", "it is not signed"))
+        return
     try:
-        event = decode(line)
-    except EventError as error:
-        return error.message[:200]
-    for name in _STAMPED:
-        if not isinstance(event.get(name), str) or not event[name]:
-            return f"{name} is {safe_repr(event.get(name))[:100]}"
-    return None if event["node_id"] == node_id else f"node_id is {safe_repr(event['node_id'])[:100]}"
+        result.signed_by = verify_signature(
+            durable.read_regular(bundle.path / MANIFEST_NAME),
+            durable.read_regular(path),
+            signers=store.signers,
+            principal=node_id,
+            namespace=MANIFEST_NAMESPACE,
+            revoked=store.revoked,
+        )
+    except SignatureError as error:
+        result.faults.append(Fault("signature", SIGNATURE_NAME, f"one by a key of node {node_id}", error.message))
+
+
+def _scan(bundle: VerifiedBundle, policy: Policy, result: ImportResult) -> dict[str, Scan]:
+    """Every line of every chunk is looked at; what is no event of the node is a fault, or is accepted and said."""
+    manifest = bundle.manifest
+    found = several_at_once(lambda chunk: scan_chunk(bundle.path / chunk.filename, manifest.node_id), manifest.chunks)
+    scans = {chunk.filename: scan for chunk, scan in zip(manifest.chunks, found, strict=True)}
+    bad = {name: scan for name, scan in scans.items() if scan.bad_count}
+    result.bad_lines = sum(scan.bad_count for scan in bad.values())
+    if policy.accept_bad_lines:
+        result.warnings += [
+            f"{name}: {scan.bad_count} lines are no events of node {manifest.node_id}; taken in, never acknowledged"
+            for name, scan in bad.items()
+        ]
+    else:
+        result.faults = list(_line_faults(bad, manifest.node_id))
+    return scans
+
+
+def _line_faults(bad: Mapping[str, Scan], node_id: str) -> Iterator[Fault]:
+    left = _MAX_FAULTS
+    for name, scan in bad.items():
+        for line in scan.bad[:left]:
+            yield Fault("bad line", f"{name}:{line.line}", f"an event of node {node_id}", line.why)
+        named = len(scan.bad[:left])
+        left -= named
+        if named < scan.bad_count:
+            more = f"{scan.bad_count - named} more lines that are none"
+            yield Fault("bad line", name, f"events of node {node_id}", more)
+        if left <= 0:
+            return
 
 
 # ------------------------------------------------------------------ into the store
 
 
-def _put_in(store: Store, bundle: VerifiedBundle, result: ImportResult, dry_run: bool, now: float) -> None:
-    """With the store's lock held: refuse, or rename into place and index."""
-    entries, node_id = store.load(), bundle.manifest.node_id
-    if store.unsettled and not dry_run:
-        for unsettled in store.unsettled:
-            _present(store, [entry for entry in entries if entry.node_id == unsettled], result, dry_run)
-        _save(store, entries, result)
+def _put_in(
+    store: Store,
+    bundle: VerifiedBundle,
+    result: ImportResult,
+    scans: Mapping[str, Scan] | None,
+    dry_run: bool,
+    now: float,
+) -> bool:
+    """With the store's lock held: refuse, or rename into place and index; False when its lines are to be read first."""
+    node_id = bundle.manifest.node_id
+    entries = store.load(node_id)
+    held = holdings_of(store, entries)
+    result.warnings += held.warnings
+    if not dry_run:
+        _tidy(held)
+        if store.unsettled:
+            _save(store, entries, node_id, result)
     known = next((entry for entry in entries if entry.manifest_sha256 == bundle.manifest_sha256), None)
-    present = _present(store, [entry for entry in entries if entry.node_id == node_id], result, dry_run)
     if known is not None:
         result.outcome, result.folder = "already imported", store.bundle(known)
         if not dry_run:
-            _put_back(bundle, present, result.folder, result)
-        return
+            _put_back(bundle, held, result.folder, result)
+        return True
+    if scans is None:
+        return False
     others = [name for name in store.spellings_of(node_id) if name != node_id]
     if others:
         result.faults.append(Fault("contradicts", MANIFEST_NAME, f"node {others[0]}, which is here", f"node {node_id}"))
-        return
-    there, superseded = _compare(bundle, present, result.faults)
+        return True
+    there, superseded = _compare(bundle, held, result.faults)
     if dry_run:
         result.outcome = "refused" if result.faults else "would be imported"
-        return
+        return True
     if result.faults:
         result.folder = store.quarantined(node_id, bundle.manifest_sha256)
         if result.folder is not None:
-            return
+            return True
         result.folder = _free_folder(store.quarantine / node_id, bundle.manifest, now)
         durable.make_dirs(result.folder.parent)
         durable.publish(bundle.path, result.folder)
-        return
+        return True
     for name in there:
         durable.remove(bundle.path / name)
+    store.note_checked(bundle.manifest, bundle.manifest_sha256, scans)
     target = _free_folder(store.folder / node_id, bundle.manifest, now)
     durable.make_dirs(target.parent)
     durable.publish(bundle.path, target)
     for path in superseded:
         durable.remove(path)
     result.outcome, result.folder = "imported", target
-    _save(store, [*entries, Entry(node_id, target.name, bundle.manifest_sha256, utc_text(now))], result)
+    _save(store, [*entries, Entry(node_id, target.name, bundle.manifest_sha256, utc_text(now))], node_id, result)
+    return True
 
 
-def _save(store: Store, entries: list[Entry], result: ImportResult) -> None:
+def _save(store: Store, entries: list[Entry], node_id: str | None, result: ImportResult) -> None:
     try:
-        store.save(entries)
+        store.save(entries, node_id)
     except OSError as error:  # it is only a summary
         result.warnings.append(f"the import index cannot be written: {error}; the next import does")
 
 
-def _put_back(bundle: VerifiedBundle, present: dict[str, tuple[Path, str]], folder: Path, result: ImportResult) -> None:
+def _put_back(bundle: VerifiedBundle, held: Holdings, folder: Path, result: ImportResult) -> None:
     """Chunks that somebody deleted in the store, or emptied, come back with the bundle that has them."""
     missing = []
     for chunk in bundle.manifest.chunks:
-        path = present.get(chunk.filename, (folder / chunk.filename, ""))[0]
-        size, expected = _size(path), _size(bundle.path / chunk.filename)
+        expected = (bundle.path / chunk.filename).stat().st_size
+        known = held.chunks.get(chunk.filename) or held.by_hash.get(chunk.sha256)
         grows = ChunkName.parse(chunk.filename) is None
-        if not path.is_file() or size < expected or (size != expected and not grows):
-            durable.remove(path)
-            durable.rename_new(bundle.path / chunk.filename, path)
-            missing.append(chunk.filename)
+        if known is not None and (known.size == expected or (grows and known.size > expected)):
+            continue
+        path = folder / chunk.filename if known is None else known.path
+        durable.remove(path)
+        durable.rename_new(bundle.path / chunk.filename, path)
+        missing.append(chunk.filename)
     if missing:
         durable.sync_dir(folder)
         result.warnings.append(f"{len(missing)} chunks were missing in the store, or cut, and were put back")
 
 
-def _present(
-    store: Store, entries: Iterable[Entry], result: ImportResult, dry_run: bool
-) -> dict[str, tuple[Path, str]]:
-    """A node's chunks in the store: path and hash by name; of what an import left twice, the longer is kept."""
-    present: dict[str, tuple[Path, str]] = {}
-    for entry in entries:
-        try:
-            manifest = store.manifest(entry)
-        except (ManifestError, StorageError) as error:
-            result.warnings.append(f"{store.bundle(entry)} is in the store, and damaged: {error.message}")
-            continue
-        for chunk in manifest.chunks:
-            path = store.bundle(entry) / chunk.filename
-            if not is_safe_filename(chunk.filename) or path.is_symlink() or not path.is_file():
-                continue  # it is in another bundle's folder, or nothing of the store's
-            known = present.get(chunk.filename)
-            if known is not None and known[0] == path:
-                continue
-            if known is not None:  # the import that put it in was killed before it removed the shorter one
-                shorter, longer = sorted((known[0], path), key=lambda one: one.stat().st_size)
-                if not dry_run and _begins_with(longer, shorter):
-                    durable.remove(shorter)
-                if longer == known[0]:
-                    continue
-            present[chunk.filename] = path, chunk.sha256
-    return present
+def _tidy(held: Holdings) -> None:
+    for shorter, longer in held.left_over:
+        if begins_with(longer, shorter):
+            durable.remove(shorter)
 
 
-def _compare(
-    bundle: VerifiedBundle, present: dict[str, tuple[Path, str]], faults: list[Fault]
-) -> tuple[list[str], list[Path]]:
+def _compare(bundle: VerifiedBundle, held: Holdings, faults: list[Fault]) -> tuple[list[str], list[Path]]:
     """Names that are not to be put in again, and files of the store that are shorter states of what comes."""
     there, superseded = [], []
+    hashes: set[str] = set()
     for chunk in bundle.manifest.chunks:
-        if chunk.filename not in present:
-            continue
-        path, sha256 = present[chunk.filename]
-        new = bundle.path / chunk.filename
-        if sha256 == chunk.sha256:
-            if path.stat().st_size == new.stat().st_size:
+        new, known = bundle.path / chunk.filename, held.chunks.get(chunk.filename)
+        size, grows = new.stat().st_size, ChunkName.parse(chunk.filename) is None
+        if known is None:
+            twin = held.by_hash.get(chunk.sha256)
+            if chunk.sha256 in hashes or (twin is not None and twin.size == size):
+                there.append(chunk.filename)  # the same lines under another name
+        elif known.sha256 == chunk.sha256:
+            if known.size == size:
                 there.append(chunk.filename)
             else:  # somebody cut it, or wrote into it
-                superseded.append(path)
-        elif ChunkName.parse(chunk.filename) is None and _begins_with(new, path):
-            superseded.append(path)
-        elif ChunkName.parse(chunk.filename) is None and _begins_with(path, new):
+                superseded.append(known.path)
+        elif grows and begins_with(new, known.path):
+            superseded.append(known.path)
+        elif grows and begins_with(known.path, new):
             there.append(chunk.filename)
         else:
-            faults.append(
-                Fault("contradicts", chunk.filename, f"sha256 {sha256}, as in {path.parent}", f"sha256 {chunk.sha256}")
-            )
+            here = f"sha256 {known.sha256}, as in {known.path.parent}"
+            faults.append(Fault("contradicts", chunk.filename, here, f"sha256 {chunk.sha256}"))
+        hashes.add(chunk.sha256)
     return there, superseded
-
-
-def _begins_with(longer: Path, shorter: Path) -> bool:
-    """Whether a file begins with all of another."""
-    with open_chunk(longer) as long, open_chunk(shorter) as short:
-        return all(long.read(len(block)) == block for block in blocks_of(short))
 
 
 def _free_folder(parent: Path, manifest: Manifest, now: float) -> Path:

@@ -6,7 +6,11 @@ Reading is pure: bytes in, a `Manifest` or a `ManifestError` out.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
+import unicodedata
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,9 +18,12 @@ from typing import Any
 import orjson
 
 from calyx_logging.errors import ManifestError
+from calyx_logging.node import is_device_name
 
 __all__ = [
     "MANIFEST_NAME",
+    "MAX_CHUNKS",
+    "MAX_MANIFEST",
     "SIGNATURE_NAME",
     "SUMS_NAME",
     "TIMESTAMP_FORMAT",
@@ -25,6 +32,7 @@ __all__ = [
     "format_sums",
     "is_safe_filename",
     "loads_object",
+    "name_key",
     "parse_sums",
 ]
 
@@ -32,8 +40,17 @@ MANIFEST_NAME = "manifest.json"
 SUMS_NAME = "SHA256SUMS"
 SIGNATURE_NAME = "manifest.json.sig"
 TIMESTAMP_FORMAT = "%Y%m%d_%H%M%S"
-VERSION = 1
+MAX_CHUNKS = 100_000
+"""So many chunks are in one bundle at most."""
 
+MAX_MANIFEST = 64 * 1024 * 1024
+"""Bytes of a manifest; that of `MAX_CHUNKS` chunks has fewer."""
+
+VERSION = 1
+_MAX_VALUES = 4_000_000
+"""Commas and brackets of a manifest: what bounds the memory that reading it takes."""
+
+_UNSEEN = frozenset(["Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"])
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 
@@ -106,6 +123,8 @@ class Manifest:
         Raises:
             ManifestError: no JSON object, a key missing or of the wrong type, a version from the future.
         """
+        if len(data) > MAX_MANIFEST or sum(map(data.count, (b",", b"[", b"{"))) > _MAX_VALUES:
+            raise ManifestError(f"the manifest is larger than that of {MAX_CHUNKS} chunks")
         document = loads_object(data, "the manifest")
         version = _get(document, "manifest_version", int, 0)
         if version > VERSION:
@@ -113,7 +132,9 @@ class Manifest:
                 f"the manifest is of version {version}", hint=f"this release reads up to {VERSION}: update it"
             )
         entries = _get(document, "chunks", list)
-        return cls(
+        if len(entries) > MAX_CHUNKS:
+            raise ManifestError(f"the manifest names {len(entries)} chunks; a bundle has at most {MAX_CHUNKS}")
+        manifest = cls(
             node_id=_get(document, "node_id", str),
             exported_at=_get(document, "exported_at", str),
             timestamp=_get(document, "timestamp", str),
@@ -122,6 +143,21 @@ class Manifest:
             open_chunks=tuple(str(name) for name in _get(document, "open_chunks", list, [])),
             version=version,
         )
+        if manifest.to_bytes() != data:  # ours are; others may say a thing twice, and readers differ in what they take
+            _refuse_twice(data)
+        return manifest
+
+
+def _refuse_twice(data: bytes) -> None:
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        found = dict(items)
+        if len(found) != len(items):
+            twice, _ = Counter(name for name, _ in items).most_common(1)[0]
+            raise ManifestError(f"the manifest says {twice[:100]!r} twice")
+        return found
+
+    with contextlib.suppress(RecursionError):  # so deep that nothing of it is read
+        json.loads(data.removeprefix(b"\xef\xbb\xbf"), object_pairs_hook=pairs, parse_int=str, parse_float=str)
 
 
 def _parse_entry(entry: object, number: int) -> ChunkEntry:
@@ -176,15 +212,24 @@ def loads_object(data: bytes, what: str) -> dict[str, Any]:
 
 
 def is_safe_filename(name: str) -> bool:
-    """Whether a name is one plain file name on every system: no folder, drive or stream in it, nothing hidden."""
+    """Whether a name is one plain file name on every system: no folder, drive or stream in it, nothing hidden.
+
+    Nor a device's, nor one with letters that are not seen or turn what follows around.
+    """
     return (
         0 < len(name) <= 255
         and not any(letter in '/\\:*?"<>|' or ord(letter) < 32 or ord(letter) == 127 for letter in name)
         and not name.startswith(".")
         and not name.endswith((".", " "))
         and len(name.splitlines()) == 1
-        and not any("\ud800" <= letter <= "\udfff" for letter in name)
+        and not is_device_name(name)
+        and (name.isascii() or not any(unicodedata.category(letter) in _UNSEEN for letter in name))
     )
+
+
+def name_key(name: str) -> str:
+    """What two names have in common that some system, or a reader, takes for the same."""
+    return name.casefold() if name.isascii() else unicodedata.normalize("NFKC", name).casefold()
 
 
 # ------------------------------------------------------------------ SHA256SUMS

@@ -43,10 +43,11 @@ class WriterOptions:
         _check_seconds("sync_interval", self.sync_interval)
 
 
-def whole_bytes(name: str, value: object, least: int) -> int:
+def whole_bytes(name: str, value: object, least: int, most: int | None = None) -> int:
     """Return a number of bytes, or raise `ConfigError`."""
-    if not isinstance(value, int) or isinstance(value, bool) or value < least:
-        raise ConfigError(f"option {name!r} is {value!r}: give a whole number of bytes, at least {least}")
+    if not isinstance(value, int) or isinstance(value, bool) or value < least or (most is not None and value > most):
+        rule = f"at least {least}" if most is None else f"{least} to {most}"
+        raise ConfigError(f"option {name!r} is {value!r}: give a whole number of bytes, {rule}")
     return value
 
 

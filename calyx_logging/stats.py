@@ -18,7 +18,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, BinaryIO, TypeVar
 
-from calyx_logging.chunk import ChunkName
+from calyx_logging.chunk import MAX_LINE, ChunkName
 from calyx_logging.errors import EventError
 from calyx_logging.event import decode
 from calyx_logging.manifest import ChunkEntry
@@ -26,6 +26,7 @@ from calyx_logging.manifest import ChunkEntry
 __all__ = ["ChunkStats", "blocks_of", "several_at_once", "stats_for", "stats_of"]
 
 _BLOCK = 512 * 1024
+_NO_EVENT = b"["
 _WORKERS = min(8, 2 * (os.cpu_count() or 1))
 _BATCH = 256
 """So many results are waited for at most before the next are begun."""
@@ -66,7 +67,8 @@ class ChunkStats:
     last_seq: int | None = None
     node_ids: set[str] = field(default_factory=set)
     _hash: Any = field(default_factory=hashlib.sha256)
-    _rest: bytes = b""
+    _parts: list[bytes] = field(default_factory=list)
+    _pending: int = 0
 
     def through(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
         """Pass blocks on while looking at them; what is done with a block goes on beside its being looked at."""
@@ -90,7 +92,7 @@ class ChunkStats:
         finally:
             if helper is not None:
                 helper.shutdown()
-        rest, self._rest = self._rest, b""
+        rest, self._parts = b"".join(self._parts), []
         self._see(rest)
 
     def entry(self, filename: str) -> ChunkEntry:
@@ -109,9 +111,17 @@ class ChunkStats:
         )
 
     def _see_block(self, block: bytes) -> None:
-        data = self._rest + block if self._rest else block
+        if b"\n" not in block:  # a line of many blocks: they are joined once
+            self._parts.append(block)
+            self._pending += len(block)
+            if self._pending > MAX_LINE:
+                self._parts = [_NO_EVENT]  # so much of it as shows that it is none
+            return
+        data = b"".join([*self._parts, block]) if self._parts else block
         lines = data.split(b"\n")
-        self._rest = lines.pop()
+        rest = lines.pop()
+        self._parts = [rest] if rest else []
+        self._pending = len(rest)
         if not lines:
             return
         if self.by_position:

@@ -10,7 +10,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from calyx_logging import exported, outbox
+from calyx_logging import acknowledged, exported, outbox
 from calyx_logging.chunk import open_chunk
 from calyx_logging.errors import StorageError
 from calyx_logging.export import find_pending
@@ -31,18 +31,26 @@ class Tally:
     events: int = 0
     bytes: int = 0
 
-    def add(self, path: Path) -> None:
-        """Count a chunk; one that has just been renamed or deleted counts as nothing."""
+    def add(self, path: Path) -> tuple[int, int] | None:
+        """Count a chunk: its events and bytes; None for one that has just been renamed or deleted."""
+        events = size = 0
         try:
             with open_chunk(path) as stream:
                 for block in blocks_of(stream):
-                    self.events += block.count(b"\n")
-                    self.bytes += len(block)
+                    events += block.count(b"\n")
+                    size += len(block)
         except StorageError as error:
             if isinstance(error.__cause__, FileNotFoundError):
-                return
+                return None
             raise
+        self.count(events, size)
+        return events, size
+
+    def count(self, events: int, size: int) -> None:
+        """Count a chunk of so many events and bytes."""
         self.chunks += 1
+        self.events += events
+        self.bytes += size
 
 
 @dataclass(frozen=True)
@@ -54,10 +62,12 @@ class NodeStatus:
     sealed: Tally
     foreign: Tally
     exported: Tally
+    acknowledged: Tally
     pending: Tally
     open_chunks: tuple[OpenChunk, ...]
     bundles: int
     last_export: BundleRef | None
+    last_receipt: str | None
     outbox_bytes: int
     exports_bytes: int
     free_bytes: int
@@ -65,7 +75,7 @@ class NodeStatus:
 
     def rows(self) -> Iterator[tuple[str, Tally]]:
         """The tallies with their names, in reading order."""
-        for name in ("open", "sealed", "foreign", "exported", "pending"):
+        for name in ("open", "sealed", "foreign", "exported", "acknowledged", "pending"):
             yield name, getattr(self, name)
 
     def document(self) -> dict[str, Any]:
@@ -78,6 +88,7 @@ class NodeStatus:
             ],
             "bundles": self.bundles,
             "last_export": None if self.last_export is None else asdict(self.last_export),
+            "last_receipt": self.last_receipt,
             "outbox_bytes": self.outbox_bytes,
             "exports_bytes": self.exports_bytes,
             "free_bytes": self.free_bytes,
@@ -94,9 +105,11 @@ def status_of(node: Node, *, clock: Callable[[], float] = time.time) -> NodeStat
     """
     contents = outbox.look(node.outbox)
     done = exported.load(node)
-    pending = find_pending(node, done, contents, clock())
+    pending = find_pending(node, done.names, contents, clock())
+    receipts = acknowledged.load(node)
+    hashes = exported.hashes(node) if receipts.chunks else {}
     waiting = set(pending.chunks) | set(pending.quiet_soon)
-    tallies = {name: Tally() for name in ("open", "sealed", "foreign", "exported", "pending")}
+    tallies = {name: Tally() for name in ("open", "sealed", "foreign", "exported", "acknowledged", "pending")}
     sealed = [name.sealed for name in contents.sealed]
     for kind, names in (
         ("open", [name.open for name in contents.open]),
@@ -106,17 +119,20 @@ def status_of(node: Node, *, clock: Callable[[], float] = time.time) -> NodeStat
         ("pending", sorted(waiting)),
     ):
         for name in names:
-            tallies[kind].add(node.outbox / name)
+            size = tallies[kind].add(node.outbox / name)
+            if kind == "exported" and hashes.get(name) in receipts.chunks and size is not None:
+                tallies["acknowledged"].count(*size)
     return NodeStatus(
         node_id=node.id,
         **tallies,
         open_chunks=tuple(OpenChunk(name, holder_of(node.outbox, name.writer)) for name in contents.open),
         bundles=len(done.bundles),
         last_export=done.last,
+        last_receipt=receipts.last,
         outbox_bytes=_disk_use(node.outbox),
         exports_bytes=_disk_use(node.exports),
         free_bytes=shutil.disk_usage(node.root).free,
-        warnings=(*done.warnings, *pending.warnings),
+        warnings=(*done.warnings, *pending.warnings, *receipts.warnings),
     )
 
 

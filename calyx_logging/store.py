@@ -5,6 +5,9 @@
     telemetry/federated/.import.lock                    held while bundles are put in
     telemetry/federated/.staging/                       copies being verified, each with a lock while its importer lives
     telemetry/federated/.quarantine/                    what contradicts the store
+    telemetry/federated/.checked/<node_id>/<manifest_sha256>.json   what a bundle's lines say, bad ones among it
+    telemetry/federated/.receipts/<node_id>.json        what the hub acknowledges, and .json.sig
+    telemetry/federated/.allowed_signers, .revoked_keys whose signatures are valid
 
 Invariants: a bundle's folder has its final name only when it is whole; the index is a summary, which loading mends from
 the folders, so that one that is lost, old or damaged costs nothing.
@@ -14,7 +17,7 @@ from __future__ import annotations
 
 import hashlib
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -30,6 +33,7 @@ from calyx_logging.event import utc_text
 from calyx_logging.locks import os_lock
 from calyx_logging.manifest import MANIFEST_NAME, Manifest, is_safe_filename, loads_object
 from calyx_logging.node import is_node_id
+from calyx_logging.scan import Scan
 
 __all__ = ["Entry", "Store"]
 
@@ -68,6 +72,9 @@ class Store:
         self.root = durable.reachable(root)
         self.folder = self.root / "telemetry" / "federated"
         self.quarantine = self.folder / ".quarantine"
+        self.signers = self.folder / ".allowed_signers"
+        self.revoked = self.folder / ".revoked_keys"
+        self.receipts = self.folder / ".receipts"
         self._staging = self.folder / ".staging"
         self._index = self.folder / ".import_index.json"
         self.unsettled: set[str] = set()
@@ -123,13 +130,14 @@ class Store:
 
     def spellings_of(self, node_id: str) -> list[str]:
         """The store's nodes that are this one, or the same in another spelling."""
-        return [name for name in self._nodes() if name.casefold() == node_id.casefold()]
+        return [name for name in self.nodes() if name.casefold() == node_id.casefold()]
 
-    def _nodes(self) -> list[str]:
+    def nodes(self) -> list[str]:
+        """The nodes that have a folder in the store."""
         return [name for name in names_in(self.folder) if is_node_id(name) and _is_folder(self.folder / name)]
 
-    def load(self) -> list[Entry]:
-        """Every bundle in the store, in the order of their folders; writes nothing.
+    def load(self, node_id: str | None = None) -> list[Entry]:
+        """Every bundle in the store, or every one of a node, in the order of their folders; writes nothing.
 
         Raises:
             StorageError: a folder cannot be read.
@@ -137,15 +145,15 @@ class Store:
         said = {(entry.node_id, entry.folder): entry for entry in self._read_index()}
         entries = []
         self.unsettled = set()
-        for node_id in self._nodes():
-            for name in names_in(self.folder / node_id):
-                path = self.folder / node_id / name / MANIFEST_NAME
+        for node in self.nodes() if node_id is None else [node_id]:
+            for name in names_in(self.folder / node):
+                path = self.folder / node / name / MANIFEST_NAME
                 if not is_safe_filename(name) or not _is_folder(path.parent) or not path.is_file():
                     continue
-                digest, entry = _digest(path), said.get((node_id, name))
+                digest, entry = _digest(path), said.get((node, name))
                 if entry is None or entry.manifest_sha256 != digest:
-                    self.unsettled.add(node_id)
-                    entry = Entry(node_id, name, digest, utc_text(path.stat().st_mtime))
+                    self.unsettled.add(node)
+                    entry = Entry(node, name, digest, utc_text(path.stat().st_mtime))
                 entries.append(entry)
         return entries
 
@@ -163,8 +171,16 @@ class Store:
                 if all(isinstance(value, str) for value in values):  # those of the first generation have no hash
                     yield Entry(*values)  # type: ignore[arg-type]
 
-    def save(self, entries: list[Entry]) -> None:
-        """Write the index, in the first generation's form, with the manifests' hashes beside it."""
+    def save(self, entries: list[Entry], node_id: str | None = None) -> None:
+        """Write the index, in the first generation's form, with the manifests' hashes beside it.
+
+        Args:
+            entries: every bundle.
+            node_id: where given, `entries` are this node's, and what the index says of others stays.
+        """
+        if node_id is not None:
+            others = [entry for entry in self._read_index() if entry.node_id != node_id]
+            entries = sorted([*others, *entries], key=lambda entry: (entry.node_id, entry.folder))
         imports = [
             {
                 "source_node_id": entry.node_id,
@@ -189,6 +205,27 @@ class Store:
             return Manifest.parse(durable.read_regular(path))
         except OSError as error:
             raise StorageError.of(error, "read an imported manifest", path) from error
+
+    def checked(self, entry: Entry) -> dict[str, Scan]:
+        """What the lines of a bundle's chunks say, by their hash, as it was noted; empty where that cannot be read."""
+        try:
+            document = loads_object(durable.read_regular(self._checked(entry.node_id, entry.manifest_sha256)), "notes")
+            return {chunk["sha256"]: Scan.of_document(chunk) for chunk in document["chunks"]}
+        except (OSError, ManifestError, KeyError, TypeError, ValueError):
+            return {}
+
+    def note_checked(self, manifest: Manifest, manifest_sha256: str, scans: Mapping[str, Scan]) -> None:
+        """Note what the lines of a bundle's chunks say (by file name), before the bundle gets its final name."""
+        chunks = [
+            {"filename": chunk.filename, "sha256": chunk.sha256, **scans[chunk.filename].document()}
+            for chunk in manifest.chunks
+        ]
+        path = self._checked(manifest.node_id, manifest_sha256)
+        durable.make_dirs(path.parent)
+        durable.replace_file(path, orjson.dumps({"chunks": chunks}, option=orjson.OPT_APPEND_NEWLINE))
+
+    def _checked(self, node_id: str, manifest_sha256: str) -> Path:
+        return self.folder / ".checked" / node_id / f"{manifest_sha256}.json"
 
     def quarantined(self, node_id: str, manifest_sha256: str) -> Path | None:
         """Where a bundle is in quarantine already."""

@@ -8,6 +8,7 @@ import secrets
 import weakref
 from typing import ClassVar
 
+from calyx_logging.chunk import MAX_LINE
 from calyx_logging.errors import ConfigError
 from calyx_logging.event import MIN_MAX_EVENT_BYTES, StampEvent
 from calyx_logging.formatter import EventFormatter
@@ -34,7 +35,7 @@ class EventHandler(logging.Handler):
         Raises:
             ConfigError: one is bad.
         """
-        self._max_event_bytes = whole_bytes("max_event_bytes", max_event_bytes, MIN_MAX_EVENT_BYTES)
+        self._max_event_bytes = whole_bytes("max_event_bytes", max_event_bytes, MIN_MAX_EVENT_BYTES, MAX_LINE // 2)
         self._stamp = StampEvent(node.id, source)
         self._token = secrets.token_hex(8)
         EventHandler.alive.add(self)

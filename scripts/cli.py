@@ -26,6 +26,7 @@ from calyx_logging.manifest import Manifest
 __all__ = [
     "contents_text",
     "count_text",
+    "hub_option",
     "json_option",
     "main",
     "print_json",
@@ -33,7 +34,10 @@ __all__ = [
     "remark",
     "root_option",
     "run",
+    "shown",
+    "sign_options",
     "size_text",
+    "tell",
 ]
 
 COMMANDS = {
@@ -43,6 +47,10 @@ COMMANDS = {
     "export": "telemetry_export",
     "verify": "telemetry_verify",
     "import": "telemetry_import",
+    "audit": "telemetry_audit",
+    "receipt": "telemetry_receipt",
+    "prune": "telemetry_prune",
+    "trust": "telemetry_trust",
     "manifest": "telemetry_manifest",
     "doctor": "telemetry_doctor",
 }
@@ -67,7 +75,7 @@ class _Group(click.Group):
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="calyx-telemetry")
 def group() -> None:
-    """Provision a node, look at its outbox, export it as verified bundles.
+    """Provision a node, look at its outbox, export it as verified bundles; import them at a hub.
 
     Exit codes: 0 done; 1 the answer is no (a fault, a failed check); 2 usage or configuration; 3 another process is
     at it; 4 the file system said no.
@@ -87,6 +95,29 @@ def root_option(function: _F) -> _F:
     return option(function)
 
 
+def hub_option(function: _F) -> _F:
+    """`--root` of a hub."""
+    option = click.option(
+        "--root",
+        "--repo-root",
+        "root",
+        metavar="FOLDER",
+        help="The hub's root; the store is telemetry/federated below it. Default: CALYX_ROOT, else as for a node.",
+    )
+    return option(function)
+
+
+def sign_options(function: _F) -> _F:
+    """`--sign KEY` and `--no-sign`."""
+    sign = click.option(
+        "--sign",
+        metavar="KEY",
+        help="Sign with this OpenSSH private key, or the .pub of one that ssh-agent has. Default: the key named with "
+        "provision --signing-key, if one was.",
+    )
+    return sign(click.option("--no-sign", is_flag=True, help="Do not sign, whatever key was named.")(function))
+
+
 def json_option(function: _F) -> _F:
     """`--json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(function)
@@ -99,7 +130,21 @@ def print_json(document: object, file: TextIO | None = None) -> None:
 
 def remark(text: str) -> None:
     """One line for people, on standard error."""
-    click.echo(text, err=True)
+    click.echo(shown(text), err=True)
+
+
+def tell(text: str) -> None:
+    """One line of the result, for people."""
+    click.echo(shown(text))
+
+
+def shown(text: str) -> str:
+    """A text with what a terminal would act on, or not show, escaped: names and texts may be from elsewhere."""
+    if text.isprintable():
+        return text
+    return "".join(
+        letter if letter.isprintable() else letter.encode("unicode_escape", "surrogatepass").decode() for letter in text
+    )
 
 
 def count_text(count: int, thing: str) -> str:
@@ -166,7 +211,7 @@ def main() -> None:
 
 
 def _fail(text: str, code: int) -> None:
-    click.echo(f"error: {text}", err=True)
+    click.echo(f"error: {shown(text)}", err=True)
     sys.exit(code)
 
 

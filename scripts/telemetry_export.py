@@ -7,7 +7,9 @@ try:
 
     import click
 
-    from calyx_logging.export import ExportResult, export_all
+    from calyx_logging.archive import FORMATS
+    from calyx_logging.export import ExportOptions, ExportResult, export_all
+    from calyx_logging.manifest import SIGNATURE_NAME
     from calyx_logging.node import Node
     from calyx_logging.scripts.cli import (
         contents_text,
@@ -18,6 +20,7 @@ try:
         remark,
         root_option,
         run,
+        sign_options,
     )
 except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py export") from None
@@ -34,15 +37,32 @@ except ImportError as error:
     help="Also seal open chunks that have no lock file. Only when no harness is running: somebody may have deleted "
     "the lock file of a living writer.",
 )
+@click.option(
+    "--since-receipt",
+    is_flag=True,
+    help="Also pack what was exported before and no receipt of a hub covers (see prune): a bundle was lost on its way.",
+)
+@click.option("--archive", type=click.Choice(FORMATS), help="Also pack the bundle into one file beside its folder.")
+@sign_options
 @json_option
-def command(root: str | None, require_sealed: bool, recover_orphans: bool, as_json: bool) -> None:
+def command(
+    root: str | None,
+    require_sealed: bool,
+    recover_orphans: bool,
+    since_receipt: bool,
+    archive: str | None,
+    sign: str | None,
+    no_sign: bool,
+    as_json: bool,
+) -> None:
     """Pack the sealed chunks that are not exported yet into a bundle.
 
     Chunks of dead writers are sealed first; chunks that are being written stay, and are named.
     """
     node = Node.find(root)
+    options = ExportOptions(recover_orphans, since_receipt, sign, no_sign, archive)
     with progress_bar("exporting") as progress:
-        results = export_all(node, recover_orphans=recover_orphans, progress=progress)
+        results = export_all(node, options, progress=progress)
     if as_json:
         print_json({"root": node.root, "nodes": [_document(result) for result in results]})
     for result in results:
@@ -57,10 +77,14 @@ def _tell(result: ExportResult, *, alone: bool) -> None:
     prefix = "" if alone else f"{result.node_id}: "
     if result.bundle is None or result.manifest is None:
         click.echo(f"{prefix}nothing new to export")
+        if result.archive is not None:
+            click.echo(str(result.archive))
         return
     manifest = result.manifest
     click.echo(f"{prefix}exported {contents_text(manifest)}")
     click.echo(str(result.bundle))
+    if result.archive is not None:
+        click.echo(str(result.archive))
 
 
 def _remark(result: ExportResult) -> None:
@@ -83,6 +107,8 @@ def _document(result: ExportResult) -> dict[str, Any]:
     return {
         "node_id": result.node_id,
         "bundle": result.bundle,
+        "archive": result.archive,
+        "signed": result.bundle is not None and (result.bundle / SIGNATURE_NAME).exists(),
         "manifest_sha256": result.manifest_sha256,
         "chunks": 0 if manifest is None else len(manifest.chunks),
         "events": 0 if manifest is None else manifest.events,

@@ -9,10 +9,24 @@ try:
 
     import click
 
+    from calyx_logging.arrival import bundles_in, bytes_of
     from calyx_logging.errors import CalyxError
-    from calyx_logging.hub import ImportResult, bundles_in, import_bundle
+    from calyx_logging.hub import ImportResult, Policy, import_bundle, settle
     from calyx_logging.node import find_root
-    from calyx_logging.scripts.cli import contents_text, count_text, json_option, print_json, remark, run
+    from calyx_logging.scripts.cli import (
+        contents_text,
+        count_text,
+        hub_option,
+        json_option,
+        print_json,
+        progress_bar,
+        remark,
+        run,
+        sign_options,
+        tell,
+    )
+    from calyx_logging.scripts.telemetry_receipt import write_receipts
+    from calyx_logging.signature import named_key
     from calyx_logging.store import Store
 except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py import") from None
@@ -20,59 +34,93 @@ except ImportError as error:
 
 @click.command("import")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH…")
+@hub_option
+@click.option("--require-signature", is_flag=True, help="Refuse unsigned bundles also of nodes that have no key here.")
 @click.option(
-    "--root",
-    "--repo-root",
-    "root",
-    metavar="FOLDER",
-    help="The hub's root; the store is telemetry/federated below it. Default: CALYX_ROOT, else as for a node.",
+    "--accept-bad-lines",
+    is_flag=True,
+    help="Also take chunks with lines that are no events of their node. They are noted, and never acknowledged.",
 )
 @click.option("--dry-run", is_flag=True, help="Verify (in staging), and say what would happen; nothing is put in.")
+@sign_options
 @json_option
-def command(paths: tuple[Path, ...], root: str | None, dry_run: bool, as_json: bool) -> None:
-    """Verify bundles and put those that are whole into the hub's store, each once.
+def command(
+    paths: tuple[Path, ...],
+    root: str | None,
+    require_signature: bool,
+    accept_bad_lines: bool,
+    dry_run: bool,
+    sign: str | None,
+    no_sign: bool,
+    as_json: bool,
+) -> None:
+    """Verify bundles and put those that are whole and genuine into the hub's store, each once.
 
-    PATH is a bundle's folder, or one with bundles in the folders below it. A bundle that was imported before is none of
-    the faults. Exit code 1 when one was refused, 4 when the file system said no for one; the others are in.
+    PATH is a bundle's folder, an archive of one (.zip, .tar.gz), or a folder with bundles below it. A bundle that was
+    imported before is none of the faults. Afterwards the receipts of the nodes are written; --sign is for those. Exit
+    code 1 when a bundle was refused, 4 when the file system said no for one; the others are in.
     """
     store = Store(find_root(root))
     results, code = [], 0
-    for result in _import_all(store, paths, dry_run):
+    for result in _import_all(store, paths, Policy(require_signature, accept_bad_lines), dry_run):
         results.append(result)
-        code = max(code, {"refused": 1, "failed": 4}.get(result.outcome, 0))
+        code = max(code, result.exit_code)
         if not as_json:
             _tell(result)
+    if not dry_run:
+        key = None if no_sign else sign or named_key(store.root)
+        nodes = {result.manifest.node_id for result in results if result.manifest and "imported" in result.outcome}
+        try:
+            for written in write_receipts(store, sorted(nodes), key):
+                if not as_json:
+                    tell(f"receipt: {written.path}")
+        except CalyxError as error:  # what was imported is in; the next import writes the receipts
+            remark(f"error: the receipts were not all written: {error}")
+            code = max(code, error.exit_code)
     if as_json:
         print_json([_document(result) for result in results])
     elif len(results) > 1:
         refused = sum(result.outcome in ("refused", "failed") for result in results)
-        click.echo(f"{count_text(len(results), 'bundle')}, {refused} refused")
+        tell(f"{count_text(len(results), 'bundle')}, {refused} refused")
     if code:
         raise SystemExit(code)
 
 
-def _import_all(store: Store, paths: Iterable[Path], dry_run: bool) -> Iterator[ImportResult]:
+def _import_all(store: Store, paths: Iterable[Path], policy: Policy, dry_run: bool) -> Iterator[ImportResult]:
     """What becomes of each; one that the file system will not have stops none of the others."""
+    sources: list[Path] = []
     for path in paths:
         try:
-            sources = bundles_in(path, store.folder)
+            sources += bundles_in(path, store.folder)
         except CalyxError as error:
-            yield ImportResult(path, "failed", warnings=[str(error)])
-            continue
+            yield ImportResult(path, "failed", warnings=[str(error)], exit_code=error.exit_code)
+    if not dry_run:
+        for warning in settle(store):
+            remark(f"warning: {warning}")
+    with progress_bar("importing") as progress:
+        total = sum(map(bytes_of, sources)) if progress is not None else 0
+        done = 0
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            if progress is not None:
+                progress(done, total)
+
         for source in sources:
             try:
-                yield import_bundle(store, source, dry_run=dry_run)
+                yield import_bundle(store, source, policy=policy, dry_run=dry_run, progress=advance)
             except CalyxError as error:
-                yield ImportResult(source, "failed", warnings=[str(error)])
+                yield ImportResult(source, "failed", warnings=[str(error)], exit_code=error.exit_code)
 
 
 def _tell(result: ImportResult) -> None:
     about = "" if result.manifest is None else f" (node {result.manifest.node_id}, {contents_text(result.manifest)})"
-    click.echo(f"{result.outcome}: {result.source}{about}")
+    tell(f"{result.outcome}: {result.source}{about}")
     if result.folder is not None:
-        click.echo(f"  {'kept in quarantine: ' if result.outcome == 'refused' else ''}{result.folder}")
+        tell(f"  {'kept in quarantine: ' if result.outcome == 'refused' else ''}{result.folder}")
     for fault in result.faults:
-        click.echo(f"  {fault}")
+        tell(f"  {fault}")
     for warning in result.warnings:
         remark(f"{'error' if result.outcome == 'failed' else 'warning'}: {result.source}: {warning}")
 
@@ -82,6 +130,8 @@ def _document(result: ImportResult) -> dict[str, Any]:
     return {
         "source": result.source,
         "outcome": result.outcome,
+        "signed_by": result.signed_by,
+        "bad_lines": result.bad_lines,
         "folder": result.folder,
         "node_id": None if manifest is None else manifest.node_id,
         "chunks": None if manifest is None else len(manifest.chunks),

@@ -10,7 +10,7 @@ try:
     from calyx_logging.bundle import write_manifest
     from calyx_logging.node import Node
     from calyx_logging.scripts.cli import json_option, print_json, root_option, run
-    from calyx_logging.scripts.telemetry_verify import checked, document, tell
+    from calyx_logging.scripts.telemetry_verify import checked, document, tell_report
 except ImportError as error:
     raise SystemExit(
         f"calyx-logging is not installed for this Python ({error}): run  python3 run.py manifest"
@@ -34,7 +34,7 @@ def command(folder: Path, only_check: bool, node_id: str | None, force: bool, ro
     if as_json:
         print_json(document(report))
     else:
-        tell(report)
+        tell_report(report)
     if report.faults:
         raise SystemExit(1)
 

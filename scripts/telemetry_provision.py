@@ -11,6 +11,7 @@ try:
     from calyx_logging.errors import StorageError
     from calyx_logging.node import NODE_ID_RULE, Provisioned, provision
     from calyx_logging.scripts.cli import json_option, print_json, remark, run
+    from calyx_logging.signature import name_key
 except ImportError as error:
     raise SystemExit(
         f"calyx-logging is not installed for this Python ({error}): run  python3 run.py provision"
@@ -32,11 +33,18 @@ DEFAULT_RECEIPT = Path("docs", "NODE_PROVISIONING_RECEIPT.md")
     metavar="[PATH]",
     help=f"Also write a provisioning receipt in Markdown. Default path: {DEFAULT_RECEIPT.as_posix()} in the root.",
 )
+@click.option(
+    "--signing-key",
+    metavar="KEY",
+    help="Also sign every export from now on with this OpenSSH key (or the .pub of one that ssh-agent has).",
+)
 @json_option
-def command(node_id: str, root: str, force: bool, receipt: str | None, as_json: bool) -> None:
+def command(node_id: str, root: str, force: bool, receipt: str | None, signing_key: str | None, as_json: bool) -> None:
     done = provision(root, node_id, force=force)
     node = done.node
     made = [str(path) for path in done.made]
+    if signing_key is not None:
+        made.append(str(name_key(node.root, signing_key)))
     if receipt is not None:
         path = _write_receipt(done, node.root / (receipt or DEFAULT_RECEIPT))
         made.append(str(path))

@@ -43,6 +43,7 @@ def _tell(status: NodeStatus) -> None:
     click.echo(
         f"last export  {last.timestamp if last else 'none yet'}  ({count_text(status.bundles, 'bundle')} in all)"
     )
+    click.echo(f"receipt      {status.last_receipt or 'none yet'}")
     click.echo(
         f"disk         outbox {size_text(status.outbox_bytes)}, exports {size_text(status.exports_bytes)}, "
         f"free {size_text(status.free_bytes)}"

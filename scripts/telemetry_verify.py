@@ -10,7 +10,16 @@ try:
     import click
 
     from calyx_logging.bundle import Report, check
-    from calyx_logging.scripts.cli import contents_text, count_text, json_option, print_json, progress_bar, remark, run
+    from calyx_logging.scripts.cli import (
+        contents_text,
+        count_text,
+        json_option,
+        print_json,
+        progress_bar,
+        remark,
+        run,
+        tell,
+    )
 except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py verify") from None
 
@@ -25,7 +34,7 @@ def command(bundles: tuple[Path, ...], as_json: bool) -> None:
         print_json([document(report) for report in reports])
     else:
         for report in reports:
-            tell(report)
+            tell_report(report)
     if any(report.faults for report in reports):
         raise SystemExit(1)
 
@@ -46,17 +55,17 @@ def checked(bundle: Path) -> Report:
         return check(bundle, progress=advance)
 
 
-def tell(report: Report) -> None:
+def tell_report(report: Report) -> None:
     """The verdict in lines: results on standard output, warnings on standard error."""
     for warning in report.warnings:
         remark(f"warning: {warning}")
     if report.faults or report.manifest is None:
-        click.echo(f"{report.path}: {count_text(len(report.faults), 'fault')}")
+        tell(f"{report.path}: {count_text(len(report.faults), 'fault')}")
         for fault in report.faults:
-            click.echo(f"  {fault}")
+            tell(f"  {fault}")
         return
     manifest = report.manifest
-    click.echo(f"{report.path}: verified, node {manifest.node_id}, {contents_text(manifest)}")
+    tell(f"{report.path}: verified, node {manifest.node_id}, {contents_text(manifest)}")
 
 
 def document(report: Report) -> dict[str, Any]:

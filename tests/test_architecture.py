@@ -17,17 +17,18 @@ LAYERS = [
     ["jsonable", "run_files"],
     ["event", "chunk", "exception"],
     ["gap", "locks", "context", "processors", "redact", "envelope"],
-    ["filling", "manifest", "plain"],
-    ["stats", "store", "writer"],
+    ["filling", "manifest", "plain", "scan", "signature"],
+    ["archive", "receipt", "stats", "store", "writer"],
     ["desk"],
-    ["bundle", "formatter", "outbox", "recorder"],
-    ["exported", "handlers.base", "hub", "mirror"],
+    ["bundle", "formatter", "holdings", "outbox", "recorder"],
+    ["exported", "handlers.base", "arrival", "mirror"],
+    ["hub", "acknowledge", "acknowledged", "audit"],
     ["handlers.outbox", "handlers.execution_log"],
     ["export", "handlers", "structlog_bridge", "harness", "doctor"],
-    ["status", "benchmark"],
+    ["status", "benchmark", "prune"],
     ["pytest_plugin"],
     ["scripts.cli", "scripts"],
-    ["scripts.telemetry_verify"],
+    ["scripts.telemetry_verify", "scripts.telemetry_receipt"],
     [
         "scripts.telemetry_provision",
         "scripts.telemetry_export",
@@ -36,6 +37,9 @@ LAYERS = [
         "scripts.telemetry_smoke_test",
         "scripts.telemetry_doctor",
         "scripts.telemetry_import",
+        "scripts.telemetry_trust",
+        "scripts.telemetry_audit",
+        "scripts.telemetry_prune",
         "scripts.__main__",
     ],
 ]
@@ -57,11 +61,23 @@ ALLOWED = {
 }
 
 
-HUB = {"hub", "store", "scripts.telemetry_import"}
+HUB = {
+    "hub",
+    "store",
+    "holdings",
+    "arrival",
+    "acknowledge",
+    "audit",
+    "scripts.telemetry_import",
+    "scripts.telemetry_audit",
+    "scripts.telemetry_receipt",
+}
 NODE_SIDE = {
     "outbox",
     "export",
     "exported",
+    "acknowledged",
+    "prune",
     "recorder",
     "writer",
     "harness",

@@ -5,8 +5,6 @@ from __future__ import annotations
 import errno
 import hashlib
 import json
-import logging
-import logging.config
 import multiprocessing
 import os
 import random
@@ -15,37 +13,18 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
+from bundles import foreign, make_bundle, make_node, numbers, stored
 
-from calyx_logging import Node, durable, provision
+from calyx_logging import durable
+from calyx_logging.arrival import bundles_in
 from calyx_logging.bundle import write_manifest
 from calyx_logging.errors import StorageError
-from calyx_logging.export import export
-from calyx_logging.hub import ImportResult, bundles_in, import_bundle
+from calyx_logging.hub import ImportResult, import_bundle
 from calyx_logging.store import Store
-from conftest import close_logging, config, lines_of, telemetry, tree
+from conftest import lines_of, telemetry, tree
 from faults.disk import Failing, through
-
-START = 1_760_000_000
-
-
-def make_node(folder: Path, name: str) -> Node:
-    root = folder / f"root of {name}"
-    root.mkdir(parents=True)
-    return provision(root, name).node
-
-
-def make_bundle(node: Node, numbers: range, second: int = 0) -> Path:
-    """Log, close, export; the bundle's folder."""
-    logging.config.dictConfig(config(node))
-    for n in numbers:
-        logging.getLogger("harness").info("event", extra={"n": n})
-    close_logging()
-    bundle = export(node, clock=lambda: float(START + second)).bundle
-    assert bundle is not None
-    return bundle
 
 
 @pytest.fixture
@@ -53,15 +32,6 @@ def store(tmp_path: Path) -> Store:
     """A hub's, empty."""
     (tmp_path / "hub").mkdir()
     return Store(tmp_path / "hub")
-
-
-def stored(store: Store) -> list[dict[str, Any]]:
-    """Every line in the store, as who reads it with a glob finds it."""
-    return [line for folder in sorted(store.folder.glob("[!.]*/*")) for line in lines_of(folder)]
-
-
-def numbers(store: Store) -> list[int]:
-    return sorted(line["n"] for line in stored(store) if "n" in line)
 
 
 def kinds(result: ImportResult) -> set[str]:
@@ -122,24 +92,6 @@ def test_same_name_and_other_content_is_refused_and_kept(store: Store, tmp_path:
     assert (result.folder / chunk.name).read_bytes() == chunk.read_bytes()
     assert tree(store.folder / "n-1") == before
     assert import_bundle(store, forged, dry_run=True).outcome == "refused"
-
-
-def foreign(folder: Path, count: int) -> Path:
-    """A first-generation bundle: BOM, upper-case hashes, `file`, no counts, a chunk that grows in place."""
-    folder.mkdir(parents=True)
-    event = {"node_id": "old-1", "ts_utc": "2026-01-01T00:00:00.0000000+01:00", "event_id": "e", "source": "bench"}
-    data = b"".join(json.dumps({**event, "n": n}).encode() + b"\r\n" for n in range(count))
-    name = "20260101_000000__runner__abc.jsonl"
-    (folder / name).write_bytes(b"\xef\xbb\xbf" + data)
-    digest = hashlib.sha256((folder / name).read_bytes()).hexdigest().upper()
-    manifest = {
-        "node_id": "old-1",
-        "exported_at": f"2026-01-01T00:00:0{count}.1234567+01:00",
-        "timestamp": "20260101_000000",
-        "chunks": [{"file": name, "sha256": digest}],
-    }
-    (folder / "manifest.json").write_bytes(b"\xef\xbb\xbf" + json.dumps(manifest).encode())
-    return folder
 
 
 @pytest.mark.parametrize("order", [(1, 2, 3), (3, 1, 2), (2, 3, 1)])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -219,10 +220,10 @@ def test_the_commands_of_the_harness_document(tmp_path: Path) -> None:
     assert [line["outcome"] for line in lines(tmp_path) if line.get("stage") == "test_ended"] == ["passed"]
 
 
-@pytest.mark.parametrize(
-    "document",
-    ["README.md", "CHANGELOG.md", "docs/format.md", "docs/design.md", "docs/harness.md", "docs/commands.md"],
-)
+DOCUMENTS = ["README.md", "CHANGELOG.md", *(f"docs/{path.name}" for path in sorted((REPO / "docs").glob("*.md")))]
+
+
+@pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_lead_somewhere(document: str) -> None:
     """Relative links name files that are there."""
     for target in re.findall(r"\]\((?!https?:)([^)#]+)", (REPO / document).read_text("utf-8")):
@@ -234,3 +235,34 @@ def test_the_design_names_every_room() -> None:
     design = (REPO / "docs" / "design.md").read_text("utf-8")
     for path in (REPO / "calyx_logging").glob("[a-z]*.py"):
         assert f"`{path.stem}`" in design
+
+
+@pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs ssh-keygen")
+def test_the_commands_of_the_hub_document(tmp_path: Path) -> None:
+    """In order, for a node and a hub side by side; with the stock command that checks a signature."""
+    document = (REPO / "docs" / "hub.md").read_text("utf-8")
+    commands = [line for body in blocks("console", document) for line in body.splitlines()]
+    arrives, keygen, provisions, trusts, trusts_hub, *prunes, since, audits = commands
+    (tmp_path / "node").mkdir()
+    (tmp_path / "hub").mkdir()
+    subprocess.run(shlex.split(keygen), cwd=tmp_path, check=True, capture_output=True)
+    subprocess.run(["ssh-keygen", "-q", "-N", "", "-t", "ed25519", "-f", "hub-key"], cwd=tmp_path, check=True)
+    for line in (provisions, "calyx-telemetry smoke-test --root node", trusts):
+        done = telemetry(*line.split()[1:], cwd=tmp_path)
+        assert done.returncode == 0, (line, done.stderr)
+    (bundle,) = (tmp_path / "node/exports/telemetry_exports/laptop-01").iterdir()
+    arrives = arrives.replace("/media/stick", str(bundle)).replace("/srv/hub", "hub") + " --sign hub-key"
+    done = telemetry(*arrives.split()[1:], cwd=tmp_path)
+    assert (done.returncode, "imported" in done.stdout) == (0, True), done.stdout + done.stderr
+    for path in (tmp_path / "hub/telemetry/federated/.receipts").glob("*.json*"):
+        shutil.copy(path, tmp_path)
+    for line in (trusts_hub, *prunes, since, audits):
+        done = telemetry(*line.split()[1:], cwd=tmp_path)
+        assert done.returncode == 0, (line, done.stdout, done.stderr)
+    assert not bundle.exists()
+    stock = re.search(r"^ssh-keygen -Y verify .*$", (REPO / "docs/format.md").read_text("utf-8"), re.M)
+    assert stock is not None
+    federated = tmp_path / "hub/telemetry/federated"
+    imported = federated / "laptop-01" / bundle.name
+    command, _, standard_input = stock[0].replace(".allowed_signers", "../../.allowed_signers").partition(" < ")
+    subprocess.run(command.split(), cwd=imported, check=True, input=(imported / standard_input).read_bytes())

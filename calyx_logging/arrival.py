@@ -1,0 +1,248 @@
+"""Bundles where they arrive: finding them, and copying one into staging, from a folder or an archive.
+
+Nothing here believes a name: only plain file names that the manifest lists are ever joined to a path, and of an archive
+no more bytes are unpacked than its manifest says. What is not copied is a fault; whether what was copied is right is
+for `bundle.check` to say.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+
+from calyx_logging import durable
+from calyx_logging.archive import Member, is_archive, members_of, unpacked_limit
+from calyx_logging.bundle import Fault, is_junk
+from calyx_logging.chunk import open_chunk
+from calyx_logging.errors import ArchiveError, ChunkError, ManifestError, StorageError
+from calyx_logging.manifest import (
+    MANIFEST_NAME,
+    MAX_MANIFEST,
+    SIGNATURE_NAME,
+    SUMS_NAME,
+    Manifest,
+    is_safe_filename,
+)
+from calyx_logging.stats import blocks_of, several_at_once
+
+__all__ = ["bring", "bundles_in", "bytes_of"]
+
+_OWN = (MANIFEST_NAME, SUMS_NAME, SIGNATURE_NAME)
+_MAX_NAMED = 1000
+"""So many files that do not belong to a bundle are named."""
+
+Progress = Callable[[int], None]
+
+
+def bundles_in(path: Path, leave_out: Path | None = None) -> list[Path]:
+    """The bundles that a path names: itself, a folder or an archive, or all in the folders below it.
+
+    Args:
+        path: of a folder or an archive.
+        leave_out: a folder below it that is not looked into (the store itself).
+
+    Raises:
+        StorageError: there is no such folder, or one cannot be read.
+    """
+    path = durable.reachable(path)
+    if is_archive(path):
+        return [path]
+    if not path.is_dir():
+        what = "it is no folder and no archive (.zip, .tar.gz)" if path.exists() else "there is no such folder"
+        raise StorageError(what, path=path, hint="name the folder of a bundle, an archive, or a folder of many")
+    if (path / MANIFEST_NAME).exists():
+        return [path]
+
+    def refuse(error: OSError) -> None:
+        raise StorageError.of(error, "look for bundles", error.filename or path) from error
+
+    found = []
+    for folder, names, files in os.walk(path, onerror=refuse):
+        names.sort()
+        names[:] = [name for name in names if not name.startswith(".") and Path(folder, name) != leave_out]
+        if MANIFEST_NAME in files:
+            names.clear()
+            found.append(Path(folder))
+            continue
+        paths = [Path(folder, name) for name in sorted(files) if not name.startswith(".")]
+        found += [archive for archive in paths if is_archive(archive)]
+    return found or [path]
+
+
+def bytes_of(source: Path) -> int:
+    """About so many bytes are copied of a bundle, for a progress bar."""
+    try:
+        if source.is_file():
+            return source.stat().st_size
+        return sum(entry.stat(follow_symlinks=False).st_size for entry in os.scandir(source))
+    except OSError:
+        return 0
+
+
+def bring(source: Path, room: Path, progress: Progress | None = None) -> tuple[Path, list[Fault]]:
+    """Copy a bundle, synced.
+
+    Args:
+        source: its folder, or an archive; it is only read.
+        room: a folder of one's own, empty.
+        progress: is told of bytes copied.
+
+    Returns:
+        The folder with the copy, and what was not copied, with the reason.
+
+    Raises:
+        StorageError: the source cannot be read.
+        OSError: the copy cannot be written.
+    """
+    staged = room / "bundle"
+    durable.make_dirs(staged)
+    if not source.is_file():
+        return staged, list(_copy_folder(source, staged, progress))
+    archive, scratch = (
+        room / ("archive.zip" if source.name.lower().endswith(".zip") else "archive.tar.gz"),
+        room / "tar",
+    )
+    try:
+        with open_chunk(source) as stream:
+            durable.write_new(archive, _counted(blocks_of(stream), progress), sync=False)
+        with members_of(archive, scratch) as members:
+            faults = list(_unpack(members, staged, unpacked_limit(archive.stat().st_size)))
+    except (ArchiveError, ChunkError, StorageError) as error:
+        faults = [Fault("unreadable", source.name, "an archive of a bundle", error.message)]
+    durable.remove(scratch)
+    durable.remove(archive)
+    return staged, faults
+
+
+def _counted(blocks: Iterable[bytes], progress: Progress | None) -> Iterator[bytes]:
+    for block in blocks:
+        if progress is not None:
+            progress(len(block))
+        yield block
+
+
+def _listed(staged: Path) -> dict[str, int | None]:
+    """The files a bundle may have, with their lengths as far as the manifest says; where it cannot be read, its own."""
+    listed: dict[str, int | None] = dict.fromkeys(_OWN, MAX_MANIFEST)
+    try:
+        manifest = Manifest.parse(durable.read_regular(staged / MANIFEST_NAME))
+    except (OSError, ManifestError):
+        return listed  # `check` says what is wrong with it
+    return {chunk.filename: chunk.bytes for chunk in manifest.chunks} | listed
+
+
+def _unlisted(names: Iterable[str], listed: Iterable[str]) -> Iterator[Fault]:
+    extra = sorted(set(names) - set(listed))
+    for name in extra[:_MAX_NAMED]:
+        yield Fault("extra", name, "", "a file that the manifest does not name")
+    if len(extra) > _MAX_NAMED:
+        yield Fault("extra", extra[_MAX_NAMED], "", f"this and {len(extra) - _MAX_NAMED - 1} more such files")
+
+
+# ------------------------------------------------------------------ from a folder
+
+
+def _copy_folder(source: Path, staged: Path, progress: Progress | None) -> Iterator[Fault]:
+    try:
+        names = sorted(name for name in os.listdir(source) if not is_junk(name))
+    except OSError as error:
+        raise StorageError.of(error, "read the bundle", source) from error
+    unsafe = [name for name in names if not is_safe_filename(name)]
+    for name in unsafe[:_MAX_NAMED]:
+        yield Fault("unsafe", repr(name)[:200], "a plain file name of a chunk")
+    names = [name for name in names if is_safe_filename(name)]
+    for name in _OWN:
+        if name in names and _size(source / name) > MAX_MANIFEST:
+            yield Fault("malformed", name, f"at most {MAX_MANIFEST} bytes", "more")
+            names.remove(name)
+
+    def copy(name: str) -> Fault | None:
+        try:
+            with open_chunk(source / name) as stream:
+                durable.write_new(staged / name, _counted(blocks_of(stream), progress))
+        except (ChunkError, StorageError) as error:
+            return Fault("unreadable", name, "a regular file", error.message)
+        return None
+
+    if MANIFEST_NAME in names:
+        names.remove(MANIFEST_NAME)
+        if (fault := copy(MANIFEST_NAME)) is not None:
+            yield fault
+    listed = _listed(staged)
+    yield from _unlisted(names, listed)
+    yield from filter(None, several_at_once(copy, [name for name in names if name in listed]))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except OSError:
+        return 0
+
+
+# ------------------------------------------------------------------ from an archive
+
+
+def _unpack(members: list[Member], staged: Path, limit: int) -> Iterator[Fault]:
+    """The manifest first, then what it names, each at most as long as it says."""
+    by_name: dict[str, Member] = {}
+    folders: set[str] = set()
+    for member in members:
+        folder, name = _place_of(member)
+        if name is None:
+            yield Fault("unsafe", repr(member.path)[:200], "a plain file name, in one folder at most")
+        elif name and not is_junk(name) and folder != "__MACOSX":
+            folders.add(folder)
+            if member.kind != "file":
+                yield Fault("unreadable", name, "a regular file", member.kind)
+            elif name in by_name:
+                yield Fault("malformed", name, "each file once", "it is in the archive twice")
+            else:
+                by_name[name] = member
+    if len(folders) > 1:
+        found = ", ".join(repr(folder)[:50] for folder in sorted(folders)[:5])
+        yield Fault("malformed", MANIFEST_NAME, "an archive of one bundle", f"files in several folders: {found}")
+        return
+    manifest = by_name.pop(MANIFEST_NAME, None)
+    if manifest is None:
+        return
+    yield from _unpack_one(MANIFEST_NAME, manifest, MAX_MANIFEST, staged)
+    listed = _listed(staged)
+    yield from _unlisted(by_name, listed)
+    wanted = {name: member for name, member in by_name.items() if name in listed}
+    total = sum(listed[name] or 0 for name in wanted if name not in _OWN)
+    free = shutil.disk_usage(staged).free
+    if total > limit or total > free:
+        why = f"{free} bytes are free" if total > free else "that is far more than an archive of this size holds"
+        yield Fault("unsafe", MANIFEST_NAME, f"chunks of {total} bytes", why)
+        return
+    for name, member in wanted.items():
+        if (most := listed[name]) is None:
+            hint = "the archive can be unpacked by hand, and the folder imported"
+            yield Fault("malformed", name, "its number of bytes in the manifest", f"none; {hint}")
+        else:
+            yield from _unpack_one(name, member, most, staged)
+
+
+def _place_of(member: Member) -> tuple[str, str | None]:
+    """A member's folder and plain name (empty for a folder); None for a name that may not be."""
+    parts = member.path.removeprefix("./").split("/")
+    if member.kind == "folder":
+        return "", "" if (len(parts) <= 2 and parts[0] not in ("..", "")) or parts in ([""], ["."]) else None
+    folder, name = ("", parts[0]) if len(parts) == 1 else (parts[0], parts[-1])
+    plain = is_junk(name) or is_safe_filename(name)
+    if len(parts) > 2 or not plain or (len(parts) == 2 and not is_safe_filename(folder)):
+        return folder, None
+    return folder, name
+
+
+def _unpack_one(name: str, member: Member, most: int, staged: Path) -> Iterator[Fault]:
+    if member.size > most:
+        yield Fault("changed", name, f"at most {most} bytes", f"{member.size} bytes in the archive")
+        return
+    try:
+        durable.write_new(staged / name, member.blocks())
+    except ArchiveError as error:
+        yield Fault("unreadable", name, "a whole file", error.message)

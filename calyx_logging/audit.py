@@ -1,0 +1,274 @@
+"""The audit: is everything here that a node wrote? Per writer and per chain of bundles, from the store's own bytes.
+
+What is missing can be told because each writer numbers its events and its chunks, says when it ends and what it could
+not keep, and each bundle names the one before it. Nothing is taken from notes or manifests that a chunk's lines can
+say; each chunk's hash is computed anew. Only looks.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field
+
+from calyx_logging.chunk import ChunkName, open_chunk
+from calyx_logging.errors import CalyxError, EventError
+from calyx_logging.event import decode
+from calyx_logging.gap import runs_of
+from calyx_logging.holdings import Held, Holdings, holdings_of
+from calyx_logging.scan import Scan, numbered_lines, scan_chunk
+from calyx_logging.stats import blocks_of, several_at_once
+from calyx_logging.store import Entry, Store
+
+__all__ = ["NodeAudit", "WriterAudit", "audit_node"]
+
+_MAX_NAMED = 20
+"""So many ids that two events bear are named."""
+
+_PARTS = 64
+"""Event ids are compared in so many parts, one after the other, which bounds the memory."""
+
+Progress = Callable[[int], None]
+
+
+@dataclass
+class WriterAudit:
+    """What is known of one writer.
+
+    Attributes:
+        writer: its id.
+        state: `complete`; `holes`: some of its events or chunks are not here; `tail unknown`: it was killed, and what
+            it wrote last may not have reached the disk; `unfinished`: it has no end yet, it writes on or more is to
+            come.
+        events: lines here, control lines among them.
+        chunks: of it here.
+        last_seq: the greatest here; None without any.
+        missing_seqs: runs that neither a line nor a gap line accounts for.
+        missing_chunks: runs of chunk numbers.
+        gaps: events that it says it could not keep, by cause.
+        torn_bytes, bad_lines: what recovery could not keep.
+        repeated: how often a `seq` is here more than once.
+    """
+
+    writer: str
+    state: str = "complete"
+    events: int = 0
+    chunks: int = 0
+    last_seq: int | None = None
+    missing_seqs: list[list[int]] = field(default_factory=list)
+    missing_chunks: list[list[int]] = field(default_factory=list)
+    gaps: dict[str, int] = field(default_factory=dict)
+    torn_bytes: int = 0
+    bad_lines: int = 0
+    repeated: int = 0
+
+
+@dataclass
+class NodeAudit:
+    """What is known of one node.
+
+    Attributes:
+        node_id: which.
+        bundles: of it in the store.
+        events: lines here, of all chunks.
+        writers: of our own chunks.
+        foreign_chunks: of the first generation, whose completeness nobody can tell.
+        missing_bundles: hashes of manifests that others name as the one before them, and that are not here.
+        histories: bundles that begin a chain, and such as follow one that another follows, too; more than one when a
+            machine was cloned, or lost what it knew of its exports.
+        damaged: what is in the store and not what its manifest says.
+        bad_lines: lines that are no events of the node, in chunks that were accepted with them.
+        same_id: event ids that events with other content share, the first of them.
+        same_ids: how many there are.
+    """
+
+    node_id: str
+    bundles: int = 0
+    events: int = 0
+    writers: list[WriterAudit] = field(default_factory=list)
+    foreign_chunks: int = 0
+    missing_bundles: list[str] = field(default_factory=list)
+    histories: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+    bad_lines: int = 0
+    same_id: list[str] = field(default_factory=list)
+    same_ids: int = 0
+
+    @property
+    def complete(self) -> bool:
+        """Whether nothing is missing, as far as can be told."""
+        return not (
+            self.missing_bundles
+            or self.histories
+            or self.damaged
+            or self.bad_lines
+            or any(writer.state != "complete" for writer in self.writers)
+        )
+
+
+def audit_node(store: Store, node_id: str, *, progress: Progress | None = None) -> NodeAudit:
+    """Look at all that the store has of a node; `progress` is told of bytes read.
+
+    Raises:
+        StorageError: a folder cannot be read.
+        OSError: a file cannot be read.
+    """
+    with store.alone():  # a bundle that is being put in is there, or not yet
+        entries = store.load(node_id)
+        holdings = holdings_of(store, entries)
+    result = NodeAudit(node_id, bundles=len(entries), damaged=list(holdings.warnings))
+    _look_at_chain(holdings, result)
+    _look_for_lost_chunks(holdings, result)
+    held = sorted(holdings.chunks.values(), key=lambda one: one.name)
+    scans = dict(zip(held, several_at_once(lambda one: _read(one, node_id, progress), held), strict=True))
+    good: dict[Held, Scan] = {}
+    for one, scan in scans.items():
+        if isinstance(scan, str):
+            result.damaged.append(scan)
+        else:
+            good[one] = scan
+    result.events = sum(scan.events for scan in good.values())
+    result.bad_lines = sum(scan.bad_count for scan in good.values())
+    result.foreign_chunks = sum(ChunkName.parse(one.name) is None for one in good)
+    result.writers = _writers(good)
+    _look_for_same_ids(good, result)
+    return result
+
+
+def _read(held: Held, node_id: str, progress: Progress | None) -> Scan | str:
+    """What a chunk's lines say; in words, where it is not what its manifest says."""
+    digest = hashlib.sha256()
+    try:
+        with open_chunk(held.path) as stream:
+            for block in blocks_of(stream):
+                digest.update(block)
+                if progress is not None:
+                    progress(len(block))
+        if digest.hexdigest() != held.sha256:
+            return f"{held.path}: its hash is {digest.hexdigest()}, and was {held.sha256} when it came"
+        return scan_chunk(held.path, node_id, with_ids=True)
+    except CalyxError as error:
+        return str(error)
+
+
+# ------------------------------------------------------------------ bundles
+
+
+def _look_at_chain(holdings: Holdings, result: NodeAudit) -> None:
+    """Which bundles others come after, and are not here; where a chain begins twice, or parts."""
+    here = {entry.manifest_sha256 for entry, _ in holdings.manifests}
+    ours = [(entry, manifest) for entry, manifest in holdings.manifests if manifest.version > 0]
+    after: dict[str | None, list[Entry]] = defaultdict(list)
+    for entry, manifest in ours:
+        after[manifest.previous_manifest_sha256].append(entry)
+    for previous, entries in after.items():
+        if previous is not None and previous not in here:
+            result.missing_bundles.append(previous)
+        if len(entries) > 1:
+            what = "begin a chain" if previous is None else f"follow {previous[:16]}"
+            result.histories.append(f"{', '.join(entry.folder for entry in entries)} {what}")
+
+
+def _look_for_lost_chunks(holdings: Holdings, result: NodeAudit) -> None:
+    """Chunks that a manifest in the store names, and that lie nowhere in it."""
+    for entry, manifest in holdings.manifests:
+        for chunk in manifest.chunks:
+            if chunk.filename not in holdings.chunks and chunk.sha256 not in holdings.by_hash:
+                result.damaged.append(f"{chunk.filename} of bundle {entry.folder} is not in the store any more")
+
+
+# ------------------------------------------------------------------ writers
+
+
+def _writers(scans: dict[Held, Scan]) -> list[WriterAudit]:
+    by_writer: dict[str, list[tuple[ChunkName, Scan]]] = defaultdict(list)
+    told: dict[str, list[list[int]]] = defaultdict(list)
+    for held, scan in scans.items():
+        name = ChunkName.parse(held.name)
+        if name is not None:
+            by_writer[name.writer].append((name, scan))
+            for gap in scan.gaps:
+                told[gap.writer or name.writer] += gap.seqs
+    found = [_writer(writer, chunks, told[writer]) for writer, chunks in by_writer.items()]
+    return sorted(found, key=lambda one: one.writer)
+
+
+def _writer(writer: str, chunks: list[tuple[ChunkName, Scan]], told: list[list[int]]) -> WriterAudit:
+    scans = [scan for _, scan in chunks]
+    found = WriterAudit(writer, events=sum(scan.events for scan in scans), chunks=len(chunks))
+    seqs = [list(run) for scan in scans for run in scan.seqs]
+    lines = runs_of(seqs)
+    found.repeated = sum(scan.repeated for scan in scans) + _length(seqs) - _length(lines)
+    found.last_seq = lines[-1][1] if lines else None
+    found.missing_seqs = _holes(runs_of([*map(list, seqs), *map(list, told)]))
+    found.missing_chunks = _holes(runs_of([[name.number, name.number] for name, _ in chunks]))
+    causes: Counter[str] = Counter()
+    for gap in (gap for scan in scans for gap in scan.gaps):
+        causes[gap.cause] += gap.count
+    found.gaps = dict(causes)
+    ends = [end for scan in scans for end in scan.ends]
+    recovered = [end for end in ends if end["reason"] != "closed"]
+    found.torn_bytes = sum(end.get("torn_bytes", 0) for end in recovered)
+    found.bad_lines = sum(end.get("bad_lines", 0) for end in recovered)
+    if found.missing_seqs or found.missing_chunks or found.repeated:
+        found.state = "holes"
+    elif recovered:
+        found.state = "tail unknown"
+    elif not ends:
+        found.state = "unfinished"
+    return found
+
+
+def _length(runs: Iterable[list[int]]) -> int:
+    return sum(last - first + 1 for first, last in runs)
+
+
+def _holes(runs: list[list[int]]) -> list[list[int]]:
+    """What is between 0 and the last, and not in the runs."""
+    holes, next_one = [], 0
+    for first, last in runs:
+        if first > next_one:
+            holes.append([next_one, first - 1])
+        next_one = last + 1
+    return holes
+
+
+# ------------------------------------------------------------------ ids
+
+
+def _look_for_same_ids(scans: dict[Held, Scan], result: NodeAudit) -> None:
+    """An id is a label: two lines with one id and other content are two events, and that is said."""
+    parts = [array("q") for _ in range(_PARTS)]
+    for scan in scans.values():
+        for number in scan.ids or ():
+            parts[number % _PARTS].append(number)
+    suspects: set[int] = set()
+    for part in parts:
+        if len(set(part)) != len(part):
+            suspects.update(number for number, count in Counter(part).items() if count > 1)
+    if not suspects:
+        return
+    contents: dict[str, bytes] = {}
+    shared: set[str] = set()
+    for held in scans:
+        for event_id, digest in _contents(held, suspects):
+            if contents.setdefault(event_id, digest) != digest:
+                shared.add(event_id)
+    result.same_ids = len(shared)
+    result.same_id = sorted(shared)[:_MAX_NAMED]
+
+
+def _contents(held: Held, suspects: set[int]) -> Iterator[tuple[str, bytes]]:
+    """Ids of a chunk's lines that may be there twice, and a hash of each such event apart from its `seq`."""
+    with open_chunk(held.path) as stream:
+        for _, line in numbered_lines(stream):
+            try:
+                event = decode(line or b"")
+            except EventError:
+                continue
+            event_id = event.get("event_id")
+            if isinstance(event_id, str) and hash(event_id) in suspects:
+                event.pop("seq", None)
+                yield event_id, hashlib.sha256(repr(sorted(event.items())).encode("utf-8", "replace")).digest()

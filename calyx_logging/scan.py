@@ -1,0 +1,225 @@
+"""What a chunk's lines say: which are no events, which `seq` are there, how its writer ended, what it could not keep.
+
+Every line is decoded; nothing is taken from a manifest. Invariant: memory is bounded by the longest line allowed, by
+the runs of `seq`, and by the lines that are named.
+"""
+
+from __future__ import annotations
+
+import json
+from array import array
+from collections.abc import Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from calyx_logging.chunk import MAX_LINE, open_chunk
+from calyx_logging.errors import EventError
+from calyx_logging.event import CONTROL_SOURCE, decode
+from calyx_logging.gap import runs_of
+from calyx_logging.jsonable import safe_repr
+
+__all__ = ["BadLine", "GapLine", "Scan", "numbered_lines", "scan_chunk", "what_is_wrong"]
+
+_MAX_NAMED = 100
+"""So many bad lines of one chunk are named one by one."""
+
+_MAX_CONTROLS = 10_000
+"""So many control lines of one chunk are kept; more are no writer's of ours."""
+
+_MAX_SEQ = 2**63
+_BATCH = 4096
+_STAMPED = ("node_id", "ts_utc", "event_id", "source")
+_TORN = ("torn_bytes", "bad_lines")
+
+
+@dataclass(frozen=True)
+class BadLine:
+    """A line that is no event of its node: its number, from 1, and why."""
+
+    line: int
+    why: str
+
+
+@dataclass(frozen=True)
+class GapLine:
+    """Events that a writer could not keep, as its control line says: how many, which `seq`, why, of which writer."""
+
+    count: int
+    seqs: list[list[int]]
+    cause: str
+    writer: str | None = None
+
+
+@dataclass
+class Scan:
+    """What the lines of one chunk say.
+
+    Attributes:
+        events: lines that are events, control lines among them.
+        seqs: first and last of each run of their `seq`.
+        repeated: how often a `seq` was there already.
+        ends: `reason`, and where recovery wrote it `torn_bytes` and `bad_lines`, of each end line.
+        gaps: the gap lines.
+        bad_count: lines that are no events of the node.
+        bad: the first of them.
+        ids: hashes (Python's own, of this process) of the event ids, where they were asked for.
+    """
+
+    events: int = 0
+    seqs: list[list[int]] = field(default_factory=list)
+    repeated: int = 0
+    ends: list[dict[str, Any]] = field(default_factory=list)
+    gaps: list[GapLine] = field(default_factory=list)
+    bad_count: int = 0
+    bad: list[BadLine] = field(default_factory=list)
+    ids: array[int] | None = None
+
+    def document(self) -> dict[str, Any]:
+        """For JSON; without the ids."""
+        return {name: value for name, value in asdict(self).items() if name != "ids"}
+
+    @classmethod
+    def of_document(cls, document: Mapping[str, Any]) -> Scan:
+        """What `document` gave.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is of another form.
+        """
+        scan = cls(
+            events=int(document["events"]),
+            seqs=[[int(first), int(last)] for first, last in document["seqs"]],
+            repeated=int(document["repeated"]),
+            ends=[dict(end) for end in document["ends"]],
+            gaps=[GapLine(**gap) for gap in document["gaps"]],
+            bad_count=int(document["bad_count"]),
+            bad=[BadLine(**bad) for bad in document["bad"]],
+        )
+        if any(first > last for first, last in scan.seqs):
+            raise ValueError("a run of seq that ends before it begins")
+        return scan
+
+
+def scan_chunk(path: Path, node_id: str, *, with_ids: bool = False) -> Scan:
+    """Read every line of a chunk.
+
+    Args:
+        path: of the chunk.
+        node_id: whose events its lines have to be.
+        with_ids: keep a hash of each event id.
+
+    Raises:
+        ChunkError: it is no regular file.
+        StorageError: it cannot be opened.
+        OSError: it cannot be read.
+    """
+    scan = Scan(ids=array("q") if with_ids else None)
+    seqs: list[int] = []
+    with open_chunk(path) as stream:
+        for number, line in numbered_lines(stream):
+            why = "longer than any event may be" if line is None else _see(scan, line, node_id, seqs)
+            if why is not None:
+                scan.bad_count += 1
+                if len(scan.bad) < _MAX_NAMED:
+                    scan.bad.append(BadLine(number, why))
+            if len(seqs) >= _BATCH:
+                _join(scan, seqs)
+    _join(scan, seqs)
+    scan.seqs = runs_of(scan.seqs)
+    scan.repeated -= sum(last - first + 1 for first, last in scan.seqs)
+    return scan
+
+
+def numbered_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
+    """The lines that are not empty, by number, without a byte order mark; None for one that is too long to be read."""
+    number = 0
+    while line := stream.readline(MAX_LINE):
+        number += 1
+        if len(line) == MAX_LINE and not line.endswith(b"\n"):
+            while (rest := stream.readline(MAX_LINE)) and not rest.endswith(b"\n"):
+                pass
+            yield number, None
+            continue
+        line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
+        if line.strip():
+            yield number, line
+
+
+def what_is_wrong(line: bytes, node_id: str) -> str | None:
+    """Why a line is no event of a node; None where it is one."""
+    return _see(Scan(), line, node_id, [])
+
+
+def _see(scan: Scan, line: bytes, node_id: str, seqs: list[int]) -> str | None:
+    try:
+        event = decode(line)
+    except EventError as error:
+        return error.message[:200]
+    for name in _STAMPED:
+        value = event.get(name)
+        if type(value) is not str or not value:
+            return f"{name} is {safe_repr(value)[:100]}"
+    if event["node_id"] != node_id:
+        return f"node_id is {safe_repr(event['node_id'])[:100]}"
+    if (line.count(b'"node_id"') != 1 or b"\\u00" in line) and (twice := _said_twice(line)):
+        return f"{twice} twice"
+    scan.events += 1
+    if scan.ids is not None:
+        scan.ids.append(hash(event["event_id"]))
+    seq = event.get("seq")
+    if type(seq) is int and 0 <= seq < _MAX_SEQ:
+        seqs.append(seq)
+    if event["source"] == CONTROL_SOURCE:
+        _note_control(scan, event)
+    return None
+
+
+def _said_twice(line: bytes) -> str | None:
+    """A stamped field that a line has twice: readers differ in which of them they take."""
+    twice: list[str] = []
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in items]
+        twice[:] = [name for name in _STAMPED if names.count(name) > 1]  # the outermost object comes last
+        return {}
+
+    try:
+        json.loads(line, object_pairs_hook=pairs, parse_int=str, parse_float=str)
+    except (ValueError, RecursionError):
+        return None
+    return twice[0] if twice else None
+
+
+def _note_control(scan: Scan, event: dict[str, Any]) -> None:
+    if event.get("control") == "end" and len(scan.ends) < _MAX_CONTROLS:
+        counts = {name: event[name] for name in _TORN if type(event.get(name)) is int}
+        scan.ends.append({"reason": str(event.get("reason"))[:100], **counts})
+    elif event.get("control") == "gap" and len(scan.gaps) < _MAX_CONTROLS:
+        count, seqs, writer = event.get("count"), event.get("seqs"), event.get("writer")
+        runs = [run for run in seqs if _is_run(run)] if isinstance(seqs, list) else []
+        scan.gaps.append(
+            GapLine(
+                count=count if type(count) is int and count >= 0 else 0,
+                seqs=runs_of(runs),
+                cause=str(event.get("cause"))[:200],
+                writer=writer if type(writer) is str else None,
+            )
+        )
+
+
+def _is_run(run: object) -> bool:
+    if not isinstance(run, list) or len(run) != 2 or not all(type(seq) is int for seq in run):
+        return False
+    first, last = run
+    return bool(0 <= first <= last < _MAX_SEQ)
+
+
+def _join(scan: Scan, seqs: list[int]) -> None:
+    """Move single `seq` into runs."""
+    scan.repeated += len(seqs)
+    for seq in sorted(seqs):
+        if scan.seqs and scan.seqs[-1][1] == seq - 1:
+            scan.seqs[-1][1] = seq
+        else:
+            scan.seqs.append([seq, seq])
+    seqs.clear()

@@ -1,0 +1,121 @@
+"""Whether everything is at the hub; `calyx-telemetry audit`."""
+
+from __future__ import annotations
+
+try:
+    from dataclasses import asdict
+    from typing import Any
+
+    import click
+
+    from calyx_logging.audit import NodeAudit, WriterAudit, audit_node
+    from calyx_logging.errors import ConfigError
+    from calyx_logging.node import find_root
+    from calyx_logging.scripts.cli import (
+        count_text,
+        hub_option,
+        json_option,
+        print_json,
+        progress_bar,
+        remark,
+        run,
+        tell,
+    )
+    from calyx_logging.store import Store
+except ImportError as error:
+    raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py audit") from None
+
+
+@click.command("audit")
+@click.argument("node_ids", nargs=-1, metavar="[NODE_ID]...")
+@hub_option
+@json_option
+def command(node_ids: tuple[str, ...], root: str | None, as_json: bool) -> None:
+    """Say of each node and writer in the hub's store whether all of its events are there, and what is missing.
+
+    Every chunk is read, and its hash computed anew. Exit code 1 when a node is not complete.
+    """
+    store = Store(find_root(root))
+    known = store.nodes()
+    for node_id in node_ids:
+        if node_id not in known:
+            said = ", ".join(known[:20]) or "none yet"
+            raise ConfigError(f"the store has no node {node_id!r}", path=store.folder, hint=f"its nodes: {said}")
+    audits = []
+    with progress_bar("auditing") as progress:
+        total = (
+            sum(path.stat().st_size for node in known for path in store.folder.glob(f"{node}/*/*")) if progress else 0
+        )
+        done = 0
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            if progress is not None:
+                progress(done, total)
+
+        for node_id in node_ids or known:
+            audit = audit_node(store, node_id, progress=advance)
+            audits.append(audit)
+            if not as_json:
+                _tell(audit)
+    if as_json:
+        print_json([_document(audit) for audit in audits])
+    elif not audits:
+        remark("there is no node in the store yet")
+    if not all(audit.complete for audit in audits):
+        raise SystemExit(1)
+
+
+def _tell(audit: NodeAudit) -> None:
+    verdict = "complete" if audit.complete else "not complete"
+    about = f"{count_text(audit.bundles, 'bundle')}, {count_text(len(audit.writers), 'writer')}"
+    tell(f"{audit.node_id}: {verdict} ({about}, {count_text(audit.events, 'event')})")
+    for sha256 in audit.missing_bundles:
+        tell(f"  a bundle is missing: the one whose manifest has sha256 {sha256}")
+    for history in audit.histories:
+        tell(f"  two histories under one node id (a cloned machine, or a lost index): {history}")
+    for damage in audit.damaged:
+        tell(f"  damaged: {damage}")
+    if audit.bad_lines:
+        tell(f"  {count_text(audit.bad_lines, 'line')} that are no events, in chunks accepted with them")
+    for writer in audit.writers:
+        for said in _of_writer(writer):
+            tell(f"  writer {writer.writer}: {said}")
+    if audit.foreign_chunks:
+        tell(f"  {count_text(audit.foreign_chunks, 'chunk')} of the first generation: nobody can tell what is missing")
+    if audit.same_ids:
+        named = ", ".join(repr(one)[:80] for one in audit.same_id[:3])
+        ids = count_text(audit.same_ids, "event id")
+        tell(f"  {ids} that events of other content share, such as {named}")
+
+
+def _of_writer(writer: WriterAudit) -> list[str]:
+    said = []
+    if writer.missing_seqs:
+        said.append(f"holes: seq {_runs_text(writer.missing_seqs)} are not here")
+    if writer.missing_chunks:
+        said.append(f"holes: chunks {_runs_text(writer.missing_chunks)} are not here")
+    if writer.repeated:
+        said.append(f"{count_text(writer.repeated, 'seq')} more than once")
+    if writer.state == "tail unknown":
+        lost = f"; not kept: {writer.torn_bytes} torn bytes, {writer.bad_lines} bad lines" if writer.torn_bytes else ""
+        said.append(f"tail unknown: it was killed, its last event here is seq {writer.last_seq}{lost}")
+    if writer.state == "unfinished":
+        said.append(f"unfinished: it has not ended, or more is to come; its last event here is seq {writer.last_seq}")
+    said += [f"{count_text(count, 'event')} it could not keep: {cause}" for cause, count in writer.gaps.items()]
+    return said
+
+
+def _runs_text(runs: list[list[int]]) -> str:
+    """`3, 5-9`; the first twenty."""
+    texts = [str(first) if first == last else f"{first}-{last}" for first, last in runs[:20]]
+    return ", ".join(texts) + (f" and {len(runs) - 20} more runs" if len(runs) > 20 else "")
+
+
+def _document(audit: NodeAudit) -> dict[str, Any]:
+    return {"complete": audit.complete, **asdict(audit)}
+
+
+if __name__ == "__main__":
+    run(command)

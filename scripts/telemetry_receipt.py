@@ -1,0 +1,79 @@
+"""Write what the hub acknowledges of each node; `calyx-telemetry receipt`."""
+
+from __future__ import annotations
+
+try:
+    from collections.abc import Iterable, Iterator
+
+    import click
+
+    from calyx_logging.acknowledge import Written, write_receipt
+    from calyx_logging.errors import ConfigError
+    from calyx_logging.node import find_root
+    from calyx_logging.scripts.cli import (
+        count_text,
+        hub_option,
+        json_option,
+        print_json,
+        remark,
+        run,
+        sign_options,
+        tell,
+    )
+    from calyx_logging.signature import named_key
+    from calyx_logging.store import Store
+except ImportError as error:
+    raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py receipt") from None
+
+
+@click.command("receipt")
+@click.argument("node_ids", nargs=-1, metavar="[NODE_ID]...")
+@hub_option
+@sign_options
+@json_option
+def command(node_ids: tuple[str, ...], root: str | None, sign: str | None, no_sign: bool, as_json: bool) -> None:
+    """Write the receipts of these nodes, or of all, to telemetry/federated/.receipts; import does so by itself.
+
+    Carried back to its node, with the signature beside it, a receipt says what that node may delete (prune).
+    """
+    store = Store(find_root(root))
+    known = store.nodes()
+    for node_id in node_ids:
+        if node_id not in known:
+            said = ", ".join(known[:20]) or "none yet"
+            raise ConfigError(f"the store has no node {node_id!r}", path=store.folder, hint=f"its nodes: {said}")
+    key = None if no_sign else sign or named_key(store.root)
+    written = list(write_receipts(store, node_ids or known, key))
+    if as_json:
+        print_json([document(one) for one in written])
+        return
+    for one in written:
+        signed = "signed" if one.signed else "unsigned"
+        tell(f"{one.path}: {count_text(len(one.receipt.chunks), 'chunk')} acknowledged, {signed}")
+    if not written:
+        remark("there is no node in the store yet")
+
+
+def write_receipts(store: Store, node_ids: Iterable[str], key: str | None) -> Iterator[Written]:
+    """One for each node; their warnings on standard error."""
+    for node_id in node_ids:
+        written = write_receipt(store, node_id, key=key)
+        for warning in written.warnings:
+            remark(f"warning: {warning}")
+        yield written
+
+
+def document(written: Written) -> dict[str, object]:
+    """A receipt for `--json`."""
+    return {
+        "node_id": written.receipt.node_id,
+        "receipt": written.path,
+        "written_at": written.receipt.written_at,
+        "chunks": len(written.receipt.chunks),
+        "signed": written.signed,
+        "warnings": written.warnings,
+    }
+
+
+if __name__ == "__main__":
+    run(command)

@@ -1,0 +1,239 @@
+"""The audit: what is missing at the hub is named, per writer and per chain of bundles; what is whole is called so."""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.config
+import shutil
+from pathlib import Path
+
+import pytest
+from bundles import START, foreign, make_bundle, make_node, reseal
+
+from calyx_logging import Node
+from calyx_logging.audit import NodeAudit, audit_node
+from calyx_logging.export import export
+from calyx_logging.hub import Policy, import_bundle
+from calyx_logging.store import Store
+from conftest import close_logging, config, python, telemetry, tree
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A hub's, empty."""
+    (tmp_path / "hub").mkdir()
+    return Store(tmp_path / "hub")
+
+
+def audited(store: Store) -> NodeAudit:
+    before = tree(store.folder)
+    audit = audit_node(store, "n-1")
+    assert tree(store.folder) == before
+    return audit
+
+
+def rolled(node: Node, chunks: int) -> Path:
+    """A bundle of one writer's chunks, one event each, in the last the end line, too."""
+    logging.config.dictConfig(config(node, max_bytes=300))
+    for n in range(chunks):
+        logging.getLogger("harness").info("event", extra={"n": n})
+    close_logging()
+    bundle = export(node, clock=lambda: float(START)).bundle
+    assert bundle is not None
+    assert len(list(bundle.glob("*.jsonl"))) == chunks
+    return bundle
+
+
+def test_what_is_whole_is_complete(store: Store, tmp_path: Path) -> None:
+    """Several writers and bundles, in any order; a second delivery of the same chunks changes nothing."""
+    node = make_node(tmp_path, "n-1")
+    bundles = [make_bundle(node, range(n * 3, n * 3 + 3), second=n * 10) for n in range(3)]
+    for bundle in reversed(bundles):
+        import_bundle(store, bundle)
+    audit = audited(store)
+    assert audit.complete
+    assert (audit.bundles, audit.events, len(audit.writers)) == (3, 12, 3)
+    assert [writer.state for writer in audit.writers] == ["complete"] * 3
+
+
+def test_a_bundle_that_has_not_come(store: Store, tmp_path: Path) -> None:
+    """The chain names it; once it is here all is complete."""
+    node = make_node(tmp_path, "n-1")
+    bundles = [make_bundle(node, range(n, n + 1), second=n * 10) for n in range(3)]
+    for bundle in (bundles[0], bundles[2]):
+        import_bundle(store, bundle)
+    audit = audited(store)
+    assert not audit.complete
+    manifest = json.loads((bundles[2] / "manifest.json").read_bytes())
+    assert audit.missing_bundles == [manifest["previous_manifest_sha256"]]
+    import_bundle(store, bundles[1])
+    assert audited(store).complete
+
+
+def test_chunks_and_events_that_are_missing(store: Store, tmp_path: Path) -> None:
+    """A chunk in the middle: its number and its seq; an event in the middle: its seq."""
+    bundle = rolled(make_node(tmp_path, "n-1"), 5)
+    chunks = sorted(bundle.glob("*.jsonl"))
+    chunks[2].unlink()
+    reseal(bundle)
+    import_bundle(store, bundle)
+    (writer,) = audited(store).writers
+    assert (writer.state, writer.missing_seqs, writer.missing_chunks) == ("holes", [[2, 2]], [[2, 2]])
+    assert writer.last_seq == 5
+
+
+def test_an_event_cut_out_and_one_put_in_twice(store: Store, tmp_path: Path) -> None:
+    """By somebody who made the manifest right again."""
+    bundle = make_bundle(make_node(tmp_path, "n-1"), range(5))
+    (chunk,) = bundle.glob("*.jsonl")
+    lines = chunk.read_bytes().splitlines(keepends=True)
+    chunk.write_bytes(b"".join([*lines[:2], *lines[3:], lines[4]]))
+    reseal(bundle)
+    import_bundle(store, bundle)
+    (writer,) = audited(store).writers
+    assert (writer.state, writer.missing_seqs, writer.repeated) == ("holes", [[2, 2]], 1)
+
+
+def test_a_writer_that_was_killed(store: Store, tmp_path: Path) -> None:
+    """Its tail is unknown; what recovery could not keep is said."""
+    node = make_node(tmp_path, "n-1")
+    code = """
+        import json, logging, logging.config, os, sys
+        logging.config.dictConfig(json.loads(sys.argv[1]))
+        for n in range(5):
+            logging.getLogger("harness").info("event", extra={"n": n})
+        os._exit(9)
+    """
+    assert python(code, json.dumps(config(node))).returncode == 9
+    (chunk,) = node.outbox.glob("*.open")
+    with chunk.open("ab") as stream:
+        stream.write(b'{"torn')
+    bundle = export(node).bundle
+    assert bundle is not None
+    import_bundle(store, bundle)
+    audit = audited(store)
+    (writer,) = audit.writers
+    assert not audit.complete
+    assert (writer.state, writer.torn_bytes, writer.last_seq) == ("tail unknown", 6, 5)
+
+
+def test_a_writer_that_goes_on(store: Store, tmp_path: Path) -> None:
+    """Its sealed chunks are here, its end is not: unfinished, and complete when the rest has come."""
+    node = make_node(tmp_path, "n-1")
+    logging.config.dictConfig(config(node))
+    handler = logging.getLogger("harness").handlers[0]
+    logging.getLogger("harness").info("one")
+    handler.seal()  # type: ignore[attr-defined]
+    logging.getLogger("harness").info("two")
+    first = export(node, clock=lambda: float(START)).bundle
+    close_logging()
+    second = export(node, clock=lambda: START + 10.0).bundle
+    assert first is not None
+    assert second is not None
+    import_bundle(store, first)
+    (writer,) = audited(store).writers
+    assert (writer.state, writer.missing_seqs) == ("unfinished", [])
+    import_bundle(store, second)
+    assert audited(store).complete
+
+
+def test_gaps_account_for_what_they_name(store: Store, tmp_path: Path) -> None:
+    """Lost events that the writer told of are no holes; they are counted with their cause."""
+    bundle = make_bundle(make_node(tmp_path, "n-1"), range(5))
+    (chunk,) = bundle.glob("*.jsonl")
+    lines = [json.loads(line) for line in chunk.read_bytes().splitlines()]
+    gap = {**lines[2], "source": "calyx_logging", "control": "gap", "count": 2, "seqs": [[1, 2]], "cause": "disk full"}
+    lines[1:3] = [{**gap, "seq": 7}, {**gap, "seqs": [[0, 0]], "writer": "00000000", "seq": 6, "count": 1}]
+    chunk.write_bytes(b"".join(json.dumps(line).encode() + b"\n" for line in lines))
+    reseal(bundle)
+    import_bundle(store, bundle)
+    audit = audited(store)
+    (writer,) = audit.writers
+    assert (writer.state, writer.missing_seqs, writer.gaps) == ("complete", [], {"disk full": 3})
+    assert audit.complete
+
+
+def test_two_histories_under_one_node_id(store: Store, tmp_path: Path) -> None:
+    """A machine that was cloned after its first export, and one that was set up twice."""
+    node = make_node(tmp_path, "n-1")
+    first = make_bundle(node, range(2))
+    shutil.copytree(node.root, tmp_path / "clone")
+    clone = Node(tmp_path / "clone", "n-1")
+    for bundle in (first, make_bundle(node, range(2, 3), second=10), make_bundle(clone, range(3, 4), second=20)):
+        import_bundle(store, bundle)
+    audit = audited(store)
+    assert not audit.complete
+    assert len(audit.histories) == 1
+    assert "follow" in audit.histories[0]
+    import_bundle(store, make_bundle(make_node(tmp_path / "other", "n-1"), range(4, 5), second=30))
+    histories = audited(store).histories
+    assert len(histories) == 2
+    assert any("begin a chain" in one for one in histories)
+
+
+def test_damage_in_the_store(store: Store, tmp_path: Path) -> None:
+    """Hashes are computed anew: a flipped byte, a chunk that is gone, a manifest that is."""
+    node = make_node(tmp_path, "n-1")
+    folders = [import_bundle(store, make_bundle(node, range(n, n + 1), second=n * 10)).folder for n in range(3)]
+    assert all(folders)
+    one, two, three = (folder for folder in folders if folder is not None)
+    chunk = next(one.glob("*.jsonl"))
+    chunk.write_bytes(chunk.read_bytes().replace(b'"n":0', b'"n":9'))
+    next(two.glob("*.jsonl")).unlink()
+    (three / "manifest.json").write_text("{")
+    damaged = "\n".join(audited(store).damaged)
+    assert "its hash is" in damaged
+    assert "is not in the store any more" in damaged
+    assert str(three) in damaged
+
+
+def test_bad_lines_and_the_first_generation(store: Store, tmp_path: Path) -> None:
+    """Accepted bad lines are counted; first-generation chunks are said to be of unknown completeness."""
+    bundle = make_bundle(make_node(tmp_path, "n-1"), range(2))
+    (chunk,) = bundle.glob("*.jsonl")
+    chunk.write_bytes(b"bad\n" + chunk.read_bytes())
+    reseal(bundle)
+    import_bundle(store, bundle, policy=Policy(accept_bad_lines=True))
+    audit = audited(store)
+    assert (audit.complete, audit.bad_lines) == (False, 1)
+    import_bundle(store, foreign(tmp_path / "old", 3))
+    old = audit_node(store, "old-1")
+    assert (old.complete, old.foreign_chunks, old.writers, old.events) == (True, 1, [], 3)
+
+
+def test_one_id_and_two_contents(store: Store, tmp_path: Path) -> None:
+    """Two events, and the audit says so; the same event twice, apart from its seq, is one and is not said."""
+    node = make_node(tmp_path, "n-1")
+    logging.config.dictConfig(config(node))
+    fixed = {"ts_utc": "2026-01-01T00:00:00+00:00"}
+    for event_id, n in (("a", 1), ("a", 2), ("b", 1), ("b", 1)):
+        logging.getLogger("harness").info("event", extra={"event_id": event_id, "n": n, **fixed})
+    close_logging()
+    bundle = export(node).bundle
+    assert bundle is not None
+    import_bundle(store, bundle)
+    audit = audited(store)
+    assert (audit.same_ids, audit.same_id) == (1, ["a"])
+    assert audit.complete
+
+
+def test_the_command(store: Store, tmp_path: Path) -> None:
+    """Lines for people, JSON for programs; 1 when a node is not complete."""
+    node = make_node(tmp_path, "n-1")
+    bundles = [make_bundle(node, range(n, n + 1), second=n * 10) for n in range(2)]
+    hub = ("--root", store.root)
+    done = telemetry("audit", *hub)
+    assert (done.returncode, "no node in the store yet" in done.stderr) == (0, True)
+    import_bundle(store, bundles[1])
+    done = telemetry("audit", *hub)
+    assert (done.returncode, "n-1: not complete" in done.stdout) == (1, True)
+    assert "a bundle is missing" in done.stdout
+    import_bundle(store, bundles[0])
+    import_bundle(store, rolled(make_node(tmp_path, "n-2"), 4))
+    done = telemetry("audit", "n-1", *hub)
+    assert (done.returncode, done.stdout.startswith("n-1: complete (2 bundles, 2 writers")) == (0, True), done.stdout
+    done = telemetry("audit", *hub, "--json")
+    assert [one["complete"] for one in json.loads(done.stdout)] == [True, True]
+    done = telemetry("audit", "n-3", *hub)
+    assert (done.returncode, "the store has no node 'n-3'" in done.stderr) == (2, True)

@@ -1,0 +1,371 @@
+"""Receipts and pruning: only what the hub really has is acknowledged, and only what is acknowledged is deleted."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import logging
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+from bundles import START, make_bundle, make_node, numbers, reseal
+from test_signature import make_key
+
+from calyx_logging import Node, acknowledged
+from calyx_logging.acknowledge import write_receipt
+from calyx_logging.acknowledged import CarriedReceipt, read_receipt
+from calyx_logging.errors import ConfigError, LockHeld, ManifestError, SignatureError, StorageError
+from calyx_logging.export import ExportOptions, exclusive, export
+from calyx_logging.hub import Policy, import_bundle
+from calyx_logging.prune import carry_out, plan, take_note
+from calyx_logging.receipt import Receipt
+from calyx_logging.signature import RECEIPT_NAMESPACE, add_line, read_public_key, signer_line
+from calyx_logging.status import status_of
+from calyx_logging.store import Store
+from conftest import config, events_of, telemetry, tree
+from faults.disk import Failing, through
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    """A hub's, empty."""
+    (tmp_path / "hub").mkdir()
+    return Store(tmp_path / "hub")
+
+
+@pytest.fixture
+def laptop(tmp_path: Path) -> Node:
+    return make_node(tmp_path, "n-1")
+
+
+def receipt_of(store: Store, node_id: str = "n-1") -> CarriedReceipt:
+    """The hub's, carried back."""
+    receipt = write_receipt(store, node_id).receipt
+    return CarriedReceipt(receipt, receipt.to_bytes(), None)
+
+
+def test_a_receipt_is_a_value() -> None:
+    """Its bytes and back; anything else is refused with a reason."""
+    receipt = Receipt("n-1", "2026-01-01T00:00:00.000000+00:00", ("0" * 64, "a" * 64), {"0123abcd": 4})
+    assert Receipt.parse(receipt.to_bytes()) == receipt
+    good = json.loads(receipt.to_bytes())
+    for change in (
+        {"receipt_version": 2},
+        {"receipt_version": None},
+        {"receipt_version": True},
+        {"node_id": "../x"},
+        {"node_id": 3},
+        {"written_at": None},
+        {"chunks": None},
+        {"chunks": ["0" * 63]},
+        {"chunks": ["A" * 64]},
+        {"chunks": [3]},
+        {"writers": []},
+        {"writers": {"0123abcd": "4"}},
+        {"writers": {"0123abcd": -1}},
+        {"writers": {"../x": 1}},
+    ):
+        with pytest.raises(ManifestError):
+            Receipt.parse(json.dumps({**good, **change}).encode())
+    for data in (b"", b"{", b"[]", b"\xff"):
+        with pytest.raises(ManifestError):
+            Receipt.parse(data)
+
+
+def test_the_hub_acknowledges_what_it_has(store: Store, laptop: Node) -> None:
+    """Chunks by hash, writers up to their last event; the same again is not written anew."""
+    bundle = make_bundle(laptop, range(5))
+    import_bundle(store, bundle)
+    written = write_receipt(store, "n-1", clock=lambda: 1.0)
+    manifest = json.loads((bundle / "manifest.json").read_bytes())
+    (chunk,) = manifest["chunks"]
+    assert written.receipt.chunks == (chunk["sha256"],)
+    assert written.receipt.writers == {chunk["writer"]: 5}
+    again = write_receipt(store, "n-1", clock=lambda: 2.0)
+    assert again.receipt == written.receipt
+    assert Receipt.parse(written.path.read_bytes()) == written.receipt
+
+
+def test_what_is_not_whole_in_the_store_is_not_acknowledged(store: Store, laptop: Node) -> None:
+    """A chunk that somebody cut or deleted; notes of its lines that were lost or damaged cost nothing."""
+    folder = import_bundle(store, make_bundle(laptop, range(3))).folder
+    import_bundle(store, make_bundle(laptop, range(3, 5), second=10))
+    whole = write_receipt(store, "n-1").receipt
+    assert len(whole.chunks) == 2
+    for notes in (store.folder / ".checked" / "n-1").iterdir():
+        notes.write_text("{")
+    assert write_receipt(store, "n-1").receipt == whole
+    shutil.rmtree(store.folder / ".checked")
+    assert write_receipt(store, "n-1").receipt == whole
+    assert folder is not None
+    chunk = next(folder.glob("*.jsonl"))
+    chunk.write_bytes(chunk.read_bytes()[:-1])
+    written = write_receipt(store, "n-1")
+    assert len(written.receipt.chunks) == 1
+    assert "full length" in written.warnings[0]
+    chunk.unlink()
+    assert len(write_receipt(store, "n-1").receipt.chunks) == 1
+
+
+def test_bad_lines_that_were_accepted(store: Store, laptop: Node) -> None:
+    """The chunk is in verbatim, its bad lines are listed, and it is never acknowledged."""
+    bundle = make_bundle(laptop, range(3))
+    (chunk,) = bundle.glob("*.jsonl")
+    chunk.write_bytes(chunk.read_bytes() + b"no json\n" + b'{"node_id":"n-2"}\n')
+    reseal(bundle)
+    assert import_bundle(store, bundle).outcome == "refused"
+    accepted = import_bundle(store, bundle, policy=Policy(accept_bad_lines=True))
+    assert (accepted.outcome, accepted.bad_lines, accepted.faults) == ("imported", 2, [])
+    assert "never acknowledged" in accepted.warnings[-1]
+    assert accepted.folder is not None
+    assert (accepted.folder / chunk.name).read_bytes() == chunk.read_bytes()
+    (notes,) = (store.folder / ".checked" / "n-1").iterdir()
+    (one,) = json.loads(notes.read_bytes())["chunks"]
+    assert (one["filename"], one["bad_count"]) == (chunk.name, 2)
+    assert [bad["line"] for bad in one["bad"]] == [5, 6]
+    assert "no JSON" in one["bad"][0]["why"]
+    for _ in range(2):
+        receipt = write_receipt(store, "n-1").receipt
+        assert receipt.chunks == ()
+        shutil.rmtree(store.folder / ".checked", ignore_errors=True)  # also when it has to be found out anew
+    assert import_bundle(store, bundle).outcome == "already imported"
+
+
+def test_prune_deletes_what_is_acknowledged(store: Store, laptop: Node) -> None:
+    """Chunk, bundle and archive; what came later stays; the node goes on, and nothing is exported twice."""
+    first = make_bundle(laptop, range(3), options=ExportOptions(archive="zip"))
+    import_bundle(store, first)
+    carried = receipt_of(store)
+    second = make_bundle(laptop, range(3, 5), second=10, options=ExportOptions(archive="tar.gz"))
+    before = tree(laptop.root)
+    found = plan(laptop, carried)
+    assert tree(laptop.root) == before
+    assert (len(found.chunks), list(found.bundles), list(found.archives)) == (1, [first.name], [f"{first.name}.zip"])
+    assert found.kept == []
+    deleted = carry_out(laptop, carried)
+    assert deleted == found
+    assert deleted.bytes == sum(len(before[f"{place}"] or b"") for place in set(before) - set(tree(laptop.root)))
+    assert sorted(path.name for path in laptop.exports.iterdir()) == [second.name, f"{second.name}.tar.gz"]
+    assert [event["n"] for event in events_of(laptop.outbox)] == [3, 4]
+    assert (laptop.outbox / ".manifests" / f"{first.name}.json").exists()
+    assert export(laptop).bundle is None
+    third = make_bundle(laptop, range(5, 6), second=20)
+    chain = [json.loads((one / "manifest.json").read_bytes()) for one in (second, third)]
+    assert chain[1]["previous_manifest_sha256"] is not None
+    for bundle in (second, third):
+        import_bundle(store, bundle)
+    carry_out(laptop, receipt_of(store))
+    assert list(laptop.exports.iterdir()) == []
+    assert numbers(store) == list(range(6))
+    assert not plan(laptop, receipt_of(store))
+
+
+def test_what_has_changed_is_left(store: Store, laptop: Node) -> None:
+    """A flipped byte in the outbox or in the bundle, something added to it, an archive of another content."""
+    bundle = make_bundle(laptop, range(3), options=ExportOptions(archive="zip"))
+    import_bundle(store, bundle)
+    carried = receipt_of(store)
+    (chunk,) = laptop.outbox.glob("*.jsonl")
+    data = chunk.read_bytes()
+    chunk.write_bytes(data.replace(b'"n":1', b'"n":2'))
+    (bundle / "notes.txt").write_text("mine")
+    (laptop.exports / f"{bundle.name}.zip").write_bytes(b"something else")
+    found = carry_out(laptop, carried)
+    assert not found
+    assert len(found.kept) == 3
+    assert (bundle / "notes.txt").exists()
+    (bundle / "notes.txt").unlink()
+    chunk.write_bytes(data)
+    assert len(carry_out(laptop, carried).chunks) == 1
+
+
+def test_what_is_open_or_foreign_is_left(store: Store, laptop: Node) -> None:
+    """Chunks that are written to: also when their present state is acknowledged."""
+    foreign = laptop.outbox / "20260101_000000__runner__abc.jsonl"
+    event = {"node_id": "n-1", "ts_utc": "2026-01-01T00:00:00+00:00", "event_id": "e", "source": "old"}
+    foreign.write_text(json.dumps(event) + "\n")
+    os.utime(foreign, (1, 1))
+    bundle = make_bundle(laptop, range(3))
+    assert len(list(bundle.glob("*.jsonl"))) == 2
+    import_bundle(store, bundle)
+    logging.config.dictConfig(config(laptop))
+    logging.getLogger("harness").info("open")
+    found = carry_out(laptop, receipt_of(store))
+    assert len(found.chunks) == 1
+    assert foreign.exists()
+    assert len(list(laptop.outbox.glob("*.open"))) == 1
+
+
+def test_prune_waits_for_nobody(store: Store, laptop: Node) -> None:
+    """It works under the exporter's lock."""
+    import_bundle(store, make_bundle(laptop, range(1)))
+    with exclusive(laptop), pytest.raises(LockHeld):
+        carry_out(laptop, receipt_of(store))
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.parametrize("dies", [True, False])
+def test_prune_killed_or_failing_at_any_call(tmp_path: Path, dies: bool) -> None:
+    """No half bundle under its name, nothing lost that is not acknowledged; the next prune ends the same."""
+
+    class Dying(Failing):
+        def _fails(self, name: str) -> bool:
+            if super()._fails(name):
+                os._exit(77)
+            return False
+
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    store, laptop = Store(hub), make_node(tmp_path, "n-1")
+    import_bundle(store, make_bundle(laptop, range(3), options=ExportOptions(archive="zip")))
+    carried = receipt_of(store)
+    kept = make_bundle(laptop, range(3, 5), second=10)
+    shutil.copytree(laptop.root, tmp_path / "saved")
+    number, hit = 0, True
+    while hit:
+        number += 1
+        shutil.rmtree(laptop.root)
+        shutil.copytree(tmp_path / "saved", laptop.root)
+        if dies:
+            pid = os.fork()
+            if pid == 0:
+                with through(Dying(number, errno.EIO)):
+                    carry_out(laptop, carried)
+                os._exit(0)
+            hit = os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 77
+        else:
+            proxy = Failing(number, errno.EIO)
+            with through(proxy), contextlib.suppress(StorageError):
+                carry_out(laptop, carried)
+            hit = bool(proxy.failed)
+        for folder in laptop.exports.glob("[!.]*/"):
+            assert (folder / "manifest.json").exists() or folder.suffix
+        carry_out(laptop, carried)
+        assert sorted(path.name for path in laptop.exports.iterdir()) == [kept.name]
+        assert [event["n"] for event in events_of(laptop.outbox)] == [3, 4]
+        assert export(laptop, clock=lambda: START + 100.0).bundle is None
+    assert number > 8
+
+
+def test_status_and_export_since_the_receipt(store: Store, laptop: Node) -> None:
+    """Acknowledged, exported, pending; what no receipt covers is packed again, and is at the hub once."""
+    arrived = make_bundle(laptop, range(3))
+    lost = make_bundle(laptop, range(3, 5), second=10)
+    import_bundle(store, arrived)
+    shutil.rmtree(lost)
+    status = status_of(laptop)
+    assert (status.exported.chunks, status.acknowledged.chunks, status.last_receipt) == (2, 0, None)
+    carried = receipt_of(store)
+    take_note(laptop, carried)
+    status = status_of(laptop)
+    assert (status.exported.chunks, status.acknowledged.chunks) == (2, 1)
+    assert (status.acknowledged.events, status.last_receipt) == (4, carried.receipt.written_at)
+    assert export(laptop).bundle is None
+    again = export(laptop, ExportOptions(since_receipt=True), clock=lambda: START + 20.0).bundle
+    assert again is not None
+    assert len(list(again.glob("*.jsonl"))) == 1
+    import_bundle(store, again)
+    assert numbers(store) == list(range(5))
+    take_note(laptop, receipt_of(store))
+    assert export(laptop, ExportOptions(since_receipt=True)).bundle is None
+    assert len(list((laptop.outbox / ".receipts").iterdir())) == 1  # the older one says nothing more
+    assert acknowledged.load(laptop).receipts == 1
+
+
+def test_since_the_receipt_without_one_repeats_all(store: Store, laptop: Node) -> None:
+    """Nothing is covered; damaged receipts are passed over and said."""
+    make_bundle(laptop, range(3))
+    (laptop.outbox / ".receipts").mkdir()
+    (laptop.outbox / ".receipts" / "junk.json").write_text("{")
+    (laptop.outbox / ".receipts" / "folder.json").mkdir()
+    assert len(status_of(laptop).warnings) == 2
+    again = export(laptop, ExportOptions(since_receipt=True), clock=lambda: START + 20.0).bundle
+    assert again is not None
+    assert import_bundle(store, again).outcome == "imported"
+    take_note(laptop, receipt_of(store))
+
+
+def test_receipts_that_are_not_believed(store: Store, laptop: Node, tmp_path: Path) -> None:
+    """Unsigned, by an unknown key, over other bytes, of another node, none at all."""
+    key, other = make_key(tmp_path / "key"), make_key(tmp_path / "other")
+    import_bundle(store, make_bundle(laptop, range(3)))
+    path = write_receipt(store, "n-1").path
+    with pytest.raises(ConfigError, match="is not signed"):
+        read_receipt(laptop, path, accept_unsigned=False)
+    assert read_receipt(laptop, path, accept_unsigned=True).signed_by is None
+    signed = write_receipt(store, "n-1", key=str(key))
+    assert signed.signed
+    with pytest.raises(ConfigError, match="trusts no hub"):
+        read_receipt(laptop, path, accept_unsigned=False)
+    signers = acknowledged.hub_signers(laptop)
+    for trusted, is_good in ((other, False), (key, True)):
+        public = read_public_key(trusted.with_suffix(".pub"))
+        add_line(signers, signer_line("hub", public, RECEIPT_NAMESPACE), public, "hub")
+        if is_good:
+            carried = read_receipt(laptop, path, accept_unsigned=False)
+            assert carried.signed_by == f"ED25519 key {public.fingerprint}"
+        else:
+            for accept in (True, False):
+                with pytest.raises(SignatureError):
+                    read_receipt(laptop, path, accept_unsigned=accept)
+    path.write_bytes(path.read_bytes().replace(b"n-1", b"n-1 "[:3]) + b" ")
+    with pytest.raises(SignatureError):
+        read_receipt(laptop, path, accept_unsigned=False)
+    other_node = make_node(tmp_path / "2", "n-2")
+    with pytest.raises(ManifestError, match="is for node n-1"):
+        read_receipt(other_node, write_receipt(store, "n-1").path, accept_unsigned=True)
+    with pytest.raises(StorageError, match="cannot read the receipt"):
+        read_receipt(laptop, tmp_path / "none", accept_unsigned=True)
+    with pytest.raises(ManifestError, match="is no receipt"):
+        read_receipt(laptop, laptop.outbox / ".exported_index.json", accept_unsigned=True)
+
+
+def test_a_signature_that_was_lost_is_made_again(store: Store, laptop: Node, tmp_path: Path) -> None:
+    """An unsigned receipt becomes a signed one, and the reverse."""
+    key = str(make_key(tmp_path / "key"))
+    import_bundle(store, make_bundle(laptop, range(3)))
+    path = write_receipt(store, "n-1", key=key).path
+    signature = path.with_name("n-1.json.sig")
+    assert signature.exists()
+    signature.unlink()
+    assert write_receipt(store, "n-1", key=key).signed
+    assert signature.exists()
+    assert not write_receipt(store, "n-1").signed
+    assert not signature.exists()
+    with pytest.raises(ConfigError):
+        write_receipt(store, "n-1", key=str(tmp_path / "none"))
+    assert path.exists()
+
+
+def test_the_commands(store: Store, laptop: Node, tmp_path: Path) -> None:
+    """Dry run, no terminal, yes; JSON; the receipt that import writes by itself."""
+    bundle = make_bundle(laptop, range(3))
+    hub = ("--root", store.root)
+    done = telemetry("import", bundle, *hub)
+    receipt = store.receipts / "n-1.json"
+    assert f"receipt: {receipt}" in done.stdout
+    assert receipt.exists()
+    here = ("--root", laptop.root, "--receipt", receipt)
+    assert telemetry("prune", "--root", laptop.root).returncode == 2
+    assert telemetry("prune", *here, "--yes").returncode == 2
+    before = tree(laptop.root)
+    done = telemetry("prune", *here, "--accept-unsigned", "--dry-run", "--json")
+    assert json.loads(done.stdout)["deleted"] is False
+    assert tree(laptop.root) == before
+    done = telemetry("prune", *here, "--accept-unsigned")
+    assert (done.returncode, "no terminal" in done.stderr) == (2, True)
+    assert bundle.exists()
+    done = telemetry("status", "--root", laptop.root, "--json")
+    assert json.loads(done.stdout)["nodes"][0]["acknowledged"]["chunks"] == 1
+    done = telemetry("prune", *here, "--accept-unsigned", "--yes")
+    assert (done.returncode, "deleted 1 chunk, 1 bundle" in done.stdout) == (0, True), done.stderr
+    assert not bundle.exists()
+    done = telemetry("receipt", *hub, "--json")
+    assert json.loads(done.stdout)[0]["chunks"] == 1
+    done = telemetry("receipt", "none", *hub)
+    assert (done.returncode, "the store has no node 'none'" in done.stderr) == (2, True)
+    done = telemetry("import", bundle.parent, *hub, "--sign", tmp_path / "none", "--json")
+    assert done.returncode == 1  # the folder is empty; the sign key is not asked for
