@@ -273,6 +273,8 @@ class _Bounded(io.BufferedReader):
         try:
             return super().seek(target, whence)
         except (OSError, ValueError):
+            if whence:
+                raise  # from the end, in a file that is shorter: zipfile asks so whether it is one
             raise ArchiveError(f"the archive points to a place that it does not have ({target})") from None
 
     def read(self, size: int | None = -1, /) -> bytes:

@@ -188,23 +188,25 @@ def _size(path: Path) -> int:
 def _unpack(members: list[Member], staged: Path, limit: int) -> Iterator[Fault]:
     """The manifest first, then what it names, each at most as long as it says."""
     by_name: dict[str, Member] = {}
-    folders: set[str] = set()
+    placed: list[tuple[str, str, Member]] = []
     for member in members:
         folder, name = _place_of(member)
         if name is None:
             yield Fault("unsafe", repr(member.path)[:200], "a plain file name, in one folder at most")
         elif name and not is_junk(name) and folder != "__MACOSX":
-            folders.add(folder)
-            if member.kind != "file":
-                yield Fault("unreadable", name, "a regular file", member.kind)
-            elif name in by_name:
-                yield Fault("malformed", name, "each file once", "it is in the archive twice")
-            else:
-                by_name[name] = member
+            placed.append((folder, name, member))
+    folders = sorted({folder for folder, _, _ in placed})
     if len(folders) > 1:
-        found = ", ".join(repr(folder)[:50] for folder in sorted(folders)[:5])
+        found = ", ".join(repr(folder)[:50] for folder in folders[:5])
         yield Fault("malformed", MANIFEST_NAME, "an archive of one bundle", f"files in several folders: {found}")
         return
+    for _, name, member in placed:
+        if member.kind != "file":
+            yield Fault("unreadable", name, "a regular file", member.kind)
+        elif name in by_name:
+            yield Fault("malformed", name, "each file once", "it is in the archive twice")
+        else:
+            by_name[name] = member
     manifest = by_name.pop(MANIFEST_NAME, None)
     if manifest is None:
         return
