@@ -12,8 +12,9 @@ from pathlib import Path
 import pytest
 
 from calyx_logging import durable
+from calyx_logging.store import Store
 from conftest import REPO
-from faults import crash_states, kills
+from faults import crash_states, fleet, kills
 
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 
@@ -116,3 +117,30 @@ def test_a_short_soak(tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+def test_a_fleet_and_importers_that_are_killed(tmp_path: Path) -> None:
+    """I2, I4 at the hub: every event once, every damaged bundle reported, every chunk acknowledged, audits complete."""
+    outcome = fleet.send(tmp_path, nodes=4, bundles=24, importers=3, seed=7)
+    assert outcome.kills > 0
+    assert outcome.damaged > 0
+    assert outcome.clean, outcome.text()
+
+
+def test_the_fleet_campaign_notices_what_is_lost_or_doubled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A hub that is tampered with before it is looked at."""
+    look = fleet._look
+
+    def tampered(store: Store, made: list[Path], outcome: fleet.Outcome) -> None:
+        one, two = sorted(path for path in store.folder.glob("[!.]*/*") if any(path.glob("*.jsonl")))[:2]
+        next(one.glob("*.jsonl")).unlink()
+        chunk = next(two.glob("*.jsonl"))
+        chunk.with_name("again.jsonl").write_bytes(chunk.read_bytes())
+        look(store, made, outcome)
+
+    monkeypatch.setattr(fleet, "_look", tampered)
+    outcome = fleet.send(tmp_path, nodes=2, bundles=6, importers=2, seed=7)
+    assert outcome.lost > 0
+    assert outcome.doubled > 0
+    assert outcome.incomplete
+    assert not outcome.clean
