@@ -15,7 +15,7 @@ from pathlib import Path
 from calyx_logging import durable
 from calyx_logging.archive import Member, is_archive, members_of, unpacked_limit
 from calyx_logging.bundle import Fault, is_junk
-from calyx_logging.chunk import open_chunk
+from calyx_logging.chunk import SEALED_SUFFIX, open_chunk
 from calyx_logging.errors import ArchiveError, ChunkError, ManifestError, StorageError
 from calyx_logging.manifest import (
     MANIFEST_NAME,
@@ -45,6 +45,7 @@ def bundles_in(path: Path, leave_out: Path | None = None) -> list[Path]:
 
     Raises:
         StorageError: there is no such folder, or one cannot be read.
+        ManifestError: there is no bundle in it.
     """
     path = durable.reachable(path)
     if is_archive(path):
@@ -68,7 +69,13 @@ def bundles_in(path: Path, leave_out: Path | None = None) -> list[Path]:
             continue
         paths = [Path(folder, name) for name in sorted(files) if not name.startswith(".")]
         found += [archive for archive in paths if is_archive(archive)]
-    return found or [path]
+    if found:
+        return found
+    if any(name == SUMS_NAME or name.endswith(SEALED_SUFFIX) for name in os.listdir(path)):
+        return [path]  # a bundle whose manifest is missing, which is said of it
+    raise ManifestError(
+        "there is no bundle in this folder, or below it", path=path, hint="name the folder of a bundle, or of many"
+    )
 
 
 def bytes_of(source: Path) -> int:

@@ -265,7 +265,7 @@ def _contents(held: Held, suspects: set[int]) -> Iterator[tuple[str, bytes]]:
     with open_chunk(held.path) as stream:
         for _, line in numbered_lines(stream):
             try:
-                event = decode(line or b"")
+                event = decode(line)
             except EventError:
                 continue
             event_id = event.get("event_id")

@@ -10,8 +10,11 @@ import json
 from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
+from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO
+
+import orjson
 
 from calyx_logging.chunk import MAX_LINE, open_chunk
 from calyx_logging.errors import EventError
@@ -28,8 +31,12 @@ _MAX_CONTROLS = 10_000
 """So many control lines of one chunk are kept; more are no writer's of ours."""
 
 _MAX_SEQ = 2**63
-_BATCH = 4096
+_BLOCK = 1024 * 1024
+_TOO_LONG = bytes(bytearray(b"a line that is too long"))
+"""What stands for such a line; known by its identity."""
+
 _STAMPED = ("node_id", "ts_utc", "event_id", "source")
+_stamped = itemgetter(*_STAMPED)
 _TORN = ("torn_bytes", "bad_lines")
 
 
@@ -116,41 +123,95 @@ def scan_chunk(path: Path, node_id: str, *, with_ids: bool = False) -> Scan:
     scan = Scan(ids=array("q") if with_ids else None)
     seqs: list[int] = []
     with open_chunk(path) as stream:
-        for number, line in numbered_lines(stream):
-            why = "longer than any event may be" if line is None else _see(scan, line, node_id, seqs)
-            if why is not None:
-                scan.bad_count += 1
-                if len(scan.bad) < _MAX_NAMED:
-                    scan.bad.append(BadLine(number, why))
-            if len(seqs) >= _BATCH:
-                _join(scan, seqs)
-    _join(scan, seqs)
+        for number, lines in _line_blocks(stream):
+            _see_lines(scan, lines, number, node_id, seqs)
+            _join(scan, seqs)
     scan.seqs = runs_of(scan.seqs)
     scan.repeated -= sum(last - first + 1 for first, last in scan.seqs)
     return scan
 
 
-def numbered_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes | None]]:
-    """The lines that are not empty, by number, without a byte order mark; None for one that is too long to be read."""
-    number = 0
-    while line := stream.readline(MAX_LINE):
-        number += 1
-        if len(line) == MAX_LINE and not line.endswith(b"\n"):
-            while (rest := stream.readline(MAX_LINE)) and not rest.endswith(b"\n"):
-                pass
-            yield number, None
+def numbered_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """The lines that are not empty, by number, without newline and byte order mark; of one that is too long nothing."""
+    for number, lines in _line_blocks(stream):
+        yield from ((number + k, line) for k, line in enumerate(lines) if line.strip() and line is not _TOO_LONG)
+
+
+def _line_blocks(stream: BinaryIO) -> Iterator[tuple[int, list[bytes]]]:
+    """The number of the first line and the lines of a stretch; `_TOO_LONG` for one of more than `MAX_LINE` bytes."""
+    parts: list[bytes] = []
+    number, size = 1, 0
+    is_too_long, is_first = False, True
+    while block := stream.read(_BLOCK):
+        if is_first:
+            block, is_first = block.removeprefix(b"\xef\xbb\xbf"), False
+        size += len(block)
+        if b"\n" not in block:  # a line of many blocks: they are joined once
+            is_too_long = is_too_long or size > MAX_LINE
+            parts = [] if is_too_long else [*parts, block]
             continue
-        line = line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line
-        if line.strip():
-            yield number, line
+        lines = b"".join([*parts, block]).split(b"\n") if parts else block.split(b"\n")
+        if is_too_long or size - len(block) + block.index(b"\n") > MAX_LINE:
+            lines[0] = _TOO_LONG
+        rest = lines.pop()
+        parts, size, is_too_long = [rest] if rest else [], len(rest), False
+        yield number, lines
+        number += len(lines)
+    if size:
+        yield number, [_TOO_LONG if is_too_long else b"".join(parts)]
 
 
 def what_is_wrong(line: bytes, node_id: str) -> str | None:
     """Why a line is no event of a node; None where it is one."""
-    return _see(Scan(), line, node_id, [])
+    scan = Scan()
+    _see_lines(scan, [line], 1, node_id, [])
+    return scan.bad[0].why if scan.bad else None
 
 
-def _see(scan: Scan, line: bytes, node_id: str, seqs: list[int]) -> str | None:
+def _see_lines(scan: Scan, lines: list[bytes], number: int, node_id: str, seqs: list[int]) -> None:
+    """Lines as our writers make them in few steps; of another form, in `_why`."""
+    begins = f'{{"node_id":"{node_id}","ts_utc":"'
+    ids, events = scan.ids, 0
+    for number, line in enumerate(lines, number):  # noqa: B020
+        try:
+            event = orjson.loads(line)
+            said, when, event_id, source = _stamped(event)
+            is_plain = (
+                said == node_id
+                and type(when) is type(event_id) is type(source) is str
+                # what stands first is what stands last: a field that is there twice has one value
+                and line.startswith(f'{begins}{when}","event_id":"{event_id}","source":"{source}"'.encode())
+                and when
+                and event_id
+                and source
+            )
+        except Exception:  # no JSON, no object, a field missing; lone surrogates cannot be
+            is_plain = False
+        if not is_plain:
+            if not line.strip() and line is not _TOO_LONG:
+                continue
+            if (why := _why(line, node_id)) is not None:
+                scan.bad_count += 1
+                if len(scan.bad) < _MAX_NAMED:
+                    scan.bad.append(BadLine(number, why))
+                continue
+            event = decode(line)
+            event_id, source = event["event_id"], event["source"]
+        events += 1
+        if ids is not None:
+            ids.append(hash(event_id))
+        seq = event.get("seq")
+        if type(seq) is int and 0 <= seq < _MAX_SEQ:
+            seqs.append(seq)
+        if source == CONTROL_SOURCE:
+            _note_control(scan, event)
+    scan.events += events
+
+
+def _why(line: bytes, node_id: str) -> str | None:
+    """Why a line is no event of the node."""
+    if line is _TOO_LONG:
+        return f"longer than {MAX_LINE} bytes"
     try:
         event = decode(line)
     except EventError as error:
@@ -161,17 +222,8 @@ def _see(scan: Scan, line: bytes, node_id: str, seqs: list[int]) -> str | None:
             return f"{name} is {safe_repr(value)[:100]}"
     if event["node_id"] != node_id:
         return f"node_id is {safe_repr(event['node_id'])[:100]}"
-    if (line.count(b'"node_id"') != 1 or b"\\u00" in line) and (twice := _said_twice(line)):
-        return f"{twice} twice"
-    scan.events += 1
-    if scan.ids is not None:
-        scan.ids.append(hash(event["event_id"]))
-    seq = event.get("seq")
-    if type(seq) is int and 0 <= seq < _MAX_SEQ:
-        seqs.append(seq)
-    if event["source"] == CONTROL_SOURCE:
-        _note_control(scan, event)
-    return None
+    twice = _said_twice(line)
+    return None if twice is None else f"{twice} twice"
 
 
 def _said_twice(line: bytes) -> str | None:

@@ -24,6 +24,7 @@ from calyx_logging.jsonable import lower
 from calyx_logging.manifest import Manifest
 
 __all__ = [
+    "advancing",
     "contents_text",
     "count_text",
     "hub_option",
@@ -178,9 +179,27 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None] | None]:
     from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (TextColumn(what), BarColumn(), DownloadColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+    console = Console(stderr=True)
+    # results belong on standard output, whatever is drawn meanwhile
+    with Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False) as progress:
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
+
+
+@contextmanager
+def advancing(what: str, size: Callable[[], int]) -> Iterator[Callable[[int], None]]:
+    """A bar that is told of bytes as they come; `size`, of all of them, is asked only where there is one."""
+    with progress_bar(what) as progress:
+        total = 0 if progress is None else size()
+        done = 0
+
+        def advance(count: int) -> None:
+            nonlocal done
+            done += count
+            if progress is not None:
+                progress(done, total)
+
+        yield advance
 
 
 def run(command: click.Command) -> None:

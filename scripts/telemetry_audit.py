@@ -4,6 +4,7 @@ from __future__ import annotations
 
 try:
     from dataclasses import asdict
+    from functools import partial
     from typing import Any
 
     import click
@@ -12,11 +13,11 @@ try:
     from calyx_logging.errors import ConfigError
     from calyx_logging.node import find_root
     from calyx_logging.scripts.cli import (
+        advancing,
         count_text,
         hub_option,
         json_option,
         print_json,
-        progress_bar,
         remark,
         run,
         tell,
@@ -42,29 +43,22 @@ def command(node_ids: tuple[str, ...], root: str | None, as_json: bool) -> None:
             said = ", ".join(known[:20]) or "none yet"
             raise ConfigError(f"the store has no node {node_id!r}", path=store.folder, hint=f"its nodes: {said}")
     audits = []
-    with progress_bar("auditing") as progress:
-        total = (
-            sum(path.stat().st_size for node in known for path in store.folder.glob(f"{node}/*/*")) if progress else 0
-        )
-        done = 0
-
-        def advance(count: int) -> None:
-            nonlocal done
-            done += count
-            if progress is not None:
-                progress(done, total)
-
-        for node_id in node_ids or known:
+    for node_id in node_ids or known:
+        with advancing(f"auditing {node_id}", partial(_size, store, node_id)) as advance:
             audit = audit_node(store, node_id, progress=advance)
-            audits.append(audit)
-            if not as_json:
-                _tell(audit)
+        audits.append(audit)
+        if not as_json:
+            _tell(audit)
     if as_json:
         print_json([_document(audit) for audit in audits])
     elif not audits:
         remark("there is no node in the store yet")
     if not all(audit.complete for audit in audits):
         raise SystemExit(1)
+
+
+def _size(store: Store, node_id: str) -> int:
+    return sum(path.lstat().st_size for path in store.folder.glob(f"{node_id}/*/*.jsonl"))
 
 
 def _tell(audit: NodeAudit) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 try:
     from collections.abc import Iterable, Iterator
+    from functools import partial
     from pathlib import Path
     from typing import Any
 
@@ -14,12 +15,12 @@ try:
     from calyx_logging.hub import ImportResult, Policy, import_bundle, settle
     from calyx_logging.node import find_root
     from calyx_logging.scripts.cli import (
+        advancing,
         contents_text,
         count_text,
         hub_option,
         json_option,
         print_json,
-        progress_bar,
         remark,
         run,
         sign_options,
@@ -97,21 +98,13 @@ def _import_all(store: Store, paths: Iterable[Path], policy: Policy, dry_run: bo
     if not dry_run:
         for warning in settle(store):
             remark(f"warning: {warning}")
-    with progress_bar("importing") as progress:
-        total = sum(map(bytes_of, sources)) if progress is not None else 0
-        done = 0
-
-        def advance(count: int) -> None:
-            nonlocal done
-            done += count
-            if progress is not None:
-                progress(done, total)
-
-        for source in sources:
-            try:
-                yield import_bundle(store, source, policy=policy, dry_run=dry_run, progress=advance)
-            except CalyxError as error:
-                yield ImportResult(source, "failed", warnings=[str(error)], exit_code=error.exit_code)
+    for number, source in enumerate(sources, 1):
+        try:
+            with advancing(f"importing {number} of {len(sources)}", partial(bytes_of, source)) as advance:
+                result = import_bundle(store, source, policy=policy, dry_run=dry_run, progress=advance)
+        except CalyxError as error:
+            result = ImportResult(source, "failed", warnings=[str(error)], exit_code=error.exit_code)
+        yield result
 
 
 def _tell(result: ImportResult) -> None:

@@ -11,11 +11,11 @@ try:
 
     from calyx_logging.bundle import Report, check
     from calyx_logging.scripts.cli import (
+        advancing,
         contents_text,
         count_text,
         json_option,
         print_json,
-        progress_bar,
         remark,
         run,
         tell,
@@ -41,18 +41,12 @@ def command(bundles: tuple[Path, ...], as_json: bool) -> None:
 
 def checked(bundle: Path) -> Report:
     """`check`, with a progress bar on a terminal."""
-    with progress_bar(f"verifying {bundle.name}") as progress:
-        if progress is None:
-            return check(bundle)
-        total = sum(path.stat().st_size for path in bundle.glob("*.jsonl") if path.is_file())
-        seen = 0
-
-        def advance(count: int) -> None:
-            nonlocal seen
-            seen += count
-            progress(seen, total)
-
+    with advancing(f"verifying {bundle.name}", lambda: _size(bundle)) as advance:
         return check(bundle, progress=advance)
+
+
+def _size(bundle: Path) -> int:
+    return sum(path.stat().st_size for path in bundle.glob("*.jsonl") if path.is_file())
 
 
 def tell_report(report: Report) -> None:

@@ -406,7 +406,7 @@ def test_the_command(tmp_path: Path) -> None:
     assert (done.returncode, "there is no such folder" in done.stderr) == (4, True)
     (tmp_path / "empty").mkdir()
     done = telemetry("import", tmp_path / "empty", "--root", hub)
-    assert (done.returncode, "manifest.json" in done.stdout) == (1, True)
+    assert (done.returncode, "there is no bundle in this folder" in done.stderr) == (1, True)
     done = telemetry("import", tmp_path / "stick", "--root", tmp_path / "nowhere")
     assert (done.returncode, "there is no such folder" in done.stderr) == (2, True)
 
