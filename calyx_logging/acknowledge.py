@@ -61,8 +61,11 @@ def write_receipt(
             with store.alone():
                 receipt, warnings = _receipt(store, node_id, utc_text(clock()))
             old = _old(path)
-            if old is not None and receipt.says_the_same(old) and signature.exists() == (key is not None):
-                return Written(old, path, key is not None, warnings)
+            was_signed = signature.exists()
+            if old is not None and receipt.says_the_same(old) and (was_signed or key is None):
+                return Written(old, path, was_signed, warnings)
+            if was_signed and key is None:
+                warnings += ("it was signed before, and is not now: name the key with --sign",)
             data = receipt.to_bytes()
             armored = None if key is None else sign(data, key, RECEIPT_NAMESPACE)
             durable.remove(signature)
@@ -93,7 +96,8 @@ def _receipt(store: Store, node_id: str, written_at: str) -> tuple[Receipt, tupl
     warnings = list(holdings.warnings)
     if len(whole) < len(holdings.by_hash):
         warnings.append(f"{len(holdings.by_hash) - len(whole)} chunks in the store are not of their full length")
-    return Receipt(node_id, written_at, tuple(good), _contiguous(whole, scans)), tuple(warnings)
+    bundles = tuple(sorted({entry.manifest_sha256 for entry, _ in holdings.manifests}))
+    return Receipt(node_id, written_at, tuple(good), _contiguous(whole, scans), bundles), tuple(warnings)
 
 
 def scans_of(store: Store, node_id: str, held: Iterable[Held], entries: Iterable[Entry]) -> dict[str, Scan]:

@@ -37,12 +37,14 @@ class Acknowledged:
 
     Attributes:
         chunks: hashes.
+        bundles: hashes of the manifests that a hub has.
         receipts: how many there are.
         last: when the newest was written; None without one.
         warnings: what cannot be read.
     """
 
     chunks: set[str] = field(default_factory=set)
+    bundles: set[str] = field(default_factory=set)
     receipts: int = 0
     last: str | None = None
     warnings: list[str] = field(default_factory=list)
@@ -82,7 +84,8 @@ def read_receipt(node: Node, path: Path, *, accept_unsigned: bool) -> CarriedRec
     try:
         receipt = Receipt.parse(data)
     except ManifestError as error:
-        raise ManifestError(error.message, path=path, hint=error.hint) from None
+        hint = error.hint or "name the file NODE_ID.json that the hub wrote"
+        raise ManifestError(error.message, path=path, hint=hint) from None
     if receipt.node_id not in node.all_ids():
         raise ManifestError(f"is for node {receipt.node_id}, and this is {node.id}", path=path)
     signers = hub_signers(node)
@@ -90,9 +93,7 @@ def read_receipt(node: Node, path: Path, *, accept_unsigned: bool) -> CarriedRec
         try:
             signed_by = verify_signature(data, signature, signers=signers, principal=None, namespace=RECEIPT_NAMESPACE)
         except SignatureError as error:
-            raise SignatureError(
-                error.message, path=path, hint="trust the hub's key with: calyx-telemetry trust --hub HUB KEY.pub"
-            ) from None
+            raise SignatureError(error.message, path=path, hint=error.hint) from None
         return CarriedReceipt(receipt, data, signed_by)
     if not accept_unsigned:
         what = "is not signed" if signature is None else f"is signed, but {signers} trusts no hub"
@@ -111,12 +112,13 @@ def keep(node: Node, carried: CarriedReceipt) -> None:
     durable.make_dirs(folder)
     name = f"{hashlib.sha256(carried.data).hexdigest()[:16]}.json"
     durable.replace_file(folder / name, carried.data)
-    known = set(carried.receipt.chunks)
+    known, bundles = set(carried.receipt.chunks), set(carried.receipt.bundles)
     for other in names_in(folder):
         if other.startswith(".") or other == name:
             continue
         try:
-            if known.issuperset(Receipt.parse(durable.read_regular(folder / other)).chunks):
+            older = Receipt.parse(durable.read_regular(folder / other))
+            if known.issuperset(older.chunks) and bundles.issuperset(older.bundles):
                 durable.remove(folder / other)
         except (OSError, ManifestError):
             continue  # `load` says so
@@ -140,6 +142,7 @@ def load(node: Node) -> Acknowledged:
             continue
         if receipt.node_id == node.id:
             found.chunks.update(receipt.chunks)
+            found.bundles.update(receipt.bundles)
             found.receipts += 1
             found.last = max(found.last or "", receipt.written_at)
     return found

@@ -8,13 +8,15 @@ for `bundle.check` to say.
 from __future__ import annotations
 
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from calyx_logging import durable
 from calyx_logging.archive import Member, is_archive, members_of, unpacked_limit
-from calyx_logging.bundle import Fault, is_junk
+from calyx_logging.bundle import Fault, Report, check, is_junk
 from calyx_logging.chunk import SEALED_SUFFIX, open_chunk
 from calyx_logging.errors import ArchiveError, ChunkError, ManifestError, StorageError
 from calyx_logging.manifest import (
@@ -27,16 +29,31 @@ from calyx_logging.manifest import (
 )
 from calyx_logging.stats import blocks_of, several_at_once
 
-__all__ = ["bring", "bundles_in", "bytes_of"]
+__all__ = ["Found", "bring", "bundles_in", "bytes_of", "verdict"]
 
 _OWN = (MANIFEST_NAME, SUMS_NAME, SIGNATURE_NAME)
+_UNREAD = (".tar", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".part", ".crdownload", ".tmp")
+_FOLDER = re.compile(r"[0-9]{8}_[0-9]{6}", re.ASCII)
 _MAX_NAMED = 1000
 """So many files that do not belong to a bundle are named."""
 
 Progress = Callable[[int], None]
 
 
-def bundles_in(path: Path, leave_out: Path | None = None) -> list[Path]:
+@dataclass
+class Found:
+    """What lies where bundles were looked for.
+
+    Attributes:
+        bundles: folders and archives; also folders that look like one whose manifest is missing.
+        passed_over: files that look like archives, and are none that is read here.
+    """
+
+    bundles: list[Path] = field(default_factory=list)
+    passed_over: list[Path] = field(default_factory=list)
+
+
+def bundles_in(path: Path, leave_out: Path | None = None) -> Found:
     """The bundles that a path names: itself, a folder or an archive, or all in the folders below it.
 
     Args:
@@ -49,33 +66,45 @@ def bundles_in(path: Path, leave_out: Path | None = None) -> list[Path]:
     """
     path = durable.reachable(path)
     if is_archive(path):
-        return [path]
+        return Found([path])
     if not path.is_dir():
         what = "it is no folder and no archive (.zip, .tar.gz)" if path.exists() else "there is no such folder"
         raise StorageError(what, path=path, hint="name the folder of a bundle, an archive, or a folder of many")
     if (path / MANIFEST_NAME).exists():
-        return [path]
+        return Found([path])
 
     def refuse(error: OSError) -> None:
         raise StorageError.of(error, "look for bundles", error.filename or path) from error
 
-    found = []
+    found = Found()
     for folder, names, files in os.walk(path, onerror=refuse):
         names.sort()
         names[:] = [name for name in names if not name.startswith(".") and Path(folder, name) != leave_out]
-        if MANIFEST_NAME in files:
+        if MANIFEST_NAME in files or _was_a_bundle(Path(folder).name, files):
             names.clear()
-            found.append(Path(folder))
+            found.bundles.append(Path(folder))
             continue
-        paths = [Path(folder, name) for name in sorted(files) if not name.startswith(".")]
-        found += [archive for archive in paths if is_archive(archive)]
-    if found:
-        return found
-    if any(name == SUMS_NAME or name.endswith(SEALED_SUFFIX) for name in os.listdir(path)):
-        return [path]  # a bundle whose manifest is missing, which is said of it
-    raise ManifestError(
-        "there is no bundle in this folder, or below it", path=path, hint="name the folder of a bundle, or of many"
-    )
+        for name in sorted(files):
+            if name.startswith("."):
+                continue
+            if is_archive(Path(folder, name)):
+                found.bundles.append(Path(folder, name))
+            elif name.lower().endswith(_UNREAD):
+                found.passed_over.append(Path(folder, name))
+    if not found.bundles:
+        raise ManifestError(
+            "there is no bundle in this folder, or below it",
+            path=path,
+            hint="name the folder of a bundle, or of many; at the node, export makes them",
+        )
+    return found
+
+
+def _was_a_bundle(folder: str, files: list[str]) -> bool:
+    """Whether a folder without manifest looks like a bundle that came in part."""
+    names = set(files)
+    has_chunks = bool(_FOLDER.fullmatch(folder)) and any(name.endswith(SEALED_SUFFIX) for name in names)
+    return bool(names & {SUMS_NAME, SIGNATURE_NAME}) or has_chunks
 
 
 def bytes_of(source: Path) -> int:
@@ -121,6 +150,20 @@ def bring(source: Path, room: Path, progress: Progress | None = None) -> tuple[P
     durable.remove(scratch)
     durable.remove(archive)
     return staged, faults
+
+
+def verdict(staged: Path, faults: list[Fault]) -> Report:
+    """What `check` says of a copy, with the faults of the copying; a file that was not copied is not missing, too.
+
+    Raises:
+        StorageError: the copy cannot be read.
+    """
+    report = check(staged)
+    if faults and not any(staged.iterdir()):
+        return replace(report, faults=tuple(faults))  # nothing could be copied: why is all there is to say
+    names = {fault.path for fault in faults}
+    found = [fault for fault in report.faults if fault.kind not in ("missing", "malformed") or fault.path not in names]
+    return replace(report, faults=(*faults, *found))
 
 
 def _counted(blocks: Iterable[bytes], progress: Progress | None) -> Iterator[bytes]:
@@ -205,7 +248,8 @@ def _unpack(members: list[Member], staged: Path, limit: int) -> Iterator[Fault]:
     folders = sorted({folder for folder, _, _ in placed})
     if len(folders) > 1:
         found = ", ".join(repr(folder)[:50] for folder in folders[:5])
-        yield Fault("malformed", MANIFEST_NAME, "an archive of one bundle", f"files in several folders: {found}")
+        said = f"files of several folders ({found}): unpack it, and import that"
+        yield Fault("malformed", MANIFEST_NAME, "an archive of one bundle", said)
         return
     for _, name, member in placed:
         if member.kind != "file":

@@ -50,6 +50,7 @@ class WriterAudit:
         gaps: events that it says it could not keep, by cause.
         torn_bytes, bad_lines: what recovery could not keep.
         repeated: how often a `seq` is here more than once.
+        open_in: the last bundle that says that a chunk of it was being written, where that has not come since.
     """
 
     writer: str
@@ -63,6 +64,7 @@ class WriterAudit:
     torn_bytes: int = 0
     bad_lines: int = 0
     repeated: int = 0
+    open_in: str | None = None
 
 
 @dataclass
@@ -76,6 +78,7 @@ class NodeAudit:
         writers: of our own chunks.
         foreign_chunks: of the first generation, whose completeness nobody can tell.
         missing_bundles: hashes of manifests that others name as the one before them, and that are not here.
+        followers: for each missing bundle the folder of the one that names it.
         histories: bundles that begin a chain, and such as follow one that another follows, too; more than one when a
             machine was cloned, or lost what it knew of its exports.
         damaged: what is in the store and not what its manifest says.
@@ -90,6 +93,7 @@ class NodeAudit:
     writers: list[WriterAudit] = field(default_factory=list)
     foreign_chunks: int = 0
     missing_bundles: list[str] = field(default_factory=list)
+    followers: dict[str, str] = field(default_factory=dict)
     histories: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
     bad_lines: int = 0
@@ -98,14 +102,18 @@ class NodeAudit:
 
     @property
     def complete(self) -> bool:
-        """Whether nothing is missing, as far as can be told."""
-        return not (
-            self.missing_bundles
-            or self.histories
-            or self.damaged
-            or self.bad_lines
-            or any(writer.state != "complete" for writer in self.writers)
-        )
+        """Whether everything is here."""
+        return self.verdict == "complete"
+
+    @property
+    def verdict(self) -> str:
+        """`complete`; `complete but for unknown tails`: all is here that is known of, some writers were killed;
+        `not complete`.
+        """
+        states = {writer.state for writer in self.writers}
+        if self.missing_bundles or self.histories or self.damaged or self.bad_lines or states & {"holes", "unfinished"}:
+            return "not complete"
+        return "complete but for unknown tails" if "tail unknown" in states else "complete"
 
 
 def audit_node(store: Store, node_id: str, *, progress: Progress | None = None) -> NodeAudit:
@@ -132,7 +140,7 @@ def audit_node(store: Store, node_id: str, *, progress: Progress | None = None) 
     result.events = sum(scan.events for scan in good.values())
     result.bad_lines = sum(scan.bad_count for scan in good.values())
     result.foreign_chunks = sum(ChunkName.parse(one.name) is None for one in good)
-    result.writers = _writers(good)
+    result.writers = _writers(good, _open_writers(holdings))
     _look_for_same_ids(good, result)
     return result
 
@@ -159,6 +167,7 @@ def _read(held: Held, node_id: str, progress: Progress | None) -> Scan | str:
 def _look_at_chain(holdings: Holdings, result: NodeAudit) -> None:
     """Which bundles others come after, and are not here; where a chain begins twice, or parts."""
     here = {entry.manifest_sha256 for entry, _ in holdings.manifests}
+    here.update(sha256 for _, manifest in holdings.manifests for sha256 in manifest.covers)
     ours = [(entry, manifest) for entry, manifest in holdings.manifests if manifest.version > 0]
     after: dict[str | None, list[Entry]] = defaultdict(list)
     for entry, manifest in ours:
@@ -166,6 +175,7 @@ def _look_at_chain(holdings: Holdings, result: NodeAudit) -> None:
     for previous, entries in after.items():
         if previous is not None and previous not in here:
             result.missing_bundles.append(previous)
+            result.followers[previous] = entries[0].folder
         if len(entries) > 1:
             what = "begin a chain" if previous is None else f"follow {previous[:16]}"
             result.histories.append(f"{', '.join(entry.folder for entry in entries)} {what}")
@@ -182,7 +192,18 @@ def _look_for_lost_chunks(holdings: Holdings, result: NodeAudit) -> None:
 # ------------------------------------------------------------------ writers
 
 
-def _writers(scans: dict[Held, Scan]) -> list[WriterAudit]:
+def _open_writers(holdings: Holdings) -> dict[str, str]:
+    """Writers whose chunk was being written when a bundle was made, and has not come since: in which bundle."""
+    found = {}
+    for entry, manifest in holdings.manifests:
+        for name in manifest.open_chunks:
+            parsed = ChunkName.parse(name)
+            if parsed is not None and parsed.sealed not in holdings.chunks:
+                found[parsed.writer] = entry.folder
+    return found
+
+
+def _writers(scans: dict[Held, Scan], still_open: dict[str, str]) -> list[WriterAudit]:
     by_writer: dict[str, list[tuple[ChunkName, Scan]]] = defaultdict(list)
     told: dict[str, list[list[int]]] = defaultdict(list)
     for held, scan in scans.items():
@@ -191,8 +212,13 @@ def _writers(scans: dict[Held, Scan]) -> list[WriterAudit]:
             by_writer[name.writer].append((name, scan))
             for gap in scan.gaps:
                 told[gap.writer or name.writer] += gap.seqs
-    found = [_writer(writer, chunks, told[writer]) for writer, chunks in by_writer.items()]
-    return sorted(found, key=lambda one: one.writer)
+    found = {writer: _writer(writer, chunks, told[writer]) for writer, chunks in by_writer.items()}
+    for writer, folder in still_open.items():
+        one = found.setdefault(writer, WriterAudit(writer))
+        one.open_in = folder
+        if one.state != "holes":
+            one.state = "unfinished"
+    return sorted(found.values(), key=lambda one: one.writer)
 
 
 def _writer(writer: str, chunks: list[tuple[ChunkName, Scan]], told: list[list[int]]) -> WriterAudit:

@@ -22,6 +22,7 @@ import orjson
 from filelock import Timeout
 
 from calyx_logging import acknowledged, durable, exported, outbox
+from calyx_logging.acknowledged import Acknowledged
 from calyx_logging.archive import write_archive
 from calyx_logging.bundle import sums_of
 from calyx_logging.chunk import open_chunk, without_foreign
@@ -202,10 +203,12 @@ def _export_locked(
 ) -> ExportResult:
     durable.remove_tree(node.exports / _STAGING)
     done = exported.load(node)
+    receipts = acknowledged.load(node)
     names, covered = done.names, None
+    if options.since_receipt and not receipts.receipts:
+        done.warnings.append("no receipt of a hub was taken here yet (see prune): everything is packed again")
     if options.since_receipt:
-        receipts, hashes = acknowledged.load(node).chunks, exported.hashes(node)
-        covered = {name: sha256 for name, sha256 in hashes.items() if sha256 in receipts}
+        covered = {name: sha256 for name, sha256 in exported.hashes(node).items() if sha256 in receipts.chunks}
         names = names & covered.keys()
     leave_out = without_foreign(names)
     recovery = outbox.recover(node.outbox, node.id, orphans=options.recover_orphans, leave_out=leave_out, clock=clock)
@@ -222,7 +225,9 @@ def _export_locked(
         del pending.chunks[MAX_CHUNKS:]
     if pending.chunks:
         key = None if options.unsigned else options.sign_with or named_key(node.root)
-        _make_bundle(node, done, pending, result, key, progress, clock)
+        knows = receipts.receipts or options.since_receipt
+        extras = _Extras(key, receipts if knows else None)
+        _make_bundle(node, done, pending, result, extras, progress, clock)
     if options.archive is not None and done.last is not None:
         _archive(node, result, options.archive, done.last.timestamp)
     return result
@@ -237,12 +242,20 @@ def _archive(node: Node, result: ExportResult, suffix: str, last: str) -> None:
     result.archive = target if target.exists() else None
 
 
+@dataclass(frozen=True)
+class _Extras:
+    """The key to sign with; what hubs are known to have, None where nothing is."""
+
+    key: str | None
+    receipts: Acknowledged | None
+
+
 def _make_bundle(
     node: Node,
     done: exported.Exported,
     pending: Pending,
     result: ExportResult,
-    key: str | None,
+    extras: _Extras,
     progress: Progress | None,
     clock: Callable[[], float],
 ) -> None:
@@ -262,13 +275,14 @@ def _make_bundle(
             chunks=tuple(entries),
             previous_manifest_sha256=None if done.last is None else done.last.manifest_sha256,
             open_chunks=tuple(chunk.name.open for chunk in result.recovery.live + result.recovery.orphaned),
+            covers=_covered(node, done, extras.receipts, {entry.sha256 for entry in entries}),
         )
         data = manifest.to_bytes()
         digest = hashlib.sha256(data).hexdigest()
         durable.write_new(staging / SUMS_NAME, [sums_of(manifest, digest)])
         durable.write_new(staging / MANIFEST_NAME, [data])
-        if key is not None:
-            durable.write_new(staging / SIGNATURE_NAME, [sign(data, key, MANIFEST_NAMESPACE)])
+        if extras.key is not None:
+            durable.write_new(staging / SIGNATURE_NAME, [sign(data, extras.key, MANIFEST_NAMESPACE)])
         durable.publish(staging, node.exports / timestamp)
     except BaseException:
         durable.remove_tree(staging)
@@ -276,6 +290,18 @@ def _make_bundle(
     exported.record(done, timestamp, data, manifest)
     exported.save(node, done)
     result.bundle, result.manifest, result.manifest_sha256 = node.exports / timestamp, manifest, digest
+
+
+def _covered(node: Node, done: exported.Exported, receipts: Acknowledged | None, taken: set[str]) -> tuple[str, ...]:
+    """Earlier manifests that no hub is known to have, and need not have: all they name is in this bundle, or there."""
+    if receipts is None:
+        return ()
+    unknown = [bundle for bundle in done.bundles if bundle.manifest_sha256 not in receipts.bundles]
+    return tuple(
+        bundle.manifest_sha256
+        for bundle, manifest in exported.manifests_of(node, unknown)
+        if all(chunk.sha256 in taken or chunk.sha256 in receipts.chunks for chunk in manifest.chunks)
+    )
 
 
 def _copy_chunks(

@@ -8,7 +8,7 @@ never dropped because its bundle was moved away.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ from calyx_logging.errors import BundleError, ManifestError, StorageError
 from calyx_logging.manifest import MANIFEST_NAME, Manifest, loads_object
 from calyx_logging.node import Node
 
-__all__ = ["BundleRef", "Exported", "load", "record", "save"]
+__all__ = ["BundleRef", "Exported", "hashes", "load", "manifests_of", "record", "save"]
 
 INDEX_NAME = ".exported_index.json"
 MANIFESTS_DIR = ".manifests"
@@ -136,6 +136,17 @@ def hashes(node: Node) -> dict[str, str]:
     for manifest in _manifests(node):
         found.update({entry.filename: entry.sha256 for entry in manifest.chunks})
     return found
+
+
+def manifests_of(node: Node, bundles: Iterable[BundleRef]) -> Iterator[tuple[BundleRef, Manifest]]:
+    """The manifests of bundles, from their copies; one whose copy is not there, or another, is left out."""
+    for bundle in bundles:
+        try:
+            data = durable.read_regular(node.outbox / MANIFESTS_DIR / f"{bundle.timestamp}.json")
+            if hashlib.sha256(data).hexdigest() == bundle.manifest_sha256:
+                yield bundle, Manifest.parse(data)
+        except (OSError, ManifestError):
+            continue
 
 
 def _manifests(node: Node) -> Iterator[Manifest]:

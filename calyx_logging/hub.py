@@ -16,14 +16,14 @@ from __future__ import annotations
 import os
 import re
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from calyx_logging import durable
-from calyx_logging.arrival import Progress, bring
-from calyx_logging.bundle import Fault, VerifiedBundle, check
+from calyx_logging.arrival import Progress, bring, verdict
+from calyx_logging.bundle import Fault, VerifiedBundle
 from calyx_logging.chunk import ChunkName
 from calyx_logging.errors import SignatureError, StorageError
 from calyx_logging.event import utc_text
@@ -126,9 +126,9 @@ def import_bundle(
 def _import_staged(
     store: Store, source: Path, staged: Path, faults: list[Fault], policy: Policy, dry_run: bool, now: float
 ) -> ImportResult:
-    report = check(staged)
+    report = verdict(staged, faults)
     result = ImportResult(source, "refused", manifest=report.manifest, warnings=list(report.warnings))
-    result.faults = faults + [fault for fault in report.faults if not _is_known(fault, faults)]
+    result.faults = list(report.faults)
     if report.manifest is None or report.manifest_sha256 is None or result.faults:
         return result
     bundle = VerifiedBundle(staged, report.manifest, report.manifest_sha256, report.warnings)
@@ -155,24 +155,21 @@ def settle(store: Store) -> list[str]:
     result = ImportResult(store.folder, "")
     try:
         with store.alone():
-            entries = store.load()
-            if store.unsettled:
-                for node_id in store.unsettled:
-                    held = holdings_of(store, [entry for entry in entries if entry.node_id == node_id])
-                    result.warnings += held.warnings
-                    _tidy(held)
-                _save(store, entries, None, result)
+            strangers = store.strangers()
+            entries = []
+            for node_id in strangers:
+                entries += (of_node := store.load(node_id))
+                held = holdings_of(store, of_node)
+                result.warnings += held.warnings
+                _tidy(held)
+            if strangers:
+                _save(store, entries, strangers, result)
     except OSError as error:
         raise StorageError.of(error, "look through the store", error.filename or store.folder) from error
     return result.warnings
 
 
 # ------------------------------------------------------------------ whether it is genuine
-
-
-def _is_known(fault: Fault, faults: Iterable[Fault]) -> bool:
-    """A file that was not copied is not reported as missing, too."""
-    return fault.kind in ("missing", "malformed") and any(known.path == fault.path for known in faults)
 
 
 def _check_signature(store: Store, bundle: VerifiedBundle, policy: Policy, result: ImportResult) -> None:
@@ -182,11 +179,9 @@ def _check_signature(store: Store, bundle: VerifiedBundle, policy: Policy, resul
     trust = f"calyx-telemetry trust {node_id} KEY.pub"
     if not known:
         if policy.require_signature:
-            result.faults.append(
-                Fault(
-                    "signature", SIGNATURE_NAME, f"one by a key that is trusted for node {node_id}", f"none is: {trust}"
-                )
-            )
+            found = f"one by a key that nobody trusts here yet ({trust})" if signed else "it is not signed"
+            expected = f"one by a key that is trusted for node {node_id}"
+            result.faults.append(Fault("signature", SIGNATURE_NAME, expected, found))
         elif signed:
             result.warnings.append(f"its signature was not checked: no key is trusted for node {node_id} ({trust})")
         return
@@ -256,7 +251,7 @@ def _put_in(
     if not dry_run:
         _tidy(held)
         if store.unsettled:
-            _save(store, entries, node_id, result)
+            _save(store, entries, [node_id], result)
     known = next((entry for entry in entries if entry.manifest_sha256 == bundle.manifest_sha256), None)
     if known is not None:
         result.outcome, result.folder = "already imported", store.bundle(known)
@@ -290,13 +285,13 @@ def _put_in(
     for path in superseded:
         durable.remove(path)
     result.outcome, result.folder = "imported", target
-    _save(store, [*entries, Entry(node_id, target.name, bundle.manifest_sha256, utc_text(now))], node_id, result)
+    _save(store, [*entries, Entry(node_id, target.name, bundle.manifest_sha256, utc_text(now))], [node_id], result)
     return True
 
 
-def _save(store: Store, entries: list[Entry], node_id: str | None, result: ImportResult) -> None:
+def _save(store: Store, entries: list[Entry], node_ids: list[str], result: ImportResult) -> None:
     try:
-        store.save(entries, node_id)
+        store.save(entries, node_ids)
     except OSError as error:  # it is only a summary
         result.warnings.append(f"the import index cannot be written: {error}; the next import does")
 

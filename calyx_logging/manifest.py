@@ -83,7 +83,19 @@ class ChunkEntry:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a bundle holds, from which node, after which other bundle."""
+    """What a bundle holds, from which node, after which other bundle.
+
+    Attributes:
+        node_id: whose.
+        exported_at: when, UTC.
+        timestamp: the name of its folder.
+        chunks: what is in it.
+        previous_manifest_sha256: the node's bundle before this one; None for the first.
+        open_chunks: names of chunks that were still being written.
+        covers: hashes of earlier manifests that a hub may never see, because every chunk of them is in this bundle, or
+            was acknowledged.
+        version: 0 for the first generation's.
+    """
 
     node_id: str
     exported_at: str
@@ -91,6 +103,7 @@ class Manifest:
     chunks: tuple[ChunkEntry, ...]
     previous_manifest_sha256: str | None = None
     open_chunks: tuple[str, ...] = ()
+    covers: tuple[str, ...] = ()
     version: int = VERSION
 
     @property
@@ -105,7 +118,7 @@ class Manifest:
 
     def to_bytes(self) -> bytes:
         """`manifest.json`: UTF-8, no byte order mark, the same bytes for the same value."""
-        document = {
+        document: dict[str, Any] = {
             "manifest_version": self.version,
             "node_id": self.node_id,
             "exported_at": self.exported_at,
@@ -114,6 +127,8 @@ class Manifest:
             "chunks": [asdict(chunk) for chunk in self.chunks],
             "open_chunks": list(self.open_chunks),
         }
+        if self.covers:
+            document["covers"] = list(self.covers)
         return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
     @classmethod
@@ -141,6 +156,7 @@ class Manifest:
             chunks=tuple(_parse_entry(entry, n) for n, entry in enumerate(entries)),
             previous_manifest_sha256=_optional(document, "previous_manifest_sha256", str),
             open_chunks=tuple(str(name) for name in _get(document, "open_chunks", list, [])),
+            covers=tuple(str(sha256) for sha256 in _get(document, "covers", list, [])),
             version=version,
         )
         if manifest.to_bytes() != data:  # ours are; others may say a thing twice, and readers differ in what they take

@@ -102,11 +102,10 @@ class Node:
         folder = find_root(root, environ=environ, cwd=cwd)
         node_id = read_node_id(folder / "runtime")
         if node_id is None:
-            raise NodeNotProvisioned(
-                "the node id is missing or empty",
-                path=folder / _NODE_FILE,
-                hint=f'run: calyx-telemetry provision NODE_ID --root "{folder}"',
-            )
+            hint = f'run: calyx-telemetry provision NODE_ID --root "{folder}"'
+            if (folder / "telemetry" / "federated").is_dir():
+                hint = "this is the root of a hub: import, audit and receipt are for it, this command is for a node's"
+            raise NodeNotProvisioned("the node id is missing or empty", path=folder / _NODE_FILE, hint=hint)
         return cls(folder, check_node_id(node_id, path=folder / _NODE_FILE))
 
     def with_id(self, node_id: str) -> Node:

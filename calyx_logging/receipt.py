@@ -35,12 +35,14 @@ class Receipt:
         written_at: UTC, as `ts_utc`.
         chunks: the hashes of those that are in the store, whole, every line an event; sorted.
         writers: for each writer the greatest `seq` up to which every event is in the store or is named by a gap line.
+        bundles: the hashes of the manifests in the store; sorted.
     """
 
     node_id: str
     written_at: str
     chunks: tuple[str, ...]
     writers: Mapping[str, int]
+    bundles: tuple[str, ...] = ()
 
     def to_bytes(self) -> bytes:
         """UTF-8 JSON, the same bytes for the same value."""
@@ -50,6 +52,7 @@ class Receipt:
             "written_at": self.written_at,
             "chunks": list(self.chunks),
             "writers": dict(sorted(self.writers.items())),
+            "bundles": list(self.bundles),
         }
         return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
@@ -77,11 +80,12 @@ class Receipt:
         node_id, written_at = document.get("node_id"), document.get("written_at")
         if type(node_id) is not str or not is_node_id(node_id) or type(written_at) is not str:
             raise ManifestError("the receipt has no node_id, or no written_at")
-        chunks, writers = document.get("chunks"), document.get("writers")
-        if not isinstance(chunks, list) or not all(type(one) is str and _SHA256.fullmatch(one) for one in chunks):
-            raise ManifestError("the receipt's 'chunks' is no list of SHA-256 hashes")
+        chunks, writers, bundles = document.get("chunks"), document.get("writers"), document.get("bundles", [])
+        for name, hashes in (("chunks", chunks), ("bundles", bundles)):
+            if not isinstance(hashes, list) or not all(type(one) is str and _SHA256.fullmatch(one) for one in hashes):
+                raise ManifestError(f"the receipt's {name!r} is no list of SHA-256 hashes")
         if not isinstance(writers, dict) or not all(
             _WRITER.fullmatch(writer) and type(seq) is int and seq >= 0 for writer, seq in writers.items()
         ):
             raise ManifestError("the receipt's 'writers' is no object of writers and seq")
-        return cls(node_id, written_at, tuple(chunks), writers)
+        return cls(node_id, written_at, tuple(chunks or ()), writers, tuple(bundles))

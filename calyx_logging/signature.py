@@ -30,6 +30,8 @@ __all__ = [
     "RECEIPT_NAMESPACE",
     "PublicKey",
     "add_line",
+    "check_key",
+    "is_listed",
     "name_key",
     "named_key",
     "read_public_key",
@@ -123,6 +125,15 @@ def add_line(path: Path, line: str, key: PublicKey, principal: str = "") -> bool
     return True
 
 
+def is_listed(path: Path, key: PublicKey) -> bool:
+    """Whether a file of keys has this one.
+
+    Raises:
+        StorageError: the file is there and cannot be read.
+    """
+    return any(key.blob in line.split() for line in _text_of(path).splitlines())
+
+
 def signers_of(path: Path, principal: str) -> bool:
     """Whether a file of signers has a line for a principal, in any spelling of it; a file that is not there has none.
 
@@ -176,9 +187,7 @@ def name_key(root: Path, key: str) -> Path:
         ConfigError: there is no such key.
         StorageError: it cannot be noted.
     """
-    path = durable.reachable(Path(key).expanduser())
-    if not path.is_file():
-        raise ConfigError("there is no such key", path=path, hint="name an OpenSSH key file")
+    path = check_key(key)
     target = root / _KEY_FILE
     try:
         durable.make_dirs(target.parent)
@@ -186,6 +195,29 @@ def name_key(root: Path, key: str) -> Path:
     except OSError as error:
         raise StorageError.of(error, "note the signing key", target, "make the folder writable") from error
     return target
+
+
+def check_key(key: str) -> Path:
+    """The path of a key to sign with, as an absolute one.
+
+    Raises:
+        ConfigError: there is no such file, or it is no OpenSSH key.
+        StorageError: it cannot be read.
+    """
+    path = durable.reachable(Path(key).expanduser())
+    hint = "name an OpenSSH private key, or the .pub of one that ssh-agent holds"
+    if not path.is_file():
+        raise ConfigError("there is no such key", path=path, hint=hint)
+    try:
+        data = durable.read_regular(path)
+    except OSError as error:
+        raise StorageError.of(error, "read the key", path, "give this user access to it") from error
+    if b"PRIVATE KEY" not in data[:200]:
+        try:
+            read_public_key(path)
+        except ConfigError:
+            raise ConfigError("is no OpenSSH key", path=path, hint=hint) from None
+    return path
 
 
 def sign(data: bytes, key: str, namespace: str) -> bytes:
@@ -199,9 +231,7 @@ def sign(data: bytes, key: str, namespace: str) -> bytes:
     Raises:
         ConfigError: ssh-keygen is missing, or cannot sign with this key; it says why.
     """
-    path = Path(key).expanduser()
-    if not path.is_file():
-        raise ConfigError("there is no such key", path=path, hint="name an OpenSSH key file")
+    path = check_key(key)
     done = _ssh_keygen("sign", "-f", str(path), "-n", namespace, data=data)
     if done.returncode == 0 and done.stdout.startswith(b"-----BEGIN SSH SIGNATURE-----"):
         return done.stdout
@@ -252,26 +282,48 @@ def verify_signature(
         if principal is None:
             found = _ssh_keygen("find-principals", "-f", str(signers), "-s", str(path), "-n", namespace, data=b"")
             if found.returncode:
-                raise SignatureError(f"the key that signed is not among the trusted ones: {_said(found)}")
+                raise SignatureError(
+                    f"{_who_signed(path, namespace, data)}, which is not trusted here: {_said(found)}",
+                    hint="if that key is the hub's: calyx-telemetry trust --hub HUB KEY.pub",
+                )
             principal = found.stdout.decode("utf-8", "replace").splitlines()[0].split(",")[0]
         options = ["-f", str(signers), "-I", principal, "-n", namespace, "-s", str(path)]
         done = _ssh_keygen("verify", *options, data=data)
         match = _GOOD.search(done.stdout.decode("utf-8", "replace")) if done.returncode == 0 else None
         if match is None:
-            raise SignatureError(f"not by a key of {principal}: {_said(done)}")
+            who = _who_signed(path, namespace, data)
+            raise SignatureError(f"{who}, and that does not hold for {principal}: {_said(done)}")
         # asked for by itself, because ssh-keygen does not say that a key is revoked
         if revoked is not None and revoked.exists():
             done = _ssh_keygen("verify", *options, "-r", str(revoked), data=data)
             if done.returncode:
-                raise SignatureError(f"{match['key']} is revoked (or {revoked} cannot be read): {_said(done)}")
+                raise SignatureError(f"signed with {match['key']}, {_why_revoked(revoked, match['key'])}")
     return match["key"]
+
+
+def _who_signed(signature: Path, namespace: str, data: bytes) -> str:
+    """Whether a signature is over these bytes at all, and by which key."""
+    done = _ssh_keygen("check-novalidate", "-n", namespace, "-s", str(signature), data=data)
+    match = re.search(rb"(\S+ key SHA256:\S+)", done.stdout)
+    if done.returncode or match is None:
+        return "the signature is damaged, or over other bytes than these"
+    return f"signed with {match[1].decode('utf-8', 'replace')}"
+
+
+def _why_revoked(revoked: Path, key: str) -> str:
+    for line in _text_of(revoked).splitlines():
+        match = _KEY_LINE.fullmatch(line.strip())
+        known = match and _is_blob(match["kind"], match["blob"]) and PublicKey(match["kind"], match["blob"], "")
+        if known and key.endswith(known.fingerprint):
+            return f"which is revoked in {revoked}"
+    return f"which is revoked in {revoked}, or that is no list of keys that ssh-keygen reads"
 
 
 def _said(done: subprocess.CompletedProcess[bytes]) -> str:
     """What ssh-keygen had to say, in one line."""
     text = (done.stderr + b"\n" + done.stdout).decode("utf-8", "replace")
     lines = [line.strip(" @\r") for line in text.splitlines()]
-    kept = [line for line in lines if line and "on standard input" not in line]
+    kept = [line.removeprefix("Enter passphrase: ") for line in lines if line and "on standard input" not in line]
     return "; ".join(kept)[:500] or f"ssh-keygen ended with {done.returncode}"
 
 

@@ -68,6 +68,7 @@ class NodeStatus:
     bundles: int
     last_export: BundleRef | None
     last_receipt: str | None
+    receipt_chunks: int
     outbox_bytes: int
     exports_bytes: int
     free_bytes: int
@@ -89,6 +90,7 @@ class NodeStatus:
             "bundles": self.bundles,
             "last_export": None if self.last_export is None else asdict(self.last_export),
             "last_receipt": self.last_receipt,
+            "receipt_chunks": self.receipt_chunks,
             "outbox_bytes": self.outbox_bytes,
             "exports_bytes": self.exports_bytes,
             "free_bytes": self.free_bytes,
@@ -129,6 +131,7 @@ def status_of(node: Node, *, clock: Callable[[], float] = time.time) -> NodeStat
         bundles=len(done.bundles),
         last_export=done.last,
         last_receipt=receipts.last,
+        receipt_chunks=len(receipts.chunks),
         outbox_bytes=_disk_use(node.outbox),
         exports_bytes=_disk_use(node.exports),
         free_bytes=shutil.disk_usage(node.root).free,

@@ -16,8 +16,10 @@ the folders, so that one that is lost, old or damaged costs nothing.
 from __future__ import annotations
 
 import hashlib
+import os
 import secrets
-from collections.abc import Iterator, Mapping
+from collections import defaultdict
+from collections.abc import Collection, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,16 +30,16 @@ from filelock import Timeout
 
 from calyx_logging import durable
 from calyx_logging.chunk import names_in
-from calyx_logging.errors import ManifestError, StorageError
+from calyx_logging.errors import ConfigError, ManifestError, RootNotFound, StorageError
 from calyx_logging.event import utc_text
 from calyx_logging.locks import os_lock
 from calyx_logging.manifest import MANIFEST_NAME, Manifest, is_safe_filename, loads_object
 from calyx_logging.node import is_node_id
 from calyx_logging.scan import Scan
 
-__all__ = ["Entry", "Store"]
+__all__ = ["Entry", "Store", "find_hub"]
 
-_KEYS = ("source_node_id", "export_folder", "manifest_sha256", "imported_at")
+_STORE = Path("telemetry", "federated")
 
 
 @dataclass(frozen=True)
@@ -70,7 +72,7 @@ class Store:
 
     def __init__(self, root: Path) -> None:
         self.root = durable.reachable(root)
-        self.folder = self.root / "telemetry" / "federated"
+        self.folder = self.root / _STORE
         self.quarantine = self.folder / ".quarantine"
         self.signers = self.folder / ".allowed_signers"
         self.revoked = self.folder / ".revoked_keys"
@@ -171,16 +173,39 @@ class Store:
                 if all(isinstance(value, str) for value in values):  # those of the first generation have no hash
                     yield Entry(*values)  # type: ignore[arg-type]
 
-    def save(self, entries: list[Entry], node_id: str | None = None) -> None:
+    def asked_for(self, node_ids: Collection[str]) -> list[str]:
+        """These nodes, or all.
+
+        Raises:
+            ConfigError: there is none, or not one of these.
+        """
+        known = self.nodes()
+        if not known:
+            hint = "name the root of the hub with --root, or import bundles first"
+            raise ConfigError("there is no node in this store", path=self.folder, hint=hint)
+        for node_id in node_ids:
+            if node_id not in known:
+                hint = f"its nodes: {', '.join(known[:20])}{' …' if len(known) > 20 else ''}"
+                raise ConfigError(f"the store has no node {node_id!r}", path=self.folder, hint=hint)
+        return list(node_ids) or known
+
+    def strangers(self) -> list[str]:
+        """Nodes with folders that the index does not name, or none for those it names; reads no manifest."""
+        said: dict[str, set[str]] = defaultdict(set)
+        for entry in self._read_index():
+            said[entry.node_id].add(entry.folder)
+        here = {node: {name for name in names_in(self.folder / node) if name[0] != "."} for node in self.nodes()}
+        return sorted(node for node in said.keys() | here.keys() if said[node] != here.get(node, set()))
+
+    def save(self, entries: list[Entry], node_ids: Collection[str]) -> None:
         """Write the index, in the first generation's form, with the manifests' hashes beside it.
 
         Args:
-            entries: every bundle.
-            node_id: where given, `entries` are this node's, and what the index says of others stays.
+            entries: every bundle of some nodes.
+            node_ids: which; what the index says of others stays.
         """
-        if node_id is not None:
-            others = [entry for entry in self._read_index() if entry.node_id != node_id]
-            entries = sorted([*others, *entries], key=lambda entry: (entry.node_id, entry.folder))
+        others = [entry for entry in self._read_index() if entry.node_id not in node_ids]
+        entries = sorted([*others, *entries], key=lambda entry: (entry.node_id, entry.folder))
         imports = [
             {
                 "source_node_id": entry.node_id,
@@ -232,6 +257,32 @@ class Store:
         folders = [self.quarantine / node_id / name for name in names_in(self.quarantine / node_id)]
         paths = [folder / MANIFEST_NAME for folder in folders if _is_folder(folder)]
         return next((path.parent for path in paths if path.is_file() and _digest(path) == manifest_sha256), None)
+
+
+def find_hub(
+    root: str | os.PathLike[str] | None, *, environ: Mapping[str, str] = os.environ, cwd: Path | None = None
+) -> Path:
+    """The root of a hub: `root`, any folder; else `CALYX_ROOT` or the nearest parent of `cwd`, if they have a store.
+
+    Raises:
+        RootNotFound: the root that was named is no folder.
+        ConfigError: there is none.
+    """
+    if root is not None:
+        folder = durable.reachable(Path(root).expanduser())
+        if not folder.is_dir():
+            raise RootNotFound("there is no such folder", path=folder, hint="make it first, or name another root")
+        return folder
+    here = durable.reachable(Path.cwd() if cwd is None else cwd)
+    named = [durable.reachable(Path(environ["CALYX_ROOT"]))] if environ.get("CALYX_ROOT") else []
+    for folder in (*named, here, *here.parents):
+        if (folder / _STORE).is_dir():
+            return folder
+    raise ConfigError(
+        f"there is no hub ({_STORE.as_posix()}) in this folder or above it",
+        path=here,
+        hint="name the hub's root with --root FOLDER; any folder will do, import makes the store in it",
+    )
 
 
 def _is_folder(path: Path) -> bool:

@@ -10,19 +10,16 @@ try:
     import click
 
     from calyx_logging.audit import NodeAudit, WriterAudit, audit_node
-    from calyx_logging.errors import ConfigError
-    from calyx_logging.node import find_root
     from calyx_logging.scripts.cli import (
         advancing,
         count_text,
         hub_option,
         json_option,
         print_json,
-        remark,
         run,
         tell,
     )
-    from calyx_logging.store import Store
+    from calyx_logging.store import Store, find_hub
 except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py audit") from None
 
@@ -30,20 +27,17 @@ except ImportError as error:
 @click.command("audit")
 @click.argument("node_ids", nargs=-1, metavar="[NODE_ID]...")
 @hub_option
+@click.option("--strict", is_flag=True, help="Exit with 1 also when all that is unknown is the tail of killed writers.")
 @json_option
-def command(node_ids: tuple[str, ...], root: str | None, as_json: bool) -> None:
+def command(node_ids: tuple[str, ...], root: str | None, strict: bool, as_json: bool) -> None:
     """Say of each node and writer in the hub's store whether all of its events are there, and what is missing.
 
-    Every chunk is read, and its hash computed anew. Exit code 1 when a node is not complete.
+    Every chunk is read, and its hash computed anew. Exit code 1 when a node is not complete; a writer that was killed,
+    and all of whose known events are here, makes it so with --strict only.
     """
-    store = Store(find_root(root))
-    known = store.nodes()
-    for node_id in node_ids:
-        if node_id not in known:
-            said = ", ".join(known[:20]) or "none yet"
-            raise ConfigError(f"the store has no node {node_id!r}", path=store.folder, hint=f"its nodes: {said}")
+    store = Store(find_hub(root))
     audits = []
-    for node_id in node_ids or known:
+    for node_id in store.asked_for(node_ids):
         with advancing(f"auditing {node_id}", partial(_size, store, node_id)) as advance:
             audit = audit_node(store, node_id, progress=advance)
         audits.append(audit)
@@ -51,9 +45,7 @@ def command(node_ids: tuple[str, ...], root: str | None, as_json: bool) -> None:
             _tell(audit)
     if as_json:
         print_json([_document(audit) for audit in audits])
-    elif not audits:
-        remark("there is no node in the store yet")
-    if not all(audit.complete for audit in audits):
+    if not all(audit.complete or (not strict and audit.verdict != "not complete") for audit in audits):
         raise SystemExit(1)
 
 
@@ -62,17 +54,19 @@ def _size(store: Store, node_id: str) -> int:
 
 
 def _tell(audit: NodeAudit) -> None:
-    verdict = "complete" if audit.complete else "not complete"
     about = f"{count_text(audit.bundles, 'bundle')}, {count_text(len(audit.writers), 'writer')}"
-    tell(f"{audit.node_id}: {verdict} ({about}, {count_text(audit.events, 'event')})")
+    tell(f"{audit.node_id}: {audit.verdict} ({about}, {count_text(audit.events, 'event')})")
     for sha256 in audit.missing_bundles:
-        tell(f"  a bundle is missing: the one whose manifest has sha256 {sha256}")
+        after = audit.followers[sha256]
+        tell(f"  a bundle is missing: the one before {after}, whose manifest has sha256 {sha256}")
+    if audit.missing_bundles:
+        tell("  (if it is lost: carry the receipt to the node, prune with it there, and export --since-receipt)")
     for history in audit.histories:
         tell(f"  two histories under one node id (a cloned machine, or a lost index): {history}")
     for damage in audit.damaged:
         tell(f"  damaged: {damage}")
     if audit.bad_lines:
-        tell(f"  {count_text(audit.bad_lines, 'line')} that are no events, in chunks accepted with them")
+        tell(f"  lines that are no events, in chunks accepted with them: {audit.bad_lines}")
     for writer in audit.writers:
         for said in _of_writer(writer):
             tell(f"  writer {writer.writer}: {said}")
@@ -94,9 +88,11 @@ def _of_writer(writer: WriterAudit) -> list[str]:
         said.append(f"{count_text(writer.repeated, 'seq')} more than once")
     if writer.state == "tail unknown":
         lost = f"; not kept: {writer.torn_bytes} torn bytes, {writer.bad_lines} bad lines" if writer.torn_bytes else ""
-        said.append(f"tail unknown: it was killed, its last event here is seq {writer.last_seq}{lost}")
-    if writer.state == "unfinished":
-        said.append(f"unfinished: it has not ended, or more is to come; its last event here is seq {writer.last_seq}")
+        said.append(f"tail unknown: it was killed; all up to seq {writer.last_seq} is here{lost}")
+    if writer.open_in is not None:
+        said.append(f"unfinished: a chunk of it was being written when {writer.open_in} was exported, and is not here")
+    elif writer.state == "unfinished":
+        said.append(f"unfinished: it has not ended, or more is to come; all up to seq {writer.last_seq} is here")
     said += [f"{count_text(count, 'event')} it could not keep: {cause}" for cause, count in writer.gaps.items()]
     return said
 
@@ -108,7 +104,7 @@ def _runs_text(runs: list[list[int]]) -> str:
 
 
 def _document(audit: NodeAudit) -> dict[str, Any]:
-    return {"complete": audit.complete, **asdict(audit)}
+    return {"complete": audit.complete, "verdict": audit.verdict, **asdict(audit)}
 
 
 if __name__ == "__main__":

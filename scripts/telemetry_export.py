@@ -22,6 +22,7 @@ try:
         run,
         sign_options,
     )
+    from calyx_logging.signature import check_key
 except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py export") from None
 
@@ -60,6 +61,8 @@ def command(
     Chunks of dead writers are sealed first; chunks that are being written stay, and are named.
     """
     node = Node.find(root)
+    if sign is not None and not no_sign:
+        check_key(sign)
     options = ExportOptions(recover_orphans, since_receipt, sign, no_sign, archive)
     with progress_bar("exporting") as progress:
         results = export_all(node, options, progress=progress)

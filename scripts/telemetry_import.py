@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 try:
+    from collections import Counter
     from collections.abc import Iterable, Iterator
     from functools import partial
     from pathlib import Path
@@ -13,7 +14,6 @@ try:
     from calyx_logging.arrival import bundles_in, bytes_of
     from calyx_logging.errors import CalyxError
     from calyx_logging.hub import ImportResult, Policy, import_bundle, settle
-    from calyx_logging.node import find_root
     from calyx_logging.scripts.cli import (
         advancing,
         contents_text,
@@ -26,9 +26,9 @@ try:
         sign_options,
         tell,
     )
-    from calyx_logging.scripts.telemetry_receipt import write_receipts
-    from calyx_logging.signature import named_key
-    from calyx_logging.store import Store
+    from calyx_logging.scripts.telemetry_receipt import said, write_receipts
+    from calyx_logging.signature import check_key, named_key
+    from calyx_logging.store import Store, find_hub
 except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py import") from None
 
@@ -61,7 +61,10 @@ def command(
     imported before is none of the faults. Afterwards the receipts of the nodes are written; --sign is for those. Exit
     code 1 when a bundle was refused, 4 when the file system said no for one; the others are in.
     """
-    store = Store(find_root(root))
+    store = Store(find_hub(root))
+    key = None if no_sign else sign or named_key(store.root)
+    if key is not None and not dry_run:
+        check_key(key)
     results, code = [], 0
     for result in _import_all(store, paths, Policy(require_signature, accept_bad_lines), dry_run):
         results.append(result)
@@ -69,20 +72,19 @@ def command(
         if not as_json:
             _tell(result)
     if not dry_run:
-        key = None if no_sign else sign or named_key(store.root)
         nodes = {result.manifest.node_id for result in results if result.manifest and "imported" in result.outcome}
         try:
             for written in write_receipts(store, sorted(nodes), key):
                 if not as_json:
-                    tell(f"receipt: {written.path}")
+                    tell(f"receipt: {said(written)}")
         except CalyxError as error:  # what was imported is in; the next import writes the receipts
             remark(f"error: the receipts were not all written: {error}")
             code = max(code, error.exit_code)
     if as_json:
         print_json([_document(result) for result in results])
     elif len(results) > 1:
-        refused = sum(result.outcome in ("refused", "failed") for result in results)
-        tell(f"{count_text(len(results), 'bundle')}, {refused} refused")
+        counts = Counter(result.outcome for result in results)
+        tell(f"{count_text(len(results), 'bundle')}: {', '.join(f'{n} {what}' for what, n in counts.items())}")
     if code:
         raise SystemExit(code)
 
@@ -92,7 +94,10 @@ def _import_all(store: Store, paths: Iterable[Path], policy: Policy, dry_run: bo
     sources: list[Path] = []
     for path in paths:
         try:
-            sources += bundles_in(path, store.folder)
+            found = bundles_in(path, store.folder)
+            sources += found.bundles
+            for other in found.passed_over:
+                remark(f"warning: {other} is not read: folders, .zip and .tar.gz are")
         except CalyxError as error:
             yield ImportResult(path, "failed", warnings=[str(error)], exit_code=error.exit_code)
     if not dry_run:
@@ -115,7 +120,8 @@ def _tell(result: ImportResult) -> None:
     for fault in result.faults:
         tell(f"  {fault}")
     for warning in result.warnings:
-        remark(f"{'error' if result.outcome == 'failed' else 'warning'}: {result.source}: {warning}")
+        where = "" if warning.startswith(str(result.source)) else f"{result.source}: "
+        remark(f"{'error' if result.outcome == 'failed' else 'warning'}: {where}{warning}")
 
 
 def _document(result: ImportResult) -> dict[str, Any]:

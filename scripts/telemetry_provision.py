@@ -11,7 +11,7 @@ try:
     from calyx_logging.errors import StorageError
     from calyx_logging.node import NODE_ID_RULE, Provisioned, provision
     from calyx_logging.scripts.cli import json_option, print_json, remark, run
-    from calyx_logging.signature import name_key
+    from calyx_logging.signature import check_key, name_key
 except ImportError as error:
     raise SystemExit(
         f"calyx-logging is not installed for this Python ({error}): run  python3 run.py provision"
@@ -40,6 +40,8 @@ DEFAULT_RECEIPT = Path("docs", "NODE_PROVISIONING_RECEIPT.md")
 )
 @json_option
 def command(node_id: str, root: str, force: bool, receipt: str | None, signing_key: str | None, as_json: bool) -> None:
+    if signing_key is not None:
+        check_key(signing_key)
     done = provision(root, node_id, force=force)
     node = done.node
     made = [str(path) for path in done.made]
@@ -55,10 +57,12 @@ def command(node_id: str, root: str, force: bool, receipt: str | None, signing_k
         click.echo(f"node {node.id} replaces {done.replaced}; the old outbox stays and is still exported")
     elif done.made:
         click.echo(f"node {node.id} is provisioned")
+    elif made:
+        click.echo(f"node {node.id} was provisioned before")
     else:
         click.echo(f"node {node.id} was provisioned before; nothing to do")
     for name in made:
-        click.echo(f"  made {name}")
+        click.echo(f"  wrote {name}")
     remark(f'next: calyx-telemetry smoke-test --root "{node.root}"')
 
 

@@ -27,6 +27,9 @@ except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py prune") from None
 
 
+_MAX_NAMED = 20
+
+
 @click.command("prune")
 @root_option
 @click.option(
@@ -52,6 +55,8 @@ def command(root: str | None, receipt: Path, accept_unsigned: bool, dry_run: boo
     carried = read_receipt(here, receipt, accept_unsigned=accept_unsigned)
     node = here.with_id(carried.receipt.node_id)
     found = plan(node, carried)
+    if receipt.resolve().is_relative_to((node.root / "telemetry").resolve()):
+        remark("warning: the receipt is of a hub in this very root; what is deleted is then in its store alone")
     if not as_json:
         _tell(found, carried)
     if not dry_run:
@@ -70,7 +75,9 @@ def command(root: str | None, receipt: Path, accept_unsigned: bool, dry_run: boo
 def _ask() -> None:
     if not sys.stdin.isatty():
         raise ConfigError("there is no terminal to ask at; nothing was deleted", hint="say --yes, or --dry-run")
-    click.confirm("delete?", abort=True)
+    if not click.confirm("delete?"):
+        remark("nothing was deleted")
+        raise SystemExit(1)
 
 
 def _what(found: Plan) -> str:
@@ -84,6 +91,11 @@ def _tell(found: Plan, carried: CarriedReceipt) -> None:
     signed = f"signed with {carried.signed_by}" if carried.signed_by else "unsigned"
     tell(f"receipt of {receipt.written_at} for node {receipt.node_id}, {signed}")
     tell(f"it acknowledges {count_text(len(receipt.chunks), 'chunk')}; here that is {_what(found)}")
+    names = [*found.chunks, *found.bundles, *found.archives]
+    for name in names[:_MAX_NAMED]:
+        tell(f"  {name}")
+    if len(names) > _MAX_NAMED:
+        tell(f"  and {len(names) - _MAX_NAMED} more")
 
 
 def _document(node: Node, found: Plan, carried: CarriedReceipt, *, deleted: bool) -> dict[str, Any]:

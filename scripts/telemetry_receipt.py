@@ -8,8 +8,6 @@ try:
     import click
 
     from calyx_logging.acknowledge import Written, write_receipt
-    from calyx_logging.errors import ConfigError
-    from calyx_logging.node import find_root
     from calyx_logging.scripts.cli import (
         count_text,
         hub_option,
@@ -20,8 +18,8 @@ try:
         sign_options,
         tell,
     )
-    from calyx_logging.signature import named_key
-    from calyx_logging.store import Store
+    from calyx_logging.signature import name_key, named_key
+    from calyx_logging.store import Store, find_hub
 except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py receipt") from None
 
@@ -30,28 +28,31 @@ except ImportError as error:
 @click.argument("node_ids", nargs=-1, metavar="[NODE_ID]...")
 @hub_option
 @sign_options
+@click.option("--signing-key", metavar="KEY", help="Sign every receipt of this hub from now on with this OpenSSH key.")
 @json_option
-def command(node_ids: tuple[str, ...], root: str | None, sign: str | None, no_sign: bool, as_json: bool) -> None:
+def command(
+    node_ids: tuple[str, ...],
+    root: str | None,
+    sign: str | None,
+    no_sign: bool,
+    signing_key: str | None,
+    as_json: bool,
+) -> None:
     """Write the receipts of these nodes, or of all, to telemetry/federated/.receipts; import does so by itself.
 
     Carried back to its node, with the signature beside it, a receipt says what that node may delete (prune).
     """
-    store = Store(find_root(root))
-    known = store.nodes()
-    for node_id in node_ids:
-        if node_id not in known:
-            said = ", ".join(known[:20]) or "none yet"
-            raise ConfigError(f"the store has no node {node_id!r}", path=store.folder, hint=f"its nodes: {said}")
+    store = Store(find_hub(root))
+    asked = store.asked_for(node_ids)
+    if signing_key is not None:
+        name_key(store.root, signing_key)
     key = None if no_sign else sign or named_key(store.root)
-    written = list(write_receipts(store, node_ids or known, key))
+    written = list(write_receipts(store, asked, key))
     if as_json:
         print_json([document(one) for one in written])
         return
     for one in written:
-        signed = "signed" if one.signed else "unsigned"
-        tell(f"{one.path}: {count_text(len(one.receipt.chunks), 'chunk')} acknowledged, {signed}")
-    if not written:
-        remark("there is no node in the store yet")
+        tell(said(one))
 
 
 def write_receipts(store: Store, node_ids: Iterable[str], key: str | None) -> Iterator[Written]:
@@ -61,6 +62,12 @@ def write_receipts(store: Store, node_ids: Iterable[str], key: str | None) -> It
         for warning in written.warnings:
             remark(f"warning: {warning}")
         yield written
+
+
+def said(written: Written) -> str:
+    """A receipt in one line."""
+    chunks = count_text(len(written.receipt.chunks), "chunk")
+    return f"{written.path}: {chunks} acknowledged, {'signed' if written.signed else 'unsigned'}"
 
 
 def document(written: Written) -> dict[str, object]:

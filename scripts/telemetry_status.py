@@ -43,7 +43,10 @@ def _tell(status: NodeStatus) -> None:
     click.echo(
         f"last export  {last.timestamp if last else 'none yet'}  ({count_text(status.bundles, 'bundle')} in all)"
     )
-    click.echo(f"receipt      {status.last_receipt or 'none yet'}")
+    acknowledged = (
+        f"  ({count_text(status.receipt_chunks, 'chunk')} acknowledged in all)" if status.last_receipt else ""
+    )
+    click.echo(f"receipt      {status.last_receipt or 'none yet'}{acknowledged}")
     click.echo(
         f"disk         outbox {size_text(status.outbox_bytes)}, exports {size_text(status.exports_bytes)}, "
         f"free {size_text(status.free_bytes)}"

@@ -8,16 +8,18 @@ try:
     import click
 
     from calyx_logging.acknowledged import hub_signers
-    from calyx_logging.node import Node, check_node_id, find_root
-    from calyx_logging.scripts.cli import json_option, print_json, run, tell
+    from calyx_logging.errors import ConfigError
+    from calyx_logging.node import NODE_ID_RULE, Node, check_node_id, is_node_id
+    from calyx_logging.scripts.cli import json_option, print_json, remark, run, tell
     from calyx_logging.signature import (
         MANIFEST_NAMESPACE,
         RECEIPT_NAMESPACE,
         add_line,
+        is_listed,
         read_public_key,
         signer_line,
     )
-    from calyx_logging.store import Store
+    from calyx_logging.store import Store, find_hub
 except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py trust") from None
 
@@ -41,24 +43,48 @@ def command(name: str, key: Path, hub: bool, revoke: bool, root: str | None, as_
     At the hub this adds a line to telemetry/federated/.allowed_signers; from then on nothing of that node is taken in
     unsigned. With --hub, at a node, it adds one to runtime/hub_signers, which `prune` asks.
     """
-    check_node_id(name)
     if hub and revoke:
         raise click.UsageError("--revoke is for the hub's own list: delete the line in runtime/hub_signers by hand")
     public = read_public_key(key)
     if hub:
+        check_hub_name(name)
         path = hub_signers(Node.find(root))
         new = add_line(path, signer_line(name, public, RECEIPT_NAMESPACE), public, name)
     else:
-        store = Store(find_root(root))
+        store = _hub(check_node_id(name), root)
         path = store.revoked if revoke else store.signers
         line = str(public) if revoke else signer_line(name, public, MANIFEST_NAMESPACE)
+        if not revoke and is_listed(store.revoked, public):
+            raise ConfigError("this key is revoked", path=store.revoked, hint="use another key, or delete it there")
         new = add_line(path, line, public, "" if revoke else name)
     if as_json:
         print_json({"name": name, "key": public.fingerprint, "file": path, "added": new, "revoked": revoke})
         return
-    what = "is revoked" if revoke else f"is trusted for {'hub' if hub else 'node'} {name}"
+    what = "is revoked, for every node" if revoke else f"is trusted for {'hub' if hub else 'node'} {name}"
     tell(f"{public.kind} {public.fingerprint} {what}{'' if new else ' already'}")
     tell(f"  {path}")
+
+
+def _hub(node_id: str, root: str | None) -> Store:
+    """The hub's store; a node's root does not become one by a forgotten option."""
+    store = Store(find_hub(root))
+    if not store.folder.is_dir() and (store.root / "runtime" / "node_id.txt").exists():
+        hint = "to trust a hub's receipts here say --hub; else name the hub's root"
+        raise ConfigError("this is the root of a node, and there is no store in it", path=store.root, hint=hint)
+    spellings = store.spellings_of(node_id)
+    if spellings and node_id not in spellings:
+        raise ConfigError(
+            f"node {spellings[0]} is here, and {node_id} is the same in another spelling", path=store.folder
+        )
+    if store.nodes() and not spellings:
+        remark(f"no bundle of node {node_id} is here yet; here are {', '.join(store.nodes()[:10])}")
+    return store
+
+
+def check_hub_name(name: str) -> None:
+    """A hub's name keeps the rule for node ids."""
+    if not is_node_id(name):
+        raise ConfigError(f"{name[:80]!r} is no name for a hub", hint=f"a name is {NODE_ID_RULE}")
 
 
 if __name__ == "__main__":

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 try:
-    from dataclasses import asdict
+    import tempfile
+    from dataclasses import asdict, replace
     from pathlib import Path
     from typing import Any
 
     import click
 
+    from calyx_logging.archive import is_archive
+    from calyx_logging.arrival import bring, bytes_of, verdict
     from calyx_logging.bundle import Report, check
+    from calyx_logging.errors import CalyxError, StorageError
     from calyx_logging.scripts.cli import (
         advancing,
         contents_text,
@@ -28,24 +32,43 @@ except ImportError as error:
 @click.argument("bundles", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="BUNDLE...")
 @json_option
 def command(bundles: tuple[Path, ...], as_json: bool) -> None:
-    """Check bundles: every missing, extra, changed or malformed file is named. Exit code 1 when there is one."""
-    reports = [checked(bundle) for bundle in bundles]
+    """Check bundles, folders or archives: every missing, extra, changed or malformed file is named.
+
+    Exit code 1 when there is one.
+    """
+    reports, code = [], 0
+    for bundle in bundles:
+        try:
+            reports.append(checked(bundle))
+        except CalyxError as error:
+            if len(bundles) == 1:
+                raise
+            remark(f"error: {error}")
+            code = error.exit_code
     if as_json:
         print_json([document(report) for report in reports])
     else:
         for report in reports:
             tell_report(report)
-    if any(report.faults for report in reports):
-        raise SystemExit(1)
+    if code or any(report.faults for report in reports):
+        raise SystemExit(code or 1)
 
 
 def checked(bundle: Path) -> Report:
     """`check`, with a progress bar on a terminal."""
     with advancing(f"verifying {bundle.name}", lambda: _size(bundle)) as advance:
-        return check(bundle, progress=advance)
+        if not is_archive(bundle):
+            return check(bundle, progress=advance)
+        with tempfile.TemporaryDirectory(prefix="calyx-verify-") as room:
+            try:
+                return replace(verdict(*bring(bundle, Path(room), advance)), path=bundle)
+            except OSError as error:
+                raise StorageError.of(error, "unpack the archive", bundle, "free some space") from error
 
 
 def _size(bundle: Path) -> int:
+    if bundle.is_file():
+        return bytes_of(bundle)
     return sum(path.stat().st_size for path in bundle.glob("*.jsonl") if path.is_file())
 
 

@@ -228,4 +228,6 @@ def test_the_command(store: Store, tmp_path: Path) -> None:
     done = telemetry("import", stick / "empty.zip", "--root", store.root)
     assert (done.returncode, "unreadable: empty.zip" in done.stdout) == (1, True)
     assert telemetry("export", "--root", node.root, "--archive", "rar").returncode == 2
+    done = telemetry("verify", *sorted(node.exports.iterdir()), stick / "empty.zip", tmp_path / "none")
+    assert (done.returncode, done.stdout.count(": verified"), done.stdout.count("1 fault")) == (4, 6, 1), done.stdout
     assert os.listdir(store.folder / ".staging") == []

@@ -10,11 +10,13 @@ from pathlib import Path
 
 import pytest
 from bundles import START, foreign, make_bundle, make_node, reseal
+from test_prune import receipt_of
 
 from calyx_logging import Node
 from calyx_logging.audit import NodeAudit, audit_node
-from calyx_logging.export import export
+from calyx_logging.export import ExportOptions, export
 from calyx_logging.hub import Policy, import_bundle
+from calyx_logging.prune import carry_out, take_note
 from calyx_logging.store import Store
 from conftest import close_logging, config, python, telemetry, tree
 
@@ -114,8 +116,11 @@ def test_a_writer_that_was_killed(store: Store, tmp_path: Path) -> None:
     import_bundle(store, bundle)
     audit = audited(store)
     (writer,) = audit.writers
-    assert not audit.complete
+    assert (audit.complete, audit.verdict) == (False, "complete but for unknown tails")
     assert (writer.state, writer.torn_bytes, writer.last_seq) == ("tail unknown", 6, 5)
+    done = telemetry("audit", "--root", store.root)
+    assert (done.returncode, "all up to seq 5 is here; not kept: 6 torn bytes" in done.stdout) == (0, True)
+    assert telemetry("audit", "--root", store.root, "--strict").returncode == 1
 
 
 def test_a_writer_that_goes_on(store: Store, tmp_path: Path) -> None:
@@ -224,7 +229,7 @@ def test_the_command(store: Store, tmp_path: Path) -> None:
     bundles = [make_bundle(node, range(n, n + 1), second=n * 10) for n in range(2)]
     hub = ("--root", store.root)
     done = telemetry("audit", *hub)
-    assert (done.returncode, "no node in the store yet" in done.stderr) == (0, True)
+    assert (done.returncode, "there is no node in this store" in done.stderr) == (2, True)
     import_bundle(store, bundles[1])
     done = telemetry("audit", *hub)
     assert (done.returncode, "n-1: not complete" in done.stdout) == (1, True)
@@ -237,3 +242,55 @@ def test_the_command(store: Store, tmp_path: Path) -> None:
     assert [one["complete"] for one in json.loads(done.stdout)] == [True, True]
     done = telemetry("audit", "n-3", *hub)
     assert (done.returncode, "the store has no node 'n-3'" in done.stderr) == (2, True)
+
+
+def test_a_writer_of_which_nothing_has_come(store: Store, tmp_path: Path) -> None:
+    """The manifest says that a chunk was being written: its writer is unfinished until the chunk is here."""
+    node = make_node(tmp_path, "n-1")
+    make_bundle(node, range(1))
+    logging.config.dictConfig(config(node))
+    logging.getLogger("harness").info("running")
+    code = """
+        import json, logging, logging.config, sys
+        logging.config.dictConfig(json.loads(sys.argv[1]))
+        logging.getLogger("harness").info("a run that ends")
+    """
+    assert python(code, json.dumps(config(node))).returncode == 0
+    first = export(node, clock=lambda: START + 10.0).bundle
+    close_logging()
+    second = export(node, clock=lambda: START + 20.0).bundle
+    assert first is not None
+    assert second is not None
+    for bundle in (next(node.exports.iterdir()), *sorted(node.exports.iterdir())[:2]):
+        import_bundle(store, bundle)
+    audit = audited(store)
+    (unfinished,) = (writer for writer in audit.writers if writer.state != "complete")
+    assert (unfinished.state, unfinished.open_in, unfinished.chunks) == ("unfinished", first.name, 0)
+    assert audit.verdict == "not complete"
+    import_bundle(store, second)
+    assert audited(store).complete
+
+
+def test_a_lost_bundle_whose_chunks_were_sent_again(store: Store, tmp_path: Path) -> None:
+    """The bundle that repeats them says which it covers; pruned ones that were never carried as well."""
+    node = make_node(tmp_path, "n-1")
+    first = make_bundle(node, range(2))
+    lost = make_bundle(node, range(2, 4), second=10)
+    third = make_bundle(node, range(4, 6), second=20)
+    for bundle in (first, third):
+        import_bundle(store, bundle)
+    (missing,) = audited(store).missing_bundles
+    shutil.rmtree(lost)
+    take_note(node, receipt_of(store))
+    again = export(node, ExportOptions(since_receipt=True), clock=lambda: START + 30.0).bundle
+    assert again is not None
+    assert json.loads((again / "manifest.json").read_bytes())["covers"] == [missing]
+    import_bundle(store, again)
+    assert audited(store).complete
+    repeated = export(node, ExportOptions(since_receipt=True), clock=lambda: START + 40.0).bundle  # never carried
+    assert repeated is not None
+    take_note(node, receipt_of(store))
+    carry_out(node, receipt_of(store))
+    assert list(node.exports.iterdir()) == []
+    import_bundle(store, make_bundle(node, range(6, 7), second=50))
+    assert audited(store).complete

@@ -393,14 +393,14 @@ def test_the_command(tmp_path: Path) -> None:
     shutil.copytree(node.exports, tmp_path / "stick" / "n-1")
     before = tree(hub)
     done = telemetry("import", tmp_path / "stick", "--root", hub, "--dry-run")
-    assert (done.returncode, done.stdout.count("would be imported")) == (0, 3), done.stderr
+    assert (done.returncode, done.stdout.count("would be imported: ")) == (0, 3), done.stderr
     assert {name for name in tree(hub) if "n-1" in name} == {name for name in before if "n-1" in name} == set()
     done = telemetry("import", tmp_path / "stick", "--root", hub, "--json")
     assert [one["outcome"] for one in json.loads(done.stdout)] == ["imported"] * 3
     damage_bit(next((tmp_path / "stick" / "n-1").iterdir()))
     (hub / "telemetry/federated/n-1").rename(tmp_path / "aside")
     done = telemetry("import", tmp_path / "stick", "--root", hub)
-    assert (done.returncode, "3 bundles, 1 refused" in done.stdout) == (1, True)
+    assert (done.returncode, "3 bundles: 1 refused, 2 imported" in done.stdout) == (1, True)
     assert "changed: " in done.stdout
     done = telemetry("import", tmp_path / "none", "--root", hub)
     assert (done.returncode, "there is no such folder" in done.stderr) == (4, True)
@@ -553,5 +553,40 @@ def test_bundles_in_a_folder(tmp_path: Path) -> None:
     for name in ("a/b/1", "a/2", "a/.staging/3"):
         foreign(tmp_path / name, 1)
     here = durable.reachable(tmp_path)
-    assert [path.relative_to(here).as_posix() for path in bundles_in(tmp_path)] == ["a/2", "a/b/1"]
-    assert bundles_in(tmp_path / "a/2") == [durable.reachable(tmp_path / "a/2")]
+    for name in ("x.tar", "y.zip.part", "notes.txt"):
+        (tmp_path / "a" / name).touch()
+    found = bundles_in(tmp_path)
+    assert [path.relative_to(here).as_posix() for path in found.bundles] == ["a/2", "a/b/1"]
+    assert [path.name for path in found.passed_over] == ["x.tar", "y.zip.part"]
+    assert bundles_in(tmp_path / "a/2").bundles == [durable.reachable(tmp_path / "a/2")]
+
+
+def test_a_bundle_that_lost_its_manifest_is_not_passed_over(store: Store, tmp_path: Path) -> None:
+    """Beside others that are whole; whatever is left of it."""
+    node = make_node(tmp_path, "n-1")
+    stick = tmp_path / "stick"
+    for part in range(3):
+        shutil.copytree(make_bundle(node, range(part, part + 1), second=part * 10), stick / str(20260101_000000 + part))
+    (stick / "20260101000000" / "manifest.json").unlink()
+    shutil.copytree(stick / "20260101000000", stick / "20260101_000009")
+    (stick / "20260101_000009" / "SHA256SUMS").unlink()
+    done = telemetry("import", stick, "--root", store.root, "--json")
+    assert done.returncode == 1
+    outcomes = Counter(one["outcome"] for one in json.loads(done.stdout))
+    assert outcomes == {"imported": 2, "refused": 2}
+
+
+def test_where_the_hub_is(tmp_path: Path) -> None:
+    """The root that is named; else a store here or above; a node's root does not become a hub by itself."""
+    node = make_node(tmp_path, "n-1")
+    bundle = make_bundle(node, range(1))
+    done = telemetry("import", bundle, cwd=node.root)
+    assert (done.returncode, "name the hub's root with --root" in done.stderr) == (2, True)
+    assert not (node.root / "telemetry" / "federated").exists()
+    (tmp_path / "hub" / "inside").mkdir(parents=True)
+    assert telemetry("import", bundle, "--root", tmp_path / "hub").returncode == 0
+    done = telemetry("import", bundle, cwd=tmp_path / "hub" / "inside")
+    assert (done.returncode, "already imported" in done.stdout) == (0, True)
+    assert telemetry("audit", cwd=tmp_path / "hub").returncode == 0
+    done = telemetry("status", "--root", tmp_path / "hub")
+    assert (done.returncode, "this is the root of a hub" in done.stderr) == (2, True)

@@ -51,6 +51,7 @@ def test_a_receipt_is_a_value() -> None:
     """Its bytes and back; anything else is refused with a reason."""
     receipt = Receipt("n-1", "2026-01-01T00:00:00.000000+00:00", ("0" * 64, "a" * 64), {"0123abcd": 4})
     assert Receipt.parse(receipt.to_bytes()) == receipt
+    assert Receipt.parse(receipt.to_bytes().replace(b'"bundles": []', b'"more": 1')) == receipt
     good = json.loads(receipt.to_bytes())
     for change in (
         {"receipt_version": 2},
@@ -333,8 +334,11 @@ def test_a_signature_that_was_lost_is_made_again(store: Store, laptop: Node, tmp
     signature.unlink()
     assert write_receipt(store, "n-1", key=key).signed
     assert signature.exists()
-    assert not write_receipt(store, "n-1").signed
-    assert not signature.exists()
+    assert write_receipt(store, "n-1").signed  # it says the same, and stays
+    import_bundle(store, make_bundle(laptop, range(3, 4), second=10))
+    unsigned = write_receipt(store, "n-1")
+    assert (unsigned.signed, signature.exists()) == (False, False)
+    assert "it was signed before" in unsigned.warnings[0]
     with pytest.raises(ConfigError):
         write_receipt(store, "n-1", key=str(tmp_path / "none"))
     assert path.exists()
@@ -367,5 +371,8 @@ def test_the_commands(store: Store, laptop: Node, tmp_path: Path) -> None:
     assert json.loads(done.stdout)[0]["chunks"] == 1
     done = telemetry("receipt", "none", *hub)
     assert (done.returncode, "the store has no node 'none'" in done.stderr) == (2, True)
-    done = telemetry("import", bundle.parent, *hub, "--sign", tmp_path / "none", "--json")
-    assert done.returncode == 1  # the folder is empty; the sign key is not asked for
+    key = make_key(tmp_path / "key")
+    assert telemetry("import", bundle.parent, *hub, "--sign", tmp_path / "none", "--json").returncode == 2
+    done = telemetry("receipt", "n-1", *hub, "--signing-key", key)
+    assert (done.returncode, done.stdout.rstrip().endswith("signed")) == (0, True)
+    assert (store.receipts / "n-1.json.sig").exists()

@@ -118,6 +118,7 @@ def test_the_line_shown_is_such_a_line(root: Path) -> None:
 
 def test_the_commands_shown_work(root: Path) -> None:
     """Each calyx-telemetry command of the README succeeds where it stands."""
+    (root / "hub").mkdir()
     for line in (line for body in blocks("console") for line in body.splitlines()):
         program, *args = line.split()
         if program != "calyx-telemetry":

@@ -116,6 +116,7 @@ MANIFEST = {
         }
     ],
     "open_chunks": ["x"],
+    "covers": ["c" * 64],
 }
 RECEIPT = {
     "receipt_version": 1,
@@ -123,6 +124,7 @@ RECEIPT = {
     "written_at": "2026-11-22T06:49:12.521071+00:00",
     "chunks": ["a" * 64],
     "writers": {"3f9a1c20": 3},
+    "bundles": ["b" * 64],
 }
 VALUES = st.one_of(
     st.none(), st.booleans(), st.integers(-3, 10**6), st.text(max_size=70), st.just([]), st.just({}), st.just([[3]])

@@ -218,7 +218,8 @@ def test_the_hubs_policy(tmp_path: Path, key: Path) -> None:
     for bundle in (plain, signed):
         result = import_bundle(store, bundle, policy=strict)
         assert (result.outcome, result.faults[0].kind) == ("refused", "signature")
-        assert "calyx-telemetry trust n-1" in result.faults[0].found
+        said = "calyx-telemetry trust n-1" if bundle == signed else "it is not signed"
+        assert said in result.faults[0].found
     early = import_bundle(store, signed, dry_run=True)
     assert (early.outcome, early.signed_by) == ("would be imported", None)
     assert "its signature was not checked" in early.warnings[0]
@@ -277,7 +278,10 @@ def test_the_commands(tmp_path: Path, key: Path) -> None:
     """A key named at provisioning signs every export; --no-sign does not; trust, revoke, and what they say."""
     root, store = tmp_path / "node", hub(tmp_path)
     root.mkdir()
-    assert telemetry("provision", "n-1", "--root", root, "--signing-key", tmp_path / "none").returncode == 2
+    (tmp_path / "text").write_text("no key")
+    for wrong in ("none", "text"):
+        assert telemetry("provision", "n-1", "--root", root, "--signing-key", tmp_path / wrong).returncode == 2
+        assert list(root.iterdir()) == []
     assert telemetry("provision", "n-1", "--root", root, "--signing-key", key).returncode == 0
     assert telemetry("smoke-test", "--root", root).returncode == 0
     bundles = sorted((root / "exports/telemetry_exports/n-1").iterdir())
@@ -295,7 +299,15 @@ def test_the_commands(tmp_path: Path, key: Path) -> None:
     assert done.returncode == 0, done.stdout
     assert telemetry("trust", "n-1", public, "--revoke", "--root", store.root).returncode == 0
     done = telemetry("import", bundles[0], "--root", store.root)
-    assert (done.returncode, "revoked" in done.stdout) == (1, True)
+    assert (done.returncode, "revoked in" in done.stdout) == (1, True)
+    done = telemetry("trust", "n-1", public, "--root", store.root)
+    assert (done.returncode, "this key is revoked" in done.stderr) == (2, True)
+    done = telemetry("trust", "N-1", make_key(tmp_path / "2").with_suffix(".pub"), "--root", store.root)
+    assert (done.returncode, "another spelling" in done.stderr) == (2, True)
+    done = telemetry("trust", "n-2", make_key(tmp_path / "3").with_suffix(".pub"), "--root", store.root)
+    assert (done.returncode, "no bundle of node n-2 is here yet; here are n-1" in done.stderr) == (0, True)
+    done = telemetry("trust", "hub", public, "--root", root)
+    assert (done.returncode, "say --hub" in done.stderr, (root / "telemetry/federated").exists()) == (2, True, False)
     assert telemetry("trust", "n 1", public, "--root", store.root).returncode == 2
     assert telemetry("trust", "n-1", tmp_path / "none.pub", "--root", store.root).returncode == 4
     assert telemetry("trust", "hub", public, "--hub", "--revoke", "--root", root).returncode == 2
