@@ -61,10 +61,12 @@ def measure(folder: Path, files: int, size: int, rounds: int, *, archives: bool)
     shutil.copytree(bundle, bag)
     _command(sys.executable, "-c", "import bagit, sys; bagit.make_bag(sys.argv[1])", bag)()
     copy = f'cp -r "{bundle}" "{out}" && cd "{out}" && sync -f "{out}" && sha256sum -c --quiet SHA256SUMS'
+    # made by no writer, the chunks have no end line, and are called unfinished
+    audit = f'"{sys.executable}" -m calyx_logging.scripts audit --root "{hub}" > /dev/null || [ $? = 1 ]'
     contenders: dict[str, tuple[Callable[[], float], Path | None]] = {
         "calyx-telemetry import": (_telemetry("import", bundle, "--root", hub), None),
         "the same bundle again": (_telemetry("import", bundle, "--root", hub), None),
-        "calyx-telemetry audit": (_telemetry("audit", "--root", hub), hub),
+        "calyx-telemetry audit": (_command("sh", "-c", audit), hub),
         "cp + sync + sha256sum -c": (_command("sh", "-c", copy), out),
         "copy + bagit validate, processes=2": (_command(sys.executable, "-c", BAGIT, bag, out), out),
         "hash rate, all cores": (lambda: _hash_only(bundle), None),

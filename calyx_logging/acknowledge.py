@@ -1,11 +1,12 @@
 """Acknowledging: the hub's receipt for a node, from what the store holds at that moment.
 
-Invariant: a chunk is acknowledged only when it lies in the store in its full length and every line of it is an event of
-the node. A receipt has its name only when it is whole; its signature comes after it.
+Invariant: a chunk is acknowledged only when it lies in the store as it came, and every line of it is an event of the
+node. A receipt has its name only when it is whole; its signature comes after it.
 """
 
 from __future__ import annotations
 
+import hashlib
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -13,8 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calyx_logging import durable
-from calyx_logging.chunk import ChunkName
-from calyx_logging.errors import ManifestError, StorageError
+from calyx_logging.chunk import ChunkName, open_chunk
+from calyx_logging.errors import CalyxError, ManifestError, StorageError
 from calyx_logging.event import utc_text
 from calyx_logging.gap import runs_of
 from calyx_logging.holdings import Held, holdings_of
@@ -22,10 +23,10 @@ from calyx_logging.locks import os_lock
 from calyx_logging.receipt import SIGNATURE_SUFFIX, Receipt
 from calyx_logging.scan import Scan, scan_chunk
 from calyx_logging.signature import RECEIPT_NAMESPACE, sign
-from calyx_logging.stats import several_at_once
-from calyx_logging.store import Entry, Store
+from calyx_logging.stats import blocks_of, several_at_once
+from calyx_logging.store import Note, Store
 
-__all__ = ["Written", "scans_of", "write_receipt"]
+__all__ = ["Written", "write_receipt"]
 
 
 @dataclass(frozen=True)
@@ -39,7 +40,7 @@ class Written:
 
 
 def write_receipt(
-    store: Store, node_id: str, *, key: str | None = None, clock: Callable[[], float] = time.time
+    store: Store, node_id: str, *, key: str | None = None, anew: bool = True, clock: Callable[[], float] = time.time
 ) -> Written:
     """Write what the store holds of a node to `.receipts/<node_id>.json`; one that says the same stays.
 
@@ -47,6 +48,8 @@ def write_receipt(
         store: the hub's.
         node_id: of a node in the store.
         key: to sign with, see `signature.sign`; None for an unsigned receipt.
+        anew: compute the hash of every chunk, instead of only of those whose file has another length or time of change
+            than when it came.
         clock: seconds since the epoch.
 
     Raises:
@@ -59,11 +62,13 @@ def write_receipt(
         durable.make_dirs(store.receipts)
         with os_lock(store.receipts / f".{node_id}.lock"):
             with store.alone():
-                receipt, warnings = _receipt(store, node_id, utc_text(clock()))
+                receipt, warnings = _receipt(store, node_id, utc_text(clock()), anew)
             old = _old(path)
             was_signed = signature.exists()
-            if old is not None and receipt.says_the_same(old) and (was_signed or key is None):
-                return Written(old, path, was_signed, warnings)
+            if old is not None and receipt.says_the_same(old):
+                if key is not None:  # with this key now, whichever it was before
+                    durable.replace_file(signature, sign(durable.read_regular(path), key, RECEIPT_NAMESPACE))
+                return Written(old, path, was_signed or key is not None, warnings)
             if was_signed and key is None:
                 warnings += ("it was signed before, and is not now: name the key with --sign",)
             data = receipt.to_bytes()
@@ -84,32 +89,48 @@ def _old(path: Path) -> Receipt | None:
         return None
 
 
-def _receipt(store: Store, node_id: str, written_at: str) -> tuple[Receipt, tuple[str, ...]]:
+def _receipt(store: Store, node_id: str, written_at: str, anew: bool) -> tuple[Receipt, tuple[str, ...]]:
     entries = store.load(node_id)
     holdings = holdings_of(store, entries)
-    expected = {
-        chunk.sha256: chunk.bytes for _, manifest in holdings.manifests for chunk in manifest.chunks if chunk.bytes
-    }
-    whole = [held for held in holdings.by_hash.values() if held.size == expected.get(held.sha256, held.size)]
-    scans = scans_of(store, node_id, whole, entries)
-    good = sorted(held.sha256 for held in whole if not scans[held.sha256].bad_count)
-    warnings = list(holdings.warnings)
-    if len(whole) < len(holdings.by_hash):
-        warnings.append(f"{len(holdings.by_hash) - len(whole)} chunks in the store are not of their full length")
-    bundles = tuple(sorted({entry.manifest_sha256 for entry, _ in holdings.manifests}))
-    return Receipt(node_id, written_at, tuple(good), _contiguous(whole, scans), bundles), tuple(warnings)
-
-
-def scans_of(store: Store, node_id: str, held: Iterable[Held], entries: Iterable[Entry]) -> dict[str, Scan]:
-    """What the lines of chunks say, by hash: as their import noted it, else read again."""
-    held = list(held)
-    scans: dict[str, Scan] = {}
+    notes: dict[str, Note] = {}
     for entry in entries:
-        scans.update(store.checked(entry))
-    unknown = [one for one in held if one.sha256 not in scans]
-    found = several_at_once(lambda one: scan_chunk(one.path, node_id), unknown)
-    scans.update({one.sha256: scan for one, scan in zip(unknown, found, strict=True)})
-    return scans
+        notes = store.checked(entry) | notes  # the first that brought a chunk is, as a rule, where it lies
+    held = list(holdings.by_hash.values())
+    is_whole = several_at_once(lambda one: _is_whole(one, None if anew else notes.get(one.sha256)), held)
+    whole = [one for one, said in zip(held, is_whole, strict=True) if said]
+    unknown = [one for one in whole if one.sha256 not in notes]
+    scans = {sha256: note.scan for sha256, note in notes.items()}
+    scanned = several_at_once(lambda one: scan_chunk(one.path, node_id), unknown)
+    scans.update({one.sha256: scan for one, scan in zip(unknown, scanned, strict=True)})
+    good = {one.sha256 for one in whole if not scans[one.sha256].bad_count}
+    # of a chunk that grew, what is here begins with each of its shorter states: an import looked at that
+    grown = {one.name: one.size for one in whole if one.grows and one.sha256 in good}
+    for chunk in (chunk for _, manifest in holdings.manifests for chunk in manifest.chunks):
+        note = notes.get(chunk.sha256)
+        if note is not None and not note.scan.bad_count and note.size < grown.get(chunk.filename, 0):
+            good.add(chunk.sha256)
+    warnings = list(holdings.warnings)
+    if len(whole) < len(held):
+        warnings.append(
+            f"chunks in the store that are not what came, and are not acknowledged: {len(held) - len(whole)}"
+        )
+    bundles = tuple(sorted({entry.manifest_sha256 for entry, _ in holdings.manifests}))
+    return Receipt(node_id, written_at, tuple(sorted(good)), _contiguous(whole, scans), bundles), tuple(warnings)
+
+
+def _is_whole(held: Held, note: Note | None) -> bool:
+    """Whether the bytes are those that came: by the file's state as the import noted it, else by their hash."""
+    try:
+        state = held.path.lstat()
+        if note is not None and (note.size, note.mtime_ns) == (state.st_size, state.st_mtime_ns):
+            return True
+        digest = hashlib.sha256()
+        with open_chunk(held.path) as stream:
+            for block in blocks_of(stream):
+                digest.update(block)
+    except (CalyxError, OSError):
+        return False
+    return digest.hexdigest() == held.sha256
 
 
 def _contiguous(whole: Iterable[Held], scans: dict[str, Scan]) -> dict[str, int]:

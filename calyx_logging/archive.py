@@ -10,6 +10,7 @@ import contextlib
 import gzip
 import io
 import os
+import shutil
 import stat
 import struct
 import tarfile
@@ -23,18 +24,21 @@ from typing import IO, BinaryIO, cast
 
 from calyx_logging import durable
 from calyx_logging.chunk import names_in, open_chunk
-from calyx_logging.errors import ArchiveError, ChunkError, StorageError
-from calyx_logging.manifest import MANIFEST_NAME, MAX_MANIFEST, SUMS_NAME
+from calyx_logging.errors import ArchiveError, StorageError
+from calyx_logging.manifest import MANIFEST_NAME, SUMS_NAME
 
-__all__ = ["FORMATS", "Member", "first_member", "is_archive", "members_of", "unpacked_limit", "write_archive"]
+__all__ = ["FORMATS", "Member", "is_archive", "members_of", "unpacked_limit", "write_archive"]
 
 FORMATS = ("zip", "tar.gz")
 """What `write_archive` writes."""
 
 _SUFFIXES = (".zip", ".tar.gz", ".tgz")
 _MAX_MEMBERS = 250_000
-_MAX_HEADER = 32 * 1024 * 1024
-"""A zip's directory, or a header of a tar."""
+_MAX_DIRECTORY = 32 * 1024 * 1024
+"""Of a zip."""
+
+_MAX_HEADER = 64 * 1024
+"""Of a tar: tarfile reads a larger one in quadratic time."""
 
 _ALWAYS_UNPACKED = 256 * 1024 * 1024
 _RATIO = 200
@@ -137,21 +141,6 @@ def _pack_tar(bundle: Path, names: list[str], stream: BinaryIO) -> None:
 # ------------------------------------------------------------------ reading
 
 
-def first_member(path: Path) -> bytes | None:
-    """The bytes of an archive's first file, which in those written here is the manifest; None where it has none."""
-    try:
-        with open_chunk(path) as stream:
-            if path.name.endswith(".zip"):
-                with zipfile.ZipFile(stream) as packed:
-                    return next((packed.read(info)[:MAX_MANIFEST] for info in packed.infolist()), None)
-            with tarfile.open(fileobj=stream, mode="r|gz") as archive:
-                info = archive.next()
-                data = None if info is None else archive.extractfile(info)
-                return None if data is None else data.read(MAX_MANIFEST)
-    except (*_BROKEN, ChunkError, StorageError, OSError):
-        return None
-
-
 @contextmanager
 def members_of(path: Path, scratch: Path) -> Iterator[list[Member]]:
     """The members of an archive, whose `blocks` can be read until the context ends.
@@ -169,7 +158,7 @@ def members_of(path: Path, scratch: Path) -> Iterator[list[Member]]:
             if path.name.lower().endswith(".zip"):
                 members = _zip_members(path, stack)
             else:
-                limit = unpacked_limit(path.stat().st_size)
+                limit = min(unpacked_limit(path.stat().st_size), shutil.disk_usage(scratch.parent).free)
                 durable.write_new(scratch, _unpacked(path, limit), sync=False)
                 members = _tar_members(scratch, stack)
         except gzip.BadGzipFile as error:
@@ -185,12 +174,14 @@ def _unpacked(path: Path, limit: int) -> Iterator[bytes]:
         while block := stream.read(_BLOCK):
             done += len(block)
             if done > limit:
-                raise ArchiveError(f"the archive unpacks to more than {limit} bytes, far more than a bundle does")
+                raise ArchiveError(
+                    f"the archive unpacks to more than {limit} bytes: more than is free, or far more than a bundle does"
+                )
             yield block
 
 
 def _zip_members(path: Path, stack: contextlib.ExitStack) -> list[Member]:
-    archive = stack.enter_context(zipfile.ZipFile(stack.enter_context(_Bounded(path)), "r"))
+    archive = stack.enter_context(zipfile.ZipFile(stack.enter_context(_Bounded(path, _MAX_DIRECTORY)), "r"))
     infos = archive.infolist()
     if len(infos) > _MAX_MEMBERS:
         raise ArchiveError(f"the archive has {len(infos)} members, more than a bundle has chunks")
@@ -222,7 +213,7 @@ def _zip_reader(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> Callable[[],
 
 
 def _tar_members(path: Path, stack: contextlib.ExitStack) -> list[Member]:
-    stream = stack.enter_context(_Bounded(path))
+    stream = stack.enter_context(_Bounded(path, _MAX_HEADER))
     members: list[Member] = []
     with tarfile.open(fileobj=stream, mode="r:") as archive:
         while (info := archive.next()) is not None:
@@ -248,6 +239,7 @@ def _tar_kind(info: tarfile.TarInfo) -> str:
 
 def _tar_reader(stream: _Bounded, start: int, size: int) -> Callable[[], Iterator[bytes]]:
     def blocks() -> Iterator[bytes]:
+        stream.limit = _BLOCK
         stream.seek(start)
         yield from _blocks_of(stream, size)
 
@@ -263,10 +255,11 @@ def _blocks_of(stream: IO[bytes], size: int) -> Iterator[bytes]:
 
 
 class _Bounded(io.BufferedReader):
-    """A file whose reader never gets more than `_MAX_HEADER` bytes at a time, whatever a header says."""
+    """A file whose reader never gets more than `limit` bytes at a time, whatever a header says."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, limit: int) -> None:
         super().__init__(cast(io.BufferedReader, open_chunk(path)).detach())
+        self.limit = limit
 
     def seek(self, target: int, whence: int = 0, /) -> int:
         """As in io; ArchiveError for a place that no file has."""
@@ -280,6 +273,6 @@ class _Bounded(io.BufferedReader):
     def read(self, size: int | None = -1, /) -> bytes:
         """Up to `size` bytes; ArchiveError when that is too much."""
         wanted = os.fstat(self.fileno()).st_size - self.tell() if size is None or size < 0 else size
-        if wanted > _MAX_HEADER:
+        if wanted > self.limit:
             raise ArchiveError(f"the archive has a header of {wanted} bytes")
         return super().read(wanted)

@@ -77,9 +77,12 @@ def bundles_in(path: Path, leave_out: Path | None = None) -> Found:
         raise StorageError.of(error, "look for bundles", error.filename or path) from error
 
     found = Found()
+    store = None if leave_out is None else os.path.realpath(leave_out)
     for folder, names, files in os.walk(path, onerror=refuse):
         names.sort()
-        names[:] = [name for name in names if not name.startswith(".") and Path(folder, name) != leave_out]
+        names[:] = [
+            name for name in names if not name.startswith(".") and os.path.realpath(Path(folder, name)) != store
+        ]
         if MANIFEST_NAME in files or _was_a_bundle(Path(folder).name, files):
             names.clear()
             found.bundles.append(Path(folder))

@@ -7,13 +7,14 @@ say; each chunk's hash is computed anew. Only looks.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
-from calyx_logging.chunk import ChunkName, open_chunk
+from calyx_logging.chunk import SEALED_SUFFIX, ChunkName, names_in, open_chunk
 from calyx_logging.errors import CalyxError, EventError
 from calyx_logging.event import decode
 from calyx_logging.gap import runs_of
@@ -82,6 +83,7 @@ class NodeAudit:
         histories: bundles that begin a chain, and such as follow one that another follows, too; more than one when a
             machine was cloned, or lost what it knew of its exports.
         damaged: what is in the store and not what its manifest says.
+        quarantined: bundles of it that contradict the store, and are kept apart.
         bad_lines: lines that are no events of the node, in chunks that were accepted with them.
         same_id: event ids that events with other content share, the first of them.
         same_ids: how many there are.
@@ -96,6 +98,7 @@ class NodeAudit:
     followers: dict[str, str] = field(default_factory=dict)
     histories: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
+    quarantined: list[str] = field(default_factory=list)
     bad_lines: int = 0
     same_id: list[str] = field(default_factory=list)
     same_ids: int = 0
@@ -111,7 +114,8 @@ class NodeAudit:
         `not complete`.
         """
         states = {writer.state for writer in self.writers}
-        if self.missing_bundles or self.histories or self.damaged or self.bad_lines or states & {"holes", "unfinished"}:
+        wrong = (self.missing_bundles, self.histories, self.damaged, self.bad_lines, self.quarantined)
+        if any(wrong) or states & {"holes", "unfinished"}:
             return "not complete"
         return "complete but for unknown tails" if "tail unknown" in states else "complete"
 
@@ -123,12 +127,20 @@ def audit_node(store: Store, node_id: str, *, progress: Progress | None = None) 
         StorageError: a folder cannot be read.
         OSError: a file cannot be read.
     """
-    with store.alone():  # a bundle that is being put in is there, or not yet
-        entries = store.load(node_id)
-        holdings = holdings_of(store, entries)
+    result = _audit(store, node_id, progress)
+    if result.damaged:  # or an import has moved something meanwhile: once more, with nobody else at it
+        with contextlib.suppress(OSError), store.alone():
+            return _audit(store, node_id, None)
+    return result
+
+
+def _audit(store: Store, node_id: str, progress: Progress | None) -> NodeAudit:
+    entries = store.load(node_id)
+    holdings = holdings_of(store, entries)
     result = NodeAudit(node_id, bundles=len(entries), damaged=list(holdings.warnings))
     _look_at_chain(holdings, result)
-    _look_for_lost_chunks(holdings, result)
+    _look_for_lost_chunks(store, entries, holdings, result)
+    _look_at_folders(store, entries, holdings, result)
     held = sorted(holdings.chunks.values(), key=lambda one: one.name)
     scans = dict(zip(held, several_at_once(lambda one: _read(one, node_id, progress), held), strict=True))
     good: dict[Held, Scan] = {}
@@ -181,12 +193,36 @@ def _look_at_chain(holdings: Holdings, result: NodeAudit) -> None:
             result.histories.append(f"{', '.join(entry.folder for entry in entries)} {what}")
 
 
-def _look_for_lost_chunks(holdings: Holdings, result: NodeAudit) -> None:
-    """Chunks that a manifest in the store names, and that lie nowhere in it."""
+def _look_for_lost_chunks(store: Store, entries: list[Entry], holdings: Holdings, result: NodeAudit) -> None:
+    """Chunks that a manifest in the store names, and that lie nowhere in it; of one that grows, its longest state."""
+    sizes = {sha256: note.size for entry in entries for sha256, note in store.checked(entry).items()}
     for entry, manifest in holdings.manifests:
         for chunk in manifest.chunks:
-            if chunk.filename not in holdings.chunks and chunk.sha256 not in holdings.by_hash:
+            if chunk.sha256 in holdings.by_hash:
+                continue
+            held, size = holdings.chunks.get(chunk.filename), chunk.bytes or sizes.get(chunk.sha256, 0)
+            if held is None or not held.grows or held.size < size:
                 result.damaged.append(f"{chunk.filename} of bundle {entry.folder} is not in the store any more")
+
+
+def _look_at_folders(store: Store, entries: list[Entry], holdings: Holdings, result: NodeAudit) -> None:
+    """Bundles that were here, folders that are none, chunks that no manifest names, and what is in quarantine."""
+    node_id, folder = result.node_id, store.folder / result.node_id
+    if not store.is_sound(node_id):
+        result.damaged.append(f"{folder} is no folder of the store's own")
+        return
+    here = {entry.folder for entry in entries}
+    for entry in store.said(node_id):
+        if entry.folder not in here:
+            result.damaged.append(f"bundle {entry.folder}, imported {entry.imported_at}, is not in the store any more")
+    named = {entry.folder: {chunk.filename for chunk in manifest.chunks} for entry, manifest in holdings.manifests}
+    for name in names_in(folder):
+        if name not in here:
+            result.damaged.append(f"{folder / name} is no bundle's folder")
+        for file in names_in(folder / name) if name in named else ():
+            if file.endswith(SEALED_SUFFIX) and file not in named[name]:
+                result.damaged.append(f"{folder / name / file} is no chunk that its bundle's manifest names")
+    result.quarantined = [str(store.quarantine / node_id / name) for name in names_in(store.quarantine / node_id)]
 
 
 # ------------------------------------------------------------------ writers
@@ -288,7 +324,7 @@ def _look_for_same_ids(scans: dict[Held, Scan], result: NodeAudit) -> None:
 
 def _contents(held: Held, suspects: set[int]) -> Iterator[tuple[str, bytes]]:
     """Ids of a chunk's lines that may be there twice, and a hash of each such event apart from its `seq`."""
-    with open_chunk(held.path) as stream:
+    with contextlib.suppress(CalyxError), open_chunk(held.path) as stream:
         for _, line in numbered_lines(stream):
             try:
                 event = decode(line)

@@ -152,11 +152,7 @@ def _manifest_faults(manifest: Manifest) -> list[Fault]:
     seen: set[str] = set()
     for entry in manifest.chunks:
         key = name_key(entry.filename)
-        if not is_safe_filename(entry.filename) or key in (
-            MANIFEST_NAME,
-            SUMS_NAME.casefold(),
-            SIGNATURE_NAME,
-        ):
+        if not is_safe_filename(entry.filename) or not entry.filename.endswith(SEALED_SUFFIX):
             faults.append(Fault("unsafe", repr(entry.filename)[:200], "a plain file name of a chunk"))
         if key in seen:
             faults.append(

@@ -38,7 +38,7 @@ MAX_CHUNK_NUMBER = 9999
 MAX_COMPONENT = 48
 """Characters of a component."""
 
-MAX_LINE = 256 * 1024 * 1024
+MAX_LINE = 64 * 1024 * 1024
 """Bytes of a line that is still read as an event, its newline among them."""
 
 _COMPONENT = r"[a-z0-9]+(?:[_-][a-z0-9]+)*"

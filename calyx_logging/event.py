@@ -90,6 +90,12 @@ DEFAULT_MAX_EVENT_BYTES = 16 * 1024 * 1024
 MIN_MAX_EVENT_BYTES = 4096
 _SEQ_ROOM = 32
 
+LARGE = 1024 * 1024
+"""Bytes of a line that is looked at before it is read."""
+
+MAX_CONTAINERS = LARGE - 1
+"""Arrays and objects of one line."""
+
 _OPTIONS = orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 
 
@@ -298,6 +304,8 @@ def encode(event: Mapping[str, Any], max_bytes: int = DEFAULT_MAX_EVENT_BYTES, t
         line = orjson.dumps(_lowered(event))
     if len(line) + _SEQ_ROOM > max_bytes:
         line = orjson.dumps(_truncated(orjson.loads(line), max_bytes - _SEQ_ROOM))
+    elif len(line) > LARGE and has_too_many(line):
+        line = orjson.dumps(_truncated(orjson.loads(line), LARGE))
     return line
 
 
@@ -345,12 +353,19 @@ def end_of_line(seq: int) -> bytes:
     return b',"seq":%d}\n' % seq
 
 
+def has_too_many(line: bytes) -> bool:
+    """Whether a large line has more arrays and objects than a reader makes of one line, whose memory they take."""
+    return line.count(b"[") + line.count(b"{") > MAX_CONTAINERS
+
+
 def decode(line: bytes) -> dict[str, Any]:
     """The event of a line (with or without its newline).
 
     Raises:
         EventError: the bytes are not one JSON object.
     """
+    if len(line) > LARGE and has_too_many(line):
+        raise EventError(f"more than {MAX_CONTAINERS} arrays and objects")
     try:
         event = orjson.loads(line)
     except orjson.JSONDecodeError as error:

@@ -10,25 +10,20 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import socket
 import time
 from collections.abc import Callable, Iterator, Mapping, Set
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-
-import orjson
-from filelock import Timeout
 
 from calyx_logging import acknowledged, durable, exported, outbox
 from calyx_logging.acknowledged import Acknowledged
 from calyx_logging.archive import write_archive
 from calyx_logging.bundle import sums_of
 from calyx_logging.chunk import open_chunk, without_foreign
-from calyx_logging.errors import CalyxError, ConfigError, LockHeld, StorageError
+from calyx_logging.errors import StorageError
 from calyx_logging.event import utc_text
-from calyx_logging.locks import os_lock
+from calyx_logging.exporter import exclusive
 from calyx_logging.manifest import (
     MANIFEST_NAME,
     MAX_CHUNKS,
@@ -49,7 +44,6 @@ __all__ = [
     "ExportOptions",
     "ExportResult",
     "Pending",
-    "exclusive",
     "export",
     "export_all",
     "find_pending",
@@ -58,7 +52,7 @@ __all__ = [
 FOREIGN_QUIET_SECONDS = 600
 """A foreign chunk is exported once it has not changed for so long: its writer appends in place and has no lock."""
 
-_LOCK, _HOLDER, _STAGING = ".export.lock", ".export.holder.json", ".staging"
+_STAGING = ".staging"
 Progress = Callable[[int, int], None]
 
 
@@ -138,7 +132,11 @@ def export_all(
         ConfigError: it cannot be signed.
         StorageError: a file cannot be read or written; the outbox is as it was.
     """
-    return [export(node.with_id(node_id), options, progress=progress, clock=clock) for node_id in node.all_ids()]
+    return [
+        result
+        for node_id in node.all_ids()
+        for result in _export_one(node.with_id(node_id), options or ExportOptions(), progress, clock)
+    ]
 
 
 def export(
@@ -148,10 +146,19 @@ def export(
     progress: Progress | None = None,
     clock: Callable[[], float] = time.time,
 ) -> ExportResult:
-    """Export one node id's outbox. Arguments and errors as in `export_all`."""
+    """Export one node id's outbox; the last result, where there are more chunks than a bundle takes.
+
+    Arguments and errors as in `export_all`.
+    """
+    return _export_one(node, options or ExportOptions(), progress, clock)[-1]
+
+
+def _export_one(
+    node: Node, options: ExportOptions, progress: Progress | None, clock: Callable[[], float]
+) -> list[ExportResult]:
     try:
         with exclusive(node, clock):
-            return _export_locked(node, options or ExportOptions(), progress, clock)
+            return list(_export_locked(node, options, progress, clock))
     except OSError as error:
         hint = "free some space" if error.errno == 28 else "check the folder's rights and the disk"
         raise StorageError.of(error, "export", error.filename or node.exports, hint) from error
@@ -200,7 +207,7 @@ def find_pending(
 
 def _export_locked(
     node: Node, options: ExportOptions, progress: Progress | None, clock: Callable[[], float]
-) -> ExportResult:
+) -> Iterator[ExportResult]:
     durable.remove_tree(node.exports / _STAGING)
     done = exported.load(node)
     receipts = acknowledged.load(node)
@@ -220,9 +227,8 @@ def _export_locked(
     result = ExportResult(
         node.id, None, None, None, recovery, pending.quiet_soon, [*done.warnings, *pending.warnings, *unknown]
     )
-    if len(pending.chunks) > MAX_CHUNKS:
-        result.warnings.append(f"{len(pending.chunks) - MAX_CHUNKS} chunks are left for another bundle: export again")
-        del pending.chunks[MAX_CHUNKS:]
+    left = pending.chunks[MAX_CHUNKS:]
+    del pending.chunks[MAX_CHUNKS:]
     if pending.chunks:
         key = None if options.unsigned else options.sign_with or named_key(node.root)
         knows = receipts.receipts or options.since_receipt
@@ -230,7 +236,14 @@ def _export_locked(
         _make_bundle(node, done, pending, result, extras, progress, clock)
     if options.archive is not None and done.last is not None:
         _archive(node, result, options.archive, done.last.timestamp)
-    return result
+    yield result
+    while left:
+        pending.chunks, left = left[:MAX_CHUNKS], left[MAX_CHUNKS:]
+        result = ExportResult(node.id, None, None, None, Recovery(), [], [])
+        _make_bundle(node, done, pending, result, extras, progress, clock)
+        if options.archive is not None and result.bundle is not None:
+            _archive(node, result, options.archive, result.bundle.name)
+        yield result
 
 
 def _archive(node: Node, result: ExportResult, suffix: str, last: str) -> None:
@@ -350,44 +363,3 @@ def _free_timestamp(node: Node, done: exported.Exported, now: float) -> str:
         if name not in taken and not os.path.lexists(node.exports / name):
             return name
         moment += timedelta(seconds=1)
-
-
-@contextmanager
-def exclusive(node: Node, clock: Callable[[], float] = time.time) -> Iterator[None]:
-    """Hold the exporter's lock of an outbox, without which nothing there is sealed for others, packed or deleted.
-
-    Raises:
-        LockHeld: another process has it; the message says which.
-        ConfigError: the file system has no locks.
-        OSError: the lock file cannot be written.
-    """
-    durable.make_dirs(node.outbox)
-    lock = os_lock(node.outbox / _LOCK)
-    holder = node.outbox / _HOLDER
-    try:
-        lock.acquire(blocking=False)
-    except Timeout:
-        raise LockHeld(
-            f"another export is running: {_describe(holder)}",
-            path=node.outbox,
-            hint="wait until it has ended, then run this again",
-        ) from None
-    except NotImplementedError as error:
-        raise ConfigError(
-            "this file system has no locks", path=node.outbox, hint="put the root on a local disk"
-        ) from error
-    try:
-        who = {"pid": os.getpid(), "host": socket.gethostname(), "since": utc_text(clock())}
-        durable.replace_file(holder, orjson.dumps(who, option=orjson.OPT_APPEND_NEWLINE))
-        yield
-        durable.remove(holder)
-    finally:
-        lock.release(force=True)
-
-
-def _describe(holder: Path) -> str:
-    try:
-        who = orjson.loads(holder.read_bytes())
-        return f"process {who['pid']} on {who['host']} since {who['since']}"
-    except (OSError, CalyxError, ValueError, KeyError, TypeError):
-        return "it has not said who it is"

@@ -56,6 +56,11 @@ class Exported:
     unsaved: dict[str, bytes] = field(default_factory=dict)
     order: list[str] = field(default_factory=list)
 
+    @staticmethod
+    def digest(data: bytes) -> str:
+        """What a bundle is known by."""
+        return hashlib.sha256(data).hexdigest()
+
     @property
     def last(self) -> BundleRef | None:
         """The newest bundle."""
@@ -76,31 +81,51 @@ def load(node: Node) -> Exported:
         StorageError: a folder cannot be read.
     """
     exported = _read_index(node.outbox / INDEX_NAME)
-    known = {bundle.timestamp for bundle in exported.bundles}
+    known = {bundle.timestamp: bundle.manifest_sha256 for bundle in exported.bundles}
     copies = node.outbox / MANIFESTS_DIR
-    for name in names_in(copies):
+    copied = names_in(copies)
+    for name in copied:
         timestamp = name.removesuffix(".json")
         if timestamp == name or name.startswith(".") or timestamp in known:
             continue
         try:
             data = durable.read_regular(copies / name)
             exported._add(timestamp, data, Manifest.parse(data))
-            known.add(timestamp)
+            known[timestamp] = exported.digest(data)
         except (OSError, ManifestError) as error:
             exported.warnings.append(f"{copies / name} cannot be read and is passed over: {error}")
+    there = set(copied)
+    hashes = set(known.values())
     for timestamp in names_in(node.exports):
         folder = node.exports / timestamp
-        if timestamp.startswith(".") or timestamp in known or not folder.is_dir():
+        if timestamp.startswith(".") or (timestamp in known and f"{timestamp}.json" in there) or not folder.is_dir():
             continue
+        data = _manifest_in(folder)
+        if timestamp in known:  # its copy is gone
+            if exported.digest(data) == known[timestamp]:
+                exported.unsaved[timestamp] = data
+                exported.changed = True
+            continue
+        if exported.digest(data) in hashes:
+            continue  # somebody renamed or copied its folder
         try:
             verified = verify(folder)
         except BundleError as error:
             exported.warnings.append(f"{error}; its chunks are not taken for exported")
             continue
-        data = durable.read_regular(folder / MANIFEST_NAME)
+        if verified.manifest.node_id != node.id:
+            exported.warnings.append(f"{folder} is a bundle of node {verified.manifest.node_id}, and passed over")
+            continue
         exported._add(timestamp, data, verified.manifest)
         exported.unsaved[timestamp] = data
     return exported
+
+
+def _manifest_in(folder: Path) -> bytes:
+    try:
+        return durable.read_regular(folder / MANIFEST_NAME)
+    except OSError:
+        return b""  # `verify` says why
 
 
 def record(exported: Exported, timestamp: str, data: bytes, manifest: Manifest) -> None:

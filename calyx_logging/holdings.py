@@ -10,13 +10,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from calyx_logging.chunk import open_chunk
+from calyx_logging.chunk import ChunkName, open_chunk
 from calyx_logging.errors import ManifestError, StorageError
 from calyx_logging.manifest import Manifest, is_safe_filename
 from calyx_logging.stats import blocks_of
 from calyx_logging.store import Entry, Store
 
-__all__ = ["Held", "Holdings", "begins_with", "holdings_of"]
+__all__ = ["Held", "Holdings", "are_equal", "begins_with", "holdings_of"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +34,11 @@ class Held:
     path: Path
     sha256: str
     entry: Entry
+
+    @property
+    def grows(self) -> bool:
+        """Whether it is one of the first generation, appended to in place."""
+        return ChunkName.parse(self.name) is None
 
     @property
     def size(self) -> int:
@@ -102,3 +107,12 @@ def begins_with(longer: Path, shorter: Path) -> bool:
     """
     with open_chunk(longer) as long, open_chunk(shorter) as short:
         return all(long.read(len(block)) == block for block in blocks_of(short))
+
+
+def are_equal(one: Path, other: Path) -> bool:
+    """Whether two files have the same bytes.
+
+    Raises:
+        StorageError, OSError: one cannot be read.
+    """
+    return one.lstat().st_size == other.lstat().st_size and begins_with(one, other)

@@ -27,12 +27,14 @@ from calyx_logging.bundle import Fault, VerifiedBundle
 from calyx_logging.chunk import ChunkName
 from calyx_logging.errors import SignatureError, StorageError
 from calyx_logging.event import utc_text
-from calyx_logging.holdings import Holdings, begins_with, holdings_of
+from calyx_logging.holdings import Holdings, are_equal, begins_with, holdings_of
 from calyx_logging.manifest import (
     MANIFEST_NAME,
     SIGNATURE_NAME,
+    SUMS_NAME,
     TIMESTAMP_FORMAT,
     Manifest,
+    is_safe_filename,
 )
 from calyx_logging.scan import Scan, scan_chunk
 from calyx_logging.signature import MANIFEST_NAMESPACE, signers_of, verify_signature
@@ -245,6 +247,12 @@ def _put_in(
 ) -> bool:
     """With the store's lock held: refuse, or rename into place and index; False when its lines are to be read first."""
     node_id = bundle.manifest.node_id
+    if not store.is_sound(node_id):
+        raise StorageError(
+            "is no folder of the store's own", path=store.folder / node_id, hint="no links: move the store as a whole"
+        )
+    if not dry_run:
+        _bring_back_manifest(store, bundle, result)
     entries = store.load(node_id)
     held = holdings_of(store, entries)
     result.warnings += held.warnings
@@ -276,9 +284,9 @@ def _put_in(
         durable.make_dirs(result.folder.parent)
         durable.publish(bundle.path, result.folder)
         return True
+    store.note_checked(bundle.manifest, bundle.manifest_sha256, scans, bundle.path)
     for name in there:
         durable.remove(bundle.path / name)
-    store.note_checked(bundle.manifest, bundle.manifest_sha256, scans)
     target = _free_folder(store.folder / node_id, bundle.manifest, now)
     durable.make_dirs(target.parent)
     durable.publish(bundle.path, target)
@@ -300,18 +308,39 @@ def _put_back(bundle: VerifiedBundle, held: Holdings, folder: Path, result: Impo
     """Chunks that somebody deleted in the store, or emptied, come back with the bundle that has them."""
     missing = []
     for chunk in bundle.manifest.chunks:
-        expected = (bundle.path / chunk.filename).stat().st_size
+        new = bundle.path / chunk.filename
         known = held.chunks.get(chunk.filename) or held.by_hash.get(chunk.sha256)
-        grows = ChunkName.parse(chunk.filename) is None
-        if known is not None and (known.size == expected or (grows and known.size > expected)):
+        if known is not None and begins_with(known.path, new) and (known.size == new.stat().st_size or known.grows):
             continue
-        path = folder / chunk.filename if known is None else known.path
+        path = folder / chunk.filename
+        if known is not None:  # damaged; what is put back is what the manifest of its folder names
+            durable.remove(known.path)
+            path = known.path if known.sha256 == chunk.sha256 else path
         durable.remove(path)
-        durable.rename_new(bundle.path / chunk.filename, path)
+        durable.rename_new(new, path)
+        durable.sync_dir(path.parent)
         missing.append(chunk.filename)
     if missing:
-        durable.sync_dir(folder)
-        result.warnings.append(f"{len(missing)} chunks were missing in the store, or cut, and were put back")
+        said = (
+            "was missing in the store, or damaged, and was"
+            if len(missing) == 1
+            else "were missing or damaged, and were"
+        )
+        result.warnings.append(f"{len(missing)} chunk{'s' * (len(missing) > 1)} {said} put back")
+
+
+def _bring_back_manifest(store: Store, bundle: VerifiedBundle, result: ImportResult) -> None:
+    """A bundle whose manifest somebody deleted in the store is that bundle again, not another."""
+    for entry in store.said(bundle.manifest.node_id):
+        folder = store.bundle(entry)
+        if entry.manifest_sha256 != bundle.manifest_sha256 or not is_safe_filename(entry.folder):
+            continue
+        if os.path.lexists(folder / MANIFEST_NAME) or not (folder.is_dir() and not folder.is_symlink()):
+            continue
+        for name in (SUMS_NAME, SIGNATURE_NAME, MANIFEST_NAME):
+            if (bundle.path / name).exists():
+                durable.replace_file(folder / name, durable.read_regular(bundle.path / name))
+        result.warnings.append("its manifest was missing in the store, and was put back")
 
 
 def _tidy(held: Holdings) -> None:
@@ -324,15 +353,16 @@ def _compare(bundle: VerifiedBundle, held: Holdings, faults: list[Fault]) -> tup
     """Names that are not to be put in again, and files of the store that are shorter states of what comes."""
     there, superseded = [], []
     hashes: set[str] = set()
-    for chunk in bundle.manifest.chunks:
+    for chunk in sorted(bundle.manifest.chunks, key=lambda one: ChunkName.parse(one.filename) is None):
         new, known = bundle.path / chunk.filename, held.chunks.get(chunk.filename)
-        size, grows = new.stat().st_size, ChunkName.parse(chunk.filename) is None
+        grows = ChunkName.parse(chunk.filename) is None
         if known is None:
             twin = held.by_hash.get(chunk.sha256)
-            if chunk.sha256 in hashes or (twin is not None and twin.size == size):
-                there.append(chunk.filename)  # the same lines under another name
+            # the same lines under another name; of a chunk that grows nobody knows how long they stay the same
+            if chunk.sha256 in hashes or (twin is not None and not twin.grows and are_equal(twin.path, new)):
+                there.append(chunk.filename)
         elif known.sha256 == chunk.sha256:
-            if known.size == size:
+            if are_equal(known.path, new):
                 there.append(chunk.filename)
             else:  # somebody cut it, or wrote into it
                 superseded.append(known.path)
@@ -343,7 +373,8 @@ def _compare(bundle: VerifiedBundle, held: Holdings, faults: list[Fault]) -> tup
         else:
             here = f"sha256 {known.sha256}, as in {known.path.parent}"
             faults.append(Fault("contradicts", chunk.filename, here, f"sha256 {chunk.sha256}"))
-        hashes.add(chunk.sha256)
+        if not grows:
+            hashes.add(chunk.sha256)
     return there, superseded
 
 

@@ -234,6 +234,7 @@ def is_safe_filename(name: str) -> bool:
     """
     return (
         0 < len(name) <= 255
+        and len(name.encode("utf-8", "surrogatepass")) <= 255
         and not any(letter in '/\\:*?"<>|' or ord(letter) < 32 or ord(letter) == 127 for letter in name)
         and not name.startswith(".")
         and not name.endswith((".", " "))

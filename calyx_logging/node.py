@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import re
+import unicodedata
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,7 @@ def is_node_id(text: str) -> bool:
 
 def is_device_name(name: str) -> bool:
     """Whether Windows takes a file's name for a device's, whatever stands behind its first dot."""
-    return name.split(".", 1)[0].lower() in _DEVICES
+    return unicodedata.normalize("NFKC", name.split(".", 1)[0]).rstrip().lower() in _DEVICES
 
 
 def check_node_id(text: str, *, path: Path | None = None) -> str:

@@ -16,19 +16,22 @@ from pathlib import Path
 
 from calyx_logging import acknowledged, durable, exported, outbox
 from calyx_logging.acknowledged import CarriedReceipt
-from calyx_logging.archive import FORMATS, first_member
+from calyx_logging.archive import FORMATS
+from calyx_logging.arrival import bring, verdict
 from calyx_logging.bundle import check
 from calyx_logging.chunk import names_in, open_chunk
 from calyx_logging.errors import ManifestError, StorageError
-from calyx_logging.export import exclusive
 from calyx_logging.exported import MANIFESTS_DIR
-from calyx_logging.manifest import MANIFEST_NAME, Manifest
+from calyx_logging.exporter import exclusive
+from calyx_logging.manifest import MANIFEST_NAME, SIGNATURE_NAME, SUMS_NAME, Manifest
 from calyx_logging.node import Node
 from calyx_logging.stats import blocks_of, several_at_once
 
 __all__ = ["Plan", "carry_out", "plan", "take_note"]
 
 _PRUNING = ".pruning-"
+_JUNK_SIZE = 64 * 1024
+"""Bytes of what operating systems leave in a folder by themselves, at most."""
 
 
 @dataclass
@@ -57,7 +60,7 @@ class Plan:
 
 
 def plan(node: Node, carried: CarriedReceipt) -> Plan:
-    """What would be deleted; writes nothing.
+    """What would be deleted; writes nothing, but for a while a copy of what is in an archive.
 
     Args:
         node: whose outbox; the receipt's node.
@@ -66,6 +69,7 @@ def plan(node: Node, carried: CarriedReceipt) -> Plan:
     Raises:
         StorageError: a file cannot be read.
         ChunkError: something that is no regular file bears a chunk's name.
+        OSError: an archive's copy cannot be written.
     """
     known = set(carried.receipt.chunks)
     found = Plan()
@@ -151,6 +155,13 @@ def _look_at_bundle(folder: Path, known: set[str], found: Plan) -> None:
     if report.faults:
         found.kept.append(f"{folder} is damaged, and left: {report.faults[0]}")
         return
+    known_names = {chunk.filename for chunk in manifest.chunks} | {MANIFEST_NAME, SUMS_NAME, SIGNATURE_NAME}
+    for path in folder.iterdir():
+        if path.name not in known_names and (
+            not path.is_file() or path.is_symlink() or path.stat().st_size > _JUNK_SIZE
+        ):
+            found.kept.append(f"{folder} is left: {path.name} in it is no part of the bundle")
+            return
     found.bundles[folder.name] = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
 
 
@@ -164,8 +175,17 @@ def _look_at_archive(node: Node, path: Path, known: set[str], found: Plan) -> No
         chunks = Manifest.parse(data).chunks
     except (OSError, ManifestError):
         return
-    if chunks and known.issuperset(chunk.sha256 for chunk in chunks):
-        if first_member(path) == data:
-            found.archives[path.name] = path.stat().st_size
+    if not chunks or not known.issuperset(chunk.sha256 for chunk in chunks):
+        return
+    room = node.exports / f"{_PRUNING}{path.name}"
+    durable.remove_tree(room)
+    try:
+        durable.make_dirs(room)
+        staged, faults = bring(path, room)
+        report = verdict(staged, faults)
+        if report.faults or report.manifest_sha256 != hashlib.sha256(data).hexdigest():
+            found.kept.append(f"{path} is not just the archive of the bundle of that name, and left")
         else:
-            found.kept.append(f"{path} is no archive of the bundle of that name, and left")
+            found.archives[path.name] = path.stat().st_size
+    finally:
+        durable.remove_tree(room)

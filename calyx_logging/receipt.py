@@ -23,6 +23,7 @@ MAX_RECEIPT = 512 * 1024 * 1024
 """Bytes; a chunk takes 72."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}\+00:00", re.ASCII)
 _WRITER = re.compile(r"[0-9a-f]{8}", re.ASCII)
 
 
@@ -78,8 +79,13 @@ class Receipt:
         if version > VERSION:
             raise ManifestError(f"the receipt is of version {version}", hint=f"this release reads up to {VERSION}")
         node_id, written_at = document.get("node_id"), document.get("written_at")
-        if type(node_id) is not str or not is_node_id(node_id) or type(written_at) is not str:
-            raise ManifestError("the receipt has no node_id, or no written_at")
+        if (
+            type(node_id) is not str
+            or not is_node_id(node_id)
+            or type(written_at) is not str
+            or not _TIME.fullmatch(written_at)
+        ):
+            raise ManifestError("the receipt has no node_id, or no written_at (UTC)")
         chunks, writers, bundles = document.get("chunks"), document.get("writers"), document.get("bundles", [])
         for name, hashes in (("chunks", chunks), ("bundles", bundles)):
             if not isinstance(hashes, list) or not all(type(one) is str and _SHA256.fullmatch(one) for one in hashes):

@@ -6,7 +6,9 @@ the runs of `seq`, and by the lines that are named.
 
 from __future__ import annotations
 
+import contextlib
 import json
+import threading
 from array import array
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
@@ -18,7 +20,7 @@ import orjson
 
 from calyx_logging.chunk import MAX_LINE, open_chunk
 from calyx_logging.errors import EventError
-from calyx_logging.event import CONTROL_SOURCE, decode
+from calyx_logging.event import CONTROL_SOURCE, LARGE, decode
 from calyx_logging.gap import runs_of
 from calyx_logging.jsonable import safe_repr
 
@@ -36,6 +38,9 @@ _TOO_LONG = bytes(bytearray(b"a line that is too long"))
 """What stands for such a line; known by its identity."""
 
 _STAMPED = ("node_id", "ts_utc", "event_id", "source")
+_one_at_a_time = threading.Lock()
+"""Large lines take large memory."""
+
 _stamped = itemgetter(*_STAMPED)
 _TORN = ("torn_bytes", "bad_lines")
 
@@ -174,6 +179,8 @@ def _see_lines(scan: Scan, lines: list[bytes], number: int, node_id: str, seqs: 
     ids, events = scan.ids, 0
     for number, line in enumerate(lines, number):  # noqa: B020
         try:
+            if len(line) > LARGE:
+                raise ValueError  # it is looked at first
             event = orjson.loads(line)
             said, when, event_id, source = _stamped(event)
             is_plain = (
@@ -212,10 +219,11 @@ def _why(line: bytes, node_id: str) -> str | None:
     """Why a line is no event of the node."""
     if line is _TOO_LONG:
         return f"longer than {MAX_LINE} bytes"
-    try:
-        event = decode(line)
-    except EventError as error:
-        return error.message[:200]
+    with _one_at_a_time if len(line) > LARGE else contextlib.nullcontext():
+        try:
+            event = decode(line)
+        except EventError as error:
+            return error.message[:200]
     for name in _STAMPED:
         value = event.get(name)
         if type(value) is not str or not value:

@@ -15,7 +15,6 @@ import fnmatch
 import hashlib
 import os
 import re
-import shutil
 import subprocess
 import tempfile
 from dataclasses import dataclass
@@ -46,6 +45,10 @@ RECEIPT_NAMESPACE = "calyx-telemetry-receipt"
 _KEY_FILE = Path("runtime", "signing_key")
 _MAX_SIGNATURE = 1024 * 1024
 _KEY_LINE = re.compile(r"(?P<kind>[a-z0-9@.-]+)[ \t]+(?P<blob>[A-Za-z0-9+/]+={0,2})(?:[ \t]+(?P<comment>[^\r\n]*))?")
+_SIGNER = re.compile(
+    r'(?:"(?P<quoted>[^"]+)"|(?P<plain>[^\s"]+))[ \t]+(?:\S.*[ \t])?'
+    r"[a-z0-9@.-]+[ \t]+[A-Za-z0-9+/]{4,}={0,2}(?:[ \t]|$)"
+)
 _GOOD = re.compile(r'^Good ".*" signature for (?P<who>.*) with (?P<key>\S+ key SHA256:\S+)', re.MULTILINE)
 
 
@@ -104,19 +107,20 @@ def signer_line(principal: str, key: PublicKey, namespace: str) -> str:
     return f'{principal} namespaces="{namespace}" {key}'
 
 
-def add_line(path: Path, line: str, key: PublicKey, principal: str = "") -> bool:
-    """Add a line to a file of signers or of revoked keys; False when it has the key (for the principal) already.
+def add_line(path: Path, line: str) -> bool:
+    """Add a line to a file of signers or of revoked keys; False when it is there, up to the key's comment.
 
     Raises:
-        StorageError: the file cannot be read or written.
+        ConfigError: the file is no text.
+        StorageError: it cannot be read or written.
     """
+    wanted = 4 if "namespaces=" in line else 2
     try:
         durable.make_dirs(path.parent)
         with os_lock(path.with_name(f".{path.name.removeprefix('.')}.lock")):
             text = _text_of(path)
-            for known in text.splitlines():
-                if key.blob in known.split() and (not principal or known.split()[0] == principal):
-                    return False
+            if any(" ".join(known.split()).startswith(" ".join(line.split()[:wanted])) for known in text.splitlines()):
+                return False
             if text and not text.endswith("\n"):
                 text += "\n"
             durable.replace_file(path, f"{text}{line}\n".encode("utf-8", "surrogateescape"))
@@ -131,20 +135,28 @@ def is_listed(path: Path, key: PublicKey) -> bool:
     Raises:
         StorageError: the file is there and cannot be read.
     """
-    return any(key.blob in line.split() for line in _text_of(path).splitlines())
+    lines = (line.split() for line in _text_of(path).splitlines())
+    return any(words[:2] == [key.kind, key.blob] for words in lines)
 
 
 def signers_of(path: Path, principal: str) -> bool:
     """Whether a file of signers has a line for a principal, in any spelling of it; a file that is not there has none.
 
     Raises:
+        ConfigError: it has a line that is none of a file of signers: nobody can say whom it was to be for.
         StorageError: the file is there and cannot be read.
     """
-    for line in _text_of(path).splitlines():
-        first = line.strip().split(None, 1)[0] if line.strip() else "#"
-        if not first.startswith("#") and _matches(first.strip('"'), principal):
-            return True
-    return False
+    found = False
+    for number, line in enumerate(_text_of(path).splitlines(), 1):
+        line = line.strip()
+        if not line or line.startswith("#"):
+            continue
+        match = _SIGNER.match(line)
+        if match is None:
+            hint = "a line is: NODE_ID KIND KEY, with options before KIND; delete it, or put # before it"
+            raise ConfigError(f"line {number} is none of a file of signers", path=path, hint=hint)
+        found = found or _matches(match["quoted"] or match["plain"], principal)
+    return found
 
 
 def _matches(patterns: str, principal: str) -> bool:
@@ -160,12 +172,20 @@ def _matches(patterns: str, principal: str) -> bool:
 
 
 def _text_of(path: Path) -> str:
+    """A small file's text; none where it is not there."""
     try:
-        return durable.read_regular(path).decode("utf-8", "surrogateescape")
-    except FileNotFoundError:
+        data = durable.read_regular(path)
+    except FileNotFoundError as error:
+        if path.is_symlink():
+            raise StorageError.of(error, "read what this link leads to", path) from error
         return ""
     except OSError as error:
-        raise StorageError.of(error, "read the signers", path) from error
+        raise StorageError.of(error, "read the file", path) from error
+    if data.startswith(b"SSHKRL"):
+        raise ConfigError("is a binary list of revoked keys", path=path, hint="use ssh-keygen -k -u to add a key to it")
+    if data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")) or b"\0" in data:
+        raise ConfigError("is no plain text", path=path, hint="save it as UTF-8 without byte order mark")
+    return data.decode("utf-8", "surrogateescape")
 
 
 # ------------------------------------------------------------------ making and checking
@@ -294,7 +314,7 @@ def verify_signature(
             who = _who_signed(path, namespace, data)
             raise SignatureError(f"{who}, and that does not hold for {principal}: {_said(done)}")
         # asked for by itself, because ssh-keygen does not say that a key is revoked
-        if revoked is not None and revoked.exists():
+        if revoked is not None and os.path.lexists(revoked):
             done = _ssh_keygen("verify", *options, "-r", str(revoked), data=data)
             if done.returncode:
                 raise SignatureError(f"signed with {match['key']}, {_why_revoked(revoked, match['key'])}")
@@ -311,7 +331,11 @@ def _who_signed(signature: Path, namespace: str, data: bytes) -> str:
 
 
 def _why_revoked(revoked: Path, key: str) -> str:
-    for line in _text_of(revoked).splitlines():
+    try:
+        lines = _text_of(revoked).splitlines()
+    except (ConfigError, StorageError):
+        lines = []
+    for line in lines:
         match = _KEY_LINE.fullmatch(line.strip())
         known = match and _is_blob(match["kind"], match["blob"]) and PublicKey(match["kind"], match["blob"], "")
         if known and key.endswith(known.fingerprint):
@@ -327,8 +351,18 @@ def _said(done: subprocess.CompletedProcess[bytes]) -> str:
     return "; ".join(kept)[:500] or f"ssh-keygen ended with {done.returncode}"
 
 
+def _program() -> str | None:
+    """Where ssh-keygen is, by PATH alone: Windows would look in the working directory first, which may be a stick."""
+    name = "ssh-keygen.exe" if os.name == "nt" else "ssh-keygen"
+    for folder in os.environ.get("PATH", "").split(os.pathsep):
+        path = Path(folder, name)
+        if path.is_absolute() and path.is_file() and os.access(path, os.X_OK):
+            return str(path)
+    return None
+
+
 def _ssh_keygen(action: str, *options: str, data: bytes) -> subprocess.CompletedProcess[bytes]:
-    program = shutil.which("ssh-keygen")
+    program = _program()
     if program is None:
         raise ConfigError(
             "ssh-keygen is not installed, and signatures need it",

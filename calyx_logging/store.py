@@ -37,7 +37,7 @@ from calyx_logging.manifest import MANIFEST_NAME, Manifest, is_safe_filename, lo
 from calyx_logging.node import is_node_id
 from calyx_logging.scan import Scan
 
-__all__ = ["Entry", "Store", "find_hub"]
+__all__ = ["Entry", "Note", "Store", "find_hub"]
 
 _STORE = Path("telemetry", "federated")
 
@@ -57,6 +57,21 @@ class Entry:
     folder: str
     manifest_sha256: str
     imported_at: str
+
+
+@dataclass(frozen=True)
+class Note:
+    """What an import noted of a chunk.
+
+    Attributes:
+        scan: what its lines say.
+        size: its bytes.
+        mtime_ns: when its file was last written to, which a rename does not change.
+    """
+
+    scan: Scan
+    size: int
+    mtime_ns: int
 
 
 class Store:
@@ -80,6 +95,7 @@ class Store:
         self._staging = self.folder / ".staging"
         self._index = self.folder / ".import_index.json"
         self.unsettled: set[str] = set()
+        self._read: dict[Path, tuple[tuple[int, int, int], str, Manifest | None]] = {}
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -148,11 +164,13 @@ class Store:
         entries = []
         self.unsettled = set()
         for node in self.nodes() if node_id is None else [node_id]:
+            if not _is_folder(self.folder / node):
+                continue
             for name in names_in(self.folder / node):
                 path = self.folder / node / name / MANIFEST_NAME
                 if not is_safe_filename(name) or not _is_folder(path.parent) or not path.is_file():
                     continue
-                digest, entry = _digest(path), said.get((node, name))
+                digest, entry = self._read_manifest(path)[0], said.get((node, name))
                 if entry is None or entry.manifest_sha256 != digest:
                     self.unsettled.add(node)
                     entry = Entry(node, name, digest, utc_text(path.stat().st_mtime))
@@ -179,7 +197,7 @@ class Store:
         Raises:
             ConfigError: there is none, or not one of these.
         """
-        known = self.nodes()
+        known = self.all_nodes()
         if not known:
             hint = "name the root of the hub with --root, or import bundles first"
             raise ConfigError("there is no node in this store", path=self.folder, hint=hint)
@@ -226,25 +244,57 @@ class Store:
             ManifestError: it is none any more.
         """
         path = self.bundle(entry) / MANIFEST_NAME
+        _, manifest = self._read_manifest(path)
+        return Manifest.parse(durable.read_regular(path)) if manifest is None else manifest
+
+    def _read_manifest(self, path: Path) -> tuple[str, Manifest | None]:
+        """A manifest's hash and value (None for none), read again when its file is another: a node may have many."""
         try:
-            return Manifest.parse(durable.read_regular(path))
+            state = path.stat()
+            mark = (state.st_mtime_ns, state.st_size, state.st_ino)
+            known = self._read.get(path)
+            if known is not None and known[0] == mark:
+                return known[1:]
+            data = durable.read_regular(path)
         except OSError as error:
             raise StorageError.of(error, "read an imported manifest", path) from error
+        try:
+            manifest = Manifest.parse(data)
+        except ManifestError:
+            manifest = None
+        self._read[path] = mark, hashlib.sha256(data).hexdigest(), manifest
+        return self._read[path][1:]
 
-    def checked(self, entry: Entry) -> dict[str, Scan]:
-        """What the lines of a bundle's chunks say, by their hash, as it was noted; empty where that cannot be read."""
+    def said(self, node_id: str) -> list[Entry]:
+        """What the index says of a node, whether it is so or not."""
+        return [entry for entry in self._read_index() if entry.node_id == node_id]
+
+    def all_nodes(self) -> list[str]:
+        """The nodes that have a folder in the store, or that the index names."""
+        return sorted({*self.nodes(), *(entry.node_id for entry in self._read_index() if is_node_id(entry.node_id))})
+
+    def is_sound(self, node_id: str) -> bool:
+        """Whether a node's folder is one, or not there yet; not one that a link leads to."""
+        return _is_folder(self.folder / node_id) or not os.path.lexists(self.folder / node_id)
+
+    def checked(self, entry: Entry) -> dict[str, Note]:
+        """What was noted of a bundle's chunks, by their hash; empty where that cannot be read."""
         try:
             document = loads_object(durable.read_regular(self._checked(entry.node_id, entry.manifest_sha256)), "notes")
-            return {chunk["sha256"]: Scan.of_document(chunk) for chunk in document["chunks"]}
+            return {
+                chunk["sha256"]: Note(Scan.of_document(chunk), int(chunk["bytes"]), int(chunk["mtime_ns"]))
+                for chunk in document["chunks"]
+            }
         except (OSError, ManifestError, KeyError, TypeError, ValueError):
             return {}
 
-    def note_checked(self, manifest: Manifest, manifest_sha256: str, scans: Mapping[str, Scan]) -> None:
-        """Note what the lines of a bundle's chunks say (by file name), before the bundle gets its final name."""
-        chunks = [
-            {"filename": chunk.filename, "sha256": chunk.sha256, **scans[chunk.filename].document()}
-            for chunk in manifest.chunks
-        ]
+    def note_checked(self, manifest: Manifest, manifest_sha256: str, scans: Mapping[str, Scan], folder: Path) -> None:
+        """Note what the lines of a bundle's chunks say, and the state of their files, before it gets its final name."""
+        chunks = []
+        for chunk in manifest.chunks:
+            state = (folder / chunk.filename).stat()
+            said = {"filename": chunk.filename, "sha256": chunk.sha256, "bytes": state.st_size}
+            chunks.append({**said, "mtime_ns": state.st_mtime_ns, **scans[chunk.filename].document()})
         path = self._checked(manifest.node_id, manifest_sha256)
         durable.make_dirs(path.parent)
         durable.replace_file(path, orjson.dumps({"chunks": chunks}, option=orjson.OPT_APPEND_NEWLINE))

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import re
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -55,6 +56,9 @@ COMMANDS = {
     "manifest": "telemetry_manifest",
     "doctor": "telemetry_doctor",
 }
+
+_ACTS = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
+"""What a terminal acts on, or does not show; in JSON it stands in texts alone."""
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -126,7 +130,8 @@ def json_option(function: _F) -> _F:
 
 def print_json(document: object, file: TextIO | None = None) -> None:
     """The result, for programs; on standard output unless `file` is given."""
-    click.echo(orjson.dumps(lower(document)[0], option=orjson.OPT_INDENT_2).decode(), file)
+    text = orjson.dumps(lower(document)[0], option=orjson.OPT_INDENT_2).decode()
+    click.echo(_ACTS.sub(lambda match: f"\\u{ord(match[0]):04x}", text), file)
 
 
 def remark(text: str) -> None:

@@ -74,7 +74,7 @@ def command(
     if not dry_run:
         nodes = {result.manifest.node_id for result in results if result.manifest and "imported" in result.outcome}
         try:
-            for written in write_receipts(store, sorted(nodes), key):
+            for written in write_receipts(store, sorted(nodes), key, anew=False):
                 if not as_json:
                     tell(f"receipt: {said(written)}")
         except CalyxError as error:  # what was imported is in; the next import writes the receipts
@@ -109,6 +109,8 @@ def _import_all(store: Store, paths: Iterable[Path], policy: Policy, dry_run: bo
                 result = import_bundle(store, source, policy=policy, dry_run=dry_run, progress=advance)
         except CalyxError as error:
             result = ImportResult(source, "failed", warnings=[str(error)], exit_code=error.exit_code)
+        except (MemoryError, SystemError):  # orjson raises the latter where there is no memory
+            result = ImportResult(source, "failed", warnings=["there is not enough memory for it"], exit_code=4)
         yield result
 
 

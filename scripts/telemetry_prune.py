@@ -4,6 +4,7 @@ from __future__ import annotations
 
 try:
     import sys
+    from collections.abc import Callable
     from pathlib import Path
     from typing import Any
 
@@ -57,11 +58,12 @@ def command(root: str | None, receipt: Path, accept_unsigned: bool, dry_run: boo
     found = plan(node, carried)
     if receipt.resolve().is_relative_to((node.root / "telemetry").resolve()):
         remark("warning: the receipt is of a hub in this very root; what is deleted is then in its store alone")
-    if not as_json:
-        _tell(found, carried)
+    asks = bool(found) and not (dry_run or yes)
+    if asks or not as_json:
+        _tell(found, carried, remark if as_json else tell)
     if not dry_run:
         take_note(node, carried)
-        if found and not yes:
+        if asks:
             _ask()
         found = carry_out(node, carried)
     if as_json:
@@ -75,7 +77,7 @@ def command(root: str | None, receipt: Path, accept_unsigned: bool, dry_run: boo
 def _ask() -> None:
     if not sys.stdin.isatty():
         raise ConfigError("there is no terminal to ask at; nothing was deleted", hint="say --yes, or --dry-run")
-    if not click.confirm("delete?"):
+    if not click.confirm("delete?", err=True):
         remark("nothing was deleted")
         raise SystemExit(1)
 
@@ -86,7 +88,7 @@ def _what(found: Plan) -> str:
     return f"{', '.join(said)}, {size_text(found.bytes)}" if said else "nothing"
 
 
-def _tell(found: Plan, carried: CarriedReceipt) -> None:
+def _tell(found: Plan, carried: CarriedReceipt, tell: Callable[[str], None]) -> None:
     receipt = carried.receipt
     signed = f"signed with {carried.signed_by}" if carried.signed_by else "unsigned"
     tell(f"receipt of {receipt.written_at} for node {receipt.node_id}, {signed}")

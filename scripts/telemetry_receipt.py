@@ -40,6 +40,7 @@ def command(
 ) -> None:
     """Write the receipts of these nodes, or of all, to telemetry/federated/.receipts; import does so by itself.
 
+    Here every chunk's hash is computed anew; by import only that of chunks whose files have changed since they came.
     Carried back to its node, with the signature beside it, a receipt says what that node may delete (prune).
     """
     store = Store(find_hub(root))
@@ -47,7 +48,7 @@ def command(
     if signing_key is not None:
         name_key(store.root, signing_key)
     key = None if no_sign else sign or named_key(store.root)
-    written = list(write_receipts(store, asked, key))
+    written = list(write_receipts(store, asked, key, anew=True))
     if as_json:
         print_json([document(one) for one in written])
         return
@@ -55,10 +56,10 @@ def command(
         tell(said(one))
 
 
-def write_receipts(store: Store, node_ids: Iterable[str], key: str | None) -> Iterator[Written]:
+def write_receipts(store: Store, node_ids: Iterable[str], key: str | None, *, anew: bool) -> Iterator[Written]:
     """One for each node; their warnings on standard error."""
     for node_id in node_ids:
-        written = write_receipt(store, node_id, key=key)
+        written = write_receipt(store, node_id, key=key, anew=anew)
         for warning in written.warnings:
             remark(f"warning: {warning}")
         yield written

@@ -6,7 +6,7 @@ try:
     import click
 
     from calyx_logging.node import Node
-    from calyx_logging.scripts.cli import count_text, json_option, print_json, remark, root_option, run, size_text
+    from calyx_logging.scripts.cli import count_text, json_option, print_json, remark, root_option, run, size_text, tell
     from calyx_logging.status import NodeStatus, status_of
 except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py status") from None
@@ -40,19 +40,17 @@ def command(root: str | None, as_json: bool) -> None:
 
 def _tell(status: NodeStatus) -> None:
     last = status.last_export
-    click.echo(
-        f"last export  {last.timestamp if last else 'none yet'}  ({count_text(status.bundles, 'bundle')} in all)"
-    )
+    tell(f"last export  {last.timestamp if last else 'none yet'}  ({count_text(status.bundles, 'bundle')} in all)")
     acknowledged = (
         f"  ({count_text(status.receipt_chunks, 'chunk')} acknowledged in all)" if status.last_receipt else ""
     )
-    click.echo(f"receipt      {status.last_receipt or 'none yet'}{acknowledged}")
-    click.echo(
+    tell(f"receipt      {status.last_receipt or 'none yet'}{acknowledged}")
+    tell(
         f"disk         outbox {size_text(status.outbox_bytes)}, exports {size_text(status.exports_bytes)}, "
         f"free {size_text(status.free_bytes)}"
     )
     for chunk in status.open_chunks:
-        click.echo(f"open         {chunk}")
+        tell(f"open         {chunk}")
     for warning in status.warnings:
         remark(f"warning: {warning}")
 

@@ -49,14 +49,14 @@ def command(name: str, key: Path, hub: bool, revoke: bool, root: str | None, as_
     if hub:
         check_hub_name(name)
         path = hub_signers(Node.find(root))
-        new = add_line(path, signer_line(name, public, RECEIPT_NAMESPACE), public, name)
+        new = add_line(path, signer_line(name, public, RECEIPT_NAMESPACE))
     else:
         store = _hub(check_node_id(name), root)
         path = store.revoked if revoke else store.signers
         line = str(public) if revoke else signer_line(name, public, MANIFEST_NAMESPACE)
         if not revoke and is_listed(store.revoked, public):
             raise ConfigError("this key is revoked", path=store.revoked, hint="use another key, or delete it there")
-        new = add_line(path, line, public, "" if revoke else name)
+        new = add_line(path, line)
     if as_json:
         print_json({"name": name, "key": public.fingerprint, "file": path, "added": new, "revoked": revoke})
         return

@@ -175,6 +175,11 @@ NAMES = {
     "device COM1.jsonl": "COM1.jsonl",
     "device lpt9.txt.jsonl": "lpt9.txt.jsonl",
     "device CONIN$": "CONIN$.jsonl",
+    "device COM and a superscript": "COM\u00b9.jsonl",
+    "device and a blank": "nul .jsonl",
+    "two hundred letters of two bytes": "\u00e9" * 200 + ".jsonl",
+    "another suffix": "autorun.inf",
+    "open": "x.jsonl.open",
     "dot at the end": "x.jsonl.",
     "blank at the end": "x.jsonl ",
     "blanks": "  ",
@@ -543,7 +548,7 @@ for _what, _bytes in {
     "another node's": LINE.replace(b"n-1", b"n-2"),
     "node id twice": LINE.replace(b"{", b'{"node_id":"n-2",'),
     "node id twice, once escaped": LINE.replace(b"{", b'{"node\\u005fid":"n-2",'),
-    "event id twice": LINE.replace(b"{", b'{"event_id":"x","node_id":"n-1",'),
+    "event id twice": LINE.replace(b"{", b'{"event_id":"x",'),
     "no UTF-8": LINE.replace(b'"e"', b'"\xff"'),
     "UTF-16": LINE.decode().encode("utf-16-le"),
     "not a number": LINE.replace(b"9", b"NaN"),
@@ -560,6 +565,7 @@ case("line: seq of twenty digits", "imported")(_line(LINE.replace(b"9", b"184467
 case("line: a gap that names a billion seq", "imported")(
     _line(LINE.replace(b'"s"', b'"calyx_logging","control":"gap","count":-5,"seqs":[[0,1000000000],[5,1],"x",[1]]'))
 )
+case("line: a million lists in one", kind="bad line")(_line(LINE.replace(b"9", b"[" + b"[]," * 1_100_000 + b"[]]")))
 case("line: a million bad ones", kind="bad line")(_line(b"x\n" * 1_000_000))
 case("line: eight megabytes", "imported")(_line(LINE.replace(b'"e"', b'"' + b"e" * (8 << 20) + b'"')))
 case("line: a million empty ones", "imported")(_line(b"\n" * 1_000_000))
@@ -909,6 +915,17 @@ def _(box: Box) -> Path:
         stream.write(info.tobuf(tarfile.USTAR_FORMAT))
         for _ in range(200):
             stream.write(bytes(1_000_000))
+    return path
+
+
+@case("tar.gz: a header of eight million digits", kind="unreadable")
+def _(box: Box) -> Path:
+    path = box.tmp / "sent.tar.gz"
+    info = tarfile.TarInfo("pax")
+    info.type, info.size = tarfile.XHDTYPE, 8_000_000
+    with gzip.open(path, "wb", compresslevel=1) as stream:
+        stream.write(info.tobuf(tarfile.USTAR_FORMAT))
+        stream.write(b"1" * 8_000_000)
     return path
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 from bundles import foreign, make_bundle, make_node, numbers, reseal
 
-from calyx_logging.archive import FORMATS, first_member, is_archive, write_archive
+from calyx_logging.archive import FORMATS, is_archive, write_archive
 from calyx_logging.errors import StorageError
 from calyx_logging.export import ExportOptions, export
 from calyx_logging.hub import import_bundle
@@ -39,7 +39,6 @@ def test_there_and_back(store: Store, tmp_path: Path, suffix: str) -> None:
     packed = tmp_path / f"a bundle.{suffix}"
     write_archive(bundle, packed)
     assert is_archive(packed)
-    assert first_member(packed) == (bundle / "manifest.json").read_bytes()
     again = tmp_path / f"again.{suffix}"
     write_archive(bundle, again)
     assert again.read_bytes() == packed.read_bytes()
@@ -191,7 +190,7 @@ def test_bombs(store: Store, tmp_path: Path) -> None:
         info.size = 600_000_000
         archive.addfile(info, Zeros(info.size))
     (fault,) = [one for one in import_bundle(store, nested).faults if one.kind == "unreadable"]
-    assert "far more than a bundle does" in fault.found
+    assert "far more than a bundle" in fault.found
 
 
 class Zeros(io.RawIOBase):

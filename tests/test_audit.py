@@ -6,14 +6,16 @@ import json
 import logging
 import logging.config
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
-from bundles import START, foreign, make_bundle, make_node, reseal
+from bundles import START, foreign, make_bundle, make_node, numbers, reseal
 from test_prune import receipt_of
 
 from calyx_logging import Node
 from calyx_logging.audit import NodeAudit, audit_node
+from calyx_logging.errors import StorageError
 from calyx_logging.export import ExportOptions, export
 from calyx_logging.hub import Policy, import_bundle
 from calyx_logging.prune import carry_out, take_note
@@ -294,3 +296,62 @@ def test_a_lost_bundle_whose_chunks_were_sent_again(store: Store, tmp_path: Path
     assert list(node.exports.iterdir()) == []
     import_bundle(store, make_bundle(node, range(6, 7), second=50))
     assert audited(store).complete
+
+
+def test_bundles_that_are_gone(store: Store, tmp_path: Path) -> None:
+    """A manifest, a folder, a node: what the index knows is missed; a manifest comes back with its bundle, once."""
+    node = make_node(tmp_path, "n-1")
+    made = [make_bundle(node, range(n * 2, n * 2 + 2), second=n * 10) for n in range(2)]
+    folders = [import_bundle(store, bundle).folder for bundle in made]
+    assert folders[1] is not None
+    (folders[1] / "manifest.json").unlink()
+    said = "\n".join(audited(store).damaged)
+    assert f"bundle {folders[1].name}, imported" in said
+    assert "is no bundle's folder" in said
+    again = import_bundle(store, made[1])
+    assert (again.outcome, again.folder) == ("already imported", folders[1])
+    assert "its manifest was missing" in again.warnings[0]
+    assert audited(store).complete
+    assert numbers(store) == [0, 1, 2, 3]
+    (folders[1] / "extra.jsonl").write_text("{}\n")
+    assert "is no chunk that its bundle's manifest names" in audited(store).damaged[0]
+    shutil.rmtree(store.folder / "n-1")
+    assert len(audited(store).damaged) == 2
+    assert telemetry("audit", "--root", store.root).returncode == 1
+
+
+def test_a_grown_chunk_that_was_set_back(store: Store, tmp_path: Path) -> None:
+    """Its longest state is what has to be here."""
+    for count in (1, 3):
+        import_bundle(store, foreign(tmp_path / str(count), count))
+    (file,) = store.folder.glob("old-1/*/*.jsonl")
+    file.unlink()
+    import_bundle(store, tmp_path / "1")
+    assert "is not in the store any more" in audit_node(store, "old-1").damaged[0]
+    import_bundle(store, tmp_path / "3")
+    assert audit_node(store, "old-1").complete
+
+
+def test_what_is_in_quarantine(store: Store, tmp_path: Path) -> None:
+    """A bundle that contradicts the store is no detail."""
+    bundle = make_bundle(make_node(tmp_path, "n-1"), range(3))
+    import_bundle(store, bundle)
+    chunk = next(bundle.glob("*.jsonl"))
+    chunk.write_bytes(chunk.read_bytes().replace(b'"n":1', b'"n":7'))
+    reseal(bundle)
+    import_bundle(store, bundle)
+    audit = audited(store)
+    assert (audit.verdict, len(audit.quarantined)) == ("not complete", 1)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="symbolic links")
+def test_a_node_folder_that_is_a_link(store: Store, tmp_path: Path) -> None:
+    """Nothing is put in by way of it, and it is said."""
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    store.folder.mkdir(parents=True)
+    (store.folder / "n-1").symlink_to(elsewhere)
+    with pytest.raises(StorageError, match="is no folder of the store's own"):
+        import_bundle(store, make_bundle(make_node(tmp_path, "n-1"), range(3)))
+    assert list(elsewhere.iterdir()) == []
+    assert "is no folder of the store's own" in audit_node(store, "n-1").damaged[0]

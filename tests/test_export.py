@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from bundles import make_bundle, make_node
 
 from calyx_logging import Node, durable, provision
 from calyx_logging.bundle import verify
@@ -424,3 +426,17 @@ def test_times_and_seq_in_the_manifest_are_least_and_greatest(node: Node, config
     )
     assert (entry.first_seq, entry.last_seq, entry.events) == (0, 2, 3)
     assert len(lines_of(node.outbox)) == 3
+
+
+def test_folders_in_exports_that_were_renamed_or_are_anothers(tmp_path: Path) -> None:
+    """They are no bundles of their own: the chain goes on from the last real one."""
+    node = make_node(tmp_path, "n-1")
+    first = make_bundle(node, range(1))
+    second = make_bundle(node, range(1, 2), second=10)
+    first.rename(first.with_name(f"sent_{first.name}"))
+    shutil.copytree(make_bundle(make_node(tmp_path, "n-2"), range(1)), node.exports / "of another")
+    third = make_bundle(node, range(2, 3), second=20)
+    before = hashlib.sha256((second / "manifest.json").read_bytes()).hexdigest()
+    assert json.loads((third / "manifest.json").read_bytes())["previous_manifest_sha256"] == before
+    warnings = export(node).warnings
+    assert any("is a bundle of node n-2" in warning for warning in warnings)

@@ -8,24 +8,27 @@ import json
 import logging
 import os
 import shutil
+import zipfile
 from pathlib import Path
 
 import pytest
-from bundles import START, make_bundle, make_node, numbers, reseal
+from bundles import START, foreign, make_bundle, make_node, numbers, reseal
 from test_signature import make_key
 
 from calyx_logging import Node, acknowledged
+from calyx_logging import export as export_module
 from calyx_logging.acknowledge import write_receipt
 from calyx_logging.acknowledged import CarriedReceipt, read_receipt
 from calyx_logging.errors import ConfigError, LockHeld, ManifestError, SignatureError, StorageError
-from calyx_logging.export import ExportOptions, exclusive, export
+from calyx_logging.export import ExportOptions, export, export_all
+from calyx_logging.exporter import exclusive
 from calyx_logging.hub import Policy, import_bundle
 from calyx_logging.prune import carry_out, plan, take_note
 from calyx_logging.receipt import Receipt
 from calyx_logging.signature import RECEIPT_NAMESPACE, add_line, read_public_key, signer_line
 from calyx_logging.status import status_of
 from calyx_logging.store import Store
-from conftest import config, events_of, telemetry, tree
+from conftest import close_logging, config, events_of, telemetry, tree
 from faults.disk import Failing, through
 
 
@@ -60,6 +63,7 @@ def test_a_receipt_is_a_value() -> None:
         {"node_id": "../x"},
         {"node_id": 3},
         {"written_at": None},
+        {"written_at": "\x1b[2J"},
         {"chunks": None},
         {"chunks": ["0" * 63]},
         {"chunks": ["A" * 64]},
@@ -106,7 +110,7 @@ def test_what_is_not_whole_in_the_store_is_not_acknowledged(store: Store, laptop
     chunk.write_bytes(chunk.read_bytes()[:-1])
     written = write_receipt(store, "n-1")
     assert len(written.receipt.chunks) == 1
-    assert "full length" in written.warnings[0]
+    assert "not acknowledged: 1" in written.warnings[0]
     chunk.unlink()
     assert len(write_receipt(store, "n-1").receipt.chunks) == 1
 
@@ -304,7 +308,7 @@ def test_receipts_that_are_not_believed(store: Store, laptop: Node, tmp_path: Pa
     signers = acknowledged.hub_signers(laptop)
     for trusted, is_good in ((other, False), (key, True)):
         public = read_public_key(trusted.with_suffix(".pub"))
-        add_line(signers, signer_line("hub", public, RECEIPT_NAMESPACE), public, "hub")
+        add_line(signers, signer_line("hub", public, RECEIPT_NAMESPACE))
         if is_good:
             carried = read_receipt(laptop, path, accept_unsigned=False)
             assert carried.signed_by == f"ED25519 key {public.fingerprint}"
@@ -376,3 +380,97 @@ def test_the_commands(store: Store, laptop: Node, tmp_path: Path) -> None:
     done = telemetry("receipt", "n-1", *hub, "--signing-key", key)
     assert (done.returncode, done.stdout.rstrip().endswith("signed")) == (0, True)
     assert (store.receipts / "n-1.json.sig").exists()
+
+
+def test_bytes_that_changed_in_the_store_are_not_acknowledged(store: Store, laptop: Node) -> None:
+    """Whatever their number and the file's times; the bundle that comes again mends them."""
+    bundle = make_bundle(laptop, range(3))
+    folder = import_bundle(store, bundle).folder
+    assert folder is not None
+    chunk = next(folder.glob("*.jsonl"))
+    data, state = chunk.read_bytes(), chunk.stat()
+    chunk.write_bytes(data[:50] + b"\0" * 40 + data[90:])
+    assert write_receipt(store, "n-1", anew=False).receipt.chunks == ()
+    os.utime(chunk, ns=(state.st_mtime_ns, state.st_mtime_ns))
+    assert write_receipt(store, "n-1").receipt.chunks == ()  # the command reads everything
+    assert not carry_out(laptop, receipt_of(store))
+    again = import_bundle(store, bundle)
+    assert (again.outcome, "put back" in again.warnings[-1]) == ("already imported", True)
+    assert chunk.read_bytes() == data
+    assert len(write_receipt(store, "n-1").receipt.chunks) == 1
+    chunk.write_bytes(b"\0" * len(data))
+    (laptop.outbox / ".exported_index.json").unlink()
+    shutil.rmtree(laptop.outbox / ".manifests")
+    shutil.rmtree(laptop.exports)
+    other = make_bundle(laptop, range(3, 4), second=50)  # with the first chunk in it once more
+    assert import_bundle(store, other).outcome == "imported"
+    assert numbers(store) == [0, 1, 2, 3]
+
+
+def test_first_generation_chunks_that_changed_in_the_store(store: Store, tmp_path: Path) -> None:
+    """Their manifests say no length; earlier states of a chunk that grew are acknowledged with it."""
+    states = [foreign(tmp_path / str(count), count) for count in (1, 2)]
+    for state in states:
+        import_bundle(store, state)
+    assert len(write_receipt(store, "old-1").receipt.chunks) == 2
+    (file,) = store.folder.glob("old-1/*/*.jsonl")
+    for spoiled in (b"", b"x", file.read_bytes()[:100]):
+        file.write_bytes(spoiled)
+        assert write_receipt(store, "old-1").receipt.chunks == ()
+        assert write_receipt(store, "old-1", anew=False).receipt.chunks == ()
+    import_bundle(store, states[0])
+    assert len(write_receipt(store, "old-1").receipt.chunks) == 1
+    import_bundle(store, states[1])
+    assert len(write_receipt(store, "old-1").receipt.chunks) == 2
+
+
+def test_what_is_not_the_bundles_is_left(store: Store, laptop: Node) -> None:
+    """A folder of somebody's in a bundle, a file put into its archive."""
+    bundle = make_bundle(laptop, range(3), options=ExportOptions(archive="zip"))
+    import_bundle(store, bundle)
+    (bundle / "._mine").mkdir()
+    (bundle / "._mine" / "thesis.txt").write_text("mine")
+    with zipfile.ZipFile(bundle.with_name(f"{bundle.name}.zip"), "a") as archive:
+        archive.writestr(f"{bundle.name}/notes.txt", "mine")
+    found = carry_out(laptop, receipt_of(store))
+    assert (len(found.chunks), found.bundles, found.archives, len(found.kept)) == (1, {}, {}, 2)
+    assert (bundle / "._mine" / "thesis.txt").exists()
+
+
+def test_manifests_that_were_lost_are_copied_before_the_bundle_goes(store: Store, laptop: Node) -> None:
+    """So that what was exported stays known."""
+    bundle = make_bundle(laptop, range(3))
+    import_bundle(store, bundle)
+    shutil.rmtree(laptop.outbox / ".manifests")
+    carry_out(laptop, receipt_of(store))
+    assert not bundle.exists()
+    assert [path.stem for path in (laptop.outbox / ".manifests").iterdir()] == [bundle.name]
+
+
+def test_another_key_signs_anew(store: Store, laptop: Node, tmp_path: Path) -> None:
+    """A receipt that says the same is signed by the key that is asked for, and a broken signature is mended."""
+    old, new = make_key(tmp_path / "old"), make_key(tmp_path / "new")
+    import_bundle(store, make_bundle(laptop, range(3)))
+    public = read_public_key(new.with_suffix(".pub"))
+    add_line(acknowledged.hub_signers(laptop), signer_line("hub", public, RECEIPT_NAMESPACE))
+    path = write_receipt(store, "n-1", key=str(old)).path
+    with pytest.raises(SignatureError):
+        read_receipt(laptop, path, accept_unsigned=False)
+    for _ in range(2):
+        write_receipt(store, "n-1", key=str(new))
+        assert read_receipt(laptop, path, accept_unsigned=False).signed_by is not None
+        path.with_name("n-1.json.sig").write_text("junk")
+
+
+def test_more_chunks_than_a_bundle_takes(laptop: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """They go into several, with and without --since-receipt."""
+    monkeypatch.setattr(export_module, "MAX_CHUNKS", 2)
+    logging.config.dictConfig(config(laptop, max_bytes=300))
+    for n in range(5):
+        logging.getLogger("harness").info("event", extra={"n": n})
+    close_logging()
+    first = export_all(laptop, clock=lambda: float(START))
+    assert [len(one.manifest.chunks) for one in first if one.manifest] == [2, 2, 1]
+    again = export_all(laptop, ExportOptions(since_receipt=True), clock=lambda: START + 10.0)
+    assert [len(one.manifest.chunks) for one in again if one.manifest] == [2, 2, 1]
+    assert export_all(laptop)[0].bundle is None

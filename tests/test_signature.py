@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -12,13 +13,14 @@ import pytest
 from bundles import make_bundle, make_node
 
 from calyx_logging import Node
-from calyx_logging.errors import ConfigError, SignatureError
+from calyx_logging.errors import ConfigError, SignatureError, StorageError
 from calyx_logging.export import ExportOptions
 from calyx_logging.hub import Policy, import_bundle
 from calyx_logging.signature import (
     MANIFEST_NAMESPACE,
     RECEIPT_NAMESPACE,
     add_line,
+    is_listed,
     read_public_key,
     sign,
     signer_line,
@@ -186,10 +188,10 @@ def test_who_has_a_key(tmp_path: Path, line: str, name: str, has: bool) -> None:
 def test_adding_lines(tmp_path: Path, key: Path) -> None:
     """Once each, after what is there, with or without a newline at its end."""
     path, public = tmp_path / "new" / ".allowed_signers", read_public_key(key.with_suffix(".pub"))
-    assert add_line(path, signer_line("n-1", public, "ns"), public, "n-1")
+    assert add_line(path, signer_line("n-1", public, "ns"))
     path.write_text(path.read_text().rstrip("\n") + "\n# by hand")
-    assert not add_line(path, signer_line("n-1", public, "ns"), public, "n-1")
-    assert add_line(path, signer_line("n-2", public, "ns"), public, "n-2")
+    assert not add_line(path, signer_line("n-1", public, "ns"))
+    assert add_line(path, signer_line("n-2", public, "ns"))
     lines = path.read_text().splitlines()
     assert [line.split()[0] for line in lines] == ["n-1", "#", "n-2"]
     assert lines[0] == f'n-1 namespaces="ns" {key.with_suffix(".pub").read_text().strip()}'
@@ -313,3 +315,64 @@ def test_the_commands(tmp_path: Path, key: Path) -> None:
     assert telemetry("trust", "hub", public, "--hub", "--revoke", "--root", root).returncode == 2
     assert telemetry("trust", "hub", public, "--hub", "--root", root).returncode == 0
     assert (root / "runtime/hub_signers").read_text().startswith('hub namespaces="calyx-telemetry-receipt" ')
+
+
+def test_files_of_signers_that_nobody_can_read_right(tmp_path: Path, key: Path) -> None:
+    """As editors and PowerShell save them, or with a line that is none: nothing is taken in, and it is said."""
+    store, bundle = hub(tmp_path), make_bundle(make_node(tmp_path, "n-1"), range(2))
+    line = f"n-1 {key.with_suffix('.pub').read_text()}"
+    for data in (
+        b"\xef\xbb\xbf" + line.encode(),
+        line.encode("utf-16"),
+        line.encode("utf-16-le"),
+        b"n-1\n",
+        b"n-1 junk\n",
+    ):
+        store.signers.write_bytes(data)
+        with pytest.raises(ConfigError):
+            import_bundle(store, bundle)
+    store.signers.write_text(f'"other node,n-1" {key.with_suffix(".pub").read_text()}')
+    assert import_bundle(store, bundle).outcome == "refused"
+    store.signers.unlink()
+    if sys.platform != "win32":
+        store.signers.symlink_to(tmp_path / "not mounted")
+        with pytest.raises(StorageError, match="what this link leads to"):
+            import_bundle(store, bundle)
+    assert store.nodes() == []
+
+
+def test_revoking_for_good(tmp_path: Path, key: Path) -> None:
+    """A key in a comment is not revoked yet; a binary list is left alone; a link to nothing lets nothing through."""
+    store, bundle = hub(tmp_path), make_bundle(make_node(tmp_path, "n-1"), range(2), options=signing(key))
+    public = read_public_key(key.with_suffix(".pub"))
+    allow(store.signers, "n-1", key)
+    store.revoked.write_text(f"# was revoked by mistake: {public}\n")
+    assert not is_listed(store.revoked, public)
+    assert add_line(store.revoked, str(public))
+    assert is_listed(store.revoked, public)
+    assert not add_line(store.revoked, str(public))
+    assert "revoked in" in import_bundle(store, bundle).faults[0].found
+    store.revoked.unlink()
+    subprocess.run(["ssh-keygen", "-q", "-k", "-f", str(store.revoked), f"{key}.pub"], check=True, capture_output=True)
+    assert "revoked in" in import_bundle(store, bundle).faults[0].found
+    with pytest.raises(ConfigError, match="ssh-keygen -k -u"):
+        add_line(store.revoked, str(public))
+    store.revoked.unlink()
+    if sys.platform != "win32":
+        store.revoked.symlink_to(tmp_path / "not mounted")
+        assert import_bundle(store, bundle).outcome == "refused"
+        store.revoked.unlink()
+    assert import_bundle(store, bundle).outcome == "imported"
+
+
+def test_the_program_is_looked_for_in_path_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not in the working directory, which may be the stick the bundle came on."""
+    trap = tmp_path / ("ssh-keygen.exe" if sys.platform == "win32" else "ssh-keygen")
+    trap.write_text("#!/bin/sh\necho Good; exit 0\n")
+    trap.chmod(0o755)
+    key = tmp_path / "key"
+    key.write_text("-----BEGIN OPENSSH PRIVATE KEY-----\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PATH", os.pathsep.join(["", "."]))
+    with pytest.raises(ConfigError, match="not installed"):
+        sign(b"x", str(key), "n")
