@@ -49,7 +49,7 @@ def fill(outbox: Path, files: int, size: int, first: int = 0) -> None:
             event = {
                 "node_id": outbox.name,
                 "ts_utc": utc_text(WHEN + number + seq / 1e6),
-                "event_id": f"01a20460-{seq:04x}-7703-9983-{number:012x}"[:36],
+                "event_id": f"{number:08x}-{seq >> 16:04x}-{seq & 0xFFFF:04x}-9983-01a204600000",
                 "source": "bench_harness",
                 "level": "info",
                 "logger": "bench",

@@ -30,6 +30,7 @@ __all__ = [
     "count_text",
     "hub_option",
     "json_option",
+    "json_text",
     "main",
     "print_json",
     "progress_bar",
@@ -50,6 +51,8 @@ COMMANDS = {
     "verify": "telemetry_verify",
     "import": "telemetry_import",
     "audit": "telemetry_audit",
+    "tail": "telemetry_tail",
+    "show": "telemetry_show",
     "receipt": "telemetry_receipt",
     "prune": "telemetry_prune",
     "trust": "telemetry_trust",
@@ -130,8 +133,13 @@ def json_option(function: _F) -> _F:
 
 def print_json(document: object, file: TextIO | None = None) -> None:
     """The result, for programs; on standard output unless `file` is given."""
-    text = orjson.dumps(lower(document)[0], option=orjson.OPT_INDENT_2).decode()
-    click.echo(_ACTS.sub(lambda match: f"\\u{ord(match[0]):04x}", text), file)
+    click.echo(json_text(document, indent=True), file)
+
+
+def json_text(document: object, *, indent: bool = False) -> str:
+    """JSON in which nothing stands that a terminal would act on."""
+    text = orjson.dumps(lower(document)[0], option=orjson.OPT_INDENT_2 if indent else 0).decode()
+    return _ACTS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def remark(text: str) -> None:

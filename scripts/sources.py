@@ -1,0 +1,78 @@
+"""Where a command reads events from: `--from outbox`, `--from hub` or `--from BUNDLE`, the same for all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, TypeVar
+
+import click
+
+from calyx_logging import outbox
+from calyx_logging.chunk import OPEN_SUFFIX, SEALED_SUFFIX, names_in
+from calyx_logging.errors import ConfigError, StorageError
+from calyx_logging.holdings import holdings_of
+from calyx_logging.manifest import MANIFEST_NAME
+from calyx_logging.node import Node
+from calyx_logging.store import Store, find_hub
+
+__all__ = ["chunks_from", "from_option", "level_option"]
+
+_F = TypeVar("_F", bound=Callable[..., Any])
+
+
+def from_option(function: _F) -> _F:
+    """`--from` and `--root`."""
+    root = click.option(
+        "--root", "--repo-root", "root", metavar="FOLDER", help="The root of the node, or of the hub. Default: found."
+    )
+    source = click.option(
+        "--from",
+        "place",
+        default="outbox",
+        metavar="[outbox|hub|BUNDLE]",
+        help="The node's outbox, what is being written included; a hub's store; or a bundle's folder. Default: outbox.",
+    )
+    return source(root(function))
+
+
+def level_option(function: _F) -> _F:
+    """`--level`."""
+    levels = click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False)
+    return click.option("--level", type=levels, help="At least this one.")(function)
+
+
+def chunks_from(place: str, root: str | None) -> Callable[[], list[Path]]:
+    """The chunks of a place, as they are at a moment.
+
+    Raises:
+        CalyxError: there is no such place.
+    """
+    if place == "outbox":
+        node = Node.find(root)
+        return lambda: [path for node_id in node.all_ids() for path in _of_outbox(node.with_id(node_id))]
+    if place == "hub":
+        store = Store(find_hub(root))
+        nodes = store.asked_for(())
+        return lambda: [path for node_id in nodes for path in _of_hub(store, node_id)]
+    folder = Path(place)
+    if not folder.is_dir():
+        raise StorageError(
+            "there is no such folder", path=folder, hint="say --from outbox, --from hub, or the folder of a bundle"
+        )
+    names = names_in(folder)
+    chunks = [folder / name for name in names if name.endswith((SEALED_SUFFIX, OPEN_SUFFIX))]
+    if MANIFEST_NAME not in names and not chunks:
+        raise ConfigError("is no bundle", path=folder, hint="name the folder that has manifest.json in it")
+    return lambda: chunks
+
+
+def _of_outbox(node: Node) -> list[Path]:
+    contents = outbox.look(node.outbox)
+    names = [*(name.sealed for name in contents.sealed), *contents.foreign, *(name.open for name in contents.open)]
+    return [node.outbox / name for name in names]
+
+
+def _of_hub(store: Store, node_id: str) -> list[Path]:
+    held = holdings_of(store, store.load(node_id)).chunks.values()
+    return sorted(one.path for one in held)

@@ -1,0 +1,89 @@
+"""One event, whole; `calyx-telemetry show`."""
+
+from __future__ import annotations
+
+try:
+    from collections.abc import Iterator
+    from pathlib import Path
+    from typing import Any
+
+    import click
+
+    from calyx_logging.chunk import ChunkName
+    from calyx_logging.errors import CalyxError
+    from calyx_logging.reader import Line, lines_of
+    from calyx_logging.scripts.cli import json_text, print_json, remark, run, tell
+    from calyx_logging.scripts.sources import chunks_from, from_option
+except ImportError as error:
+    raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py show") from None
+
+
+@click.command("show")
+@click.argument("event_id")
+@from_option
+@click.option("--before", type=click.IntRange(0), default=0, help="Also so many events before it, of its writer.")
+@click.option("--after", type=click.IntRange(0), default=0, help="Also so many after it.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def command(event_id: str, place: str, root: str | None, before: int, after: int, as_json: bool) -> None:
+    """Print an event whole, and where it is. Exit code 1 when there is none of that id.
+
+    An id is a label that callers may choose: where several events bear it, all are printed.
+    """
+    paths = chunks_from(place, root)()
+    found = list(_find(paths, event_id))
+    shown = [(line, _around(paths, line, before, after)) for line in found]
+    if as_json:
+        print_json([_document(line, around) for line, around in shown])
+    for line, around in () if as_json else shown:
+        tell(f"{line.path}, line {line.number}")
+        for other in around:
+            tell(json_text(other.event)) if other != line else click.echo(json_text(line.event, indent=True))
+        if not around:
+            click.echo(json_text(line.event, indent=True))
+    if not found:
+        remark(f"there is no event {event_id} in {len(paths)} chunks of {place}")
+        raise SystemExit(1)
+
+
+def _find(paths: list[Path], event_id: str) -> Iterator[Line]:
+    wanted = event_id.encode()
+    for path in paths:
+        for line in _lines(path):
+            if (wanted in line.data or b"\\" in line.data) and line.event.get("event_id") == event_id:
+                yield line
+
+
+def _around(paths: list[Path], line: Line, before: int, after: int) -> list[Line]:
+    """The event with those of its writer that come before and after it, by `seq`; nothing where none were asked for."""
+    seq, name = line.event.get("seq"), ChunkName.parse(line.path.name)
+    if not (before or after) or type(seq) is not int or name is None:
+        return []
+    found: dict[int, Line] = {}
+    for path in paths:
+        other = ChunkName.parse(path.name)
+        if other is not None and other.writer == name.writer:
+            for one in _lines(path):
+                if type(number := one.event.get("seq")) is int and seq - before <= number <= seq + after:
+                    found[number] = one
+    return [found[number] for number in sorted(found)]
+
+
+def _lines(path: Path) -> Iterator[Line]:
+    try:
+        yield from lines_of(path)
+    except CalyxError as error:
+        if not isinstance(error.__cause__, FileNotFoundError):  # it has just been sealed, or pruned
+            raise
+
+
+def _document(line: Line, around: list[Line]) -> dict[str, Any]:
+    return {
+        "chunk": line.path,
+        "line": line.number,
+        "event": line.event,
+        "around": [one.event for one in around],
+    }
+
+
+if __name__ == "__main__":
+    run(command)

@@ -1,0 +1,199 @@
+"""tail and show: the events that are there and those that come, without a lock and without disturbing anybody."""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.config
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from bundles import make_bundle, make_node
+
+from calyx_logging import Node
+from calyx_logging.export import export
+from calyx_logging.hub import import_bundle
+from calyx_logging.outbox import look
+from calyx_logging.reader import Filter, Follower, last_events
+from calyx_logging.store import Store
+from conftest import close_logging, config, events_of, telemetry, tree
+
+Configure = Callable[..., logging.Logger]
+
+
+def paths(node: Node) -> list[Path]:
+    contents = look(node.outbox)
+    return [node.outbox / name.sealed for name in contents.sealed] + [node.outbox / name.open for name in contents.open]
+
+
+def numbers(follower: Follower) -> list[int]:
+    return [line.event["n"] for line in follower.new() if "n" in line.event]
+
+
+def test_following_through_rolls_seals_and_new_writers(node: Node, configure: Configure) -> None:
+    """Every event once, in the order of each writer, whatever happens to its chunk."""
+    logger = configure(max_bytes=1000)
+    logger.info("before", extra={"n": -1})
+    follower = Follower(lambda: paths(node))
+    assert numbers(follower) == []
+    seen = []
+    for n in range(60):
+        logger.info("event", extra={"n": n})
+        if n % 7 == 0:
+            seen += numbers(follower)
+        if n == 30:
+            close_logging()
+            logger = configure()
+    close_logging()
+    deadline = time.monotonic() + 30
+    while len(seen) < 60 and time.monotonic() < deadline:
+        seen += numbers(follower)
+    assert sorted(seen) == list(range(60))
+    assert numbers(follower) == []
+
+
+def test_following_a_writer_that_dies(node: Node, configure: Configure) -> None:
+    """A torn line is no line; what recovery makes of the chunk is gone on with."""
+    configure().info("event", extra={"n": 0})
+    (path,) = node.outbox.glob("*.open")
+    dead = node.outbox / path.name.replace("__harness__", "__dead__")
+    line = path.read_bytes().splitlines(keepends=True)[0]
+    dead.write_bytes(line + line[:20])
+    (node.outbox / ".writers" / "x.lock").touch()
+    follower = Follower(lambda: [dead if dead.exists() else dead.with_suffix("")])
+    assert list(follower.new()) == []
+    with dead.open("ab") as stream:
+        stream.write(line[20:])
+    assert numbers(follower) == [0]
+    with dead.open("ab") as stream:
+        stream.write(line[:30])
+    assert numbers(follower) == []
+    dead.with_suffix("").write_bytes(line * 2 + line.replace(b'"n":0', b'"n":7'))
+    dead.unlink()
+    assert numbers(follower) == [7]
+
+
+def test_the_last_ones(node: Node, configure: Configure) -> None:
+    """By their time, over all chunks; filters; chunks that nothing new is in are not read."""
+    for part in range(3):
+        logger = configure(source=f"s{part}")
+        for n in range(3):
+            logger.log(
+                (logging.DEBUG, logging.WARNING, logging.ERROR)[n],
+                "event",
+                extra={"n": part * 3 + n, "run_id": f"r{n}"},
+            )
+        close_logging()
+
+    def found(count: int, **wanted: object) -> list[int]:
+        return [line.event["n"] for line in last_events(paths(node), count, Filter(**wanted))]  # type: ignore[arg-type]
+
+    assert found(4) == [5, 6, 7, 8]
+    assert found(100) == list(range(9))
+    assert found(0) == []
+    assert found(9, level="warning") == [1, 2, 4, 5, 7, 8]
+    assert found(9, source="s1") == [3, 4, 5]
+    assert found(9, run="r2") == [2, 5, 8]
+    old = paths(node)[0]
+    os.utime(old, (1, 1))
+    old.write_bytes(b"\xff" * 10)
+    os.utime(old, (1, 1))
+    assert found(3) == [6, 7, 8]
+    assert [line.event["control"] for line in last_events(paths(node)[-1:], 1, Filter(control=True))] == ["end"]
+
+
+def test_tail(node: Node, configure: Configure, tmp_path: Path) -> None:
+    """For people and for programs; from outbox, bundle and hub alike; what a terminal acts on is escaped."""
+    logger = configure()
+    for n in range(20):
+        logger.info("event %d \x1b[2J", n, extra={"n": n})
+    try:
+        raise ValueError("broken")
+    except ValueError:
+        logger.exception("failed", extra={"case_id": "c" * 500})
+    before = tree(node.root)
+    root = ("--root", node.root)
+    done = telemetry("tail", *root)
+    assert done.returncode == 0, done.stderr
+    lines = done.stdout.splitlines()
+    assert len(lines) == 10
+    assert "\\x1b[2J" in lines[0]
+    assert "\x1b" not in done.stdout
+    assert "exception=ValueError: broken" in lines[-1]
+    assert len(lines[-1]) < 500
+    assert tree(node.root) == before
+    done = telemetry("tail", *root, "--json", "-n", "3", "--level", "error")
+    assert json.loads(done.stdout)["message"] == "failed"
+    close_logging()
+    bundle = export(node).bundle
+    assert bundle is not None
+    store = Store(tmp_path)
+    import_bundle(store, bundle)
+    for place in (bundle, "hub"):
+        where = ("--root", tmp_path) if place == "hub" else ()
+        done = telemetry("tail", "--from", place, *where, "-n", "100", "--json")
+        assert [json.loads(line) for line in done.stdout.splitlines()] == events_of(bundle)
+    assert telemetry("tail", "--from", tmp_path / "none").returncode == 4
+    (tmp_path / "empty").mkdir()
+    assert telemetry("tail", "--from", tmp_path / "empty").returncode == 2
+    assert telemetry("tail", "--from", "hub", *("--root", tmp_path), "-f").returncode == 2
+    assert telemetry("tail", *root, "--level", "loud").returncode == 2
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="signals")
+def test_tail_follow(node: Node, configure: Configure) -> None:
+    """What is logged while it runs is printed, once; Ctrl-C is the way to end it."""
+    import signal
+
+    logger = configure()
+    logger.info("before")
+    command = [sys.executable, "-u", "-m", "calyx_logging.scripts", "tail", "-f", "--json", "--root", str(node.root)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert json.loads(process.stdout.readline())["message"] == "before"
+        close_logging()
+        logger = configure()
+        for n in range(5):
+            logger.info("event", extra={"n": n})
+        assert [json.loads(process.stdout.readline())["n"] for _ in range(5)] == list(range(5))
+        process.send_signal(signal.SIGINT)
+        assert process.wait(30) == 0
+
+
+def test_show(tmp_path: Path) -> None:
+    """Whole, with what came before and after it in its writer; 1 where there is none."""
+    node = make_node(tmp_path, "n-1")
+    logging.config.dictConfig(config(node, max_bytes=600))
+    for n in range(9):
+        logging.getLogger("harness").info("event", extra={"n": n, "event_id": f"id-{n % 8}", "text": "\x9b" * 3})
+    close_logging()
+    bundle = export(node).bundle
+    assert bundle is not None
+    assert len(list(bundle.glob("*.jsonl"))) > 2
+    for place in ("outbox", bundle):
+        where = ("--from", place, "--root", node.root)
+        done = telemetry("show", "id-4", *where, "--json", "--before", "2", "--after", "1")
+        (one,) = json.loads(done.stdout)
+        assert one["event"]["n"] == 4
+        assert [event["n"] for event in one["around"]] == [2, 3, 4, 5]
+        assert json.loads(Path(one["chunk"]).read_bytes().splitlines()[one["line"] - 1]) == one["event"]
+        assert [one["event"]["n"] for one in json.loads(telemetry("show", "id-0", *where, "--json").stdout)] == [0, 8]
+        done = telemetry("show", "id-4", *where)
+        assert json.loads(done.stdout.partition("\n")[2])["n"] == 4
+        assert "\x9b" not in done.stdout
+        done = telemetry("show", "id-44", *where)
+        assert (done.returncode, "there is no event id-44" in done.stderr) == (1, True)
+
+
+def test_bundles_of_several_nodes(tmp_path: Path) -> None:
+    """At the hub the last events are those of all nodes."""
+    store = Store(tmp_path)
+    for name in ("n-1", "n-2"):
+        import_bundle(store, make_bundle(make_node(tmp_path, name), range(3)))
+    done = telemetry("tail", "--from", "hub", "--root", tmp_path, "--json", "-n", "6")
+    assert sorted(json.loads(line)["node_id"] for line in done.stdout.splitlines()) == ["n-1"] * 3 + ["n-2"] * 3
