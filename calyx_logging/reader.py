@@ -16,10 +16,25 @@ from calyx_logging.chunk import MAX_LINE, OPEN_SUFFIX, SEALED_SUFFIX, open_chunk
 from calyx_logging.errors import CalyxError, EventError
 from calyx_logging.event import decode, utc_text
 
-__all__ = ["Filter", "Follower", "Line", "last_events", "lines_of"]
+__all__ = ["ChunkRef", "Filter", "Follower", "Line", "last_events", "lines_of"]
 
 _BLOCK = 64 * 1024
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "warn": 30, "error": 40, "critical": 50, "fatal": 50}
+
+
+@dataclass(frozen=True)
+class ChunkRef:
+    """A chunk to be read.
+
+    Attributes:
+        path: of the file, open or sealed.
+        node_id: whose events its lines have to be; None for any.
+        bundle: the name of the bundle's folder it came in, if it came in one.
+    """
+
+    path: Path
+    node_id: str | None = None
+    bundle: str | None = None
 
 
 @dataclass(frozen=True)

@@ -51,6 +51,7 @@ COMMANDS = {
     "verify": "telemetry_verify",
     "import": "telemetry_import",
     "audit": "telemetry_audit",
+    "query": "telemetry_query",
     "tail": "telemetry_tail",
     "show": "telemetry_show",
     "receipt": "telemetry_receipt",

@@ -29,7 +29,7 @@ def command(event_id: str, place: str, root: str | None, before: int, after: int
 
     An id is a label that callers may choose: where several events bear it, all are printed.
     """
-    paths = chunks_from(place, root)()
+    paths = [ref.path for ref in chunks_from(place, root)()]
     found = list(_find(paths, event_id))
     shown = [(line, _around(paths, line, before, after)) for line in found]
     if as_json:

@@ -50,11 +50,12 @@ def command(
     """
     if follow and place == "hub":
         raise click.UsageError("-f follows an outbox: nothing is written to a hub's store line by line")
-    listing = chunks_from(place, root)
+    refs = chunks_from(place, root)
     wanted = Filter(level, source, run_id, control)
-    follower = Follower(listing) if follow else None  # first, so that nothing is missed between the two
+    # first, so that nothing is missed between the two
+    follower = Follower(lambda: [ref.path for ref in refs()]) if follow else None
     seen = set()
-    for line in last_events(listing(), count, wanted):
+    for line in last_events([ref.path for ref in refs()], count, wanted):
         _print(line, as_json)
         seen.add(line.data)
     try:

@@ -1,0 +1,107 @@
+"""Questions to the events of an outbox, a bundle or the hub; `calyx-telemetry query`."""
+
+from __future__ import annotations
+
+try:
+    import csv
+    import sys
+    from collections.abc import Iterator
+    from pathlib import Path
+    from typing import Any
+
+    import click
+
+    from calyx_logging import durable
+    from calyx_logging.errors import StorageError
+    from calyx_logging.query import QUERIES, Rows, connect, run_named, run_sql
+    from calyx_logging.scripts.cli import json_option, print_json, remark, run, shown
+    from calyx_logging.scripts.sources import chunks_from, from_option
+except ImportError as error:
+    raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py query") from None
+
+_MAX_ROWS = 1000
+"""Rows of a table for people."""
+
+
+@click.command("query", epilog=f"Named queries: {', '.join([*QUERIES, 'gaps'])}.")
+@click.argument("sql", required=False)
+@from_option
+@click.option("--named", "name", metavar="NAME", help="A named query, instead of SQL.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
+@click.option("--parquet", type=click.Path(path_type=Path), metavar="FILE", help="Write a Parquet file.")
+@json_option
+def command(
+    sql: str | None, place: str, root: str | None, name: str | None, as_csv: bool, parquet: Path | None, as_json: bool
+) -> None:
+    """Ask events in SQL (DuckDB's), over the views events, chunks, bundles, nodes, gaps and lines.
+
+    Columns of events: node_id, ts (UTC), event_id, source, seq, level, logger, message, run_id, run_instance_id, suite,
+    stage, case_id, decision_type, score, rest (all other fields, JSON), writer, chunk, line, bundle. An event that is
+    there twice counts once. Needs the extra "query".
+    """
+    if (sql is None) == (name is None):
+        example = "SELECT level, count(*) FROM events GROUP BY 1"
+        raise click.UsageError(f'say one query, in SQL or with --named; such as "{example}"')
+    if as_csv + as_json + (parquet is not None) > 1:
+        raise click.UsageError("one of --csv, --json and --parquet")
+    backend = connect(chunks_from(place, root)())
+    rows = run_sql(backend, sql) if sql is not None else run_named(backend, name or "")
+    if parquet is not None:
+        _write(rows, parquet)
+    elif as_json:
+        print_json(rows.to_pylist())
+    elif as_csv:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        writer.writerow(rows.schema.names)
+        writer.writerows([_text(value) for value in row] for row in _rows(rows))
+    else:
+        _draw(rows)
+
+
+def _rows(batches: Rows) -> Iterator[list[Any]]:
+    for batch in batches:
+        for row in batch.to_pylist():
+            yield list(row.values())
+
+
+def _text(value: Any) -> str:
+    if value is None:
+        return ""
+    return value.isoformat(" ") if hasattr(value, "isoformat") else str(value)
+
+
+def _draw(batches: Rows) -> None:
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(box=box.SIMPLE)
+    for column in batches.schema:
+        is_number = str(column.type).startswith(("int", "uint", "double", "float", "decimal"))
+        table.add_column(shown(column.name), justify="right" if is_number else "left", overflow="fold")
+    count = 0
+    for row in _rows(batches):
+        count += 1
+        if count <= _MAX_ROWS:
+            table.add_row(*(shown(_text(value)).replace("[", "\\[") for value in row))
+    Console(soft_wrap=not sys.stdout.isatty(), highlight=False).print(table)
+    if count > _MAX_ROWS:
+        remark(f"{count - _MAX_ROWS} more rows: say --csv, --json, or LIMIT in the query")
+
+
+def _write(batches: Rows, path: Path) -> None:
+    import pyarrow.parquet
+
+    temporary = path.with_name(f".{path.name}.tmp")
+    try:
+        with pyarrow.parquet.ParquetWriter(temporary, batches.schema, compression="zstd") as writer:
+            for batch in batches:
+                writer.write_batch(batch)
+        durable.rename_over(temporary, path)
+    except OSError as error:
+        durable.remove(temporary)
+        raise StorageError.of(error, "write the Parquet file", path, "name a file in a folder that is there") from error
+
+
+if __name__ == "__main__":
+    run(command)

@@ -1,0 +1,267 @@
+"""Queries: the same rows from an outbox, a bundle and the hub; each event once; what is refused is said in one line."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+import logging
+import logging.config
+from datetime import datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bundles import foreign, reseal
+
+from calyx_logging import Node, benchmark_run, provision
+from calyx_logging.errors import ConfigError
+from calyx_logging.export import ExportOptions, export
+from calyx_logging.hub import Policy, import_bundle
+from calyx_logging.reader import ChunkRef
+from calyx_logging.store import Store
+from conftest import close_logging, config, lines_of, python, telemetry
+
+pytest.importorskip("ibis")
+pytest.importorskip("duckdb")
+pytest.importorskip("pyarrow")
+
+from calyx_logging.query import QUERIES, connect, named, run_sql
+from calyx_logging.table import COLUMNS, batches_of, schema
+
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory: pytest.TempPathFactory) -> Node:
+    """A node that has logged two runs, one of which fails a case, a gap and odd values, over several chunks."""
+    root = tmp_path_factory.mktemp("root")
+    node = provision(root, "n-1").node
+    document = config(node, max_bytes=2000)
+    document["root"] = {"level": "INFO", "handlers": ["outbox"]}
+    logging.config.dictConfig(document)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CALYX_ROOT", str(root))
+        for run_id in ("good", "bad"):
+            with benchmark_run(suite="arithmetic", run_id=run_id, cases_expected=3) as run:
+                for n in range(3):
+                    try:
+                        with run.case(str(n)):
+                            logging.getLogger("harness").info("asking", extra={"n": n, "none": None, "score": n / 2})
+                            if run_id == "bad" and n == 1:
+                                raise ValueError("no answer")
+                    except ValueError:
+                        continue
+    for value in (2**60, "text", [1, {"a": None}], 1.5):
+        logging.getLogger("harness").info("odd", extra={"score": value, "ü": "ö'\""})
+    logging.getLogger("harness").info("mirrored", extra={"event_id": "mine", "ts_utc": "2026-01-01T01:00:00+01:00"})
+    close_logging()
+    logging.getLogger().handlers.clear()
+    return node
+
+
+@pytest.fixture(scope="module")
+def places(logged: Node, tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[str]]:
+    """The options that lead to the same events at the node, in its bundle, and at a hub."""
+    hub = tmp_path_factory.mktemp("hub")
+    bundle = export(logged).bundle
+    assert bundle is not None
+    again = export(logged, ExportOptions(since_receipt=True)).bundle  # every chunk once more
+    assert again is not None
+    for one in (bundle, again):
+        import_bundle(Store(hub), one)
+    return {
+        "outbox": ["--root", str(logged.root)],
+        "bundle": ["--from", str(bundle)],
+        "hub": ["--from", "hub", "--root", str(hub)],
+    }
+
+
+def answer(options: list[str], *args: str) -> Any:
+    done = telemetry("query", *args, *options, "--json")
+    assert done.returncode == 0, done.stderr
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("name", [*QUERIES, "gaps"])
+def test_the_same_answer_everywhere(places: dict[str, list[str]], name: str) -> None:
+    """Named queries, from outbox, bundle and hub."""
+    answers = {place: answer(options, "--named", name) for place, options in places.items()}
+    for one in answers.values():
+        for row in one:
+            row.pop("chunk", None)
+    assert answers["outbox"] == answers["bundle"] == answers["hub"]
+    assert answers["outbox"] or name == "gaps"
+
+
+def test_every_event_value_by_value(places: dict[str, list[str]], logged: Node) -> None:
+    """What the columns and `rest` say together is the line, nulls included."""
+    lines = {line["event_id"]: line for line in lines_of(logged.outbox) if line["source"] != "calyx_logging"}
+    sql = "SELECT * FROM events ORDER BY writer, seq"
+    rows = answer(places["outbox"], sql)
+    assert [row["event_id"] for row in rows] == [row["event_id"] for row in answer(places["hub"], sql)]
+    assert len(rows) == len(lines)
+    for row in rows:
+        line = dict(lines[row["event_id"]])
+        rest = json.loads(row["rest"]) if row["rest"] else {}
+        moment = datetime.fromisoformat(row["ts"] + "+00:00")
+        assert moment == datetime.fromisoformat(line.pop("ts_utc"))
+        for name in set(COLUMNS) & set(line):
+            value = line.pop(name)
+            is_text = isinstance(value, str) or name == "seq"
+            assert row[name] == (value if is_text else json.dumps(value, separators=(",", ":"))), name
+        assert rest == line
+
+
+def test_the_runs(places: dict[str, list[str]]) -> None:
+    """Cases, how many completed, how each ended."""
+    runs = {run["run_id"]: run for run in answer(places["hub"], "--named", "runs")}
+    assert (runs["good"]["cases"], runs["good"]["pass_rate"], runs["good"]["exit_status"]) == (3, 1.0, "normal")
+    assert (runs["bad"]["cases"], runs["bad"]["completed"]) == (3, 2)
+    assert runs["bad"]["pass_rate"] == pytest.approx(2 / 3)
+    assert runs["bad"]["duration_s"] > 0
+    (error,) = answer(places["hub"], "--named", "last-errors")
+    assert (error["case_id"], error["exception"]) == ("1", "no answer")
+    (node,) = answer(places["hub"], "SELECT * FROM nodes")
+    assert node["events"] == answer(places["hub"], "SELECT count(*) AS n FROM events")[0]["n"]
+    assert len(answer(places["hub"], "SELECT * FROM bundles")) == 1
+
+
+def test_lines_that_are_no_events(tmp_path: Path) -> None:
+    """They are in `lines` as they are, and in no event; first-generation chunks have no seq and no writer."""
+    node = provision(tmp_path, "n-1").node
+    logging.config.dictConfig(config(node))
+    logging.getLogger("harness").info("good")
+    close_logging()
+    bundle = export(node).bundle
+    assert bundle is not None
+    chunk = next(bundle.glob("*.jsonl"))
+    chunk.write_bytes(b'\xff no json\n{"node_id":"n-2"}\n' + chunk.read_bytes())
+    reseal(bundle)
+    store = Store(tmp_path / "hub")
+    store.root.mkdir()
+    import_bundle(store, bundle, policy=Policy(accept_bad_lines=True))
+    import_bundle(store, foreign(tmp_path / "old", 3))
+    where = ["--from", "hub", "--root", str(store.root)]
+    counts = answer(where, "SELECT node_id, lines, bad_lines FROM chunks ORDER BY 1")
+    assert counts == [
+        {"node_id": "n-1", "lines": 4, "bad_lines": 2},
+        {"node_id": "old-1", "lines": 3, "bad_lines": 0},
+    ]
+    assert answer(where, "SELECT count(*) AS n FROM events") == [{"n": 4}]
+    old = answer(where, "SELECT DISTINCT writer, seq FROM events WHERE node_id = 'old-1'")
+    assert old == [{"writer": None, "seq": None}]
+    bad = answer(where, "SELECT bad_line FROM lines WHERE bad_line IS NOT NULL ORDER BY line")
+    assert [row["bad_line"] for row in bad] == ["\ufffd no json", '{"node_id":"n-2"}']
+
+
+def test_the_same_event_twice_counts_once(tmp_path: Path) -> None:
+    """Equal apart from seq: once; the same id with other content: twice."""
+    node = provision(tmp_path, "n-1").node
+    logging.config.dictConfig(config(node))
+    fixed = {"ts_utc": "2026-01-01T00:00:00+00:00"}
+    for event_id, n in (("a", 1), ("a", 2), ("b", 1), ("b", 1)):
+        logging.getLogger("harness").info("event", extra={"event_id": event_id, "n": n, **fixed})
+    close_logging()
+    rows = answer(["--root", str(tmp_path)], "SELECT event_id, rest FROM events ORDER BY seq")
+    assert [(row["event_id"], json.loads(row["rest"])["n"]) for row in rows] == [("a", 1), ("a", 2), ("b", 1)]
+
+
+def test_open_chunks_are_asked_too(tmp_path: Path) -> None:
+    """As far as they are written; a torn line is no bad one."""
+    node = provision(tmp_path, "n-1").node
+    logging.config.dictConfig(config(node))
+    logging.getLogger("harness").info("running")
+    (path,) = node.outbox.glob("*.open")
+    with path.open("ab") as stream:
+        stream.write(b'{"torn')
+    assert answer(["--root", str(tmp_path)], "SELECT message FROM events") == [{"message": "running"}]
+    assert answer(["--root", str(tmp_path)], "SELECT count(bad_line) AS n FROM lines") == [{"n": 0}]
+
+
+def test_what_it_prints(places: dict[str, list[str]], tmp_path: Path) -> None:
+    """A table, CSV, Parquet; nothing a terminal acts on."""
+    import pyarrow.parquet
+
+    sql = "SELECT message, count(*) AS n, NULL AS nothing FROM events GROUP BY 1 ORDER BY 2 DESC, 1"
+    done = telemetry("query", sql, *places["hub"])
+    assert done.returncode == 0, done.stderr
+    assert "asking" in done.stdout
+    rows = list(csv.reader(io.StringIO(telemetry("query", sql, *places["hub"], "--csv").stdout)))
+    assert rows[0] == ["message", "n", "nothing"]
+    assert rows[1] == ["asking", "6", ""]
+    target = tmp_path / "out.parquet"
+    assert telemetry("query", sql, *places["hub"], "--parquet", target).returncode == 0
+    assert pyarrow.parquet.read_table(target).to_pylist()[0] == {"message": "asking", "n": 6, "nothing": None}
+    assert [path.name for path in tmp_path.iterdir()] == ["out.parquet"]
+    done = telemetry("query", "SELECT '\x1b[2J[red]x' AS a", *places["hub"])
+    assert "\\x1b[2J[red]x" in done.stdout
+    assert telemetry("query", sql, *places["hub"], "--parquet", tmp_path / "none" / "x").returncode == 4
+
+
+@pytest.mark.parametrize(
+    ("args", "said"),
+    [
+        (["selec x"], "syntax error"),
+        (["SELECT nonsense FROM events"], "nonsense"),
+        (["SELECT * FROM nothing"], "the views are events"),
+        (["CREATE TABLE x (a int)"], "SELECT"),
+        (["SELECT CAST(message AS INT) FROM events"], "the query is refused"),
+        ([""], "SELECT"),
+        (["--named", "nonsense"], "there are events-by-hour"),
+        ([], "say one query"),
+        (["SELECT 1", "--named", "runs"], "say one query"),
+        (["SELECT 1", "--json", "--csv"], "one of"),
+    ],
+)
+def test_what_is_refused(places: dict[str, list[str]], args: list[str], said: str) -> None:
+    """One line, and exit code 2."""
+    done = telemetry("query", *args, *places["bundle"])
+    assert done.returncode == 2, done.stdout
+    assert said in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_without_the_extra(tmp_path: Path) -> None:
+    """Said with what to install; the other commands do not need it."""
+    provision(tmp_path, "n-1")
+    code = """
+        import sys
+        sys.modules[sys.argv[1]] = None
+        from calyx_logging.scripts.cli import group, run
+        sys.argv = ["x", *sys.argv[2:]]
+        run(group)
+    """
+    for module in ("ibis", "pyarrow"):
+        done = python(code, module, "query", "SELECT 1", "--root", str(tmp_path))
+        assert (done.returncode, 'pip install "calyx-logging[query]"' in done.stderr) == (2, True), done.stderr
+        assert python(code, module, "tail", "--root", str(tmp_path)).returncode == 0
+    assert "ibis" not in python("import calyx_logging.query, sys; print(*sys.modules)").stdout
+
+
+def test_python_takes_it_from_there(logged: Node) -> None:
+    """The Ibis backend, for notebooks; its temporary folder goes with it."""
+    chunks = [ChunkRef(path, "n-1") for path in sorted(logged.outbox.glob("*.jsonl"))]
+    backend = connect(chunks)
+    events = backend.table("events")
+    assert events.filter(events.message == "asking").count().execute() == 6
+    assert run_sql(backend, "SELECT 1 AS a").to_pylist() == [{"a": 1}]
+    assert len(named(backend, "runs").to_pandas()) == 2
+    with pytest.raises(ConfigError):
+        named(backend, "none")
+    assert connect([]).table("events").count().execute() == 0
+    (batch,) = batches_of(chunks[0].path, "n-1")
+    assert batch.schema == schema()
+
+
+def test_no_temporary_folder_is_left(places: dict[str, list[str]], tmp_path: Path) -> None:
+    """Neither after an answer nor after an error."""
+    for sql in ("SELECT 1", "SELEC"):
+        done = python(
+            "import sys; from calyx_logging.scripts.cli import group, run; run(group)",
+            "query",
+            sql,
+            *places["bundle"],
+            TMPDIR=str(tmp_path),
+            TEMP=str(tmp_path),
+        )
+        assert done.returncode in (0, 2)
+        assert list(tmp_path.iterdir()) == []
