@@ -24,7 +24,7 @@ except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py audit") from None
 
 
-@click.command("audit")
+@click.command("audit", short_help="Say what is missing at the hub, by node and writer.")
 @click.argument("node_ids", nargs=-1, metavar="[NODE_ID]...")
 @hub_option
 @click.option("--strict", is_flag=True, help="Exit with 1 also when all that is unknown is the tail of killed writers.")

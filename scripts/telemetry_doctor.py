@@ -28,7 +28,7 @@ except ImportError as error:
 _OWN = ("calyx_logging", "asyncio", "click", "concurrent", "concurrent_log_handler", "filelock", "portalocker", "rich")
 
 
-@click.command("doctor")
+@click.command("doctor", short_help="Say which loggers reach the outbox, and what stops the others.")
 @click.argument("targets", nargs=-1, required=True, metavar="TARGET…")
 @root_option
 @click.option("--logger", "named", multiple=True, metavar="NAME", help="Examine this logger, too (may be repeated).")

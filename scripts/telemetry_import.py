@@ -33,7 +33,7 @@ except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py import") from None
 
 
-@click.command("import")
+@click.command("import", short_help="Take bundles into the hub's store.")
 @click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH…")
 @hub_option
 @click.option("--require-signature", is_flag=True, help="Refuse unsigned bundles also of nodes that have no key here.")

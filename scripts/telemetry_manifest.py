@@ -17,7 +17,7 @@ except ImportError as error:
     ) from None
 
 
-@click.command("manifest")
+@click.command("manifest", short_help="Make or check the manifest of a folder of chunks.")
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--check", "only_check", is_flag=True, help="Write nothing; compare the folder with its manifest.")
 @click.option(

@@ -23,7 +23,7 @@ _MAX_ROWS = 1000
 """Rows of a table for people."""
 
 
-@click.command("query", epilog=f"Named queries: {', '.join([*QUERIES, 'gaps'])}.")
+@click.command("query", short_help="Ask events in SQL.", epilog=f"Named queries: {', '.join([*QUERIES, 'gaps'])}.")
 @click.argument("sql", required=False)
 @from_option
 @click.option("--named", "name", metavar="NAME", help="A named query, instead of SQL.")

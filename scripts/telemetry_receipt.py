@@ -24,7 +24,7 @@ except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py receipt") from None
 
 
-@click.command("receipt")
+@click.command("receipt", short_help="Write what the hub acknowledges.")
 @click.argument("node_ids", nargs=-1, metavar="[NODE_ID]...")
 @hub_option
 @sign_options

@@ -33,7 +33,7 @@ LOGGER = "calyx_logging.smoke_test"
 SOURCE = "smoke_test"
 
 
-@click.command("smoke-test")
+@click.command("smoke-test", short_help="Send one event the whole way.")
 @root_option
 @click.option("--keep", is_flag=True, help="Keep the temporary root (when there is no node id yet).")
 @json_option

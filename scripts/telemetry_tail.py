@@ -24,7 +24,7 @@ _MAX_TEXT = 200
 """Characters of one field that are shown; `show` has all."""
 
 
-@click.command("tail")
+@click.command("tail", short_help="Print the last events, and those that come.")
 @from_option
 @click.option("-n", "--lines", "count", type=click.IntRange(0), default=10, show_default=True, help="So many events.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is logged from now on, until Ctrl-C.")

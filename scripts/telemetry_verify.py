@@ -28,7 +28,7 @@ except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py verify") from None
 
 
-@click.command("verify")
+@click.command("verify", short_help="Check bundles: every fault is named.")
 @click.argument("bundles", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="BUNDLE...")
 @json_option
 def command(bundles: tuple[Path, ...], as_json: bool) -> None:
