@@ -6,7 +6,6 @@ node. A receipt has its name only when it is whole; its signature comes after it
 
 from __future__ import annotations
 
-import hashlib
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable
@@ -14,16 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calyx_logging import durable
-from calyx_logging.chunk import ChunkName, open_chunk
-from calyx_logging.errors import CalyxError, ManifestError, StorageError
+from calyx_logging.chunk import ChunkName
+from calyx_logging.errors import ManifestError, StorageError
 from calyx_logging.event import utc_text
 from calyx_logging.gap import runs_of
-from calyx_logging.holdings import Held, holdings_of
+from calyx_logging.holdings import Held, holdings_of, prefix_digests
 from calyx_logging.locks import os_lock
 from calyx_logging.receipt import SIGNATURE_SUFFIX, Receipt
 from calyx_logging.scan import Scan, scan_chunk
 from calyx_logging.signature import RECEIPT_NAMESPACE, sign
-from calyx_logging.stats import blocks_of, several_at_once
+from calyx_logging.stats import several_at_once
 from calyx_logging.store import Note, Store
 
 __all__ = ["Written", "write_receipt"]
@@ -103,12 +102,11 @@ def _receipt(store: Store, node_id: str, written_at: str, anew: bool) -> tuple[R
     scanned = several_at_once(lambda one: scan_chunk(one.path, node_id), unknown)
     scans.update({one.sha256: scan for one, scan in zip(unknown, scanned, strict=True)})
     good = {one.sha256 for one in whole if not scans[one.sha256].bad_count}
-    # of a chunk that grew, what is here begins with each of its shorter states: an import looked at that
-    grown = {one.name: one.size for one in whole if one.grows and one.sha256 in good}
-    for chunk in (chunk for _, manifest in holdings.manifests for chunk in manifest.chunks):
-        note = notes.get(chunk.sha256)
-        if note is not None and not note.scan.bad_count and note.size < grown.get(chunk.filename, 0):
-            good.add(chunk.sha256)
+    for one in whole:  # what is here of a chunk that grew begins with its shorter states
+        states = holdings.states[one.name] if one.grows and one.sha256 in good else {}
+        sizes = {size: sha256 for sha256, size in states.items() if size is not None and size < one.size}
+        begins = prefix_digests(one.path, sizes) if sizes else {}
+        good.update(sha256 for size, sha256 in sizes.items() if begins.get(size) == sha256)
     warnings = list(holdings.warnings)
     if len(whole) < len(held):
         warnings.append(
@@ -124,13 +122,9 @@ def _is_whole(held: Held, note: Note | None) -> bool:
         state = held.path.lstat()
         if note is not None and (note.size, note.mtime_ns) == (state.st_size, state.st_mtime_ns):
             return True
-        digest = hashlib.sha256()
-        with open_chunk(held.path) as stream:
-            for block in blocks_of(stream):
-                digest.update(block)
-    except (CalyxError, OSError):
+    except OSError:
         return False
-    return digest.hexdigest() == held.sha256
+    return held.is_whole()
 
 
 def _contiguous(whole: Iterable[Held], scans: dict[str, Scan]) -> dict[str, int]:

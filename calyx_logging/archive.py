@@ -37,8 +37,11 @@ _MAX_MEMBERS = 250_000
 _MAX_DIRECTORY = 32 * 1024 * 1024
 """Of a zip."""
 
-_MAX_HEADER = 64 * 1024
+_MAX_HEADER = 4096
 """Of a tar: tarfile reads a larger one in quadratic time."""
+
+_MAX_HEADERS = 1024 * 1024
+"""Of one tar in all, those of 512 bytes, which have no text of any length, not counted."""
 
 _ALWAYS_UNPACKED = 256 * 1024 * 1024
 _RATIO = 200
@@ -239,7 +242,7 @@ def _tar_kind(info: tarfile.TarInfo) -> str:
 
 def _tar_reader(stream: _Bounded, start: int, size: int) -> Callable[[], Iterator[bytes]]:
     def blocks() -> Iterator[bytes]:
-        stream.limit = _BLOCK
+        stream.limit, stream.headers = _BLOCK, 0
         stream.seek(start)
         yield from _blocks_of(stream, size)
 
@@ -260,6 +263,7 @@ class _Bounded(io.BufferedReader):
     def __init__(self, path: Path, limit: int) -> None:
         super().__init__(cast(io.BufferedReader, open_chunk(path)).detach())
         self.limit = limit
+        self.headers = 0
 
     def seek(self, target: int, whence: int = 0, /) -> int:
         """As in io; ArchiveError for a place that no file has."""
@@ -273,6 +277,7 @@ class _Bounded(io.BufferedReader):
     def read(self, size: int | None = -1, /) -> bytes:
         """Up to `size` bytes; ArchiveError when that is too much."""
         wanted = os.fstat(self.fileno()).st_size - self.tell() if size is None or size < 0 else size
-        if wanted > self.limit:
-            raise ArchiveError(f"the archive has a header of {wanted} bytes")
+        self.headers += wanted if 512 < wanted <= _MAX_HEADER else 0
+        if wanted > self.limit or self.headers > _MAX_HEADERS:
+            raise ArchiveError(f"the archive has a header of {wanted} bytes, or too many")
         return super().read(wanted)

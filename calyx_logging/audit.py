@@ -18,7 +18,7 @@ from calyx_logging.chunk import SEALED_SUFFIX, ChunkName, names_in, open_chunk
 from calyx_logging.errors import CalyxError, EventError
 from calyx_logging.event import decode
 from calyx_logging.gap import runs_of
-from calyx_logging.holdings import Held, Holdings, holdings_of
+from calyx_logging.holdings import Held, Holdings, holdings_of, prefix_digests
 from calyx_logging.scan import Scan, numbered_lines, scan_chunk
 from calyx_logging.stats import blocks_of, several_at_once
 from calyx_logging.store import Entry, Store
@@ -139,7 +139,7 @@ def _audit(store: Store, node_id: str, progress: Progress | None) -> NodeAudit:
     holdings = holdings_of(store, entries)
     result = NodeAudit(node_id, bundles=len(entries), damaged=list(holdings.warnings))
     _look_at_chain(holdings, result)
-    _look_for_lost_chunks(store, entries, holdings, result)
+    _look_for_lost_chunks(holdings, result)
     _look_at_folders(store, entries, holdings, result)
     held = sorted(holdings.chunks.values(), key=lambda one: one.name)
     scans = dict(zip(held, several_at_once(lambda one: _read(one, node_id, progress), held), strict=True))
@@ -178,14 +178,18 @@ def _read(held: Held, node_id: str, progress: Progress | None) -> Scan | str:
 
 def _look_at_chain(holdings: Holdings, result: NodeAudit) -> None:
     """Which bundles others come after, and are not here; where a chain begins twice, or parts."""
-    here = {entry.manifest_sha256 for entry, _ in holdings.manifests}
-    here.update(sha256 for _, manifest in holdings.manifests for sha256 in manifest.covers)
+    covered = [(entry, one) for entry, manifest in holdings.manifests for one in manifest.covers]
+    here = {entry.manifest_sha256 for entry, _ in holdings.manifests} | {one.manifest_sha256 for _, one in covered}
+    for entry, one in covered:  # it need not come, but what came before it has to be accounted for
+        if one.previous_manifest_sha256 is not None and one.previous_manifest_sha256 not in here:
+            result.missing_bundles.append(one.previous_manifest_sha256)
+            result.followers[one.previous_manifest_sha256] = entry.folder
     ours = [(entry, manifest) for entry, manifest in holdings.manifests if manifest.version > 0]
     after: dict[str | None, list[Entry]] = defaultdict(list)
     for entry, manifest in ours:
         after[manifest.previous_manifest_sha256].append(entry)
     for previous, entries in after.items():
-        if previous is not None and previous not in here:
+        if previous is not None and previous not in here and previous not in result.followers:
             result.missing_bundles.append(previous)
             result.followers[previous] = entries[0].folder
         if len(entries) > 1:
@@ -193,16 +197,23 @@ def _look_at_chain(holdings: Holdings, result: NodeAudit) -> None:
             result.histories.append(f"{', '.join(entry.folder for entry in entries)} {what}")
 
 
-def _look_for_lost_chunks(store: Store, entries: list[Entry], holdings: Holdings, result: NodeAudit) -> None:
-    """Chunks that a manifest in the store names, and that lie nowhere in it; of one that grows, its longest state."""
-    sizes = {sha256: note.size for entry in entries for sha256, note in store.checked(entry).items()}
+def _look_for_lost_chunks(holdings: Holdings, result: NodeAudit) -> None:
+    """Chunks that a manifest in the store names, and that lie nowhere in it; of one that grows, each of its states."""
+    begins: dict[str, dict[int, str]] = {}
     for entry, manifest in holdings.manifests:
         for chunk in manifest.chunks:
             if chunk.sha256 in holdings.by_hash:
                 continue
-            held, size = holdings.chunks.get(chunk.filename), chunk.bytes or sizes.get(chunk.sha256, 0)
-            if held is None or not held.grows or held.size < size:
-                result.damaged.append(f"{chunk.filename} of bundle {entry.folder} is not in the store any more")
+            held, states = holdings.chunks.get(chunk.filename), holdings.states[chunk.filename]
+            if held is not None and held.grows:
+                if chunk.filename not in begins:
+                    with contextlib.suppress(CalyxError, OSError):
+                        sizes = [size for size in states.values() if size is not None]
+                        begins[chunk.filename] = prefix_digests(held.path, sizes)
+                size = states[chunk.sha256]
+                if size is not None and begins.get(chunk.filename, {}).get(size) == chunk.sha256:
+                    continue
+            result.damaged.append(f"{chunk.filename} of bundle {entry.folder} is not in the store any more")
 
 
 def _look_at_folders(store: Store, entries: list[Entry], holdings: Holdings, result: NodeAudit) -> None:

@@ -20,7 +20,7 @@ from calyx_logging import acknowledged, durable, exported, outbox
 from calyx_logging.acknowledged import Acknowledged
 from calyx_logging.archive import write_archive
 from calyx_logging.bundle import sums_of
-from calyx_logging.chunk import open_chunk, without_foreign
+from calyx_logging.chunk import ChunkName, names_in, open_chunk, without_foreign
 from calyx_logging.errors import StorageError
 from calyx_logging.event import utc_text
 from calyx_logging.exporter import exclusive
@@ -31,6 +31,7 @@ from calyx_logging.manifest import (
     SUMS_NAME,
     TIMESTAMP_FORMAT,
     ChunkEntry,
+    Covered,
     Manifest,
     is_safe_filename,
 )
@@ -209,6 +210,9 @@ def _export_locked(
     node: Node, options: ExportOptions, progress: Progress | None, clock: Callable[[], float]
 ) -> Iterator[ExportResult]:
     durable.remove_tree(node.exports / _STAGING)
+    for name in names_in(node.exports):
+        if name.startswith(".") and name.endswith(".tmp"):  # of an archive that was being written
+            durable.remove(node.exports / name)
     done = exported.load(node)
     receipts = acknowledged.load(node)
     names, covered = done.names, None
@@ -257,10 +261,11 @@ def _archive(node: Node, result: ExportResult, suffix: str, last: str) -> None:
 
 @dataclass(frozen=True)
 class _Extras:
-    """The key to sign with; what hubs are known to have, None where nothing is."""
+    """The key to sign with; what hubs are known to have, None where nothing is; the hashes taken by this export."""
 
     key: str | None
     receipts: Acknowledged | None
+    taken: set[str] = field(default_factory=set)
 
 
 def _make_bundle(
@@ -288,7 +293,7 @@ def _make_bundle(
             chunks=tuple(entries),
             previous_manifest_sha256=None if done.last is None else done.last.manifest_sha256,
             open_chunks=tuple(chunk.name.open for chunk in result.recovery.live + result.recovery.orphaned),
-            covers=_covered(node, done, extras.receipts, {entry.sha256 for entry in entries}),
+            covers=_covered(node, done, extras, entries),
         )
         data = manifest.to_bytes()
         digest = hashlib.sha256(data).hexdigest()
@@ -305,15 +310,21 @@ def _make_bundle(
     result.bundle, result.manifest, result.manifest_sha256 = node.exports / timestamp, manifest, digest
 
 
-def _covered(node: Node, done: exported.Exported, receipts: Acknowledged | None, taken: set[str]) -> tuple[str, ...]:
-    """Earlier manifests that no hub is known to have, and need not have: all they name is in this bundle, or there."""
-    if receipts is None:
+def _covered(node: Node, done: exported.Exported, extras: _Extras, entries: list[ChunkEntry]) -> tuple[Covered, ...]:
+    """Earlier manifests that no hub is known to have, and need not have: all they name is taken now, or there.
+
+    Of a first-generation chunk, which grows, a later state is taken for an earlier one.
+    """
+    extras.taken.update(entry.sha256 for entry in entries)
+    if extras.receipts is None:
         return ()
-    unknown = [bundle for bundle in done.bundles if bundle.manifest_sha256 not in receipts.bundles]
+    there = extras.taken | extras.receipts.chunks
+    grown = {entry.filename: entry.bytes or 0 for entry in entries if ChunkName.parse(entry.filename) is None}
+    unknown = [bundle for bundle in done.bundles if bundle.manifest_sha256 not in extras.receipts.bundles]
     return tuple(
-        bundle.manifest_sha256
+        Covered(bundle.manifest_sha256, manifest.previous_manifest_sha256)
         for bundle, manifest in exported.manifests_of(node, unknown)
-        if all(chunk.sha256 in taken or chunk.sha256 in receipts.chunks for chunk in manifest.chunks)
+        if all(chunk.sha256 in there or (chunk.bytes or 0) < grown.get(chunk.filename, 0) for chunk in manifest.chunks)
     )
 
 

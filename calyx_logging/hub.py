@@ -24,18 +24,16 @@ from pathlib import Path
 from calyx_logging import durable
 from calyx_logging.arrival import Progress, bring, verdict
 from calyx_logging.bundle import Fault, VerifiedBundle
-from calyx_logging.chunk import ChunkName
 from calyx_logging.errors import SignatureError, StorageError
 from calyx_logging.event import utc_text
-from calyx_logging.holdings import Holdings, are_equal, begins_with, holdings_of
+from calyx_logging.holdings import holdings_of
 from calyx_logging.manifest import (
     MANIFEST_NAME,
     SIGNATURE_NAME,
-    SUMS_NAME,
     TIMESTAMP_FORMAT,
     Manifest,
-    is_safe_filename,
 )
+from calyx_logging.reconcile import bring_back_manifest, compare, put_back, set_aside, tidy
 from calyx_logging.scan import Scan, scan_chunk
 from calyx_logging.signature import MANIFEST_NAMESPACE, signers_of, verify_signature
 from calyx_logging.stats import several_at_once
@@ -163,7 +161,7 @@ def settle(store: Store) -> list[str]:
                 entries += (of_node := store.load(node_id))
                 held = holdings_of(store, of_node)
                 result.warnings += held.warnings
-                _tidy(held)
+                tidy(store, node_id, held, result.warnings)
             if strangers:
                 _save(store, entries, strangers, result)
     except OSError as error:
@@ -252,19 +250,19 @@ def _put_in(
             "is no folder of the store's own", path=store.folder / node_id, hint="no links: move the store as a whole"
         )
     if not dry_run:
-        _bring_back_manifest(store, bundle, result)
+        bring_back_manifest(store, bundle, result.warnings)
     entries = store.load(node_id)
     held = holdings_of(store, entries)
     result.warnings += held.warnings
     if not dry_run:
-        _tidy(held)
+        if tidy(store, node_id, held, result.warnings):
+            held = holdings_of(store, entries)
         if store.unsettled:
             _save(store, entries, [node_id], result)
-    known = next((entry for entry in entries if entry.manifest_sha256 == bundle.manifest_sha256), None)
-    if known is not None:
+    if known := next((entry for entry in entries if entry.manifest_sha256 == bundle.manifest_sha256), None):
         result.outcome, result.folder = "already imported", store.bundle(known)
         if not dry_run:
-            _put_back(bundle, held, result.folder, result)
+            put_back(store, bundle, held, result.folder, result.warnings)
         return True
     if scans is None:
         return False
@@ -272,7 +270,7 @@ def _put_in(
     if others:
         result.faults.append(Fault("contradicts", MANIFEST_NAME, f"node {others[0]}, which is here", f"node {node_id}"))
         return True
-    there, superseded = _compare(bundle, held, result.faults)
+    there, superseded = compare(bundle, held, result.faults)
     if dry_run:
         result.outcome = "refused" if result.faults else "would be imported"
         return True
@@ -290,8 +288,11 @@ def _put_in(
     target = _free_folder(store.folder / node_id, bundle.manifest, now)
     durable.make_dirs(target.parent)
     durable.publish(bundle.path, target)
-    for path in superseded:
-        durable.remove(path)
+    for one in superseded:
+        if one.is_whole():
+            durable.remove(one.path)
+        else:
+            set_aside(store, node_id, one.path, result.warnings)
     result.outcome, result.folder = "imported", target
     _save(store, [*entries, Entry(node_id, target.name, bundle.manifest_sha256, utc_text(now))], [node_id], result)
     return True
@@ -302,80 +303,6 @@ def _save(store: Store, entries: list[Entry], node_ids: list[str], result: Impor
         store.save(entries, node_ids)
     except OSError as error:  # it is only a summary
         result.warnings.append(f"the import index cannot be written: {error}; the next import does")
-
-
-def _put_back(bundle: VerifiedBundle, held: Holdings, folder: Path, result: ImportResult) -> None:
-    """Chunks that somebody deleted in the store, or emptied, come back with the bundle that has them."""
-    missing = []
-    for chunk in bundle.manifest.chunks:
-        new = bundle.path / chunk.filename
-        known = held.chunks.get(chunk.filename) or held.by_hash.get(chunk.sha256)
-        if known is not None and begins_with(known.path, new) and (known.size == new.stat().st_size or known.grows):
-            continue
-        path = folder / chunk.filename
-        if known is not None:  # damaged; what is put back is what the manifest of its folder names
-            durable.remove(known.path)
-            path = known.path if known.sha256 == chunk.sha256 else path
-        durable.remove(path)
-        durable.rename_new(new, path)
-        durable.sync_dir(path.parent)
-        missing.append(chunk.filename)
-    if missing:
-        said = (
-            "was missing in the store, or damaged, and was"
-            if len(missing) == 1
-            else "were missing or damaged, and were"
-        )
-        result.warnings.append(f"{len(missing)} chunk{'s' * (len(missing) > 1)} {said} put back")
-
-
-def _bring_back_manifest(store: Store, bundle: VerifiedBundle, result: ImportResult) -> None:
-    """A bundle whose manifest somebody deleted in the store is that bundle again, not another."""
-    for entry in store.said(bundle.manifest.node_id):
-        folder = store.bundle(entry)
-        if entry.manifest_sha256 != bundle.manifest_sha256 or not is_safe_filename(entry.folder):
-            continue
-        if os.path.lexists(folder / MANIFEST_NAME) or not (folder.is_dir() and not folder.is_symlink()):
-            continue
-        for name in (SUMS_NAME, SIGNATURE_NAME, MANIFEST_NAME):
-            if (bundle.path / name).exists():
-                durable.replace_file(folder / name, durable.read_regular(bundle.path / name))
-        result.warnings.append("its manifest was missing in the store, and was put back")
-
-
-def _tidy(held: Holdings) -> None:
-    for shorter, longer in held.left_over:
-        if begins_with(longer, shorter):
-            durable.remove(shorter)
-
-
-def _compare(bundle: VerifiedBundle, held: Holdings, faults: list[Fault]) -> tuple[list[str], list[Path]]:
-    """Names that are not to be put in again, and files of the store that are shorter states of what comes."""
-    there, superseded = [], []
-    hashes: set[str] = set()
-    for chunk in sorted(bundle.manifest.chunks, key=lambda one: ChunkName.parse(one.filename) is None):
-        new, known = bundle.path / chunk.filename, held.chunks.get(chunk.filename)
-        grows = ChunkName.parse(chunk.filename) is None
-        if known is None:
-            twin = held.by_hash.get(chunk.sha256)
-            # the same lines under another name; of a chunk that grows nobody knows how long they stay the same
-            if chunk.sha256 in hashes or (twin is not None and not twin.grows and are_equal(twin.path, new)):
-                there.append(chunk.filename)
-        elif known.sha256 == chunk.sha256:
-            if are_equal(known.path, new):
-                there.append(chunk.filename)
-            else:  # somebody cut it, or wrote into it
-                superseded.append(known.path)
-        elif grows and begins_with(new, known.path):
-            superseded.append(known.path)
-        elif grows and begins_with(known.path, new):
-            there.append(chunk.filename)
-        else:
-            here = f"sha256 {known.sha256}, as in {known.path.parent}"
-            faults.append(Fault("contradicts", chunk.filename, here, f"sha256 {chunk.sha256}"))
-        if not grows:
-            hashes.add(chunk.sha256)
-    return there, superseded
 
 
 def _free_folder(parent: Path, manifest: Manifest, now: float) -> Path:

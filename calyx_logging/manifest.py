@@ -28,6 +28,7 @@ __all__ = [
     "SUMS_NAME",
     "TIMESTAMP_FORMAT",
     "ChunkEntry",
+    "Covered",
     "Manifest",
     "format_sums",
     "is_safe_filename",
@@ -82,6 +83,14 @@ class ChunkEntry:
 
 
 @dataclass(frozen=True)
+class Covered:
+    """An earlier manifest that a hub need not see, and the one before it."""
+
+    manifest_sha256: str
+    previous_manifest_sha256: str | None
+
+
+@dataclass(frozen=True)
 class Manifest:
     """What a bundle holds, from which node, after which other bundle.
 
@@ -92,7 +101,7 @@ class Manifest:
         chunks: what is in it.
         previous_manifest_sha256: the node's bundle before this one; None for the first.
         open_chunks: names of chunks that were still being written.
-        covers: hashes of earlier manifests that a hub may never see, because every chunk of them is in this bundle, or
+        covers: earlier manifests that a hub may never see, because every chunk of them is in this bundle, or
             was acknowledged.
         version: 0 for the first generation's.
     """
@@ -103,7 +112,7 @@ class Manifest:
     chunks: tuple[ChunkEntry, ...]
     previous_manifest_sha256: str | None = None
     open_chunks: tuple[str, ...] = ()
-    covers: tuple[str, ...] = ()
+    covers: tuple[Covered, ...] = ()
     version: int = VERSION
 
     @property
@@ -128,7 +137,7 @@ class Manifest:
             "open_chunks": list(self.open_chunks),
         }
         if self.covers:
-            document["covers"] = list(self.covers)
+            document["covers"] = [asdict(one) for one in self.covers]
         return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
     @classmethod
@@ -156,7 +165,7 @@ class Manifest:
             chunks=tuple(_parse_entry(entry, n) for n, entry in enumerate(entries)),
             previous_manifest_sha256=_optional(document, "previous_manifest_sha256", str),
             open_chunks=tuple(str(name) for name in _get(document, "open_chunks", list, [])),
-            covers=tuple(str(sha256) for sha256 in _get(document, "covers", list, [])),
+            covers=tuple(_parse_covered(one, n) for n, one in enumerate(_get(document, "covers", list, []))),
             version=version,
         )
         if manifest.to_bytes() != data:  # ours are; others may say a thing twice, and readers differ in what they take
@@ -174,6 +183,15 @@ def _refuse_twice(data: bytes) -> None:
 
     with contextlib.suppress(RecursionError):  # so deep that nothing of it is read
         json.loads(data.removeprefix(b"\xef\xbb\xbf"), object_pairs_hook=pairs, parse_int=str, parse_float=str)
+
+
+def _parse_covered(covered: object, number: int) -> Covered:
+    where = f"covers[{number}]"
+    if not isinstance(covered, Mapping):
+        raise ManifestError(f"the manifest's {where} is no object")
+    return Covered(
+        _get(covered, "manifest_sha256", str, where=where), _optional(covered, "previous_manifest_sha256", str, where)
+    )
 
 
 def _parse_entry(entry: object, number: int) -> ChunkEntry:

@@ -9,6 +9,9 @@ prune leaves no half bundle; copies of manifests and the index stay.
 from __future__ import annotations
 
 import hashlib
+import os
+import socket
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,13 +19,14 @@ from pathlib import Path
 
 from calyx_logging import acknowledged, durable, exported, outbox
 from calyx_logging.acknowledged import CarriedReceipt
-from calyx_logging.archive import FORMATS
+from calyx_logging.archive import FORMATS, members_of
 from calyx_logging.arrival import bring, verdict
 from calyx_logging.bundle import check
 from calyx_logging.chunk import names_in, open_chunk
 from calyx_logging.errors import ManifestError, StorageError
 from calyx_logging.exported import MANIFESTS_DIR
 from calyx_logging.exporter import exclusive
+from calyx_logging.locks import is_gone
 from calyx_logging.manifest import MANIFEST_NAME, SIGNATURE_NAME, SUMS_NAME, Manifest
 from calyx_logging.node import Node
 from calyx_logging.stats import blocks_of, several_at_once
@@ -30,8 +34,8 @@ from calyx_logging.stats import blocks_of, several_at_once
 __all__ = ["Plan", "carry_out", "plan", "take_note"]
 
 _PRUNING = ".pruning-"
-_JUNK_SIZE = 64 * 1024
-"""Bytes of what operating systems leave in a folder by themselves, at most."""
+_CHECKING = ".checking-"
+_LEFT_BY_SYSTEMS = frozenset([".ds_store", "._.ds_store", "desktop.ini", "thumbs.db"])
 
 
 @dataclass
@@ -116,7 +120,7 @@ def carry_out(node: Node, carried: CarriedReceipt, *, clock: Callable[[], float]
     try:
         with exclusive(node, clock):
             for name in names_in(node.exports):
-                if name.startswith(_PRUNING):  # of a prune that was killed
+                if name.startswith(_PRUNING) or _is_left(node.exports / name):  # of a prune that was killed
                     durable.remove_tree(node.exports / name)
             done = exported.load(node)
             exported.save(node, done)  # every bundle's manifest is copied before the bundle goes
@@ -132,6 +136,12 @@ def carry_out(node: Node, carried: CarriedReceipt, *, clock: Callable[[], float]
             return found
     except OSError as error:
         raise StorageError.of(error, "prune", error.filename or node.outbox, "check the folder's rights") from error
+
+
+def _is_left(path: Path) -> bool:
+    """Whether it is the copy of an archive whose reader was killed."""
+    pid = path.name.removeprefix(_CHECKING).split("-", 1)[0]
+    return path.name.startswith(_CHECKING) and is_gone(f"{pid} {socket.gethostname()}")
 
 
 def _hash(path: Path) -> tuple[str, int]:
@@ -155,11 +165,8 @@ def _look_at_bundle(folder: Path, known: set[str], found: Plan) -> None:
     if report.faults:
         found.kept.append(f"{folder} is damaged, and left: {report.faults[0]}")
         return
-    known_names = {chunk.filename for chunk in manifest.chunks} | {MANIFEST_NAME, SUMS_NAME, SIGNATURE_NAME}
     for path in folder.iterdir():
-        if path.name not in known_names and (
-            not path.is_file() or path.is_symlink() or path.stat().st_size > _JUNK_SIZE
-        ):
+        if not _belongs(path.name, manifest) or not path.is_file() or path.is_symlink():
             found.kept.append(f"{folder} is left: {path.name} in it is no part of the bundle")
             return
     found.bundles[folder.name] = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
@@ -177,15 +184,25 @@ def _look_at_archive(node: Node, path: Path, known: set[str], found: Plan) -> No
         return
     if not chunks or not known.issuperset(chunk.sha256 for chunk in chunks):
         return
-    room = node.exports / f"{_PRUNING}{path.name}"
-    durable.remove_tree(room)
-    try:
-        durable.make_dirs(room)
-        staged, faults = bring(path, room)
+    with tempfile.TemporaryDirectory(prefix=f"{_CHECKING}{os.getpid()}-", dir=node.exports) as room:
+        staged, faults = bring(path, Path(room))
         report = verdict(staged, faults)
-        if report.faults or report.manifest_sha256 != hashlib.sha256(data).hexdigest():
-            found.kept.append(f"{path} is not just the archive of the bundle of that name, and left")
-        else:
-            found.archives[path.name] = path.stat().st_size
-    finally:
-        durable.remove_tree(room)
+        is_it = not report.faults and report.manifest_sha256 == hashlib.sha256(data).hexdigest()
+        if is_it and report.manifest is not None:
+            with members_of(path, Path(room, "list")) as members:
+                names = [member.path.rsplit("/", 1)[-1] for member in members if member.kind != "folder"]
+            is_it = all(name in _names_of(report.manifest) for name in names)
+    if is_it:
+        found.archives[path.name] = path.stat().st_size
+    else:
+        found.kept.append(f"{path} is not just the archive of the bundle of that name, and left")
+
+
+def _names_of(manifest: Manifest) -> set[str]:
+    return {chunk.filename for chunk in manifest.chunks} | {MANIFEST_NAME, SUMS_NAME, SIGNATURE_NAME}
+
+
+def _belongs(name: str, manifest: Manifest) -> bool:
+    """Whether a file is the bundle's, or what an operating system made of its name, or leaves in every folder."""
+    known = _names_of(manifest)
+    return name in known or name.removeprefix("._") in known or name.lower() in _LEFT_BY_SYSTEMS

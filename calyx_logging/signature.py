@@ -45,10 +45,17 @@ RECEIPT_NAMESPACE = "calyx-telemetry-receipt"
 _KEY_FILE = Path("runtime", "signing_key")
 _MAX_SIGNATURE = 1024 * 1024
 _KEY_LINE = re.compile(r"(?P<kind>[a-z0-9@.-]+)[ \t]+(?P<blob>[A-Za-z0-9+/]+={0,2})(?:[ \t]+(?P<comment>[^\r\n]*))?")
-_SIGNER = re.compile(
-    r'(?:"(?P<quoted>[^"]+)"|(?P<plain>[^\s"]+))[ \t]+(?:\S.*[ \t])?'
-    r"[a-z0-9@.-]+[ \t]+[A-Za-z0-9+/]{4,}={0,2}(?:[ \t]|$)"
+_KINDS = (
+    r"(?:ssh-(?:ed25519|rsa|dss)|ecdsa-sha2-nistp(?:256|384|521)|sk-ssh-ed25519@openssh\.com"
+    r"|sk-ecdsa-sha2-nistp256@openssh\.com|[a-z0-9-]+-cert-v01@openssh\.com)"
 )
+_OPTION = r'(?:cert-authority|(?:namespaces|valid-after|valid-before)="[^"]*")'
+_SIGNER = re.compile(
+    r'(?P<quote>"?)(?P<names>[^\s",]+(?:,[^\s",]+)*)(?P=quote)[ \t]+'
+    rf"(?:(?i:{_OPTION}(?:,{_OPTION})*)[ \t]+)?(?P<kind>{_KINDS})[ \t]+(?P<blob>[A-Za-z0-9+/]+={{0,2}})(?:[ \t].*)?"
+)
+_NAME = re.compile(r"!?[A-Za-z0-9*?][A-Za-z0-9._*?@+-]*", re.ASCII)
+_BREAKS = re.compile("[\\v\\f\\x1c-\\x1e\\x85\\u2028\\u2029]|\\r(?!\\n|$)")
 _GOOD = re.compile(r'^Good ".*" signature for (?P<who>.*) with (?P<key>\S+ key SHA256:\S+)', re.MULTILINE)
 
 
@@ -151,11 +158,15 @@ def signers_of(path: Path, principal: str) -> bool:
         line = line.strip()
         if not line or line.startswith("#"):
             continue
-        match = _SIGNER.match(line)
-        if match is None:
+        match = _SIGNER.fullmatch(line)
+        if (
+            match is None
+            or not _is_blob(match["kind"], match["blob"])
+            or not all(_NAME.fullmatch(name) for name in match["names"].split(","))
+        ):
             hint = "a line is: NODE_ID KIND KEY, with options before KIND; delete it, or put # before it"
             raise ConfigError(f"line {number} is none of a file of signers", path=path, hint=hint)
-        found = found or _matches(match["quoted"] or match["plain"], principal)
+        found = found or _matches(match["names"], principal)
     return found
 
 
@@ -185,7 +196,12 @@ def _text_of(path: Path) -> str:
         raise ConfigError("is a binary list of revoked keys", path=path, hint="use ssh-keygen -k -u to add a key to it")
     if data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")) or b"\0" in data:
         raise ConfigError("is no plain text", path=path, hint="save it as UTF-8 without byte order mark")
-    return data.decode("utf-8", "surrogateescape")
+    text = data.decode("utf-8", "surrogateescape")
+    if _BREAKS.search(text):
+        raise ConfigError(
+            "has line breaks that ssh-keygen does not know", path=path, hint="end each line with a newline"
+        )
+    return text
 
 
 # ------------------------------------------------------------------ making and checking

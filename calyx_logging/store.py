@@ -168,7 +168,7 @@ class Store:
                 continue
             for name in names_in(self.folder / node):
                 path = self.folder / node / name / MANIFEST_NAME
-                if not is_safe_filename(name) or not _is_folder(path.parent) or not path.is_file():
+                if not is_safe_filename(name) or not _is_folder(path.parent) or path.is_symlink() or not path.is_file():
                     continue
                 digest, entry = self._read_manifest(path)[0], said.get((node, name))
                 if entry is None or entry.manifest_sha256 != digest:
@@ -222,7 +222,12 @@ class Store:
             entries: every bundle of some nodes.
             node_ids: which; what the index says of others stays.
         """
-        others = [entry for entry in self._read_index() if entry.node_id not in node_ids]
+        here = {entry.manifest_sha256 for entry in entries}
+        others = [
+            entry  # also what was here and is gone, until it comes again: the audit says so
+            for entry in self._read_index()
+            if entry.node_id not in node_ids or entry.manifest_sha256 not in here
+        ]
         entries = sorted([*others, *entries], key=lambda entry: (entry.node_id, entry.folder))
         imports = [
             {

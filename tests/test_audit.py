@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import logging.config
@@ -273,6 +274,10 @@ def test_a_writer_of_which_nothing_has_come(store: Store, tmp_path: Path) -> Non
     assert audited(store).complete
 
 
+def hash_of(bundle: Path) -> str:
+    return hashlib.sha256((bundle / "manifest.json").read_bytes()).hexdigest()
+
+
 def test_a_lost_bundle_whose_chunks_were_sent_again(store: Store, tmp_path: Path) -> None:
     """The bundle that repeats them says which it covers; pruned ones that were never carried as well."""
     node = make_node(tmp_path, "n-1")
@@ -286,7 +291,9 @@ def test_a_lost_bundle_whose_chunks_were_sent_again(store: Store, tmp_path: Path
     take_note(node, receipt_of(store))
     again = export(node, ExportOptions(since_receipt=True), clock=lambda: START + 30.0).bundle
     assert again is not None
-    assert json.loads((again / "manifest.json").read_bytes())["covers"] == [missing]
+    assert json.loads((again / "manifest.json").read_bytes())["covers"] == [
+        {"manifest_sha256": missing, "previous_manifest_sha256": hash_of(first)}
+    ]
     import_bundle(store, again)
     assert audited(store).complete
     repeated = export(node, ExportOptions(since_receipt=True), clock=lambda: START + 40.0).bundle  # never carried

@@ -116,7 +116,7 @@ MANIFEST = {
         }
     ],
     "open_chunks": ["x"],
-    "covers": ["c" * 64],
+    "covers": [{"manifest_sha256": "c" * 64, "previous_manifest_sha256": None}],
 }
 RECEIPT = {
     "receipt_version": 1,

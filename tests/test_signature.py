@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import re
 import shutil
@@ -158,7 +159,7 @@ def test_public_keys(tmp_path: Path, key: Path) -> None:
     """A private key is refused before anything of it is written anywhere."""
     with pytest.raises(ConfigError, match=r"name key\.pub"):
         read_public_key(key)
-    for junk in ("", "junk", "ssh-ed25519 AAAA", "ssh-rsa " + key.with_suffix(".pub").read_text().split()[1]):
+    for junk in ("", "junk", "ssh-ed25519 KEY", "ssh-rsa " + key.with_suffix(".pub").read_text().split()[1]):
         (tmp_path / "junk.pub").write_text(junk)
         with pytest.raises(ConfigError, match="no OpenSSH public key"):
             read_public_key(tmp_path / "junk.pub")
@@ -167,20 +168,21 @@ def test_public_keys(tmp_path: Path, key: Path) -> None:
 @pytest.mark.parametrize(
     ("line", "name", "has"),
     [
-        ("n-1 ssh-ed25519 AAAA", "n-1", True),
-        ("n-1 ssh-ed25519 AAAA", "N-1", True),
-        ("n-1 ssh-ed25519 AAAA", "n-10", False),
-        ("n-* ssh-ed25519 AAAA", "n-10", True),
-        ('"n-1,m-?" ssh-ed25519 AAAA', "m-7", True),
-        ("!n-3,n-* ssh-ed25519 AAAA", "n-3", False),
-        ("# n-1 ssh-ed25519 AAAA", "n-1", False),
-        ("n[12] ssh-ed25519 AAAA", "n1", False),
+        ("n-1 ssh-ed25519 KEY", "n-1", True),
+        ("n-1 ssh-ed25519 KEY", "N-1", True),
+        ("n-1 ssh-ed25519 KEY", "n-10", False),
+        ("n-* ssh-ed25519 KEY", "n-10", True),
+        ('"n-1,m-?" ssh-ed25519 KEY', "m-7", True),
+        ("!n-3,n-* ssh-ed25519 KEY", "n-3", False),
+        ("# n-1 ssh-ed25519 KEY", "n-1", False),
+        ('m-1,n-* namespaces="a b",valid-before="20990101" ssh-ed25519 KEY a comment', "n-1", True),
         ("", "n-1", False),
     ],
 )
 def test_who_has_a_key(tmp_path: Path, line: str, name: str, has: bool) -> None:
     """OpenSSH's patterns, and no other spelling of a node gets past its key."""
-    (tmp_path / "signers").write_text(f"\n{line}\n")
+    blob = base64.b64encode(b"\0\0\0\x0bssh-ed25519\0\0\0 " + bytes(32)).decode()
+    (tmp_path / "signers").write_text(f"\n{line.replace('KEY', blob)}\r\n")
     assert signers_of(tmp_path / "signers", name) is has
     assert not signers_of(tmp_path / "none", name)
 
@@ -331,7 +333,27 @@ def test_files_of_signers_that_nobody_can_read_right(tmp_path: Path, key: Path) 
         store.signers.write_bytes(data)
         with pytest.raises(ConfigError):
             import_bundle(store, bundle)
-    store.signers.write_text(f'"other node,n-1" {key.with_suffix(".pub").read_text()}')
+    public = key.with_suffix(".pub").read_text()
+    strange = (
+        "",
+        "m-1, n-1 ",
+        "m-1 n-1 ",
+        "n-1: ",
+        '"n-1 " ',
+        '"other node,n-1" ',
+        "n[12] ",
+        "n-1 nonsense=1 ",
+        "n-1,, ",
+    )
+    for start in strange:
+        store.signers.write_text(f"{start}{public.rstrip()} laptop\n")
+        with pytest.raises(ConfigError, match="none of a file of signers"):
+            import_bundle(store, bundle)
+    for odd in ("\r", "\f", "\u2028"):
+        store.signers.write_text(f"# old{odd}n-1 {public}")
+        with pytest.raises(ConfigError, match="line breaks"):
+            import_bundle(store, bundle)
+    store.signers.write_text(f'"m-1,n-1" {public}')
     assert import_bundle(store, bundle).outcome == "refused"
     store.signers.unlink()
     if sys.platform != "win32":
