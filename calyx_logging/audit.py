@@ -222,9 +222,9 @@ def _look_at_folders(store: Store, entries: list[Entry], holdings: Holdings, res
     if not store.is_sound(node_id):
         result.damaged.append(f"{folder} is no folder of the store's own")
         return
-    here = {entry.folder for entry in entries}
+    here, hashes = {entry.folder for entry in entries}, {entry.manifest_sha256 for entry in entries}
     for entry in store.said(node_id):
-        if entry.folder not in here:
+        if entry.manifest_sha256 not in hashes:
             result.damaged.append(f"bundle {entry.folder}, imported {entry.imported_at}, is not in the store any more")
     named = {entry.folder: {chunk.filename for chunk in manifest.chunks} for entry, manifest in holdings.manifests}
     for name in names_in(folder):

@@ -64,7 +64,7 @@ def _tell(audit: NodeAudit) -> None:
     for history in audit.histories:
         tell(f"  two histories under one node id (a cloned machine, or a lost index): {history}")
     for place in audit.quarantined:
-        tell(f"  in quarantine, because it contradicts the store (delete it when that is settled): {place}")
+        tell(f"  in quarantine (look at it, and delete it when that is settled): {place}")
     for damage in audit.damaged:
         tell(f"  damaged: {damage}")
     if audit.bad_lines:

@@ -929,6 +929,18 @@ def _(box: Box) -> Path:
     return path
 
 
+@case("tar.gz: ten thousand headers of four kibibytes", kind="unreadable")
+def _(box: Box) -> Path:
+    path = box.tmp / "sent.tar.gz"
+    info = tarfile.TarInfo("pax")
+    info.type, info.size = tarfile.XHDTYPE, 4096
+    header = info.tobuf(tarfile.USTAR_FORMAT) + b"1" * 4096
+    with gzip.open(path, "wb", compresslevel=1) as stream:
+        for _ in range(100):
+            stream.write(header * 100)
+    return path
+
+
 @case("tar.gz: sparse member", kind="unreadable")
 def _(box: Box) -> Path:
     return _tar_member(_special(tarfile.GNUTYPE_SPARSE))(box) or box.bundle

@@ -18,7 +18,7 @@ from calyx_logging import Node
 from calyx_logging.audit import NodeAudit, audit_node
 from calyx_logging.errors import StorageError
 from calyx_logging.export import ExportOptions, export
-from calyx_logging.hub import Policy, import_bundle
+from calyx_logging.hub import Policy, import_bundle, settle
 from calyx_logging.prune import carry_out, take_note
 from calyx_logging.store import Store
 from conftest import close_logging, config, python, telemetry, tree
@@ -362,3 +362,51 @@ def test_a_node_folder_that_is_a_link(store: Store, tmp_path: Path) -> None:
         import_bundle(store, make_bundle(make_node(tmp_path, "n-1"), range(3)))
     assert list(elsewhere.iterdir()) == []
     assert "is no folder of the store's own" in audit_node(store, "n-1").damaged[0]
+
+
+def test_the_index_remembers_what_is_gone(store: Store, tmp_path: Path) -> None:
+    """Also after other imports, of this node and of others, until the bundle comes again."""
+    node = make_node(tmp_path, "n-1")
+    made = [make_bundle(node, range(n, n + 1), second=n * 10) for n in range(3)]
+    folders = [import_bundle(store, bundle).folder for bundle in made[:2]]
+    assert folders[1] is not None
+    shutil.rmtree(folders[1])
+    for bundle in (made[2], made[0], make_bundle(make_node(tmp_path, "n-2"), range(1))):
+        import_bundle(store, bundle)
+        settle(store)
+        assert any(f"bundle {folders[1].name}, imported" in one for one in audited(store).damaged)
+    import_bundle(store, made[1])
+    assert audited(store).complete
+
+
+def test_a_manifest_that_was_altered_in_the_store(store: Store, tmp_path: Path) -> None:
+    """The audit says so, and the bundle that comes again puts it right, in its own folder."""
+    bundle = make_bundle(make_node(tmp_path, "n-1"), range(3))
+    folder = import_bundle(store, bundle).folder
+    assert folder is not None
+    manifest = folder / "manifest.json"
+    manifest.write_bytes(manifest.read_bytes().replace(b'"exported_at": "2', b'"exported_at": "3'))
+    assert "is not in the store any more" in audited(store).damaged[0]
+    again = import_bundle(store, bundle)
+    assert (again.outcome, again.folder) == ("already imported", folder)
+    assert manifest.read_bytes() == (bundle / "manifest.json").read_bytes()
+    (kept,) = audited(store).quarantined
+    shutil.rmtree(kept)
+    assert audited(store).complete
+
+
+def test_what_came_before_a_covered_bundle_is_missed(store: Store, tmp_path: Path) -> None:
+    """A bundle that makes up for one does not make up for those before it."""
+    node = make_node(tmp_path, "n-1")
+    first = make_bundle(node, range(2))
+    import_bundle(store, first)
+    take_note(node, receipt_of(store))
+    make_bundle(node, range(2, 4), second=10)
+    again = export(node, ExportOptions(since_receipt=True), clock=lambda: START + 20.0).bundle
+    assert again is not None
+    other = Store(tmp_path / "other hub")
+    other.root.mkdir()
+    import_bundle(other, again)
+    assert audit_node(other, "n-1").missing_bundles == [hash_of(first)]
+    import_bundle(other, first)
+    assert audit_node(other, "n-1").complete

@@ -15,7 +15,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from bundles import foreign, make_bundle, make_node, numbers, stored
+from bundles import foreign, make_bundle, make_node, numbers, reseal, stored
 
 from calyx_logging import durable
 from calyx_logging.arrival import bundles_in
@@ -590,3 +590,63 @@ def test_where_the_hub_is(tmp_path: Path) -> None:
     assert telemetry("audit", cwd=tmp_path / "hub").returncode == 0
     done = telemetry("status", "--root", tmp_path / "hub")
     assert (done.returncode, "this is the root of a hub" in done.stderr) == (2, True)
+
+
+def rewritten(folder: Path, count: int) -> Path:
+    """A first-generation bundle with the same chunk's name and other events."""
+    bundle = foreign(folder, count)
+    (chunk,) = bundle.glob("*.jsonl")
+    chunk.write_bytes(chunk.read_bytes().replace(b'"n": ', b'"n": 77'))
+    document = json.loads((bundle / "manifest.json").read_bytes().decode("utf-8-sig"))
+    document["chunks"][0]["sha256"] = hashlib.sha256(chunk.read_bytes()).hexdigest()
+    (bundle / "manifest.json").write_text(json.dumps(document))
+    return bundle
+
+
+@pytest.mark.parametrize("spoil", ["emptied", "cut", "deleted", "whole"])
+def test_a_chunk_that_was_rewritten_replaces_nothing(store: Store, tmp_path: Path, spoil: str) -> None:
+    """Whatever has become of the first one in the store: what was accepted once is not replaced by other content."""
+    import_bundle(store, foreign(tmp_path / "1", 2))
+    (file,) = store.folder.glob("old-1/*/*.jsonl")
+    if spoil == "emptied":
+        file.write_bytes(b"")
+    elif spoil == "cut":
+        file.write_bytes(file.read_bytes()[:40])
+    elif spoil == "deleted":
+        file.unlink()
+    result = import_bundle(store, rewritten(tmp_path / "2", 3))
+    assert (result.outcome, kinds(result)) == ("refused", {"contradicts"})
+    assert import_bundle(store, tmp_path / "1").outcome == "already imported"
+    (file,) = store.folder.glob("old-1/*/*.jsonl")
+    assert file.read_bytes() == next((tmp_path / "1").glob("*.jsonl")).read_bytes()
+
+
+@pytest.mark.parametrize("how", ["flipped", "more"])
+def test_a_damaged_chunk_that_grows(store: Store, tmp_path: Path, how: str) -> None:
+    """Its next state takes its place; what was damaged is kept aside, because some of it may be nowhere else."""
+    import_bundle(store, foreign(tmp_path / "2", 2))
+    (file,) = store.folder.glob("old-1/*/*.jsonl")
+    data = file.read_bytes()
+    damaged = data + b"\0" * 50 if how == "more" else data.replace(b'"n": 0', b'"n": 9')
+    file.write_bytes(damaged)
+    assert import_bundle(store, foreign(tmp_path / "3", 3)).outcome == "imported"
+    (file,) = store.folder.glob("old-1/*/*.jsonl")
+    assert file.read_bytes() == next((tmp_path / "3").glob("*.jsonl")).read_bytes()
+    (kept,) = store.quarantine.glob("old-1/damaged-*/*")
+    assert kept.read_bytes() == damaged
+    assert import_bundle(store, tmp_path / "2").outcome == "already imported"
+    assert file.read_bytes() == next((tmp_path / "3").glob("*.jsonl")).read_bytes()
+
+
+def test_a_copy_of_a_chunk_is_not_put_back_beside_it(store: Store, tmp_path: Path) -> None:
+    """Two names of one content: one is in the store, before and after it was deleted."""
+    bundle = make_bundle(make_node(tmp_path, "n-1"), range(3))
+    (chunk,) = bundle.glob("*.jsonl")
+    shutil.copy(chunk, bundle / "copy.jsonl")
+    reseal(bundle)
+    import_bundle(store, bundle)
+    assert numbers(store) == [0, 1, 2]
+    (file,) = store.folder.glob("n-1/*/*.jsonl")
+    file.unlink()
+    import_bundle(store, bundle)
+    assert numbers(store) == [0, 1, 2]
