@@ -650,3 +650,42 @@ def test_a_copy_of_a_chunk_is_not_put_back_beside_it(store: Store, tmp_path: Pat
     file.unlink()
     import_bundle(store, bundle)
     assert numbers(store) == [0, 1, 2]
+
+
+def import_as_the_first_generation(bundle: Path, hub: Path) -> dict[str, Any]:
+    """What telemetry_import.ps1 did: the keys it read, its comparison of hashes without case, its index."""
+    manifest = json.loads((bundle / "manifest.json").read_text("utf-8-sig"))
+    target = hub / "telemetry" / "federated" / manifest["node_id"] / manifest["timestamp"]
+    target.mkdir(parents=True)
+    for chunk in manifest["chunks"]:
+        data = (bundle / chunk["filename"]).read_bytes()
+        assert hashlib.sha256(data).hexdigest().upper() == chunk["sha256"].upper()
+        (target / chunk["filename"]).write_bytes(data)
+    shutil.copy(bundle / "manifest.json", target)
+    index = hub / "telemetry" / "federated" / ".import_index.json"
+    known = json.loads(index.read_text("utf-8-sig")) if index.exists() else {"imports": []}
+    known["imports"].append(
+        {
+            "source_node_id": manifest["node_id"],
+            "export_folder": manifest["timestamp"],
+            "path": str(target),
+            "imported_at": "2026-01-01T00:00:00.0000000+01:00",
+        }
+    )
+    index.write_text(json.dumps(known), "utf-8-sig")
+    assert isinstance(known, dict)
+    return known
+
+
+def test_both_generations_of_importers_at_one_hub(store: Store, tmp_path: Path) -> None:
+    """The first one takes bundles as we make them, reads our index, and we go on with what it left."""
+    node = make_node(tmp_path, "n-1")
+    bundles = [make_bundle(node, range(n * 2, n * 2 + 2), second=n * 10) for n in range(3)]
+    import_bundle(store, bundles[0])
+    known = import_as_the_first_generation(bundles[1], store.root)
+    keys = {"source_node_id", "export_folder", "path", "imported_at"}
+    assert all(set(one) >= keys for one in known["imports"])
+    assert import_bundle(store, bundles[2]).outcome == "imported"
+    assert import_bundle(store, bundles[1]).outcome == "already imported"
+    assert numbers(store) == list(range(6))
+    assert len(json.loads((store.folder / ".import_index.json").read_text())["imports"]) == 3
