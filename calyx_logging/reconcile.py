@@ -25,7 +25,7 @@ __all__ = ["bring_back_manifest", "compare", "put_back", "set_aside", "tidy"]
 def put_back(store: Store, bundle: VerifiedBundle, held: Holdings, folder: Path, warnings: list[str]) -> None:
     """Chunks that somebody deleted in the store, or damaged, come back with the bundle that has them."""
     back: list[str] = []
-    ours = {one.sha256 for one in held.chunks.values() if not one.grows and one.is_whole()}
+    hashes: set[str] = set()
     for chunk in bundle.manifest.chunks:
         new, known = bundle.path / chunk.filename, held.chunks.get(chunk.filename)
         if known is not None and known.is_whole():
@@ -34,7 +34,8 @@ def put_back(store: Store, bundle: VerifiedBundle, held: Holdings, folder: Path,
             if not (known.grows and begins_with(new, known.path)):
                 warnings.append(f"{known.path} has other content than this bundle, and is left")
                 continue
-        if known is None and chunk.sha256 in ours:
+        twin = held.by_hash.get(chunk.sha256) if known is None else None
+        if known is None and (chunk.sha256 in hashes or (twin is not None and not twin.grows and twin.is_whole())):
             continue  # it is there under another name
         shorter = known is not None and known.is_whole()
         path = known.path if known is not None and known.sha256 == chunk.sha256 else folder / chunk.filename
@@ -47,7 +48,7 @@ def put_back(store: Store, bundle: VerifiedBundle, held: Holdings, folder: Path,
         if shorter and known is not None and known.path != path:
             durable.remove(known.path)
         back.append(chunk.filename)
-        ours.add(chunk.sha256)
+        hashes.add(chunk.sha256)
     if back:
         warnings.append(f"put back in the store, where they were missing or damaged: {', '.join(back[:5])}")
 
