@@ -48,7 +48,8 @@ def put_back(store: Store, bundle: VerifiedBundle, held: Holdings, folder: Path,
         if shorter and known is not None and known.path != path:
             durable.remove(known.path)
         back.append(chunk.filename)
-        hashes.add(chunk.sha256)
+        if ChunkName.parse(chunk.filename) is not None:
+            hashes.add(chunk.sha256)
     if back:
         warnings.append(f"put back in the store, where they were missing or damaged: {', '.join(back[:5])}")
 
