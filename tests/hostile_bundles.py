@@ -993,11 +993,17 @@ def _sign(box: Box, key: Path, namespace: str = "calyx-telemetry") -> None:
     (box.bundle / "manifest.json.sig").write_bytes(sign(data, str(key), namespace))
 
 
+def _signed(box: Box, options: str = "", namespace: str = "calyx-telemetry") -> Path:
+    """Have the bundle signed by a key that the hub knows."""
+    key = _key(box, "key")
+    _allow(box, key, options)
+    _sign(box, key, namespace)
+    return key
+
+
 @case("signature: right", "imported", needs="ssh-keygen")
 def _(box: Box) -> None:
-    key = _key(box, "key")
-    _allow(box, key)
-    _sign(box, key)
+    _signed(box)
 
 
 @case("signature: none, of a node that has a key", kind="signature", needs="ssh-keygen")
@@ -1026,39 +1032,28 @@ def _(box: Box) -> None:
 
 @case("signature: over another manifest", kind="signature", needs="ssh-keygen")
 def _(box: Box) -> None:
-    key = _key(box, "key")
-    _allow(box, key)
-    _sign(box, key)
+    _signed(box)
     box.write({**box.manifest(), "exported_at": "later"})
 
 
 @case("signature: a receipt's", kind="signature", needs="ssh-keygen")
 def _(box: Box) -> None:
-    key = _key(box, "key")
-    _allow(box, key)
-    _sign(box, key, RECEIPT_NAMESPACE)
+    _signed(box, namespace=RECEIPT_NAMESPACE)
 
 
 @case("signature: by an expired key", kind="signature", needs="ssh-keygen")
 def _(box: Box) -> None:
-    key = _key(box, "key")
-    _allow(box, key, 'valid-before="20200101"')
-    _sign(box, key)
+    _signed(box, 'valid-before="20200101"')
 
 
 @case("signature: by a revoked key", kind="signature", needs="ssh-keygen")
 def _(box: Box) -> None:
-    key = _key(box, "key")
-    _allow(box, key)
-    _sign(box, key)
-    shutil.copy(key.with_suffix(".pub"), box.store.revoked)
+    shutil.copy(_signed(box).with_suffix(".pub"), box.store.revoked)
 
 
 @case("signature: a list of revoked keys that cannot be read", kind="signature", needs="ssh-keygen")
 def _(box: Box) -> None:
-    key = _key(box, "key")
-    _allow(box, key)
-    _sign(box, key)
+    _signed(box)
     box.store.revoked.write_text("junk\n")
 
 
@@ -1143,9 +1138,7 @@ def _(box: Box) -> None:
 
 @case("again: re-signed by somebody else", kind="signature", needs="ssh-keygen")
 def _(box: Box) -> None:
-    key = _key(box, "key")
-    _allow(box, key)
-    _sign(box, key)
+    _signed(box)
     assert imported(box, box.bundle).outcome == "imported"
     _sign(box, _key(box, "other"))
 
