@@ -69,6 +69,7 @@ class ChunkStats:
     _hash: Any = field(default_factory=hashlib.sha256)
     _parts: list[bytes] = field(default_factory=list)
     _pending: int = 0
+    _is_first: bool = True
 
     def through(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
         """Pass blocks on while looking at them; what is done with a block goes on beside its being looked at."""
@@ -111,6 +112,8 @@ class ChunkStats:
         )
 
     def _see_block(self, block: bytes) -> None:
+        if self._is_first:  # a byte order mark is no part of the first line
+            block, self._is_first = block.removeprefix(b"\xef\xbb\xbf"), False
         if b"\n" not in block:  # a line of many blocks: they are joined once
             self._parts.append(block)
             self._pending += len(block)
@@ -162,7 +165,7 @@ class ChunkStats:
             return
         self.events += 1
         try:
-            event = decode(line.removeprefix(b"\xef\xbb\xbf"))
+            event = decode(line)
         except EventError:
             self.bad_lines += 1
             return

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 
 from calyx_logging import stats as module
 from calyx_logging.event import encode, utc_text, with_seq
+from calyx_logging.scan import scan_chunk
 from calyx_logging.stats import ChunkStats, several_at_once, stats_of
 
 OURS = "20260101_000000__x__0123abcd-0000.jsonl"
@@ -123,3 +124,18 @@ def test_other_peoples_chunks_are_parsed() -> None:
     """A damaged line is found, whatever it begins and ends with."""
     data = b"".join(line(seq) for seq in range(10, 20)).replace(b'"event_id"', b"\x00event_id", 1)
     assert stats_of(io.BytesIO(data), "foreign.jsonl").bad_lines == 1
+
+
+MARK = b"\xef\xbb\xbf"
+
+
+@pytest.mark.parametrize("data", [MARK, MARK + b"\n", b"\n" + MARK + b"\n", MARK + b"{}\n" + MARK + b"{}\n"])
+def test_byte_order_marks(tmp_path: Path, data: bytes) -> None:
+    """One at the beginning is no part of the first line; anywhere else it is none of an event. Both readers agree."""
+    path = tmp_path / "other.jsonl"
+    path.write_bytes(data)
+    scan = scan_chunk(path, "n-1")
+    with path.open("rb") as stream:
+        stats = stats_of(stream, path.name)
+    assert stats.events == scan.events + scan.bad_count
+    assert stats.events == len([line for line in data.removeprefix(MARK).splitlines() if line.strip()])
