@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import resource
 import shutil
 import sys
 import tempfile
@@ -113,6 +112,8 @@ def test_the_table_is_in_the_document() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="reads the memory of a process from /proc")
 def test_memory_stays_bounded(tmp_path: Path) -> None:
     """The cases that are large, each in a process of its own: far less memory than what they would unpack to."""
+    import resource
+
     names = [
         "manifest: ten million chunks",
         "manifest: seven million texts",

@@ -10,7 +10,6 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import pytest
 from bundles import make_bundle, make_node
 from hypothesis import given
@@ -27,10 +26,11 @@ from calyx_logging.store import Store
 from conftest import close_logging, lines_of
 from faults.disk import Failing, through
 
+jsonschema = pytest.importorskip("jsonschema")
 NAMES = ["event", "manifest", "exported_index", "import_index", "receipt"]
 
 
-def schema(name: str) -> jsonschema.Draft202012Validator:
+def schema(name: str) -> Any:
     document = json.loads((files("calyx_logging") / "schemas" / f"{name}.schema.json").read_bytes())
     jsonschema.Draft202012Validator.check_schema(document)
     return jsonschema.Draft202012Validator(document)
