@@ -153,16 +153,23 @@ def test_tail_follow(node: Node, configure: Configure) -> None:
     logger = configure()
     logger.info("before")
     command = [sys.executable, "-u", "-m", "calyx_logging.scripts", "tail", "-f", "--json", "--root", str(node.root)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
-        assert json.loads(process.stdout.readline())["message"] == "before"
-        close_logging()
-        logger = configure()
-        for n in range(5):
-            logger.info("event", extra={"n": n})
-        assert [json.loads(process.stdout.readline())["n"] for _ in range(5)] == list(range(5))
-        process.send_signal(signal.SIGINT)
-        assert process.wait(30) == 0
+
+    def as_in_a_terminal() -> None:  # who runs the tests in the background has Ctrl-C ignored
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=as_in_a_terminal) as process:
+        try:
+            assert process.stdout is not None
+            assert json.loads(process.stdout.readline())["message"] == "before"
+            close_logging()
+            logger = configure()
+            for n in range(5):
+                logger.info("event", extra={"n": n})
+            assert [json.loads(process.stdout.readline())["n"] for _ in range(5)] == list(range(5))
+            process.send_signal(signal.SIGINT)
+            assert process.wait(30) == 0
+        finally:
+            process.kill()
 
 
 def test_show(tmp_path: Path) -> None:
