@@ -77,7 +77,11 @@ def command(root: str | None, receipt: Path, accept_unsigned: bool, dry_run: boo
 def _ask() -> None:
     if not sys.stdin.isatty():
         raise ConfigError("there is no terminal to ask at; nothing was deleted", hint="say --yes, or --dry-run")
-    if not click.confirm("delete?", err=True):
+    try:
+        answer = click.confirm("delete?", err=True)
+    except click.Abort:  # Ctrl-C, or, where the null device counts as a terminal, no end of input
+        raise ConfigError("there was no answer; nothing was deleted", hint="say --yes, or --dry-run") from None
+    if not answer:
         remark("nothing was deleted")
         raise SystemExit(1)
 

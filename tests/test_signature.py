@@ -37,6 +37,8 @@ NEEDS_POSIX = pytest.mark.skipif(sys.platform == "win32", reason="POSIX sessions
 
 def make_key(path: Path, passphrase: str = "", kind: str = "ed25519") -> Path:
     """A new key pair; the private key's path."""
+    if shutil.which("ssh-keygen") is None:
+        pytest.skip("needs ssh-keygen")
     command = ["ssh-keygen", "-q", "-t", kind, "-N", passphrase, "-C", path.name, "-f", str(path)]
     subprocess.run(command, check=True, capture_output=True)
     return path
