@@ -10,13 +10,13 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from calyx_logging import durable
 from calyx_logging.archive import Member, is_archive, members_of, unpacked_limit
-from calyx_logging.bundle import Fault, Report, check, is_junk
+from calyx_logging.bundle import check
 from calyx_logging.chunk import SEALED_SUFFIX, open_chunk
 from calyx_logging.errors import ArchiveError, ChunkError, ManifestError, StorageError
 from calyx_logging.manifest import (
@@ -28,6 +28,7 @@ from calyx_logging.manifest import (
     is_safe_filename,
 )
 from calyx_logging.stats import blocks_of, several_at_once
+from calyx_logging.verification import Fault, Progress, Report, is_junk
 
 __all__ = ["Found", "bring", "bundles_in", "bytes_of", "verdict"]
 
@@ -36,8 +37,6 @@ _UNREAD = (".tar", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".part", ".crdow
 _FOLDER = re.compile(r"[0-9]{8}_[0-9]{6}", re.ASCII)
 _MAX_NAMED = 1000
 """So many files that do not belong to a bundle are named."""
-
-Progress = Callable[[int], None]
 
 
 @dataclass

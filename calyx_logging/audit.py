@@ -14,11 +14,13 @@ from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
+from calyx_logging import durable
 from calyx_logging.chunk import SEALED_SUFFIX, ChunkName, names_in, open_chunk
-from calyx_logging.errors import CalyxError, EventError
+from calyx_logging.errors import CalyxError, EventError, ManifestError
 from calyx_logging.event import decode
 from calyx_logging.gap import runs_of
 from calyx_logging.holdings import Held, Holdings, holdings_of, prefix_digests
+from calyx_logging.manifest import MANIFEST_NAME, SUMS_NAME, parse_sums
 from calyx_logging.scan import Scan, numbered_lines, scan_chunk
 from calyx_logging.stats import blocks_of, several_at_once
 from calyx_logging.store import Entry, Store
@@ -141,6 +143,7 @@ def _audit(store: Store, node_id: str, progress: Progress | None) -> NodeAudit:
     _look_at_chain(holdings, result)
     _look_for_lost_chunks(holdings, result)
     _look_at_folders(store, entries, holdings, result)
+    _look_at_sums(store, holdings, result)
     held = sorted(holdings.chunks.values(), key=lambda one: one.name)
     scans = dict(zip(held, several_at_once(lambda one: _read(one, node_id, progress), held), strict=True))
     good: dict[Held, Scan] = {}
@@ -195,6 +198,21 @@ def _look_at_chain(holdings: Holdings, result: NodeAudit) -> None:
         if len(entries) > 1:
             what = "begin a chain" if previous is None else f"follow {previous[:16]}"
             result.histories.append(f"{', '.join(entry.folder for entry in entries)} {what}")
+
+
+def _look_at_sums(store: Store, holdings: Holdings, result: NodeAudit) -> None:
+    """Manifests that are not what the sums beside them say: the index may have been made from them."""
+    for entry, manifest in holdings.manifests:
+        path = store.bundle(entry) / SUMS_NAME
+        try:
+            said = parse_sums(durable.read_regular(path)).get(MANIFEST_NAME)
+        except FileNotFoundError:
+            said = None if manifest.version > 0 else entry.manifest_sha256
+        except (OSError, ManifestError) as error:
+            result.damaged.append(f"{path} cannot be read: {error}")
+            continue
+        if said != entry.manifest_sha256:
+            result.damaged.append(f"{path} and the manifest beside it do not belong together")
 
 
 def _look_for_lost_chunks(holdings: Holdings, result: NodeAudit) -> None:

@@ -236,7 +236,7 @@ def _export_locked(
     if pending.chunks:
         key = None if options.unsigned else options.sign_with or named_key(node.root)
         knows = receipts.receipts or options.since_receipt
-        extras = _Extras(key, receipts if knows else None)
+        extras = _Extras(key, receipts if knows else None, tuple(done.bundles))
         _make_bundle(node, done, pending, result, extras, progress, clock)
     if options.archive is not None and done.last is not None:
         _archive(node, result, options.archive, done.last.timestamp)
@@ -261,10 +261,13 @@ def _archive(node: Node, result: ExportResult, suffix: str, last: str) -> None:
 
 @dataclass(frozen=True)
 class _Extras:
-    """The key to sign with; what hubs are known to have, None where nothing is; the hashes taken by this export."""
+    """The key to sign with; what hubs are known to have, None where nothing is; what was exported before this export,
+    and the hashes that this one takes, into however many bundles.
+    """
 
     key: str | None
     receipts: Acknowledged | None
+    earlier: tuple[exported.BundleRef, ...]
     taken: set[str] = field(default_factory=set)
 
 
@@ -293,7 +296,7 @@ def _make_bundle(
             chunks=tuple(entries),
             previous_manifest_sha256=None if done.last is None else done.last.manifest_sha256,
             open_chunks=tuple(chunk.name.open for chunk in result.recovery.live + result.recovery.orphaned),
-            covers=_covered(node, done, extras, entries),
+            covers=_covered(node, extras, entries),
         )
         data = manifest.to_bytes()
         digest = hashlib.sha256(data).hexdigest()
@@ -310,7 +313,7 @@ def _make_bundle(
     result.bundle, result.manifest, result.manifest_sha256 = node.exports / timestamp, manifest, digest
 
 
-def _covered(node: Node, done: exported.Exported, extras: _Extras, entries: list[ChunkEntry]) -> tuple[Covered, ...]:
+def _covered(node: Node, extras: _Extras, entries: list[ChunkEntry]) -> tuple[Covered, ...]:
     """Earlier manifests that no hub is known to have, and need not have: all they name is taken now, or there.
 
     Of a first-generation chunk, which grows, a later state is taken for an earlier one.
@@ -320,7 +323,7 @@ def _covered(node: Node, done: exported.Exported, extras: _Extras, entries: list
         return ()
     there = extras.taken | extras.receipts.chunks
     grown = {entry.filename: entry.bytes or 0 for entry in entries if ChunkName.parse(entry.filename) is None}
-    unknown = [bundle for bundle in done.bundles if bundle.manifest_sha256 not in extras.receipts.bundles]
+    unknown = [bundle for bundle in extras.earlier if bundle.manifest_sha256 not in extras.receipts.bundles]
     return tuple(
         Covered(bundle.manifest_sha256, manifest.previous_manifest_sha256)
         for bundle, manifest in exported.manifests_of(node, unknown)

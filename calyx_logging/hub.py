@@ -22,8 +22,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 from calyx_logging import durable
-from calyx_logging.arrival import Progress, bring, verdict
-from calyx_logging.bundle import Fault, VerifiedBundle
+from calyx_logging.arrival import bring, verdict
+from calyx_logging.bundle import VerifiedBundle
 from calyx_logging.errors import SignatureError, StorageError
 from calyx_logging.event import utc_text
 from calyx_logging.holdings import holdings_of
@@ -38,6 +38,7 @@ from calyx_logging.scan import Scan, scan_chunk
 from calyx_logging.signature import MANIFEST_NAMESPACE, signers_of, verify_signature
 from calyx_logging.stats import several_at_once
 from calyx_logging.store import Entry, Store
+from calyx_logging.verification import Fault, Progress
 
 __all__ = ["ImportResult", "Policy", "import_bundle", "settle"]
 

@@ -12,12 +12,13 @@ import secrets
 from pathlib import Path
 
 from calyx_logging import durable
-from calyx_logging.bundle import Fault, VerifiedBundle
+from calyx_logging.bundle import VerifiedBundle
 from calyx_logging.chunk import ChunkName
 from calyx_logging.errors import ManifestError
 from calyx_logging.holdings import Held, Holdings, begins_with, digest_of, prefix_digests
 from calyx_logging.manifest import MANIFEST_NAME, SIGNATURE_NAME, SUMS_NAME, ChunkEntry, is_safe_filename, parse_sums
 from calyx_logging.store import Store
+from calyx_logging.verification import Fault
 
 __all__ = ["bring_back_manifest", "compare", "put_back", "set_aside", "tidy"]
 

@@ -81,11 +81,13 @@ def read_public_key(path: Path) -> PublicKey:
     """The key in a `.pub` file.
 
     Raises:
-        ConfigError: it is a private key, or none.
+        ConfigError: it is a private key, none, or not there.
         StorageError: it cannot be read.
     """
     try:
         data = durable.read_regular(path)
+    except FileNotFoundError:
+        raise ConfigError("there is no such key", path=path, hint="name the .pub file of one") from None
     except OSError as error:
         raise StorageError.of(error, "read the public key", path, "name a .pub file") from error
     if b"PRIVATE KEY" in data:

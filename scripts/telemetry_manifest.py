@@ -32,9 +32,9 @@ def command(folder: Path, only_check: bool, node_id: str | None, force: bool, ro
         write_manifest(folder, node_id=node_id, fallback_id=lambda: Node.find(root).id, force=force)
     report = checked(folder)
     if as_json:
-        print_json(document(report))
+        print_json(document(folder, report))
     else:
-        tell_report(report)
+        tell_report(folder, report)
     if report.faults:
         raise SystemExit(1)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 try:
     import tempfile
-    from dataclasses import asdict, replace
+    from dataclasses import asdict
     from pathlib import Path
     from typing import Any
 
@@ -12,7 +12,7 @@ try:
 
     from calyx_logging.archive import is_archive
     from calyx_logging.arrival import bring, bytes_of, verdict
-    from calyx_logging.bundle import Report, check
+    from calyx_logging.bundle import check
     from calyx_logging.errors import CalyxError, StorageError
     from calyx_logging.scripts.cli import (
         advancing,
@@ -24,6 +24,7 @@ try:
         run,
         tell,
     )
+    from calyx_logging.verification import Report
 except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py verify") from None
 
@@ -39,18 +40,18 @@ def command(bundles: tuple[Path, ...], as_json: bool) -> None:
     reports, code = [], 0
     for bundle in bundles:
         try:
-            reports.append(checked(bundle))
+            reports.append((bundle, checked(bundle)))
         except CalyxError as error:
             if len(bundles) == 1:
                 raise
             remark(f"error: {error}")
             code = error.exit_code
     if as_json:
-        print_json([document(report) for report in reports])
+        print_json([document(bundle, report) for bundle, report in reports])
     else:
-        for report in reports:
-            tell_report(report)
-    if code or any(report.faults for report in reports):
+        for bundle, report in reports:
+            tell_report(bundle, report)
+    if code or any(report.faults for _, report in reports):
         raise SystemExit(code or 1)
 
 
@@ -61,7 +62,7 @@ def checked(bundle: Path) -> Report:
             return check(bundle, progress=advance)
         with tempfile.TemporaryDirectory(prefix="calyx-verify-") as room:
             try:
-                return replace(verdict(*bring(bundle, Path(room), advance)), path=bundle)
+                return verdict(*bring(bundle, Path(room), advance))
             except OSError as error:
                 raise StorageError.of(error, "unpack the archive", bundle, "free some space") from error
 
@@ -72,24 +73,24 @@ def _size(bundle: Path) -> int:
     return sum(path.stat().st_size for path in bundle.glob("*.jsonl") if path.is_file())
 
 
-def tell_report(report: Report) -> None:
+def tell_report(bundle: Path, report: Report) -> None:
     """The verdict in lines: results on standard output, warnings on standard error."""
     for warning in report.warnings:
         remark(f"warning: {warning}")
     if report.faults or report.manifest is None:
-        tell(f"{report.path}: {count_text(len(report.faults), 'fault')}")
+        tell(f"{bundle}: {count_text(len(report.faults), 'fault')}")
         for fault in report.faults:
             tell(f"  {fault}")
         return
     manifest = report.manifest
-    tell(f"{report.path}: verified, node {manifest.node_id}, {contents_text(manifest)}")
+    tell(f"{bundle}: verified, node {manifest.node_id}, {contents_text(manifest)}")
 
 
-def document(report: Report) -> dict[str, Any]:
+def document(bundle: Path, report: Report) -> dict[str, Any]:
     """The verdict for `--json`."""
     manifest = report.manifest
     return {
-        "bundle": report.path,
+        "bundle": bundle,
         "verified": not report.faults,
         "node_id": None if manifest is None else manifest.node_id,
         "manifest_sha256": report.manifest_sha256,

@@ -19,7 +19,7 @@ LAYERS = [
     ["gap", "locks", "context", "processors", "redact", "envelope"],
     ["exporter", "filling", "manifest", "plain", "scan", "signature"],
     ["archive", "receipt", "stats", "store", "writer"],
-    ["desk"],
+    ["desk", "verification"],
     ["bundle", "formatter", "holdings", "outbox", "reader", "recorder"],
     ["exported", "handlers.base", "arrival", "mirror", "reconcile", "table"],
     ["hub", "acknowledge", "acknowledged", "audit", "query"],

@@ -14,10 +14,11 @@ import pytest
 from bundles import START, foreign, make_bundle, make_node, numbers, reseal
 from test_prune import receipt_of
 
+import calyx_logging.export as export_module
 from calyx_logging import Node
 from calyx_logging.audit import NodeAudit, audit_node
 from calyx_logging.errors import StorageError
-from calyx_logging.export import ExportOptions, export
+from calyx_logging.export import ExportOptions, export, export_all
 from calyx_logging.hub import Policy, import_bundle, settle
 from calyx_logging.prune import carry_out, take_note
 from calyx_logging.store import Store
@@ -410,3 +411,38 @@ def test_what_came_before_a_covered_bundle_is_missed(store: Store, tmp_path: Pat
     assert audit_node(other, "n-1").missing_bundles == [hash_of(first)]
     import_bundle(other, first)
     assert audit_node(other, "n-1").complete
+
+
+def test_a_lost_bundle_whose_chunks_were_sent_again_in_several(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The part that has the last of its chunks says that it is covered; a part that does not come is missed."""
+    node = make_node(tmp_path, "n-1")
+    lost = rolled(node, 5)
+    monkeypatch.setattr(export_module, "MAX_CHUNKS", 2)
+    again = export_all(node, ExportOptions(since_receipt=True), clock=lambda: START + 10.0)
+    parts = [one.bundle for one in again if one.bundle is not None]
+    covers = [json.loads((part / "manifest.json").read_bytes()).get("covers") for part in parts]
+    assert covers == [None, None, [{"manifest_sha256": hash_of(lost), "previous_manifest_sha256": None}]]
+    for part in (parts[2], parts[0]):
+        import_bundle(store, part)
+    audit = audited(store)
+    assert audit.missing_bundles == [hash_of(parts[1])]
+    assert not audit.complete
+    import_bundle(store, parts[1])
+    assert audited(store).complete
+    assert numbers(store) == list(range(5))
+
+
+def test_a_manifest_that_was_altered_where_the_index_is_lost(store: Store, tmp_path: Path) -> None:
+    """The sums beside it still say what it was."""
+    bundle = import_bundle(store, make_bundle(make_node(tmp_path, "n-1"), range(2))).folder
+    assert bundle is not None
+    path = bundle / "manifest.json"
+    path.write_bytes(path.read_bytes().replace(b'"exported_at"', b' "exported_at"'))
+    (store.folder / ".import_index.json").unlink()
+    assert "do not belong together" in "\n".join(audited(store).damaged)
+    (bundle / "SHA256SUMS").write_text("nothing")
+    assert "SHA256SUMS cannot be read" in "\n".join(audited(store).damaged)
+    (bundle / "SHA256SUMS").unlink()
+    assert "do not belong together" in "\n".join(audited(store).damaged)
