@@ -40,6 +40,7 @@ __all__ = [
     "replace_file",
     "sync_and_close",
     "sync_dir",
+    "sync_file",
     "write_file",
     "write_new",
 ]
@@ -292,6 +293,15 @@ def write_file(path: Path, write: Callable[[BinaryIO], None]) -> None:
         with contextlib.suppress(OSError):
             os.unlink(path)
         raise
+
+
+def sync_file(path: Path) -> None:
+    """Sync a file that somebody else's code has written."""
+    fd = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
+    try:
+        _sync_fd(fd)
+    finally:
+        os.close(fd)
 
 
 def rename_over(source: Path, target: Path) -> None:

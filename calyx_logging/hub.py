@@ -19,12 +19,13 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
+from functools import lru_cache
 from pathlib import Path
 
 from calyx_logging import durable
 from calyx_logging.arrival import bring, verdict
 from calyx_logging.bundle import VerifiedBundle
-from calyx_logging.errors import SignatureError, StorageError
+from calyx_logging.errors import CalyxError, SignatureError, StorageError
 from calyx_logging.event import utc_text
 from calyx_logging.holdings import holdings_of
 from calyx_logging.manifest import (
@@ -40,7 +41,7 @@ from calyx_logging.stats import several_at_once
 from calyx_logging.store import Entry, Store
 from calyx_logging.verification import Fault, Progress
 
-__all__ = ["ImportResult", "Policy", "import_bundle", "settle"]
+__all__ = ["ImportResult", "Job", "Policy", "import_bundle", "import_one", "settle"]
 
 _MAX_FAULTS = 10_000
 """So many bad lines are named in all."""
@@ -122,6 +123,32 @@ def import_bundle(
         raise StorageError.of(error, "import", error.filename or store.folder, hint) from error
     result.exit_code = 1 if result.outcome == "refused" else 0
     return result
+
+
+@dataclass(frozen=True)
+class Job:
+    """One bundle to be imported, by whichever process: the hub's root, where the bundle is, what is taken in."""
+
+    root: Path
+    source: Path
+    policy: Policy = Policy()
+    dry_run: bool = False
+
+
+def import_one(job: Job, progress: Progress | None = None) -> ImportResult:
+    """Import a bundle; what the file system says no to is a result, too, so that it stops none of the others."""
+    try:
+        return import_bundle(_store(job.root), job.source, policy=job.policy, dry_run=job.dry_run, progress=progress)
+    except CalyxError as error:
+        return ImportResult(job.source, "failed", warnings=[str(error)], exit_code=error.exit_code)
+    except (MemoryError, SystemError):  # orjson raises the latter where there is no memory
+        return ImportResult(job.source, "failed", warnings=["there is not enough memory for it"], exit_code=4)
+
+
+@lru_cache(maxsize=1)
+def _store(root: Path) -> Store:
+    """The store, which remembers the manifests that it has read."""
+    return Store(root)
 
 
 def _import_staged(

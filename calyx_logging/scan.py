@@ -10,7 +10,7 @@ import contextlib
 import json
 import threading
 from array import array
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from operator import itemgetter
 from pathlib import Path
@@ -24,7 +24,7 @@ from calyx_logging.event import CONTROL_SOURCE, LARGE, decode
 from calyx_logging.gap import runs_of
 from calyx_logging.jsonable import safe_repr
 
-__all__ = ["BadLine", "GapLine", "Scan", "numbered_lines", "scan_chunk", "what_is_wrong"]
+__all__ = ["BadLine", "GapLine", "Scan", "events_in", "numbered_lines", "scan_chunk", "what_is_wrong"]
 
 _MAX_NAMED = 100
 """So many bad lines of one chunk are named one by one."""
@@ -175,26 +175,11 @@ def what_is_wrong(line: bytes, node_id: str) -> str | None:
 
 def _see_lines(scan: Scan, lines: list[bytes], number: int, node_id: str, seqs: list[int]) -> None:
     """Lines as our writers make them in few steps; of another form, in `_why`."""
-    begins = f'{{"node_id":"{node_id}","ts_utc":"'
-    ids, events = scan.ids, 0
+    begins, ids, events = _beginning(node_id), scan.ids, 0
     for number, line in enumerate(lines, number):  # noqa: B020
-        try:
-            if len(line) > LARGE:
-                raise ValueError  # it is looked at first
-            event = orjson.loads(line)
-            said, when, event_id, source = _stamped(event)
-            is_plain = (
-                said == node_id
-                and type(when) is type(event_id) is type(source) is str
-                # what stands first is what stands last: a field that is there twice has one value
-                and line.startswith(f'{begins}{when}","event_id":"{event_id}","source":"{source}"'.encode())
-                and when
-                and event_id
-                and source
-            )
-        except Exception:  # no JSON, no object, a field missing; lone surrogates cannot be
-            is_plain = False
-        if not is_plain:
+        if (event := _plain_event(line, node_id, begins)) is not None:
+            event_id, source = event["event_id"], event["source"]
+        else:
             if not line.strip() and line is not _TOO_LONG:
                 continue
             if (why := _why(line, node_id)) is not None:
@@ -213,6 +198,49 @@ def _see_lines(scan: Scan, lines: list[bytes], number: int, node_id: str, seqs: 
         if source == CONTROL_SOURCE:
             _note_control(scan, event)
     scan.events += events
+
+
+def events_in(lines: Iterable[bytes], node_id: str | None) -> Iterator[dict[str, Any] | None]:
+    """The event of each line; None for what is no event of the node (None: of any)."""
+    begins = _beginning(node_id or "")
+    for line in lines:
+        event = None if node_id is None else _plain_event(line, node_id, begins)
+        yield _odd_event(line, node_id) if event is None else event
+
+
+def _beginning(node_id: str) -> str:
+    return f'{{"node_id":"{node_id}","ts_utc":"'
+
+
+def _plain_event(line: bytes, node_id: str, begins: str) -> dict[str, Any] | None:
+    """The event of a line as our writers make them; None for any other."""
+    try:
+        if len(line) > LARGE:
+            return None  # it is looked at first
+        event: dict[str, Any] = orjson.loads(line)
+        said, when, event_id, source = _stamped(event)
+        is_plain = (
+            said == node_id
+            and type(when) is type(event_id) is type(source) is str
+            # what stands first is what stands last: a field that is there twice has one value
+            and line.startswith(f'{begins}{when}","event_id":"{event_id}","source":"{source}"'.encode())
+            and when
+            and event_id
+            and source
+        )
+    except Exception:  # no JSON, no object, a field missing; lone surrogates cannot be
+        return None
+    return event if is_plain else None
+
+
+def _odd_event(line: bytes, node_id: str | None) -> dict[str, Any] | None:
+    """The event of a line of any form."""
+    try:
+        event = decode(line)
+        whose = event.get("node_id") if node_id is None else node_id
+        return event if isinstance(whose, str) and _why(line, whose) is None else None
+    except EventError:
+        return None
 
 
 def _why(line: bytes, node_id: str) -> str | None:

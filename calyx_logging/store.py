@@ -270,9 +270,9 @@ class Store:
         self._read[path] = mark, hashlib.sha256(data).hexdigest(), manifest
         return self._read[path][1:]
 
-    def said(self, node_id: str) -> list[Entry]:
-        """What the index says of a node, whether it is so or not."""
-        return [entry for entry in self._read_index() if entry.node_id == node_id]
+    def said(self, node_id: str | None = None) -> list[Entry]:
+        """What the index says of a node, or of all, whether it is so or not."""
+        return [entry for entry in self._read_index() if node_id is None or entry.node_id == node_id]
 
     def all_nodes(self) -> list[str]:
         """The nodes that have a folder in the store, or that the index names."""

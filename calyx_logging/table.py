@@ -6,22 +6,23 @@ that memory does not grow with the chunk. Needs pyarrow (the extra `query`).
 
 from __future__ import annotations
 
-import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
+from hashlib import blake2b
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, BinaryIO
 
-import orjson
+from orjson import OPT_SORT_KEYS, dumps
 
-from calyx_logging.chunk import ChunkName, open_chunk
+from calyx_logging import durable
+from calyx_logging.chunk import OPEN_SUFFIX, ChunkName, open_chunk
 from calyx_logging.errors import ConfigError
-from calyx_logging.scan import numbered_lines, what_is_wrong
+from calyx_logging.scan import events_in, numbered_lines
 
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = ["COLUMNS", "PROMOTED", "batches_of", "schema", "write_parquet"]
+__all__ = ["COLUMNS", "PROMOTED", "batches_of", "rows_in", "schema", "write_parquet"]
 
 PROMOTED = ("run_id", "run_instance_id", "suite", "stage", "case_id", "decision_type", "score")
 """Fields of the caller's that have columns of their own, as text."""
@@ -46,7 +47,17 @@ COLUMNS = (
     "identity",
 )
 _TEXTS = ("event_id", "source", "level", "logger", "message", "control")
+_FROM_EVENT = ("node_id", "ts", "seq", *_TEXTS, *PROMOTED, "rest", "bad_line", "identity")
+_BAD = _FROM_EVENT.index("bad_line")
+_NOTHING = (None,) * (_BAD - 1)
+_FEW_VALUES = (
+    *("node_id", "source", "level", "logger", "message", "run_id", "run_instance_id", "suite", "stage"),
+    *("decision_type", "control", "writer", "chunk", "bundle"),
+)
+"""Columns in which values come again and again."""
+
 _BATCH = 20_000
+_BATCH_BYTES = 16 * 1024 * 1024
 _MAX_SEQ = 2**63
 _MAX_BAD = 10_000
 """Characters of a line that is no event."""
@@ -79,66 +90,106 @@ def batches_of(path: Path, node_id: str | None = None, *, bundle: str | None = N
         StorageError: it cannot be opened.
         ConfigError: pyarrow is not installed.
     """
-    pa, columns = _pyarrow(), schema()
+    pa = _pyarrow()
     name = ChunkName.parse(path.name)
     common = {"writer": None if name is None else name.writer, "chunk": path.name, "bundle": bundle}
-    rows: list[dict[str, Any]] = []
+    is_open, fields = path.name.endswith(OPEN_SUFFIX), schema()
     with open_chunk(path) as stream:
-        for number, line in numbered_lines(stream):
-            rows.append({**common, "line": number, **_row(line, node_id)})
-            if len(rows) == _BATCH:
-                yield pa.RecordBatch.from_pylist(rows, schema=columns)
-                rows = []
-    if rows and path.name.endswith(".open") and rows[-1].get("bad_line") is not None:
-        rows.pop()  # its writer is in the middle of it
-    if rows:
-        yield pa.RecordBatch.from_pylist(rows, schema=columns)
+        for batch, is_last in _batched(numbered_lines(stream)):
+            numbers, lines = zip(*batch, strict=True)
+            rows = [_row(event, line, node_id) for event, line in zip(events_in(lines, node_id), lines, strict=True)]
+            if is_open and is_last and rows[-1][_BAD] is not None:
+                rows.pop()  # its writer is in the middle of it
+            columns: dict[str, Any] = {name: [value] * len(rows) for name, value in common.items()}
+            columns["line"] = numbers[: len(rows)]
+            if rows:
+                columns |= zip(_FROM_EVENT, zip(*rows, strict=True), strict=True)
+            yield pa.RecordBatch.from_arrays(
+                [pa.array(columns.get(field.name, ()), field.type) for field in fields], schema=fields
+            )
 
 
-def write_parquet(path: Path, batches: Iterator[pyarrow.RecordBatch]) -> int:
-    """Write rows to a new Parquet file (zstd); how many there are.
+def _batched(lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[list[tuple[int, bytes]], bool]]:
+    """So many lines, and so many bytes, at once; whether they are the last."""
+    batch: list[tuple[int, bytes]] = []
+    size = 0
+    for numbered in lines:
+        if len(batch) == _BATCH or size > _BATCH_BYTES:
+            yield batch, False
+            batch, size = [], 0
+        batch.append(numbered)
+        size += len(numbered[1])
+    if batch:
+        yield batch, True
+
+
+def write_parquet(path: Path, batches: Iterable[pyarrow.RecordBatch]) -> int:
+    """Write rows to a Parquet file (zstd), synced; how many there are.
 
     Raises:
-        OSError: it cannot be written.
+        OSError: it cannot be written; nothing of it is left.
     """
     import pyarrow.parquet as parquet
 
     count = 0
-    with parquet.ParquetWriter(path, schema(), compression="zstd") as writer:
-        for batch in batches:
-            writer.write_batch(batch)
-            count += batch.num_rows
+
+    def write(stream: BinaryIO) -> None:
+        nonlocal count
+        with parquet.ParquetWriter(
+            stream, schema(), compression="zstd", use_dictionary=list(_FEW_VALUES), write_page_checksum=True
+        ) as writer:
+            for batch in batches:
+                writer.write_batch(batch)
+                count += batch.num_rows
+
+    durable.write_file(path, write)
     return count
 
 
-def _row(line: bytes, node_id: str | None) -> dict[str, Any]:
+def rows_in(path: Path, *, whole: bool = False) -> int | None:
+    """How many rows a Parquet file of ours has; None where there is none, or it cannot be read.
+
+    Args:
+        path: of the file.
+        whole: read all of it, instead of what its end says.
+    """
+    import pyarrow.parquet as parquet
+
     try:
-        event = orjson.loads(line)
-        whose = event["node_id"] if node_id is None else node_id
-    except (orjson.JSONDecodeError, KeyError, TypeError):
-        event, whose = None, node_id or ""
-    if not isinstance(event, dict) or what_is_wrong(line, str(whose)) is not None:
-        return {"node_id": node_id, "bad_line": line.decode("utf-8", "replace")[:_MAX_BAD]}
-    row: dict[str, Any] = {"node_id": event.pop("node_id")}
-    if type(seq := event.get("seq")) is int and 0 <= seq < _MAX_SEQ:
-        row["seq"] = event.pop("seq")
-    identity = orjson.dumps(event, option=orjson.OPT_SORT_KEYS)
-    row["identity"] = hashlib.blake2b(identity, digest_size=16).hexdigest()
-    moment = _moment(event["ts_utc"])
+        with parquet.ParquetFile(path, page_checksum_verification=True) as file:
+            if not set(COLUMNS) <= set(file.schema_arrow.names):
+                return None
+            if whole and sum(batch.num_rows for batch in file.iter_batches(_BATCH)) != file.metadata.num_rows:
+                return None
+            return int(file.metadata.num_rows)
+    except (OSError, ValueError, _pyarrow().ArrowException):
+        return None
+
+
+def _row(event: dict[str, Any] | None, line: bytes, node_id: str | None) -> tuple[Any, ...]:
+    """What the columns that come from a line have, in the order of `_FROM_EVENT`."""
+    if event is None:
+        return (node_id, *_NOTHING, line.decode("utf-8", "replace")[:_MAX_BAD], None)
+    take = event.pop
+    seq = event.get("seq")
+    if type(seq) is int and 0 <= seq < _MAX_SEQ:
+        del event["seq"]
+    else:
+        seq = None
+    identity = blake2b(dumps(event, option=OPT_SORT_KEYS), digest_size=16).hexdigest()
+    whose, moment = take("node_id"), _moment(event["ts_utc"])
     if moment is not None:
-        row["ts"] = moment
         del event["ts_utc"]
-    for name in _TEXTS:
-        if type(event.get(name)) is str:
-            row[name] = event.pop(name)
+    texts = [take(name) if type(event.get(name)) is str else None for name in _TEXTS]
+    promoted = []
     for name in PROMOTED:
         value = event.get(name)
         if value is not None:
             del event[name]
-            row[name] = value if type(value) is str else orjson.dumps(value).decode()
-    if event:
-        row["rest"] = orjson.dumps(event).decode()
-    return row
+            if type(value) is not str:
+                value = dumps(value).decode()
+        promoted.append(value)
+    return (whose, moment, seq, *texts, *promoted, dumps(event).decode() if event else None, None, identity)
 
 
 def _moment(text: str) -> datetime | None:

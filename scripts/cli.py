@@ -51,6 +51,7 @@ COMMANDS = {
     "verify": "telemetry_verify",
     "import": "telemetry_import",
     "audit": "telemetry_audit",
+    "table": "telemetry_table",
     "query": "telemetry_query",
     "tail": "telemetry_tail",
     "show": "telemetry_show",

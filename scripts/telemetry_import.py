@@ -6,14 +6,16 @@ try:
     from collections import Counter
     from collections.abc import Iterable, Iterator
     from functools import partial
+    from importlib.util import find_spec
     from pathlib import Path
     from typing import Any
 
     import click
 
     from calyx_logging.arrival import bundles_in, bytes_of
+    from calyx_logging.engine import Engine, Here
     from calyx_logging.errors import CalyxError
-    from calyx_logging.hub import ImportResult, Policy, import_bundle, settle
+    from calyx_logging.hub import ImportResult, Job, Policy, import_one, settle
     from calyx_logging.scripts.cli import (
         advancing,
         contents_text,
@@ -26,6 +28,7 @@ try:
         sign_options,
         tell,
     )
+    from calyx_logging.scripts.engines import engine_of, engine_options
     from calyx_logging.scripts.telemetry_receipt import said, write_receipts
     from calyx_logging.signature import check_key, named_key
     from calyx_logging.store import Store, find_hub
@@ -42,7 +45,9 @@ except ImportError as error:
     is_flag=True,
     help="Also take chunks with lines that are no events of their node. They are noted, and never acknowledged.",
 )
+@click.option("--no-table", is_flag=True, help="Do not bring the table up to date: the next query does.")
 @click.option("--dry-run", is_flag=True, help="Verify (in staging), and say what would happen; nothing is put in.")
+@engine_options
 @sign_options
 @json_option
 def command(
@@ -50,7 +55,11 @@ def command(
     root: str | None,
     require_signature: bool,
     accept_bad_lines: bool,
+    no_table: bool,
     dry_run: bool,
+    engine_name: str,
+    master: str | None,
+    jobs: int | None,
     sign: str | None,
     no_sign: bool,
     as_json: bool,
@@ -65,8 +74,9 @@ def command(
     key = None if no_sign else sign or named_key(store.root)
     if key is not None and not dry_run:
         check_key(key)
+    engine = engine_of(engine_name, master, jobs)
     results, code = [], 0
-    for result in _import_all(store, paths, Policy(require_signature, accept_bad_lines), dry_run):
+    for result in _import_all(store, paths, Policy(require_signature, accept_bad_lines), dry_run, engine):
         results.append(result)
         code = max(code, result.exit_code)
         if not as_json:
@@ -80,6 +90,8 @@ def command(
         except CalyxError as error:  # what was imported is in; the next import writes the receipts
             remark(f"error: the receipts were not all written: {error}")
             code = max(code, error.exit_code)
+        if not no_table:
+            _make_table(store, sorted(nodes), engine)
     if as_json:
         print_json([_document(result) for result in results])
     elif len(results) > 1:
@@ -89,7 +101,9 @@ def command(
         raise SystemExit(code)
 
 
-def _import_all(store: Store, paths: Iterable[Path], policy: Policy, dry_run: bool) -> Iterator[ImportResult]:
+def _import_all(
+    store: Store, paths: Iterable[Path], policy: Policy, dry_run: bool, engine: Engine
+) -> Iterator[ImportResult]:
     """What becomes of each; one that the file system will not have stops none of the others."""
     sources: list[Path] = []
     for path in paths:
@@ -103,15 +117,31 @@ def _import_all(store: Store, paths: Iterable[Path], policy: Policy, dry_run: bo
     if not dry_run:
         for warning in settle(store):
             remark(f"warning: {warning}")
-    for number, source in enumerate(sources, 1):
-        try:
-            with advancing(f"importing {number} of {len(sources)}", partial(bytes_of, source)) as advance:
-                result = import_bundle(store, source, policy=policy, dry_run=dry_run, progress=advance)
-        except CalyxError as error:
-            result = ImportResult(source, "failed", warnings=[str(error)], exit_code=error.exit_code)
-        except (MemoryError, SystemError):  # orjson raises the latter where there is no memory
-            result = ImportResult(source, "failed", warnings=["there is not enough memory for it"], exit_code=4)
-        yield result
+    jobs = [Job(store.root, source, policy, dry_run) for source in sources]
+    if len(jobs) < 2 or isinstance(engine, Here):
+        for number, job in enumerate(jobs, 1):
+            with advancing(f"importing {number} of {len(jobs)}", partial(bytes_of, job.source)) as advance:
+                result = import_one(job, advance)
+            yield result
+        return
+    sizes = [bytes_of(source) for source in sources]
+    with advancing(f"importing {len(jobs)} bundles", lambda: sum(sizes)) as advance:
+        for result, size in zip(engine.map(import_one, jobs, sum(sizes)), sizes, strict=True):
+            advance(size)
+            yield result
+
+
+def _make_table(store: Store, nodes: list[str], engine: Engine) -> None:
+    """The table of what has come; only a help for queries, which make it where it is not."""
+    if not nodes or find_spec("pyarrow") is None:
+        return
+    from calyx_logging.stored import refresh
+
+    try:
+        for warning in refresh(store, nodes, engine).warnings:
+            remark(f"warning: {warning}")
+    except CalyxError as error:
+        remark(f"warning: the table was not brought up to date: {error}; queries do that")
 
 
 def _tell(result: ImportResult) -> None:

@@ -11,11 +11,13 @@ try:
 
     import click
 
-    from calyx_logging import durable
+    from calyx_logging import durable, federated
     from calyx_logging.errors import StorageError
-    from calyx_logging.query import QUERIES, Rows, connect, run_named, run_sql
+    from calyx_logging.query import MEMORY, QUERIES, Rows, connect, run_named, run_sql
     from calyx_logging.scripts.cli import json_option, print_json, remark, run, shown
+    from calyx_logging.scripts.engines import engine_of, engine_options
     from calyx_logging.scripts.sources import chunks_from, from_option
+    from calyx_logging.store import Store, find_hub
 except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py query") from None
 
@@ -29,9 +31,21 @@ _MAX_ROWS = 1000
 @click.option("--named", "name", metavar="NAME", help="A named query, instead of SQL.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @click.option("--parquet", type=click.Path(path_type=Path), metavar="FILE", help="Write a Parquet file.")
+@click.option("--memory", default=MEMORY, show_default=True, metavar="SIZE", help="What the database takes at most.")
+@engine_options
 @json_option
 def command(
-    sql: str | None, place: str, root: str | None, name: str | None, as_csv: bool, parquet: Path | None, as_json: bool
+    sql: str | None,
+    place: str,
+    root: str | None,
+    name: str | None,
+    as_csv: bool,
+    parquet: Path | None,
+    memory: str,
+    engine_name: str,
+    master: str | None,
+    jobs: int | None,
+    as_json: bool,
 ) -> None:
     """Ask events in SQL (DuckDB's), over the views events, chunks, bundles, nodes, gaps and lines.
 
@@ -44,7 +58,15 @@ def command(
         raise click.UsageError(f'say one query, in SQL or with --named; such as "{example}"')
     if as_csv + as_json + (parquet is not None) > 1:
         raise click.UsageError("one of --csv, --json and --parquet")
-    backend = connect(chunks_from(place, root)())
+    if engine_name == "spark" and place != "hub":
+        raise click.UsageError("--engine spark is for --from hub")
+    engine = engine_of(engine_name, master, jobs)
+    if place == "hub":
+        store = Store(find_hub(root))
+        store.asked_for(())
+        backend = federated.connect(store, engine, memory=memory, warn=lambda text: remark(f"warning: {text}"))
+    else:
+        backend = connect(chunks_from(place, root)(), engine, memory=memory)
     rows = run_sql(backend, sql) if sql is not None else run_named(backend, name or "")
     if parquet is not None:
         _write(rows, parquet)

@@ -177,7 +177,7 @@ def _import_all(
             run.output.seek(0)
             said = run.output.read()
             run.output.close()
-            if run.process.returncode not in (0, 1):  # killed
+            if run.process.returncode not in (0, 1) or not said:  # killed; on Windows with code 1
                 chance.shuffle(run.deliveries)
                 deliveries += run.deliveries
                 continue

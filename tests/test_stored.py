@@ -1,0 +1,410 @@
+"""The stored table: what is in force has every event once, whoever made it, in whatever order, and whenever it died."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bundles import START, foreign, make_bundle, make_node
+
+from calyx_logging import durable
+from calyx_logging.engine import Engine, Here, Pool
+from calyx_logging.errors import StorageError
+from calyx_logging.hub import Policy, import_bundle
+from calyx_logging.store import Store
+from conftest import python, telemetry, tree
+
+pytest.importorskip("ibis")
+pytest.importorskip("duckdb")
+pytest.importorskip("pyarrow")
+
+from calyx_logging import engine as engine_module
+from calyx_logging import federated, stored
+from calyx_logging.query import run_named, run_sql
+from calyx_logging.table import rows_in
+from fleet_data import Truth, make_fleet
+
+CHUNKS, EVENTS = 12, 60
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Truth]:
+    """Bundles of two nodes, with all that can be wrong with them, and what is in them."""
+    folder = tmp_path_factory.mktemp("fleet")
+    return folder / "bundles", make_fleet(folder, 2, CHUNKS, EVENTS, 1)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    (tmp_path / "hub").mkdir()
+    return Store(tmp_path / "hub")
+
+
+def import_all(store: Store, folder: Path, order: random.Random | None = None) -> None:
+    sources = sorted(path.parent for path in folder.glob("*/*/manifest.json"))
+    if order is not None:
+        order.shuffle(sources)
+    for source in sources:
+        result = import_bundle(store, source, policy=Policy(accept_bad_lines=True))
+        assert result.outcome == "imported", result.faults
+
+
+def rows(store: Store, sql: str) -> list[dict[str, Any]]:
+    return run_sql(federated.connect(store, warn=pytest.fail), sql).to_pylist()
+
+
+def check_answers(store: Store, truth: Truth) -> None:
+    """Every named query, against what the generator counted."""
+    db = federated.connect(store, warn=pytest.fail)
+    check_answers_of(db, truth)
+
+
+def check_answers_of(db: Any, truth: Truth) -> None:
+    hours = {
+        f"{row['node_id']} {row['hour'].isoformat()[:13]}": [row["events"], row["errors"]]
+        for row in run_named(db, "events-by-hour").to_pylist()
+    }
+    assert hours == truth.by_hour
+    runs = run_named(db, "runs").to_pylist()
+    assert len(runs) == len(truth.runs)
+    for row in runs:
+        said = truth.runs[f"{row['node_id']} {row['run_id']}"]
+        for name in ("events", "errors", "cases", "completed", "exit_status"):
+            assert row[name] == said[name], (name, row)
+        for name in ("started", "ended"):
+            assert row[name].isoformat(timespec="microseconds") + "+00:00" == said[name]
+        assert row["pass_rate"] == pytest.approx(said["completed"] / said["cases"])
+    errors = {row["node_id"]: row for row in run_named(db, "last-errors").to_pylist()}
+    assert {node: row["event_id"] for node, row in errors.items()} == {
+        node: event_id for node, (_, event_id) in truth.last_errors.items()
+    }
+    assert len(run_named(db, "gaps").to_pylist()) == truth.gaps
+    assert run_sql(db, "SELECT count(*) AS n FROM lines WHERE bad_line IS NOT NULL").to_pylist() == [
+        {"n": truth.bad_lines}
+    ]
+
+
+def test_the_answers_are_those_counted(fleet: tuple[Path, Truth], store: Store) -> None:
+    """Loose, compacted, and with a bundle that comes after the compaction; nothing is made twice."""
+    folder, truth = fleet
+    late = sorted((folder / "node-0001").iterdir())[-1]
+    import_all(store, folder)
+    check_answers(store, truth)
+    again = stored.refresh(store, store.nodes(), check=True)
+    assert (again.files, again.warnings) == (0, [])
+    for node_id in store.nodes():
+        part = federated.compact(store, node_id)
+        assert part is not None
+        assert federated.compact(store, node_id) is None
+    check_answers(store, truth)
+    loose, compacted = federated.files_in_force(store, stored.current(store))
+    assert (len(loose), len(compacted)) == (0, 2)
+    assert import_bundle(store, late, policy=Policy(accept_bad_lines=True)).outcome == "already imported"
+    check_answers(store, truth)
+
+
+def test_any_order_gives_the_same_files(fleet: tuple[Path, Truth], store: Store, tmp_path: Path) -> None:
+    """Bundle by bundle in any order, all at once, by one process or several: the same names and the same rows."""
+    folder, truth = fleet
+    import_all(store, folder)
+    stored.refresh(store, store.nodes())
+    other = Store(tmp_path / "other")
+    other.root.mkdir()
+    sources = sorted(path.parent for path in folder.glob("*/*/manifest.json"))
+    random.Random(5).shuffle(sources)
+    for source in sources:
+        import_bundle(other, source, policy=Policy(accept_bad_lines=True))
+        stored.refresh(other, other.nodes())
+
+    def held(one: Store) -> set[tuple[str, int]]:
+        return {(part.name, part.rows) for table in stored.current(one).nodes.values() for part in table.parts}
+
+    assert held(other) == held(store)
+    check_answers(other, truth)
+
+
+def test_a_bundle_after_compaction(fleet: tuple[Path, Truth], store: Store) -> None:
+    """Its repeated events are found beside the compacted ones, and again when they are compacted, too."""
+    folder, truth = fleet
+    bundles = sorted((folder / "node-0000").iterdir()) + sorted((folder / "node-0001").iterdir())
+    late = bundles.pop()
+    for bundle in bundles:
+        import_bundle(store, bundle, policy=Policy(accept_bad_lines=True))
+    stored.refresh(store, store.nodes())
+    federated.compact(store, "node-0001")
+    import_bundle(store, late, policy=Policy(accept_bad_lines=True))
+    check_answers(store, truth)
+    _, compacted = federated.files_in_force(store, stored.current(store))
+    assert compacted == []
+    for node_id in store.nodes():
+        assert federated.compact(store, node_id) is not None
+    check_answers(store, truth)
+
+
+def test_a_pool_makes_the_same(
+    fleet: tuple[Path, Truth], store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Import and table, by spawned processes."""
+    monkeypatch.setattr(engine_module, "_WORTH_A_POOL", 0)
+    folder, truth = fleet
+    script = f"""
+        import sys
+        from pathlib import Path
+        from calyx_logging import engine
+        from calyx_logging.scripts.cli import main
+        engine._WORTH_A_POOL = 0
+        if __name__ == "__main__":
+            sys.argv = ["calyx-telemetry", "import", {str(folder)!r}, "--root", {str(store.root)!r}, "--jobs", "2",
+                        "--accept-bad-lines", "--json"]
+            main()
+    """
+    done = python(script)
+    assert done.returncode == 0, done.stderr
+    outcomes = [one["outcome"] for one in json.loads(done.stdout)]
+    assert outcomes == ["imported"] * len(list(folder.glob("*/*")))
+    assert stored.behind(store, stored.current(store)) == []
+    check_answers(store, truth)
+    pool: Engine = Pool(2)
+    assert list(pool.map(os.path.basename, ["a/b", "c/d", "e/f"], 1)) == ["b", "d", "f"]
+
+
+def test_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Little work is done here; a process that is killed is said, and none is left behind."""
+    assert set(Pool(2).map(_process, [1, 2, 3], 10)) == {os.getpid()}
+    monkeypatch.setattr(engine_module, "_WORTH_A_POOL", 0)
+    assert os.getpid() not in set(Pool(2).map(_process, [1, 2, 3], 10))
+    with pytest.raises(StorageError, match="a worker process was killed"):
+        list(Pool(2).map(_die, [1, 2], 10))
+    with pytest.raises(ValueError, match="no"):
+        list(Pool(2).map(_refuse, [1, 2], 10))
+
+
+def _process(_: int) -> int:
+    return os.getpid()
+
+
+def _die(_: int) -> None:
+    os._exit(9)
+
+
+def _refuse(_: int) -> None:
+    raise ValueError("no")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kills with SIGKILL, and looks at /proc")
+def test_the_pool_ends_with_its_parent(tmp_path: Path) -> None:
+    """However that ends: its processes do not go on for nobody."""
+    script = tmp_path / "parent.py"
+    script.write_text(
+        "import os, sys, time\n"
+        "from pathlib import Path\n"
+        "from calyx_logging import engine\n"
+        "def work(name):\n"
+        "    Path(name).write_text(str(os.getpid()))\n"
+        "    time.sleep(100)\n"
+        "if __name__ == '__main__':\n"
+        "    engine._WORTH_A_POOL = 0\n"
+        f"    list(engine.Pool(2).map(work, [{str(tmp_path / 'a')!r}, {str(tmp_path / 'b')!r}], 1))\n"
+    )
+    parent = subprocess.Popen([sys.executable, str(script)])
+    names = [tmp_path / "a", tmp_path / "b"]
+    _wait(lambda: all(name.exists() and name.read_text() for name in names))
+    workers = [int(name.read_text()) for name in names]
+    parent.send_signal(signal.SIGKILL)
+    parent.wait()
+    _wait(lambda: not any(_lives(worker) for worker in workers))
+
+
+def _lives(process: int) -> bool:
+    try:
+        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
+    except OSError:
+        return False
+
+
+def _wait(condition: Any) -> None:
+    for _ in range(600):
+        if condition():
+            return
+        time.sleep(0.05)
+    pytest.fail("it did not come about in 30 s")
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="kills with SIGKILL")
+def test_killed_at_any_moment(fleet: tuple[Path, Truth], store: Store, tmp_path: Path) -> None:
+    """Table and compaction, killed at each call that changes the disk: what is in force is right, and is mended."""
+    folder, truth = fleet
+    import_all(store, folder)
+    script = f"""
+        import os, sys
+        from pathlib import Path
+        from calyx_logging import durable, federated, stored
+        from calyx_logging.store import Store
+        left = int(sys.argv[1])
+        def counted(function):
+            def call(*args, **kwargs):
+                global left
+                left -= 1
+                if left == 0:
+                    os.kill(os.getpid(), 9)
+                result = function(*args, **kwargs)
+                left -= 1
+                if left == 0:
+                    os.kill(os.getpid(), 9)
+                return result
+            return call
+        for name in ("write_new", "write_file", "rename_over", "remove", "replace_file"):
+            setattr(durable, name, counted(getattr(durable, name)))
+        store = Store(Path({str(store.root)!r}))
+        stored.refresh(store, store.nodes())
+        for node_id in store.nodes():
+            federated.compact(store, node_id)
+        print("done")
+    """
+    rng = random.Random(3)
+    ended, kills = False, 0
+    while not ended:
+        done = python(script, str(rng.randrange(1, 40)))
+        ended = "done" in done.stdout
+        kills += not ended
+        assert ended or done.returncode == -9, done.stderr
+        if kills % 4 == 0 or ended:
+            for part in (part for table in stored.current(store).nodes.values() for part in table.parts):
+                assert rows_in(stored.folder_of(store) / part.name, whole=True) == part.rows
+        assert kills < 100
+    assert kills > 3
+    check_answers(store, truth)
+
+
+def test_what_is_damaged_is_made_again(fleet: tuple[Path, Truth], store: Store) -> None:
+    """Files that are lost, cut, altered, of another form; current.json likewise; --check finds them."""
+    folder, truth = fleet
+    import_all(store, folder)
+    stored.refresh(store, store.nodes())
+    files = sorted(stored.folder_of(store).glob("*/*.parquet"))
+    files[0].unlink()
+    files[1].write_bytes(files[1].read_bytes()[:-100])
+    files[2].write_bytes(b"PAR1 nothing")
+    data = bytearray(files[3].read_bytes())
+    data[len(data) // 3] ^= 0xFF
+    files[3].write_bytes(data)
+    shutil.copy(files[5], files[4])  # whole, and another's
+    done = telemetry("table", "--check", "--root", store.root, "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["made"] >= 4
+    if json.loads(done.stdout)["made"] == 4:  # the one that is another's has as many rows: only --anew finds it
+        assert telemetry("table", "--anew", "--root", store.root).returncode == 0
+    check_answers(store, truth)
+    for damage in ("", "{", "[]", '{"table_version": 9}', '{"table_version": 1, "nodes": {"n": 1}, "retired": {}}'):
+        (stored.folder_of(store) / "current.json").write_text(damage)
+        check_answers(store, truth)
+    document = json.loads((stored.folder_of(store) / "current.json").read_text())
+    document["nodes"]["node-0000"]["files"][0]["name"] = "node_id=node-0000/../../../../etc/passwd"
+    (stored.folder_of(store) / "current.json").write_text(json.dumps(document))
+    check_answers(store, truth)
+    shutil.rmtree(stored.folder_of(store))
+    check_answers(store, truth)
+
+
+def test_a_chunk_that_is_damaged_has_no_rows(fleet: tuple[Path, Truth], store: Store) -> None:
+    """It is said, each time, until the chunk is put right."""
+    bundle = sorted((fleet[0] / "node-0000").iterdir())[0]
+    import_bundle(store, bundle, policy=Policy(accept_bad_lines=True))
+    chunk = sorted(store.folder.glob("node-0000/*/*.jsonl"))[0]
+    good = chunk.read_bytes()
+    chunk.write_bytes(good.replace(b"llama", b"lamma", 1))
+    said: list[str] = []
+    for _ in range(2):
+        federated.connect(store, warn=said.append)
+    assert [f"{chunk} is damaged" in text for text in said] == [True, True]
+    done = telemetry("table", "--root", store.root)
+    assert (done.returncode, "is damaged" in done.stderr) == (1, True)
+    chunk.write_bytes(good)
+    assert telemetry("table", "--root", store.root).returncode == 0
+    assert rows(store, "SELECT count(DISTINCT chunk) AS n FROM lines") == [{"n": len(list(bundle.glob("*.jsonl")))}]
+
+
+def test_a_chunk_that_has_grown(store: Store, tmp_path: Path) -> None:
+    """Its longer state is in force in the place of the shorter one, compacted or not; the old file goes in time."""
+    import_bundle(store, foreign(tmp_path / "old", 3))
+    assert rows(store, "SELECT count(*) AS n FROM lines") == [{"n": 3}]
+    federated.compact(store, "old-1")
+    import_bundle(store, foreign(tmp_path / "new", 5))
+    assert rows(store, "SELECT count(*) AS n FROM lines") == [{"n": 5}]
+    found = stored.current(store)
+    assert len(found.nodes["old-1"].parts) == 1
+    assert len(found.retired) == 2
+    assert all((stored.folder_of(store) / name).exists() for name in found.retired)
+    document = json.loads((stored.folder_of(store) / "current.json").read_text())
+    document["retired"] = dict.fromkeys(document["retired"], time.time() - 1000)
+    (stored.folder_of(store) / "current.json").write_text(json.dumps(document))
+    left = stored.folder_of(store) / "node_id=old-1" / ".x.tmp"
+    left.write_text("left by one that died")
+    os.utime(left, (START, START))
+    stored.refresh(store, ["old-1"], check=True)
+    assert len(list((stored.folder_of(store) / "node_id=old-1").iterdir())) == 1
+
+
+def test_a_store_that_cannot_be_written(
+    fleet: tuple[Path, Truth], store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Queries are answered all the same, and say so; `table` says it in one line."""
+    folder, truth = fleet
+    import_all(store, folder)
+    stored.refresh(store, ["node-0000"])
+
+    def refuse(path: Path, *args: Any, **kwargs: Any) -> None:
+        raise PermissionError(13, "Permission denied", str(path))
+
+    monkeypatch.setattr(durable, "write_new", refuse)
+    monkeypatch.setattr(durable, "replace_file", refuse)
+    said: list[str] = []
+    db = federated.connect(store, warn=said.append)
+    check_answers_of(db, truth)
+    assert len(said) == 1
+    assert "made for this query alone" in said[0]
+    with pytest.raises(StorageError, match="cannot write the table"):
+        stored.refresh(store, store.nodes())
+
+
+def test_the_command(fleet: tuple[Path, Truth], store: Store, tmp_path: Path) -> None:
+    """`table` of one node or all, with --json; what is wrong is one line; import leaves a table."""
+    folder, _ = fleet
+    done = telemetry("import", folder, "--root", store.root, "--accept-bad-lines", "--no-table")
+    assert done.returncode == 0, done.stderr
+    assert not stored.folder_of(store).exists()
+    done = telemetry("table", "node-0000", "--root", store.root, "--compact", "--json")
+    said = json.loads(done.stdout)
+    assert (said["compacted"], said["files"], said["warnings"]) == (["node-0000"], 1, [])
+    done = telemetry("table", "--root", store.root, "--compact", "--jobs", "1")
+    assert "2 files" in done.stdout, done.stderr
+    assert "1 node compacted" in done.stdout
+    before = tree(stored.folder_of(store))
+    assert telemetry("import", folder, "--root", store.root, "--accept-bad-lines").returncode == 0
+    assert tree(stored.folder_of(store)) == before
+    for args, code, what in (
+        (["nobody"], 2, "no node 'nobody'"),
+        (["--memory", "much", "--anew", "--compact"], 2, "the database does not start"),
+        (["--master", "spark://x:1"], 2, "--master is for --engine spark"),
+    ):
+        done = telemetry("table", *args, "--root", store.root)
+        assert (done.returncode, what in done.stderr) == (code, True), done.stderr
+    done = telemetry("query", "--from", "hub", "--root", store.root, "--memory", "much", "SELECT 1")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+
+
+def test_import_leaves_the_table(store: Store, tmp_path: Path) -> None:
+    """Of what has come, when the extra is there."""
+    bundle = make_bundle(make_node(tmp_path, "n-1"), range(3))
+    assert telemetry("import", bundle, "--root", store.root).returncode == 0
+    assert [part.rows for part in stored.current(store).nodes["n-1"].parts] == [4]
+    assert isinstance(Here(), Here)
