@@ -27,7 +27,7 @@ from calyx_logging.chunk import names_in, open_chunk
 from calyx_logging.errors import ArchiveError, StorageError
 from calyx_logging.manifest import MANIFEST_NAME, SUMS_NAME
 
-__all__ = ["FORMATS", "Member", "is_archive", "members_of", "unpacked_limit", "write_archive"]
+__all__ = ["FORMATS", "Member", "has_archive_name", "is_archive", "members_of", "unpacked_limit", "write_archive"]
 
 FORMATS = ("zip", "tar.gz")
 """What `write_archive` writes."""
@@ -83,7 +83,12 @@ class Member:
 
 def is_archive(path: Path) -> bool:
     """Whether a path is a file of a name that archives have."""
-    return path.name.lower().endswith(_SUFFIXES) and path.is_file()
+    return has_archive_name(path.name) and path.is_file()
+
+
+def has_archive_name(name: str) -> bool:
+    """Whether a name is one that archives have."""
+    return name.lower().endswith(_SUFFIXES)
 
 
 def unpacked_limit(size: int) -> int:

@@ -13,6 +13,7 @@ import shutil
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Protocol
 
 from calyx_logging import durable
 from calyx_logging.archive import Member, is_archive, members_of, unpacked_limit
@@ -30,13 +31,70 @@ from calyx_logging.manifest import (
 from calyx_logging.stats import blocks_of, several_at_once
 from calyx_logging.verification import Fault, Progress, Report, is_junk
 
-__all__ = ["Found", "bring", "bundles_in", "bytes_of", "verdict"]
+__all__ = ["Found", "Source", "bring", "bundles_in", "bytes_of", "verdict"]
 
 _OWN = (MANIFEST_NAME, SUMS_NAME, SIGNATURE_NAME)
 _UNREAD = (".tar", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".part", ".crdownload", ".tmp")
 _FOLDER = re.compile(r"[0-9]{8}_[0-9]{6}", re.ASCII)
 _MAX_NAMED = 1000
 """So many files that do not belong to a bundle are named."""
+
+
+class Source(Protocol):
+    """Where a bundle is: its files, or the one file that an archive is, under the empty name."""
+
+    @property
+    def name(self) -> str:
+        """The last part of the place's name."""
+        ...  # pragma: no cover
+
+    @property
+    def is_archive(self) -> bool:
+        """Whether it is one file."""
+        ...  # pragma: no cover
+
+    def names(self) -> list[str]:
+        """Of the files; StorageError where they cannot be listed."""
+        ...  # pragma: no cover
+
+    def size(self, name: str) -> int:
+        """Bytes of a file, 0 where that cannot be said."""
+        ...  # pragma: no cover
+
+    def blocks(self, name: str) -> Iterator[bytes]:
+        """The bytes of a file; ChunkError or StorageError where they cannot be read."""
+        ...  # pragma: no cover
+
+
+@dataclass(frozen=True)
+class _Local:
+    """A folder or archive of this machine."""
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        return self.path.name
+
+    @property
+    def is_archive(self) -> bool:
+        return self.path.is_file()
+
+    def names(self) -> list[str]:
+        try:
+            return os.listdir(self.path)
+        except OSError as error:
+            raise StorageError.of(error, "read the bundle", self.path) from error
+
+    def size(self, name: str) -> int:
+        try:
+            return (self.path / name).lstat().st_size
+        except OSError:
+            return 0
+
+    def blocks(self, name: str) -> Iterator[bytes]:
+        with open_chunk(self.path / name) as stream:
+            yield from blocks_of(stream)
 
 
 @dataclass
@@ -109,21 +167,20 @@ def _was_a_bundle(folder: str, files: list[str]) -> bool:
     return bool(names & {SUMS_NAME, SIGNATURE_NAME}) or has_chunks
 
 
-def bytes_of(source: Path) -> int:
+def bytes_of(place: Path | Source) -> int:
     """About so many bytes are copied of a bundle, for a progress bar."""
+    source = _Local(place) if isinstance(place, Path) else place
     try:
-        if source.is_file():
-            return source.stat().st_size
-        return sum(entry.stat(follow_symlinks=False).st_size for entry in os.scandir(source))
-    except OSError:
+        return sum(map(source.size, [""] if source.is_archive else source.names()))
+    except StorageError:
         return 0
 
 
-def bring(source: Path, room: Path, progress: Progress | None = None) -> tuple[Path, list[Fault]]:
+def bring(place: Path | Source, room: Path, progress: Progress | None = None) -> tuple[Path, list[Fault]]:
     """Copy a bundle, synced.
 
     Args:
-        source: its folder, or an archive; it is only read.
+        place: its folder, or an archive; it is only read.
         room: a folder of one's own, empty.
         progress: is told of bytes copied.
 
@@ -134,17 +191,17 @@ def bring(source: Path, room: Path, progress: Progress | None = None) -> tuple[P
         StorageError: the source cannot be read.
         OSError: the copy cannot be written.
     """
+    source = _Local(place) if isinstance(place, Path) else place
     staged = room / "bundle"
     durable.make_dirs(staged)
-    if not source.is_file():
+    if not source.is_archive:
         return staged, list(_copy_folder(source, staged, progress))
     archive, scratch = (
         room / ("archive.zip" if source.name.lower().endswith(".zip") else "archive.tar.gz"),
         room / "tar",
     )
     try:
-        with open_chunk(source) as stream:
-            durable.write_new(archive, _counted(blocks_of(stream), progress), sync=False)
+        durable.write_new(archive, _counted(source.blocks(""), progress), sync=False)
         with members_of(archive, scratch) as members:
             faults = list(_unpack(members, staged, unpacked_limit(archive.stat().st_size)))
     except (ArchiveError, ChunkError, StorageError) as error:
@@ -196,24 +253,20 @@ def _unlisted(names: Iterable[str], listed: Iterable[str]) -> Iterator[Fault]:
 # ------------------------------------------------------------------ from a folder
 
 
-def _copy_folder(source: Path, staged: Path, progress: Progress | None) -> Iterator[Fault]:
-    try:
-        names = sorted(name for name in os.listdir(source) if not is_junk(name))
-    except OSError as error:
-        raise StorageError.of(error, "read the bundle", source) from error
+def _copy_folder(source: Source, staged: Path, progress: Progress | None) -> Iterator[Fault]:
+    names = sorted(name for name in source.names() if not is_junk(name))
     unsafe = [name for name in names if not is_safe_filename(name)]
     for name in unsafe[:_MAX_NAMED]:
         yield Fault("unsafe", repr(name)[:200], "a plain file name of a chunk")
     names = [name for name in names if is_safe_filename(name)]
     for name in _OWN:
-        if name in names and _size(source / name) > MAX_MANIFEST:
+        if name in names and source.size(name) > MAX_MANIFEST:
             yield Fault("malformed", name, f"at most {MAX_MANIFEST} bytes", "more")
             names.remove(name)
 
     def copy(name: str) -> Fault | None:
         try:
-            with open_chunk(source / name) as stream:
-                durable.write_new(staged / name, _counted(blocks_of(stream), progress))
+            durable.write_new(staged / name, _counted(source.blocks(name), progress))
         except (ChunkError, StorageError) as error:
             return Fault("unreadable", name, "a regular file", error.message)
         return None
@@ -225,13 +278,6 @@ def _copy_folder(source: Path, staged: Path, progress: Progress | None) -> Itera
     listed = _listed(staged)
     yield from _unlisted(names, listed)
     yield from filter(None, several_at_once(copy, [name for name in names if name in listed]))
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.lstat().st_size
-    except OSError:
-        return 0
 
 
 # ------------------------------------------------------------------ from an archive

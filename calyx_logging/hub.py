@@ -23,7 +23,7 @@ from functools import lru_cache
 from pathlib import Path
 
 from calyx_logging import durable
-from calyx_logging.arrival import bring, verdict
+from calyx_logging.arrival import Source, bring, verdict
 from calyx_logging.bundle import VerifiedBundle
 from calyx_logging.errors import CalyxError, SignatureError, StorageError
 from calyx_logging.event import utc_text
@@ -68,7 +68,7 @@ class ImportResult:
     """What became of one bundle.
 
     Attributes:
-        source: the folder or archive it came from.
+        source: the place it came from.
         outcome: `imported`, `already imported`, `refused`; with a dry run `would be imported`; `failed` when the file
             system said no, or a program that is needed is missing.
         folder: where it is in the store; for one that contradicts the store, in quarantine.
@@ -80,7 +80,7 @@ class ImportResult:
         exit_code: of a command that has only this to do.
     """
 
-    source: Path
+    source: Path | Source
     outcome: str
     folder: Path | None = None
     manifest: Manifest | None = None
@@ -93,7 +93,7 @@ class ImportResult:
 
 def import_bundle(
     store: Store,
-    source: Path,
+    source: Path | Source,
     *,
     policy: Policy | None = None,
     dry_run: bool = False,
@@ -104,7 +104,7 @@ def import_bundle(
 
     Args:
         store: the hub's.
-        source: the bundle's folder, or an archive of it; it is only read.
+        source: the bundle's folder, or an archive of it, here or elsewhere; it is only read.
         policy: what is taken in.
         dry_run: only say what would happen.
         progress: is told of bytes copied.
@@ -130,7 +130,7 @@ class Job:
     """One bundle to be imported, by whichever process: the hub's root, where the bundle is, what is taken in."""
 
     root: Path
-    source: Path
+    source: Path | Source
     policy: Policy = Policy()
     dry_run: bool = False
 
@@ -152,7 +152,7 @@ def _store(root: Path) -> Store:
 
 
 def _import_staged(
-    store: Store, source: Path, staged: Path, faults: list[Fault], policy: Policy, dry_run: bool, now: float
+    store: Store, source: Path | Source, staged: Path, faults: list[Fault], policy: Policy, dry_run: bool, now: float
 ) -> ImportResult:
     report = verdict(staged, faults)
     result = ImportResult(source, "refused", manifest=report.manifest, warnings=list(report.warnings))

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 try:
+    from dataclasses import asdict
     from typing import Any
 
     import click
 
     from calyx_logging.archive import FORMATS
     from calyx_logging.export import ExportOptions, ExportResult, export_all
+    from calyx_logging.exporter import exclusive
     from calyx_logging.manifest import SIGNATURE_NAME
     from calyx_logging.node import Node
+    from calyx_logging.remote import Sent, check_url, send
     from calyx_logging.scripts.cli import (
         contents_text,
         count_text,
@@ -21,6 +24,7 @@ try:
         root_option,
         run,
         sign_options,
+        size_text,
     )
     from calyx_logging.signature import check_key
 except ImportError as error:
@@ -44,6 +48,10 @@ except ImportError as error:
     help="Also pack what was exported before and no receipt of a hub covers (see prune): a bundle was lost on its way.",
 )
 @click.option("--archive", type=click.Choice(FORMATS), help="Also pack the bundle into one file beside its folder.")
+@click.option(
+    "--to", metavar="URL", help="Also send bundles that are not there yet to object storage: s3://BUCKET/FOLDER."
+)
+@click.option("--paranoid", is_flag=True, help="With --to: read all that is there again, and compare its hashes.")
 @sign_options
 @json_option
 def command(
@@ -52,6 +60,8 @@ def command(
     recover_orphans: bool,
     since_receipt: bool,
     archive: str | None,
+    to: str | None,
+    paranoid: bool,
     sign: str | None,
     no_sign: bool,
     as_json: bool,
@@ -63,17 +73,39 @@ def command(
     node = Node.find(root)
     if sign is not None and not no_sign:
         check_key(sign)
+    if to is not None:
+        check_url(to)
+    elif paranoid:
+        raise click.UsageError("--paranoid is for --to")
     options = ExportOptions(recover_orphans, since_receipt, sign, no_sign, archive)
     with progress_bar("exporting") as progress:
         results = export_all(node, options, progress=progress)
-    if as_json:
-        print_json({"root": node.root, "nodes": [_document(result) for result in results]})
-    for result in results:
-        if not as_json:
+    if not as_json:
+        for result in results:
             _tell(result, alone=len(results) == 1)
+    for result in results:
         _remark(result)
+    sent = {} if to is None else _send(node, to, paranoid=paranoid)
+    if as_json:
+        document = {"root": node.root, "nodes": [_document(result) for result in results]}
+        print_json(document if to is None else {**document, "sent": [asdict(one) for one in sent.values()]})
+    for node_id, one in sent.items():
+        if not as_json:
+            new = f"sent {count_text(len(one.new), 'bundle')}, {size_text(one.bytes)}" if one.new else "nothing to send"
+            click.echo(f"{node_id}: {new}; {count_text(len(one.bundles), 'bundle')} of exports are at {to}")
     if require_sealed and any(result.recovery.live or result.recovery.orphaned for result in results):
         raise SystemExit(1)
+
+
+def _send(node: Node, url: str, *, paranoid: bool) -> dict[str, Sent]:
+    """What is not there yet, of each node id of the root; what was exported stays exported when that fails."""
+    sent = {}
+    with progress_bar("sending") as progress:
+        for node_id in node.all_ids():
+            one = node.with_id(node_id)
+            with exclusive(one):
+                sent[node_id] = send(one.exports, node_id, url, paranoid=paranoid, progress=progress)
+    return sent
 
 
 def _tell(result: ExportResult, *, alone: bool) -> None:

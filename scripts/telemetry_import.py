@@ -4,7 +4,7 @@ from __future__ import annotations
 
 try:
     from collections import Counter
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Sequence
     from functools import partial
     from importlib.util import find_spec
     from pathlib import Path
@@ -12,10 +12,11 @@ try:
 
     import click
 
-    from calyx_logging.arrival import bundles_in, bytes_of
+    from calyx_logging.arrival import Source, bundles_in, bytes_of
     from calyx_logging.engine import Engine, Here
     from calyx_logging.errors import CalyxError
     from calyx_logging.hub import ImportResult, Job, Policy, import_one, settle
+    from calyx_logging.remote import bundles_at, is_url
     from calyx_logging.scripts.cli import (
         advancing,
         contents_text,
@@ -37,7 +38,7 @@ except ImportError as error:
 
 
 @click.command("import", short_help="Take bundles into the hub's store.")
-@click.argument("paths", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="PATH…")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH…")
 @hub_option
 @click.option("--require-signature", is_flag=True, help="Refuse unsigned bundles also of nodes that have no key here.")
 @click.option(
@@ -51,7 +52,7 @@ except ImportError as error:
 @sign_options
 @json_option
 def command(
-    paths: tuple[Path, ...],
+    paths: tuple[str, ...],
     root: str | None,
     require_signature: bool,
     accept_bad_lines: bool,
@@ -66,9 +67,10 @@ def command(
 ) -> None:
     """Verify bundles and put those that are whole and genuine into the hub's store, each once.
 
-    PATH is a bundle's folder, an archive of one (.zip, .tar.gz), or a folder with bundles below it. A bundle that was
-    imported before is none of the faults. Afterwards the receipts of the nodes are written; --sign is for those. Exit
-    code 1 when a bundle was refused, 4 when the file system said no for one; the others are in.
+    PATH is a bundle's folder, an archive of one (.zip, .tar.gz), or a folder with bundles below it; here, or in object
+    storage (s3://BUCKET/FOLDER). A bundle that was imported before is none of the faults. Afterwards the receipts of
+    the nodes are written (--sign is for those), and the table is brought up to date. Exit code 1 when a bundle was
+    refused, 4 when the file system said no for one; the others are in.
     """
     store = Store(find_hub(root))
     key = None if no_sign else sign or named_key(store.root)
@@ -102,18 +104,15 @@ def command(
 
 
 def _import_all(
-    store: Store, paths: Iterable[Path], policy: Policy, dry_run: bool, engine: Engine
+    store: Store, paths: Iterable[str], policy: Policy, dry_run: bool, engine: Engine
 ) -> Iterator[ImportResult]:
     """What becomes of each; one that the file system will not have stops none of the others."""
-    sources: list[Path] = []
+    sources: list[Path | Source] = []
     for path in paths:
         try:
-            found = bundles_in(path, store.folder)
-            sources += found.bundles
-            for other in found.passed_over:
-                remark(f"warning: {other} is not read: folders, .zip and .tar.gz are")
+            sources += _sources_at(path, store)
         except CalyxError as error:
-            yield ImportResult(path, "failed", warnings=[str(error)], exit_code=error.exit_code)
+            yield ImportResult(Path(path), "failed", warnings=[str(error)], exit_code=error.exit_code)
     if not dry_run:
         for warning in settle(store):
             remark(f"warning: {warning}")
@@ -129,6 +128,19 @@ def _import_all(
         for result, size in zip(engine.map(import_one, jobs, sum(sizes)), sizes, strict=True):
             advance(size)
             yield result
+
+
+def _sources_at(path: str, store: Store) -> Sequence[Path | Source]:
+    """The bundles that a path or URL names."""
+    if is_url(path):
+        there = bundles_at(path)
+        for folder in there.unfinished:
+            remark(f"{folder} is left: its manifest, which is sent last, is not there yet")
+        return there.bundles
+    found = bundles_in(Path(path), store.folder)
+    for other in found.passed_over:
+        remark(f"warning: {other} is not read: folders, .zip and .tar.gz are")
+    return found.bundles
 
 
 def _make_table(store: Store, nodes: list[str], engine: Engine) -> None:
@@ -159,7 +171,7 @@ def _tell(result: ImportResult) -> None:
 def _document(result: ImportResult) -> dict[str, Any]:
     manifest = result.manifest
     return {
-        "source": result.source,
+        "source": str(result.source),
         "outcome": result.outcome,
         "signed_by": result.signed_by,
         "bad_lines": result.bad_lines,

@@ -14,6 +14,7 @@ try:
     from calyx_logging.arrival import bring, bytes_of, verdict
     from calyx_logging.bundle import check
     from calyx_logging.errors import CalyxError, StorageError
+    from calyx_logging.remote import RemoteBundle, bundles_at, is_url
     from calyx_logging.scripts.cli import (
         advancing,
         contents_text,
@@ -24,56 +25,55 @@ try:
         run,
         tell,
     )
-    from calyx_logging.verification import Report
+    from calyx_logging.verification import Report, judge
 except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py verify") from None
 
 
 @click.command("verify", short_help="Check bundles: every fault is named.")
-@click.argument("bundles", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="BUNDLE...")
+@click.argument("bundles", nargs=-1, required=True, metavar="BUNDLE...")
 @json_option
-def command(bundles: tuple[Path, ...], as_json: bool) -> None:
+def command(bundles: tuple[str, ...], as_json: bool) -> None:
     """Check bundles, folders or archives: every missing, extra, changed or malformed file is named.
 
-    Exit code 1 when there is one.
+    A BUNDLE may be in object storage: of a URL, all bundles below it are checked. Exit code 1 when one has a fault.
     """
-    reports, code = [], 0
+    reports: list[tuple[Path | RemoteBundle, Report]] = []
+    code = 0
     for bundle in bundles:
         try:
-            reports.append((bundle, checked(bundle)))
+            for place in bundles_at(bundle).bundles if is_url(bundle) else [Path(bundle)]:
+                reports.append((place, checked(place)))
         except CalyxError as error:
             if len(bundles) == 1:
                 raise
             remark(f"error: {error}")
             code = error.exit_code
     if as_json:
-        print_json([document(bundle, report) for bundle, report in reports])
+        print_json([document(place, report) for place, report in reports])
     else:
-        for bundle, report in reports:
-            tell_report(bundle, report)
+        for place, report in reports:
+            tell_report(place, report)
     if code or any(report.faults for _, report in reports):
         raise SystemExit(code or 1)
 
 
-def checked(bundle: Path) -> Report:
+def checked(bundle: Path | RemoteBundle) -> Report:
     """`check`, with a progress bar on a terminal."""
-    with advancing(f"verifying {bundle.name}", lambda: _size(bundle)) as advance:
-        if not is_archive(bundle):
+    with advancing(f"verifying {bundle.name}", lambda: bytes_of(bundle)) as advance:
+        if isinstance(bundle, RemoteBundle):
+            if not bundle.is_archive:
+                return judge(bundle.names(), bundle.blocks, progress=advance)
+        elif not is_archive(bundle):
             return check(bundle, progress=advance)
         with tempfile.TemporaryDirectory(prefix="calyx-verify-") as room:
             try:
                 return verdict(*bring(bundle, Path(room), advance))
             except OSError as error:
-                raise StorageError.of(error, "unpack the archive", bundle, "free some space") from error
+                raise StorageError.of(error, "unpack the archive", room, "free some space") from error
 
 
-def _size(bundle: Path) -> int:
-    if bundle.is_file():
-        return bytes_of(bundle)
-    return sum(path.stat().st_size for path in bundle.glob("*.jsonl") if path.is_file())
-
-
-def tell_report(bundle: Path, report: Report) -> None:
+def tell_report(bundle: Path | RemoteBundle, report: Report) -> None:
     """The verdict in lines: results on standard output, warnings on standard error."""
     for warning in report.warnings:
         remark(f"warning: {warning}")
@@ -86,11 +86,11 @@ def tell_report(bundle: Path, report: Report) -> None:
     tell(f"{bundle}: verified, node {manifest.node_id}, {contents_text(manifest)}")
 
 
-def document(bundle: Path, report: Report) -> dict[str, Any]:
+def document(bundle: Path | RemoteBundle, report: Report) -> dict[str, Any]:
     """The verdict for `--json`."""
     manifest = report.manifest
     return {
-        "bundle": bundle,
+        "bundle": str(bundle),
         "verified": not report.faults,
         "node_id": None if manifest is None else manifest.node_id,
         "manifest_sha256": report.manifest_sha256,

@@ -20,7 +20,7 @@ LAYERS = [
     ["exporter", "filling", "manifest", "plain", "scan", "signature"],
     ["archive", "receipt", "stats", "store", "writer"],
     ["desk", "verification"],
-    ["bundle", "formatter", "holdings", "outbox", "reader", "recorder"],
+    ["bundle", "formatter", "remote", "holdings", "outbox", "reader", "recorder"],
     ["exported", "handlers.base", "arrival", "mirror", "reconcile", "table"],
     ["hub", "acknowledge", "acknowledged", "audit", "query", "stored"],
     ["handlers.outbox", "handlers.execution_log", "spark"],

@@ -1,0 +1,248 @@
+"""Object storage: a real server that speaks S3, and other file systems of fsspec; broken off, repeated, contested."""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.config
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from bundles import START, make_bundle, make_node, numbers
+
+from calyx_logging import Node, remote
+from calyx_logging.errors import ConfigError, ManifestError, StorageError
+from calyx_logging.hub import import_bundle
+from calyx_logging.remote import RemoteBundle, bundles_at, send
+from calyx_logging.store import Store
+from conftest import close_logging, config, telemetry
+
+fsspec = pytest.importorskip("fsspec")
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    (tmp_path / "hub").mkdir()
+    return Store(tmp_path / "hub")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """moto's server, and the environment that leads to it."""
+    pytest.importorskip("moto")
+    pytest.importorskip("s3fs")
+    with socket.create_server(("127.0.0.1", 0)) as probe:
+        port = probe.getsockname()[1]
+    log = tmp_path_factory.mktemp("moto") / "log.txt"
+    with log.open("wb") as stream:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "moto.server", "-H", "127.0.0.1", "-p", str(port)], stdout=stream, stderr=stream
+        )
+    for _ in range(600):
+        try:
+            socket.create_connection(("127.0.0.1", port), timeout=1).close()
+            break
+        except OSError:
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.1)
+    environment = {
+        "AWS_ENDPOINT_URL": f"http://127.0.0.1:{port}",
+        "AWS_ACCESS_KEY_ID": "testing",
+        "AWS_SECRET_ACCESS_KEY": "testing",
+        "AWS_DEFAULT_REGION": "us-east-1",
+        "AWS_EC2_METADATA_DISABLED": "true",
+    }
+    with pytest.MonkeyPatch.context() as patch:
+        for name, value in environment.items():
+            patch.setenv(name, value)
+        yield environment["AWS_ENDPOINT_URL"]
+    process.terminate()
+    process.wait()
+
+
+@pytest.fixture(params=["s3", "file", "memory"])
+def url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A place of each kind."""
+    if request.param == "s3":
+        request.getfixturevalue("server")
+        bucket = f"calyx-{time.time_ns()}"
+        files().mkdir(bucket)
+        return f"s3://{bucket}/the fleet"
+    if request.param == "file":
+        return (tmp_path / "share").as_uri()
+    return f"memory://{time.time_ns()}/fleet"
+
+
+def files() -> Any:
+    fsspec.clear_instance_cache() if hasattr(fsspec, "clear_instance_cache") else None
+    return fsspec.filesystem("s3", use_listings_cache=False, skip_instance_cache=True)
+
+
+def test_there_and_into_a_hub(url: str, store: Store, tmp_path: Path) -> None:
+    """What was sent is imported as it was; sent again, nothing is sent; --paranoid reads it all."""
+    node = make_node(tmp_path, "n-1")
+    bundles = [make_bundle(node, range(k * 3, k * 3 + 3), second=k * 10) for k in range(2)]
+    told: list[tuple[int, int]] = []
+    sent = send(node.exports, "n-1", url, paranoid=True, progress=lambda done, total: told.append((done, total)))
+    size = sum(path.stat().st_size for bundle in bundles for path in bundle.iterdir())
+    assert (len(sent.new), sent.files, sent.bytes) == (2, 6, size)
+    assert told[-1] == (size, size)
+    again = send(node.exports, "n-1", url)
+    assert (again.new, again.files, again.bundles) == ([], 0, sent.bundles)
+    found = bundles_at(url)
+    assert ([str(one) for one in found.bundles], found.unfinished) == (sorted(sent.bundles), [])
+    assert bundles_at(sent.bundles[0]).bundles == [RemoteBundle(sent.bundles[0])]
+    for one in found.bundles:
+        result = import_bundle(store, one)
+        assert (result.outcome, result.faults) == ("imported", [])
+        assert import_bundle(store, one).outcome == "already imported"
+    assert numbers(store) == list(range(6))
+
+
+def test_broken_off_at_any_file(url: str, store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Until the manifest is there, which comes last, the bundle is not taken; run again, it goes on from there."""
+    node = make_node(tmp_path, "n-1")
+    make_bundle(node, range(3))
+    put = remote._put
+    for number in range(3):
+        left = 1
+
+        def once(*args: Any) -> None:
+            nonlocal left
+            if left == 0:
+                raise StorageError("the network is gone")
+            left -= 1
+            put(*args)
+
+        monkeypatch.setattr(remote, "_put", once)
+        if number < 2:
+            with pytest.raises(StorageError, match="the network is gone"):
+                send(node.exports, "n-1", url)
+            found = bundles_at(url)
+            assert (found.bundles, len(found.unfinished)) == ([], 1)
+        else:
+            assert send(node.exports, "n-1", url).files == 1
+    (one,) = bundles_at(url).bundles
+    assert import_bundle(store, one).outcome == "imported"
+    assert numbers(store) == [0, 1, 2]
+
+
+def test_files_that_are_there_in_part(store: Store, tmp_path: Path) -> None:
+    """On a share a file can be cut off: it is sent again, the manifest too."""
+    url, node = (tmp_path / "share").as_uri(), make_node(tmp_path, "n-1")
+    bundle = make_bundle(node, range(3))
+    send(node.exports, "n-1", url)
+    there = tmp_path / "share/n-1" / bundle.name
+    for name in ("manifest.json", next(bundle.glob("*.jsonl")).name):
+        data = (there / name).read_bytes()
+        (there / name).write_bytes(data[: len(data) // 2])
+    result = import_bundle(store, bundles_at(url).bundles[0])
+    assert result.outcome == "refused"
+    assert send(node.exports, "n-1", url).files == 2
+    assert import_bundle(store, bundles_at(url).bundles[0]).outcome == "imported"
+
+
+def test_what_is_there_is_not_replaced(url: str, tmp_path: Path) -> None:
+    """Another machine's bundle of the same name; a file that was altered there is found by --paranoid."""
+    one, two = make_node(tmp_path / "1", "n-1"), make_node(tmp_path / "2", "n-1")
+    bundle = make_bundle(one, range(3))
+    make_bundle(two, range(4))
+    send(one.exports, "n-1", url)
+    with pytest.raises(ManifestError, match=r"there is another bundle at .*two machines have this node id"):
+        send(two.exports, "n-1", url)
+    chunk = next(bundle.glob("*.jsonl"))
+    system, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
+    system.pipe_file(f"{root}/n-1/{bundle.name}/{chunk.name}", b"x" * chunk.stat().st_size)
+    assert send(one.exports, "n-1", url).files == 0
+    with pytest.raises(ManifestError, match="delete it there"):
+        send(one.exports, "n-1", url, paranoid=True)
+
+
+def test_a_race_for_one_name(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """S3 makes an object only where there is none: who comes second sees the same file, or says that it is another."""
+    bucket = f"race-{time.time_ns()}"
+    files().mkdir(bucket)
+    url = f"s3://{bucket}"
+    one, two = make_node(tmp_path / "1", "n-1"), make_node(tmp_path / "2", "n-1")
+    make_bundle(one, range(3))
+    make_bundle(two, range(40))
+    monkeypatch.setattr(remote._Files, "listing", lambda self: {})  # neither has seen the other
+    send(one.exports, "n-1", url)
+    assert send(one.exports, "n-1", url).files == 3
+    with pytest.raises(ManifestError, match="there is another file at"):
+        send(two.exports, "n-1", url)
+
+
+def test_hostile_names(tmp_path: Path, store: Store) -> None:
+    """Keys in a bucket may be anything: none leads out of staging, and what is in no manifest is a fault."""
+    url, node = f"memory://{time.time_ns()}", make_node(tmp_path, "n-1")
+    bundle = make_bundle(node, range(3))
+    send(node.exports, "n-1", url)
+    system, root = fsspec.core.url_to_fs(f"{url}/n-1/{bundle.name}")
+    for name in ("sub/deep.jsonl", "a\\b.jsonl", "CON.jsonl", "more.jsonl"):
+        system.pipe_file(f"{root}/{name}", b"{}\n")
+    result = import_bundle(store, bundles_at(url).bundles[0])
+    assert result.outcome == "refused"
+    assert {fault.kind for fault in result.faults} == {"unsafe", "extra"}
+    assert not list(store.folder.glob("[!.]*"))
+
+
+def test_archives(tmp_path: Path, store: Store) -> None:
+    """A bundle as one file, put there by other means."""
+    node = make_node(tmp_path, "n-1")
+    bundle = make_bundle(node, range(3))
+    archive = shutil.make_archive(str(tmp_path / "share/one"), "zip", bundle)
+    (one,) = bundles_at((tmp_path / "share").as_uri()).bundles
+    assert one.url.endswith("/one.zip")
+    assert one.size("") == Path(archive).stat().st_size
+    assert import_bundle(store, one).outcome == "imported"
+
+
+def test_the_commands(server: str, tmp_path: Path, store: Store) -> None:
+    """`export --to`, `import URL` and `verify URL`; what cannot be reached is one line, and the bundle is made."""
+    bucket = f"commands-{time.time_ns()}"
+    files().mkdir(bucket)
+    node: Node = make_node(tmp_path, "n-1")
+    first = make_bundle(node, range(3))
+    done = telemetry("export", "--root", node.root, "--to", f"s3://{bucket}", "--paranoid", "--json")
+    assert done.returncode == 0, done.stderr
+    assert json.loads(done.stdout)["sent"][0]["bundles"] == [f"s3://{bucket}/n-1/{first.name}"]
+    done = telemetry("export", "--root", node.root, "--to", f"s3://{bucket}")
+    assert "nothing to send; 1 bundle of exports are at" in done.stdout, done.stderr
+    assert telemetry("verify", f"s3://{bucket}/n-1/{first.name}").returncode == 0
+    done = telemetry("import", f"s3://{bucket}", "--root", store.root, "--json")
+    assert [one["outcome"] for one in json.loads(done.stdout)] == ["imported"], done.stderr
+    assert json.loads(done.stdout)[0]["source"] == f"s3://{bucket}/n-1/{first.name}"
+    for args, code, what in (
+        (["export", "--to", f"s3://none-{time.time_ns()}/x"], 4, "check the network"),
+        (["export", "--to", "nowhere"], 2, "is no URL"),
+        (["export", "--to", "nosuch://x"], 2, "cannot be used"),
+        (["export", "--paranoid"], 2, "--paranoid is for --to"),
+    ):
+        done = telemetry(*args, "--root", node.root)
+        assert (done.returncode, what in done.stderr) == (code, True), done.stderr
+    for args in (["import", f"s3://{bucket}/nothing", "--root", store.root], ["verify", f"s3://{bucket}/nothing"]):
+        done = telemetry(*args)
+        assert (done.returncode, "error: " in done.stderr) == (4, True), done.stderr
+    logging.config.dictConfig(config(node))
+    logging.getLogger("harness").info("one more")
+    close_logging()
+    done = telemetry("export", "--root", node.root, "--to", f"s3://none-{time.time_ns()}")
+    assert (done.returncode, "exported 1 chunk, 2 events" in done.stdout) == (4, True)  # and can be sent later
+    done = telemetry("export", "--root", node.root, "--to", f"s3://{bucket}")
+    assert (done.returncode, "sent 1 bundle" in done.stdout) == (0, True), done.stderr
+
+
+def test_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which extra is missing."""
+    monkeypatch.setitem(sys.modules, "fsspec.core", None)
+    with pytest.raises(ConfigError, match=r"calyx-logging\[s3\]"):
+        remote.check_url("s3://bucket/folder")
+    assert START > 0
