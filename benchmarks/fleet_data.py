@@ -21,7 +21,7 @@ import json
 import random
 import shutil
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
@@ -200,6 +200,44 @@ def make_fleet(folder: Path, nodes: int, chunks: int, events: int, seed: int) ->
             previous = write_bundle(folder / "bundles", node, number, made, previous)
     (folder / "truth.json").write_text(json.dumps(vars(truth)), "utf-8")
     return truth
+
+
+def load_truth(folder: Path) -> Truth:
+    """What `make_fleet` left in truth.json."""
+    return Truth(**json.loads((folder / "truth.json").read_text("utf-8")))
+
+
+def differences(answer: Callable[[str], list[dict[str, Any]]], truth: Truth) -> list[str]:
+    """Where answers to the named queries are not what was counted.
+
+    Args:
+        answer: the rows of a named query.
+        truth: of the fleet that is asked.
+    """
+    found: list[str] = []
+
+    def compare(what: str, expected: object, is_so: object) -> None:
+        if expected != is_so:
+            found.append(f"{what}: expected {str(expected)[:200]}, found {str(is_so)[:200]}")
+
+    hours = {
+        f"{row['node_id']} {row['hour'].isoformat()[:13]}": [row["events"], row["errors"]]
+        for row in answer("events-by-hour")
+    }
+    compare("events by hour", dict(truth.by_hour), hours)
+    runs = {f"{row['node_id']} {row['run_id']}": row for row in answer("runs")}
+    compare("runs", sorted(truth.runs), sorted(runs))
+    for name, said in truth.runs.items():
+        row = runs.get(name)
+        if row is not None:
+            is_so = {field: row[field] for field in ("events", "errors", "cases", "completed", "exit_status")}
+            times = {field: row[field].isoformat(timespec="microseconds") + "+00:00" for field in ("started", "ended")}
+            compare(f"run {name}", said, {**is_so, **times})
+            compare(f"pass rate of {name}", said["completed"] / said["cases"], row["pass_rate"])
+    errors = {row["node_id"]: row["event_id"] for row in answer("last-errors")}
+    compare("last errors", {node: event_id for node, (_, event_id) in truth.last_errors.items()}, errors)
+    compare("gaps", truth.gaps, len(answer("gaps")))
+    return found
 
 
 def main() -> None:
