@@ -171,7 +171,8 @@ def ask(folder: Path, rounds: int, spark: str | None) -> dict[str, dict[str, lis
 def from_chunks(folder: Path) -> float:
     """The named queries over the chunks themselves, without the stored table; seconds for all four together."""
     from calyx_logging.engine import Pool
-    from calyx_logging.query import connect, run_named
+    from calyx_logging.named import run_named
+    from calyx_logging.query import connect
     from calyx_logging.reader import ChunkRef
 
     began = time.perf_counter()

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import tempfile
 import weakref
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
@@ -26,13 +26,9 @@ from calyx_logging.reader import ChunkRef
 from calyx_logging.table import COLUMNS, batches_of, schema, write_parquet
 
 if TYPE_CHECKING:
-    import ibis
     import pyarrow
 
-__all__ = [
-    *("MEMORY", "QUERIES", "TEXT_OF", "Rows"),
-    *("attach", "connect", "in_files", "named", "run_named", "run_sql", "temporary", "views"),
-]
+__all__ = ["MEMORY", "TEXT_OF", "Rows", "attach", "connect", "in_files", "run_sql", "said", "temporary", "views"]
 
 _BATCH = 20_000
 TEXT_OF = {"duckdb": "json_extract_string", "pyspark": "get_json_object"}
@@ -194,12 +190,12 @@ def _in_file(task: _Task) -> bool:
 
 
 @contextmanager
-def _said() -> Iterator[None]:
+def said() -> Iterator[None]:
     """What the engine refuses, as an error of ours in one line."""
     try:
         yield
     except Exception as error:  # duckdb's and ibis's errors have no base in common
-        if isinstance(error, (KeyboardInterrupt, MemoryError)):
+        if isinstance(error, (MemoryError, ConfigError)):
             raise
         first = " ".join(str(error).split("\n\n")[0].split())
         hint = "the views are events, lines, chunks, bundles, nodes and gaps"
@@ -224,7 +220,7 @@ class Rows:
             ConfigError: the engine cannot go on (a value that cannot be cast, say).
         """
         while True:
-            with _said():
+            with said():
                 try:
                     batch = self._reader.read_next_batch()
                 except StopIteration:
@@ -265,99 +261,10 @@ def run_sql(backend: Any, sql: str) -> Rows:
     Raises:
         ConfigError: DuckDB refuses it; the message says why.
     """
-    with _said():
+    with said():
         if backend.name == "pyspark":
             return Rows(_plain_times(backend.raw_sql(sql).toArrow()).to_reader(_BATCH))
         statements = backend.con.extract_statements(sql)
         if len(statements) != 1 or not str(statements[0].type).endswith(("SELECT", "EXPLAIN")):
             raise ValueError("it has to be one SELECT")
         return Rows(backend.con.sql(sql).to_arrow_reader(_BATCH))
-
-
-# ------------------------------------------------------------------ named queries
-
-
-def _events_by_hour(events: ibis.Table) -> ibis.Table:
-    """Events, and errors among them, of each node and hour (UTC)."""
-    hour = events.ts.truncate("h").name("hour")
-    is_error = events.level.isin(["error", "critical"])
-    return (
-        events.group_by([events.node_id, hour])
-        .aggregate(events=events.count(), errors=is_error.sum().cast("int64"))
-        .order_by(["node_id", "hour"])
-    )
-
-
-def _field(events: ibis.Table, path: str) -> Any:
-    """A field that has no column of its own, as text."""
-    import ibis
-
-    def text_at(document: Any, path: Any) -> Any:
-        """The engine's own function."""
-
-    name, signature = TEXT_OF[events.get_backend().name], (("string", "string"), "string")
-    text_of: Any = ibis.udf.scalar.builtin(text_at, name=name, signature=signature)
-    return text_of(events.rest, path)
-
-
-def _runs(events: ibis.Table) -> ibis.Table:
-    """Each run: its cases, how many completed, how it ended, how long it took."""
-    import ibis
-
-    events = events.filter(events.run_id.notnull())
-    ended = events.stage == "case_ended"
-    completed = ended & (_field(events, "$.outcome") == "completed")
-    found = events.group_by(["node_id", "suite", "run_id", "run_instance_id"]).aggregate(
-        started=events.ts.min(),
-        ended=events.ts.max(),
-        events=events.count(),
-        errors=events.level.isin(["error", "critical"]).sum().cast("int64"),
-        cases=ended.sum().cast("int64"),
-        completed=completed.sum().cast("int64"),
-        exit_status=_field(events, "$.exit_status").max(where=events.stage == "run_ended"),
-    )
-    return found.mutate(
-        pass_rate=ibis.ifelse(found.cases > 0, found.completed / found.cases, ibis.null()),
-        duration_s=(found.ended.cast("timestamp").delta(found.started.cast("timestamp"), unit="microsecond")) / 1e6,
-    ).order_by(["started", "run_id", "run_instance_id"])
-
-
-def _last_errors(events: ibis.Table) -> ibis.Table:
-    """The last error of each node."""
-    import ibis
-
-    errors = events.filter(events.level.isin(["error", "critical"]))
-    rank = ibis.row_number().over(group_by=errors.node_id, order_by=[errors.ts.desc(), errors.event_id])
-    last = errors.mutate(rank=rank).filter(lambda one: one.rank == 0)
-    names = ("node_id", "ts", "event_id", "logger", "message", "suite", "run_id", "case_id")
-    return last.select(*names, exception=_field(last, "$.exception[0].value")).order_by("node_id")
-
-
-QUERIES: dict[str, Callable[[Any], Any]] = {
-    "events-by-hour": _events_by_hour,
-    "runs": _runs,
-    "last-errors": _last_errors,
-}
-"""Named queries: from the table `events` of an Ibis backend to an Ibis expression."""
-
-
-def named(backend: Any, name: str) -> Any:
-    """The expression of a named query on a backend; `.to_pandas()`, `.to_pyarrow()` and so on run it.
-
-    Raises:
-        ConfigError: there is none of that name.
-    """
-    if name == "gaps":
-        return backend.table("gaps").order_by(["node_id", "ts"])
-    if name not in QUERIES:
-        raise ConfigError(f"there is no query {name!r}", hint=f"there are {', '.join([*QUERIES, 'gaps'])}")
-    return QUERIES[name](backend.table("events"))
-
-
-def run_named(backend: Any, name: str) -> Rows:
-    """The rows of a named query.
-
-    Raises:
-        ConfigError: there is none of that name.
-    """
-    return run_sql(backend, backend.compile(named(backend, name)))

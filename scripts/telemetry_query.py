@@ -13,7 +13,8 @@ try:
 
     from calyx_logging import durable, federated
     from calyx_logging.errors import StorageError
-    from calyx_logging.query import MEMORY, QUERIES, Rows, connect, run_named, run_sql
+    from calyx_logging.named import NAMES, run_named
+    from calyx_logging.query import MEMORY, Rows, connect, run_sql
     from calyx_logging.scripts.cli import json_option, print_json, remark, run, shown
     from calyx_logging.scripts.engines import engine_of, engine_options
     from calyx_logging.scripts.sources import chunks_from, from_option
@@ -25,10 +26,14 @@ _MAX_ROWS = 1000
 """Rows of a table for people."""
 
 
-@click.command("query", short_help="Ask events in SQL.", epilog=f"Named queries: {', '.join([*QUERIES, 'gaps'])}.")
+@click.command("query", short_help="Ask events in SQL.", epilog=f"Named queries: {', '.join(NAMES)}.")
 @click.argument("sql", required=False)
 @from_option
 @click.option("--named", "name", metavar="NAME", help="A named query, instead of SQL.")
+@click.option("--event-id", metavar="ID", help="For --named around: of which event.")
+@click.option(
+    "--around", "count", default=5, show_default=True, metavar="N", help="So many events before and after it."
+)
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @click.option("--parquet", type=click.Path(path_type=Path), metavar="FILE", help="Write a Parquet file.")
 @click.option("--memory", default=MEMORY, show_default=True, metavar="SIZE", help="What the database takes at most.")
@@ -39,6 +44,8 @@ def command(
     place: str,
     root: str | None,
     name: str | None,
+    event_id: str | None,
+    count: int,
     as_csv: bool,
     parquet: Path | None,
     memory: str,
@@ -67,7 +74,7 @@ def command(
         backend = federated.connect(store, engine, memory=memory, warn=lambda text: remark(f"warning: {text}"))
     else:
         backend = connect(chunks_from(place, root)(), engine, memory=memory)
-    rows = run_sql(backend, sql) if sql is not None else run_named(backend, name or "")
+    rows = run_sql(backend, sql) if sql is not None else run_named(backend, name or "", event_id=event_id, count=count)
     if parquet is not None:
         _write(rows, parquet)
     elif as_json:

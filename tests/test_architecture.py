@@ -23,7 +23,7 @@ LAYERS = [
     ["bundle", "formatter", "remote", "holdings", "outbox", "reader", "recorder"],
     ["exported", "handlers.base", "arrival", "mirror", "reconcile", "table"],
     ["hub", "acknowledge", "acknowledged", "audit", "query", "stored"],
-    ["handlers.outbox", "handlers.execution_log", "spark"],
+    ["handlers.outbox", "handlers.execution_log", "spark", "named"],
     ["export", "federated", "handlers", "structlog_bridge", "harness", "doctor"],
     ["status", "benchmark", "prune"],
     ["pytest_plugin"],

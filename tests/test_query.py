@@ -26,7 +26,8 @@ pytest.importorskip("ibis")
 pytest.importorskip("duckdb")
 pytest.importorskip("pyarrow")
 
-from calyx_logging.query import QUERIES, connect, named, run_sql
+from calyx_logging.named import QUERIES, named
+from calyx_logging.query import connect, run_sql
 from calyx_logging.table import COLUMNS, batches_of, schema
 
 
@@ -265,3 +266,18 @@ def test_no_temporary_folder_is_left(places: dict[str, list[str]], tmp_path: Pat
         )
         assert done.returncode in (0, 2)
         assert list(tmp_path.iterdir()) == []
+
+
+def test_what_came_before_and_after(places: dict[str, list[str]], tmp_path: Path) -> None:
+    """Of the same writer, by `seq`, across chunks; of the first generation, by line; ids need not be unique."""
+    rows = answer(places["hub"], "SELECT event_id, seq, writer FROM events ORDER BY writer, seq")
+    one = rows[len(rows) // 2]
+    found = answer(places["outbox"], "--named", "around", "--event-id", one["event_id"], "--around", "3")
+    near = [row for row in rows if row["writer"] == one["writer"] and abs(row["seq"] - one["seq"]) <= 3]
+    assert [row["event_id"] for row in found] == [row["event_id"] for row in near]
+    old = foreign(tmp_path / "old", 5)
+    lines = json.loads(telemetry("query", "--from", old, "--named", "around", "--event-id", "e", "--json").stdout)
+    assert [row["line"] for row in lines] == [1, 2, 3, 4, 5]
+    for args in (["around"], ["runs", "--event-id", "x"]):
+        done = telemetry("query", *places["outbox"], "--named", *args)
+        assert (done.returncode, "needs an event id" in done.stderr) == (2, True), done.stderr

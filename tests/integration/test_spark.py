@@ -24,7 +24,7 @@ pytest.importorskip("pyspark", reason='needs the extra "spark"')
 import pyspark
 
 from calyx_logging import federated, stored
-from calyx_logging.query import QUERIES, run_named
+from calyx_logging.named import QUERIES, run_named
 from calyx_logging.spark import SparkEngine, session
 from fleet_data import make_fleet
 from test_stored import check_answers_of
@@ -135,6 +135,10 @@ def test_a_worker_is_killed_in_the_middle(cluster: Cluster, tmp_path: Path) -> N
             rows = run_named(far, name).to_pylist()
             assert rows == run_named(embedded, name).to_pylist(), name
             assert rows
+        for event_id in truth.sample[:2]:
+            rows = run_named(far, "around", event_id=event_id).to_pylist()
+            assert rows == run_named(embedded, "around", event_id=event_id).to_pylist()
+            assert len(rows) > 5
     spark.spark.stop()
     done = telemetry(
         "query", "--from", "hub", "--root", store.root, "SELECT count(*) AS n FROM events", "--json", *engine
