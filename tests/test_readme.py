@@ -270,8 +270,16 @@ def test_the_commands_of_the_hub_document(tmp_path: Path) -> None:
     subprocess.run(command.split(), cwd=imported, check=True, input=(imported / standard_input).read_bytes())
 
 
-def test_the_example_of_the_query_document(root: Path) -> None:
-    """From Python, on the README's root."""
+def test_the_examples_of_the_query_document(root: Path) -> None:
+    """The hub's table and Python, on the README's root and hub."""
     pytest.importorskip("ibis")
-    (code,) = blocks("python", (REPO / "docs" / "query.md").read_text("utf-8"))
-    assert "case done" in run_python(code, root)
+    document = (REPO / "docs" / "query.md").read_text("utf-8")
+    if not (root / "hub").exists():
+        (root / "hub").mkdir()
+        assert telemetry("import", root / "exports/telemetry_exports", "--root", root / "hub").returncode == 0
+    for line in (line for body in blocks("console", document) for line in body.splitlines()):
+        done = telemetry(*line.split()[1:], cwd=root)
+        assert done.returncode == 0, (line, done.stderr)
+    of_hub, of_bundle = blocks("python", document)
+    assert "laptop-01" in run_python(of_hub, root)
+    assert "case done" in run_python(of_bundle, root)
