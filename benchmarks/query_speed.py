@@ -170,14 +170,14 @@ def ask(folder: Path, rounds: int, spark: str | None) -> dict[str, dict[str, lis
 
 def from_chunks(folder: Path) -> float:
     """The named queries over the chunks themselves, without the stored table; seconds for all four together."""
+    from calyx_logging.database import connect_chunks
     from calyx_logging.engine import Pool
     from calyx_logging.named import run_named
-    from calyx_logging.query import connect
     from calyx_logging.reader import ChunkRef
 
     began = time.perf_counter()
     paths = sorted((folder / "hub/telemetry/federated").glob("[!.]*/*/*.jsonl"))
-    db = connect([ChunkRef(path, path.parts[-3], path.parts[-2]) for path in paths], Pool())
+    db = connect_chunks([ChunkRef(path, path.parts[-3], path.parts[-2]) for path in paths], Pool())
     found = differences(lambda name: run_named(db, name).to_pylist(), load_truth(folder))
     if found:
         raise SystemExit("\n".join(found[:10]))

@@ -1,7 +1,7 @@
 """The hub's store as one database: the stored table, brought up to date, and its compaction.
 
 from calyx_logging.federated import connect
-db = connect(Store(root))           # an Ibis backend, as of `query.connect`
+db = connect(Store(root))           # an Ibis backend, as of `database`
 """
 
 from __future__ import annotations
@@ -14,11 +14,11 @@ from pathlib import Path
 from typing import Any
 
 from calyx_logging import durable, spark
+from calyx_logging.database import MEMORY, attach, in_files, temporary
 from calyx_logging.engine import Engine
 from calyx_logging.errors import StorageError
 from calyx_logging.holdings import holdings_of
 from calyx_logging.locks import os_lock
-from calyx_logging.query import MEMORY, attach, in_files, temporary
 from calyx_logging.reader import ChunkRef
 from calyx_logging.spark import SparkEngine
 from calyx_logging.store import Store
@@ -33,7 +33,7 @@ _SORTED = "ts, writer, seq, chunk, line"
 def connect(
     store: Store, engine: Engine | None = None, *, memory: str = MEMORY, warn: Callable[[str], None] | None = None
 ) -> Any:
-    """An Ibis backend over all that the store holds, with the views of `query.connect`.
+    """An Ibis backend over all that the store holds, with the views of `database`.
 
     What is not in the stored table yet is put there first; where that cannot be written, into a temporary one.
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from calyx_logging.database import TEXT_OF, Rows, run_sql, said
 from calyx_logging.errors import ConfigError
-from calyx_logging.query import TEXT_OF, Rows, run_sql, said
 
 if TYPE_CHECKING:
     import ibis

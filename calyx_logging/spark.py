@@ -16,8 +16,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from calyx_logging.database import TEXT_OF, views
 from calyx_logging.errors import ConfigError, StorageError
-from calyx_logging.query import TEXT_OF, views
 from calyx_logging.table import schema
 
 if TYPE_CHECKING:
@@ -145,7 +145,7 @@ class SparkEngine:
 
 
 def attach(spark: SparkSession, loose: Iterable[Path], compacted: Iterable[Path]) -> Any:
-    """An Ibis backend (PySpark) over Parquet files, with the views of `query.attach`.
+    """An Ibis backend (PySpark) over Parquet files, with the views of `database`.
 
     Args:
         spark: the session.

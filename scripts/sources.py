@@ -3,21 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, TypeVar
 
 import click
 
-from calyx_logging import durable, outbox
-from calyx_logging.chunk import OPEN_SUFFIX, SEALED_SUFFIX, names_in
-from calyx_logging.errors import ConfigError, ManifestError, StorageError
-from calyx_logging.holdings import holdings_of
-from calyx_logging.manifest import MANIFEST_NAME, Manifest
-from calyx_logging.node import Node
-from calyx_logging.reader import ChunkRef
-from calyx_logging.store import Store, find_hub
-
-__all__ = ["chunks_from", "from_option", "level_option"]
+__all__ = ["from_option", "level_option"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 
@@ -41,49 +31,3 @@ def level_option(function: _F) -> _F:
     """`--level`."""
     levels = click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False)
     return click.option("--level", type=levels, help="At least this one.")(function)
-
-
-def chunks_from(place: str, root: str | None) -> Callable[[], list[ChunkRef]]:
-    """The chunks of a place, as they are at a moment.
-
-    Raises:
-        CalyxError: there is no such place.
-    """
-    if place == "outbox":
-        node = Node.find(root)
-        return lambda: [ref for node_id in node.all_ids() for ref in _of_outbox(node.with_id(node_id))]
-    if place == "hub":
-        store = Store(find_hub(root))
-        nodes = store.asked_for(())
-        return lambda: [ref for node_id in nodes for ref in _of_hub(store, node_id)]
-    folder = Path(place)
-    if not folder.is_dir():
-        raise StorageError(
-            "there is no such folder", path=folder, hint="say --from outbox, --from hub, or the folder of a bundle"
-        )
-    names = names_in(folder)
-    node_id = _node_of(folder)
-    found = [name for name in names if name.endswith((SEALED_SUFFIX, OPEN_SUFFIX))]
-    chunks = [ChunkRef(folder / name, node_id, folder.name) for name in found]
-    if MANIFEST_NAME not in names and not chunks:
-        raise ConfigError("is no bundle", path=folder, hint="name the folder that has manifest.json in it")
-    return lambda: chunks
-
-
-def _node_of(folder: Path) -> str | None:
-    """Whose bundle it is; None where its manifest does not say."""
-    try:
-        return Manifest.parse(durable.read_regular(folder / MANIFEST_NAME)).node_id
-    except (OSError, ManifestError):
-        return None
-
-
-def _of_outbox(node: Node) -> list[ChunkRef]:
-    contents = outbox.look(node.outbox)
-    names = [*(name.sealed for name in contents.sealed), *contents.foreign, *(name.open for name in contents.open)]
-    return [ChunkRef(node.outbox / name, node.id) for name in names]
-
-
-def _of_hub(store: Store, node_id: str) -> list[ChunkRef]:
-    held = sorted(holdings_of(store, store.load(node_id)).chunks.values(), key=lambda one: one.path)
-    return [ChunkRef(one.path, node_id, one.entry.folder) for one in held]

@@ -11,14 +11,14 @@ try:
 
     import click
 
-    from calyx_logging import durable, federated
+    from calyx_logging import durable
+    from calyx_logging.database import MEMORY, Rows, run_sql
     from calyx_logging.errors import StorageError
     from calyx_logging.named import NAMES, run_named
-    from calyx_logging.query import MEMORY, Rows, connect, run_sql
+    from calyx_logging.query import connect
     from calyx_logging.scripts.cli import json_option, print_json, remark, run, shown
     from calyx_logging.scripts.engines import engine_of, engine_options
-    from calyx_logging.scripts.sources import chunks_from, from_option
-    from calyx_logging.store import Store, find_hub
+    from calyx_logging.scripts.sources import from_option
 except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py query") from None
 
@@ -68,12 +68,8 @@ def command(
     if engine_name == "spark" and place != "hub":
         raise click.UsageError("--engine spark is for --from hub")
     engine = engine_of(engine_name, master, jobs)
-    if place == "hub":
-        store = Store(find_hub(root))
-        store.asked_for(())
-        backend = federated.connect(store, engine, memory=memory, warn=lambda text: remark(f"warning: {text}"))
-    else:
-        backend = connect(chunks_from(place, root)(), engine, memory=memory)
+    warn = lambda text: remark(f"warning: {text}")  # noqa: E731
+    backend = connect(root, place, engine=engine, memory=memory, warn=warn)
     rows = run_sql(backend, sql) if sql is not None else run_named(backend, name or "", event_id=event_id, count=count)
     if parquet is not None:
         _write(rows, parquet)

@@ -11,9 +11,10 @@ try:
 
     from calyx_logging.chunk import ChunkName
     from calyx_logging.errors import CalyxError
+    from calyx_logging.places import chunks_at
     from calyx_logging.reader import Line, lines_of
     from calyx_logging.scripts.cli import json_text, print_json, remark, run, tell
-    from calyx_logging.scripts.sources import chunks_from, from_option
+    from calyx_logging.scripts.sources import from_option
 except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py show") from None
 
@@ -29,7 +30,7 @@ def command(event_id: str, place: str, root: str | None, before: int, after: int
 
     An id is a label that callers may choose: where several events bear it, all are printed.
     """
-    paths = [ref.path for ref in chunks_from(place, root)()]
+    paths = [ref.path for ref in chunks_at(place, root)()]
     found = list(_find(paths, event_id))
     shown = [(line, _around(paths, line, before, after)) for line in found]
     if as_json:

@@ -5,8 +5,8 @@ from __future__ import annotations
 try:
     import click
 
+    from calyx_logging.database import MEMORY
     from calyx_logging.federated import compact as compact_node
-    from calyx_logging.query import MEMORY
     from calyx_logging.scripts.cli import count_text, hub_option, json_option, print_json, remark, run, tell
     from calyx_logging.scripts.engines import engine_of, engine_options
     from calyx_logging.store import Store, find_hub

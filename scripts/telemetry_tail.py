@@ -9,9 +9,10 @@ try:
 
     import click
 
+    from calyx_logging.places import chunks_at
     from calyx_logging.reader import Filter, Follower, Line, last_events
     from calyx_logging.scripts.cli import run, shown
-    from calyx_logging.scripts.sources import chunks_from, from_option, level_option
+    from calyx_logging.scripts.sources import from_option, level_option
 except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py tail") from None
 
@@ -50,7 +51,7 @@ def command(
     """
     if follow and place == "hub":
         raise click.UsageError("-f follows an outbox: nothing is written to a hub's store line by line")
-    refs = chunks_from(place, root)
+    refs = chunks_at(place, root)
     wanted = Filter(level, source, run_id, control)
     # first, so that nothing is missed between the two
     follower = Follower(lambda: [ref.path for ref in refs()]) if follow else None

@@ -26,8 +26,8 @@ pytest.importorskip("ibis")
 pytest.importorskip("duckdb")
 pytest.importorskip("pyarrow")
 
+from calyx_logging.database import connect_chunks, run_sql
 from calyx_logging.named import QUERIES, named
-from calyx_logging.query import connect, run_sql
 from calyx_logging.table import COLUMNS, batches_of, schema
 
 
@@ -241,14 +241,14 @@ def test_without_the_extra(tmp_path: Path) -> None:
 def test_python_takes_it_from_there(logged: Node) -> None:
     """The Ibis backend, for notebooks; its temporary folder goes with it."""
     chunks = [ChunkRef(path, "n-1") for path in sorted(logged.outbox.glob("*.jsonl"))]
-    backend = connect(chunks)
+    backend = connect_chunks(chunks)
     events = backend.table("events")
     assert events.filter(events.message == "asking").count().execute() == 6
     assert run_sql(backend, "SELECT 1 AS a").to_pylist() == [{"a": 1}]
     assert len(named(backend, "runs").to_pandas()) == 2
     with pytest.raises(ConfigError):
         named(backend, "none")
-    assert connect([]).table("events").count().execute() == 0
+    assert connect_chunks([]).table("events").count().execute() == 0
     (batch,) = batches_of(chunks[0].path, "n-1")
     assert batch.schema == schema()
 

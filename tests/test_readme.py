@@ -280,6 +280,6 @@ def test_the_examples_of_the_query_document(root: Path) -> None:
     for line in (line for body in blocks("console", document) for line in body.splitlines()):
         done = telemetry(*line.split()[1:], cwd=root)
         assert done.returncode == 0, (line, done.stderr)
-    of_hub, of_bundle = blocks("python", document)
+    of_outbox, of_hub = blocks("python", document)
+    assert "case done" in run_python(of_outbox, root)
     assert "laptop-01" in run_python(of_hub, root)
-    assert "case done" in run_python(of_bundle, root)

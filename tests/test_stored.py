@@ -29,8 +29,8 @@ pytest.importorskip("pyarrow")
 
 from calyx_logging import engine as engine_module
 from calyx_logging import federated, stored
+from calyx_logging.database import run_sql
 from calyx_logging.named import run_named
-from calyx_logging.query import run_sql
 from calyx_logging.table import rows_in
 from fleet_data import Truth, differences, make_fleet
 

@@ -1,0 +1,266 @@
+"""An embedded database (DuckDB, through Ibis) over Parquet files of events, and its views.
+
+Memory is bounded by the database's own limit and, while files are made, by one batch of rows for each process. Needs
+the extra `query`.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import weakref
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from calyx_logging import durable
+from calyx_logging.engine import Engine, Here
+from calyx_logging.errors import ConfigError, StorageError
+from calyx_logging.reader import ChunkRef
+from calyx_logging.table import COLUMNS, batches_of, schema, write_parquet
+
+if TYPE_CHECKING:
+    import pyarrow
+
+__all__ = ["MEMORY", "TEXT_OF", "Rows", "attach", "connect_chunks", "in_files", "run_sql", "said", "temporary", "views"]
+
+_BATCH = 20_000
+TEXT_OF = {"duckdb": "json_extract_string", "pyspark": "get_json_object"}
+_NOT_SHOWN = ("bad_line", "identity", "control")
+_SHOWN = ", ".join(name for name in COLUMNS if name not in _NOT_SHOWN)
+_ALL = ", ".join(COLUMNS)
+MEMORY = "4GB"
+"""What the database takes at most, unless it is told otherwise."""
+
+
+def views(text_of: str) -> dict[str, str]:
+    """The SQL of the views, in the order they are made in; plain enough for every engine.
+
+    They are over `loose` and `compacted`, which have the columns of `table`, and `compacted` has `repeated` as well.
+    The same event twice, in two chunks or in one, is one event: `identity` is what it says apart from its `seq`.
+
+    Args:
+        text_of: the engine's function of a JSON text and a path, which gives the text that is there.
+    """
+    ranked = (
+        "SELECT *, row_number() OVER (PARTITION BY node_id, identity ORDER BY chunk, line, bundle) AS place FROM loose "
+        "WHERE bad_line IS NULL"
+    )
+    return {
+        "lines": f"SELECT {_ALL} FROM loose UNION ALL SELECT {_ALL} FROM compacted",
+        "once": f"SELECT {_ALL} FROM ({ranked}) AS ranked WHERE place = 1 "
+        f"UNION ALL SELECT {_ALL} FROM compacted WHERE bad_line IS NULL AND NOT repeated",
+        "events": f"SELECT {_SHOWN} FROM once WHERE control IS NULL OR source <> 'calyx_logging'",
+        "chunks": "SELECT node_id, chunk, min(bundle) AS bundle, min(writer) AS writer, count(*) AS lines, "
+        "count(bad_line) AS bad_lines, min(ts) AS first_ts, max(ts) AS last_ts FROM lines GROUP BY node_id, chunk",
+        "bundles": "SELECT node_id, bundle, count(DISTINCT chunk) AS chunks, count(*) AS lines, min(ts) AS first_ts, "
+        "max(ts) AS last_ts FROM lines WHERE bundle IS NOT NULL GROUP BY node_id, bundle",
+        "nodes": "SELECT node_id, count(*) AS events, count(DISTINCT writer) AS writers, min(ts) AS first_ts, "
+        "max(ts) AS last_ts FROM events GROUP BY node_id",
+        "gaps": f"SELECT node_id, writer, ts, CAST({text_of}(rest, '$.count') AS BIGINT) AS count, "
+        f"{text_of}(rest, '$.cause') AS cause, {text_of}(rest, '$.seqs') AS seqs, chunk FROM once "
+        "WHERE control = 'gap' AND source = 'calyx_logging'",
+    }
+
+
+def connect_chunks(chunks: Iterable[ChunkRef], engine: Engine | None = None, *, memory: str = MEMORY) -> Any:
+    """An Ibis backend (DuckDB) with the views `events`, `chunks`, `bundles`, `nodes`, `gaps`, and `lines`.
+
+    `lines` has also control lines, lines that are no events, and events that are there twice.
+
+    Args:
+        chunks: what is asked.
+        engine: makes the table of them; None for this process.
+        memory: that the database takes at most, in its words; what needs more goes to the temporary folder.
+
+    Raises:
+        ConfigError: the extra `query` is not installed.
+        ChunkError, StorageError: a chunk cannot be read, or the temporary folder cannot be written.
+    """
+    with temporary() as folder:
+        return attach(folder, in_files(chunks, folder, engine), memory=memory)
+
+
+def attach(folder: Path, loose: Iterable[Path], compacted: Iterable[Path] = (), *, memory: str = MEMORY) -> Any:
+    """The backend over Parquet files.
+
+    Args:
+        folder: a temporary one, deleted when the backend is closed.
+        loose: in which an event may be there several times.
+        compacted: in which `repeated` says so, of all the files that hold events of their nodes.
+        memory: as for `connect_chunks`.
+
+    Raises:
+        ConfigError: the extra `query` is not installed, or it is no amount of memory.
+    """
+    schema()  # says which extra it needs
+    try:
+        import duckdb  # noqa: F401  # ibis would say so later, and not as clearly
+        import ibis
+    except ImportError as error:
+        raise ConfigError(f"queries need ibis and duckdb, which are not installed ({error})", hint=_HINT) from None
+    try:
+        backend = ibis.duckdb.connect(temp_directory=str(folder / "spill"), memory_limit=memory)
+    except Exception as error:
+        raise ConfigError(f"the database does not start: {' '.join(str(error).split())[:300]}") from None
+    weakref.finalize(backend, _remove, folder)
+    backend.raw_sql(f"CREATE VIEW loose AS {_rows_of(loose, _ALL)}")
+    backend.raw_sql(f"CREATE VIEW compacted AS {_rows_of(compacted, _ALL + ', repeated')}")
+    for name, sql in views(TEXT_OF["duckdb"]).items():
+        backend.raw_sql(f"CREATE VIEW {name} AS {sql}")
+    return backend
+
+
+def _rows_of(files: Iterable[Path], columns: str) -> str:
+    """A SELECT of the columns from Parquet files, or of no row where there is none."""
+    if texts := [f"'{text}'" for text in (str(path).replace("'", "''") for path in files)]:
+        return f"SELECT {columns} FROM read_parquet([{', '.join(texts)}], hive_partitioning = false)"
+    types = {"timestamp[us]": "TIMESTAMP", "int64": "BIGINT", "string": "VARCHAR"}
+    nothing = [f"CAST(NULL AS {types[str(field.type)]}) AS {field.name}" for field in schema()]
+    return f"SELECT {columns} FROM (SELECT {', '.join(nothing)}, false AS repeated) WHERE false"
+
+
+@contextmanager
+def temporary() -> Iterator[Path]:
+    """A temporary folder, which stays unless there is an error."""
+    folder = Path(tempfile.mkdtemp(prefix="calyx-query-"))
+    try:
+        yield folder
+    except BaseException:
+        _remove(folder)
+        raise
+
+
+def _remove(folder: Path) -> None:
+    with suppress(OSError):
+        durable.remove_tree(folder)
+
+
+_HINT = 'pip install "calyx-logging[query]"'
+
+
+@dataclass(frozen=True)
+class _Task:
+    ref: ChunkRef
+    target: Path
+
+
+def in_files(chunks: Iterable[ChunkRef], folder: Path, engine: Engine | None = None) -> list[Path]:
+    """One Parquet file in the folder for each chunk; one that has just been sealed or pruned is left out.
+
+    Raises:
+        ChunkError, StorageError: a chunk cannot be read, or the folder cannot be written.
+        ConfigError: pyarrow is not installed.
+    """
+    schema()
+    tasks = [_Task(ref, folder / f"{number}.parquet") for number, ref in enumerate(chunks)]
+    size = sum(_size(task.ref.path) for task in tasks)
+    found = list((engine or Here()).map(_in_file, tasks, size))
+    return [task.target for task, is_there in zip(tasks, found, strict=True) if is_there]
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0
+
+
+def _in_file(task: _Task) -> bool:
+    ref = task.ref
+    try:
+        write_parquet(task.target, batches_of(ref.path, ref.node_id, bundle=ref.bundle))
+    except StorageError as error:
+        if isinstance(error.__cause__, FileNotFoundError):
+            return False
+        raise
+    except OSError as error:
+        hint = "free some space in the temporary folder"
+        raise StorageError.of(error, "make the table", task.target.parent, hint) from error
+    return True
+
+
+# ------------------------------------------------------------------ SQL
+
+
+@contextmanager
+def said() -> Iterator[None]:
+    """What the engine refuses, as an error of ours in one line."""
+    try:
+        yield
+    except Exception as error:  # duckdb's and ibis's errors have no base in common
+        if isinstance(error, (MemoryError, ConfigError)):
+            raise
+        first = " ".join(str(error).split("\n\n")[0].split())
+        hint = "the views are events, lines, chunks, bundles, nodes and gaps"
+        raise ConfigError(f"the query is refused: {first[:500]}", hint=hint) from None
+
+
+class Rows:
+    """The rows of a query, in batches, read as they are asked for.
+
+    Attributes:
+        schema: the Arrow schema.
+    """
+
+    def __init__(self, reader: pyarrow.RecordBatchReader) -> None:
+        self._reader = reader
+        self.schema = reader.schema
+
+    def __iter__(self) -> Iterator[pyarrow.RecordBatch]:
+        """Batches.
+
+        Raises:
+            ConfigError: the engine cannot go on (a value that cannot be cast, say).
+        """
+        while True:
+            with said():
+                try:
+                    batch = self._reader.read_next_batch()
+                except StopIteration:
+                    batch = None
+            if batch is None:
+                return
+            yield batch
+
+    def to_pylist(self) -> list[dict[str, Any]]:
+        """All of them, as dicts; what the engine sums up in more than 64 bits is an int as well."""
+        return [{name: _number(value) for name, value in row.items()} for batch in self for row in batch.to_pylist()]
+
+
+def _number(value: Any) -> Any:
+    if isinstance(value, Decimal):
+        return int(value) if value == value.to_integral_value() else float(value)
+    return value
+
+
+def _plain_times(table: pyarrow.Table) -> pyarrow.Table:
+    """Timestamps in UTC without a zone, which some of Spark's functions add."""
+    import pyarrow
+
+    fields = [
+        field.with_type(schema().field("ts").type) if str(field.type).startswith("timestamp") else field
+        for field in table.schema
+    ]
+    return table.cast(pyarrow.schema(fields))
+
+
+def run_sql(backend: Any, sql: str) -> Rows:
+    """The rows of a SELECT.
+
+    Args:
+        backend: of `connect_chunks`.
+        sql: one query, in DuckDB's SQL.
+
+    Raises:
+        ConfigError: DuckDB refuses it; the message says why.
+    """
+    with said():
+        if backend.name == "pyspark":
+            return Rows(_plain_times(backend.raw_sql(sql).toArrow()).to_reader(_BATCH))
+        statements = backend.con.extract_statements(sql)
+        if len(statements) != 1 or not str(statements[0].type).endswith(("SELECT", "EXPLAIN")):
+            raise ValueError("it has to be one SELECT")
+        return Rows(backend.con.sql(sql).to_arrow_reader(_BATCH))
