@@ -24,7 +24,19 @@ from calyx_logging.table import COLUMNS, batches_of, schema, write_parquet
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = ["MEMORY", "TEXT_OF", "Rows", "attach", "connect_chunks", "in_files", "run_sql", "said", "temporary", "views"]
+__all__ = [
+    "MEMORY",
+    "PLACE",
+    "TEXT_OF",
+    "Rows",
+    "attach",
+    "connect_chunks",
+    "in_files",
+    "run_sql",
+    "said",
+    "temporary",
+    "views",
+]
 
 _BATCH = 20_000
 TEXT_OF = {"duckdb": "json_extract_string", "pyspark": "get_json_object"}
@@ -35,22 +47,33 @@ MEMORY = "4GB"
 """What the database takes at most, unless it is told otherwise."""
 
 
-def views(text_of: str) -> dict[str, str]:
+PLACE = "row_number() OVER (PARTITION BY node_id, identity ORDER BY chunk, line, bundle)"
+"""The same event twice, in two chunks or in one, is one event: `identity` is what it says apart from its `seq`."""
+
+_REPEATS = f"""
+CREATE TEMP TABLE repeats AS
+WITH several AS MATERIALIZED (
+    SELECT node_id, identity FROM loose WHERE bad_line IS NULL GROUP BY ALL HAVING count(*) > 1
+), placed AS (
+    SELECT file, row, {PLACE} AS place FROM loose SEMI JOIN several USING (node_id, identity) WHERE bad_line IS NULL
+)
+SELECT file, row FROM placed WHERE place > 1
+"""
+"""Which rows are there before; found once, so that no query has to sort all that it does not ask for."""
+
+
+def views(text_of: str, single: str) -> dict[str, str]:
     """The SQL of the views, in the order they are made in; plain enough for every engine.
 
     They are over `loose` and `compacted`, which have the columns of `table`, and `compacted` has `repeated` as well.
-    The same event twice, in two chunks or in one, is one event: `identity` is what it says apart from its `seq`.
 
     Args:
         text_of: the engine's function of a JSON text and a path, which gives the text that is there.
+        single: a SELECT of the rows of `loose` that are events, each event once.
     """
-    ranked = (
-        "SELECT *, row_number() OVER (PARTITION BY node_id, identity ORDER BY chunk, line, bundle) AS place FROM loose "
-        "WHERE bad_line IS NULL"
-    )
     return {
         "lines": f"SELECT {_ALL} FROM loose UNION ALL SELECT {_ALL} FROM compacted",
-        "once": f"SELECT {_ALL} FROM ({ranked}) AS ranked WHERE place = 1 "
+        "once": f"SELECT {_ALL} FROM ({single}) AS single "
         f"UNION ALL SELECT {_ALL} FROM compacted WHERE bad_line IS NULL AND NOT repeated",
         "events": f"SELECT {_SHOWN} FROM once WHERE control IS NULL OR source <> 'calyx_logging'",
         "chunks": "SELECT node_id, chunk, min(bundle) AS bundle, min(writer) AS writer, count(*) AS lines, "
@@ -94,6 +117,7 @@ def attach(folder: Path, loose: Iterable[Path], compacted: Iterable[Path] = (), 
 
     Raises:
         ConfigError: the extra `query` is not installed, or it is no amount of memory.
+        StorageError: the files cannot be read.
     """
     schema()  # says which extra it needs
     try:
@@ -106,20 +130,28 @@ def attach(folder: Path, loose: Iterable[Path], compacted: Iterable[Path] = (), 
     except Exception as error:
         raise ConfigError(f"the database does not start: {' '.join(str(error).split())[:300]}") from None
     weakref.finalize(backend, _remove, folder)
-    backend.raw_sql(f"CREATE VIEW loose AS {_rows_of(loose, _ALL)}")
-    backend.raw_sql(f"CREATE VIEW compacted AS {_rows_of(compacted, _ALL + ', repeated')}")
-    for name, sql in views(TEXT_OF["duckdb"]).items():
-        backend.raw_sql(f"CREATE VIEW {name} AS {sql}")
+    single = "SELECT * FROM loose ANTI JOIN repeats USING (file, row) WHERE bad_line IS NULL"
+    try:
+        backend.raw_sql(f"CREATE VIEW loose AS {_rows_of(loose, _ALL + ', filename AS file, file_row_number AS row')}")
+        backend.raw_sql(f"CREATE VIEW compacted AS {_rows_of(compacted, _ALL + ', repeated')}")
+        backend.raw_sql(_REPEATS)
+        for name, sql in views(TEXT_OF["duckdb"], single).items():
+            backend.raw_sql(f"CREATE VIEW {name} AS {sql}")
+    except Exception as error:
+        hint = "at a hub, calyx-telemetry table --check makes damaged files again; --memory gives the database more"
+        raise StorageError(f"the table cannot be read: {' '.join(str(error).split())[:300]}", hint=hint) from error
     return backend
 
 
 def _rows_of(files: Iterable[Path], columns: str) -> str:
     """A SELECT of the columns from Parquet files, or of no row where there is none."""
     if texts := [f"'{text}'" for text in (str(path).replace("'", "''") for path in files)]:
-        return f"SELECT {columns} FROM read_parquet([{', '.join(texts)}], hive_partitioning = false)"
+        options = "hive_partitioning = false, filename = true, file_row_number = true"
+        return f"SELECT {columns} FROM read_parquet([{', '.join(texts)}], {options})"
     types = {"timestamp[us]": "TIMESTAMP", "int64": "BIGINT", "string": "VARCHAR"}
     nothing = [f"CAST(NULL AS {types[str(field.type)]}) AS {field.name}" for field in schema()]
-    return f"SELECT {columns} FROM (SELECT {', '.join(nothing)}, false AS repeated) WHERE false"
+    others = "false AS repeated, '' AS filename, CAST(0 AS BIGINT) AS file_row_number"
+    return f"SELECT {columns} FROM (SELECT {', '.join(nothing)}, {others}) WHERE false"
 
 
 @contextmanager

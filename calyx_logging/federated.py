@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from calyx_logging import durable, spark
-from calyx_logging.database import MEMORY, attach, in_files, temporary
+from calyx_logging.database import MEMORY, PLACE, attach, in_files, temporary
 from calyx_logging.engine import Engine
 from calyx_logging.errors import StorageError
 from calyx_logging.holdings import holdings_of
@@ -22,8 +22,8 @@ from calyx_logging.locks import os_lock
 from calyx_logging.reader import ChunkRef
 from calyx_logging.spark import SparkEngine
 from calyx_logging.store import Store
-from calyx_logging.stored import Current, NodeTable, Part, behind, current, folder_of, refresh, swap
-from calyx_logging.table import rows_in
+from calyx_logging.stored import Current, NodeTable, Part, behind, current, folder_of, lost, refresh, swap
+from calyx_logging.table import COLUMNS, rows_in
 
 __all__ = ["compact", "connect", "files_in_force"]
 
@@ -50,16 +50,21 @@ def connect(
     tell = warn or (lambda text: None)
     found = current(store)
     missing = [node for node in store.nodes() if node not in found.nodes]
-    wanted = sorted({*behind(store, found), *missing})
+    gone = lost(store, found)
+    wanted = sorted({*behind(store, found), *missing} - {*gone})
     extra: list[ChunkRef] = []
-    if wanted:
+    if wanted or gone:
         try:
-            for warning in refresh(store, wanted, engine).warnings:
+            done = [refresh(store, wanted, engine), refresh(store, gone, engine, check=True)]
+            for warning in (warning for one in done for warning in one.warnings):
                 tell(warning)
+            found = current(store)
         except StorageError as error:
             tell(f"the table cannot be brought up to date ({error}); it is made for this query alone")
-            extra = [ref for node_id in wanted for ref in _not_in(store, node_id, found)]
-        found = current(store)
+            found = current(store)
+            for node_id in gone:
+                found.nodes.pop(node_id, None)
+            extra = [ref for node_id in (*wanted, *gone) for ref in _not_in(store, node_id, found)]
     loose, compacted = files_in_force(store, found, {ref.node_id for ref in extra if ref.node_id})
     with temporary() as folder:
         loose += in_files(extra, folder, engine)
@@ -136,8 +141,10 @@ def _write_set(files: list[Path], target: Path, memory: str) -> None:
     """The rows of the files, each with `repeated`, in one file."""
     with temporary() as folder:
         backend = attach(folder, files, memory=memory)
-        place = "row_number() OVER (PARTITION BY node_id, identity ORDER BY chunk, line, bundle)"
-        rows = f"SELECT *, bad_line IS NULL AND {place} > 1 AS repeated FROM loose ORDER BY {_SORTED}"
+        # what is no event has no identity, and is no repetition of another
+        rows = (
+            f"SELECT {', '.join(COLUMNS)}, bad_line IS NULL AND {PLACE} > 1 AS repeated FROM loose ORDER BY {_SORTED}"
+        )
         to = str(target).replace("'", "''")
         try:
             backend.con.execute(f"COPY ({rows}) TO '{to}' (FORMAT parquet, COMPRESSION zstd)")

@@ -27,9 +27,14 @@ from calyx_logging.manifest import MANIFEST_NAME, SIGNATURE_NAME, SUMS_NAME, Man
 __all__ = ["RemoteBundle", "Sent", "bundles_at", "check_url", "is_url", "send"]
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_PASSWORD = re.compile(r"(://[^:/@]*):[^/]*@")
 _BLOCK = 4 * 1024 * 1024
 _MAKES_CONDITIONALLY = ("s3", "s3a")
 """Stores that can be told to make an object only where there is none."""
+
+
+def _without_password(url: str) -> str:
+    return _PASSWORD.sub(r"\1:***@", url)
 
 
 def is_url(text: str) -> bool:
@@ -50,7 +55,7 @@ def check_url(url: str) -> None:
 
 @dataclass(frozen=True)
 class _Files:
-    """What lies below a URL."""
+    """What lies below a URL; `url` is for people."""
 
     url: str
     system: Any
@@ -62,14 +67,16 @@ class _Files:
         try:
             from fsspec.core import url_to_fs
         except ImportError as error:
-            raise ConfigError(f"{url} needs fsspec, which is not installed ({error})", hint=_hint(extra)) from None
+            raise ConfigError(
+                f"{_without_password(url)} needs fsspec, which is not installed ({error})", hint=_hint(extra)
+            ) from None
         try:
             system, root = url_to_fs(url, use_listings_cache=False)
         except (ImportError, ValueError) as error:
-            raise ConfigError(f"{url} cannot be used: {_said(error)}", hint=_hint(extra)) from None
+            raise ConfigError(f"{_without_password(url)} cannot be used: {_said(error)}", hint=_hint(extra)) from None
         except Exception as error:
-            raise StorageError(f"{url} cannot be reached: {_said(error)}") from error
-        return cls(url.rstrip("/"), system, root.rstrip("/"))
+            raise StorageError(f"{_without_password(url)} cannot be reached: {_said(error)}") from None
+        return cls(_without_password(url.rstrip("/")), system, root.rstrip("/"))
 
     @contextmanager
     def asked(self, what: str, name: str = "") -> Iterator[None]:
@@ -124,7 +131,7 @@ class RemoteBundle:
     url: str
 
     def __str__(self) -> str:
-        return self.url
+        return _without_password(self.url)
 
     @property
     def name(self) -> str:
@@ -187,9 +194,13 @@ def bundles_at(url: str) -> FoundThere:
     archives = {name for name in names if has_archive_name(name)} - inside
     begun = {name.rpartition("/")[0] for name in names.keys() - inside if name.endswith((SEALED_SUFFIX, SUMS_NAME))}
     if not outermost and not archives and not begun:
-        raise StorageError(f"there is no bundle at {url}", hint="at the node, export --to sends them")
+        raise StorageError(
+            f"there is no bundle at {_without_password(url)}", hint="at the node, export --to sends them"
+        )
     places = sorted(f"{url}/{name}".rstrip("/") for name in outermost | archives)
-    return FoundThere([RemoteBundle(place) for place in places], sorted(f"{url}/{name}" for name in begun))
+    return FoundThere(
+        [RemoteBundle(place) for place in places], sorted(f"{_without_password(url)}/{name}" for name in begun)
+    )
 
 
 def _is_below(name: str, folder: str) -> bool:
@@ -201,8 +212,9 @@ def _is_below(name: str, folder: str) -> bool:
 
 @dataclass
 class Sent:
-    """What `send` did: which bundles are there now, and how many files and bytes it sent for that."""
+    """What `send` did: where, which bundles are there now, which of them are new, and how much it sent for that."""
 
+    url: str
     bundles: list[str] = field(default_factory=list)
     new: list[str] = field(default_factory=list)
     files: int = 0
@@ -233,7 +245,7 @@ def send(
     """
     files = _Files.of(f"{url.rstrip('/')}/{node_id}")
     there = files.listing()
-    sent, wanted = Sent(), []
+    sent, wanted = Sent(files.url), []
     for name in names_in(exports):
         folder = exports / name
         if name.startswith(".") or not (folder / MANIFEST_NAME).is_file():

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from calyx_logging.database import TEXT_OF, views
+from calyx_logging.database import PLACE, TEXT_OF, views
 from calyx_logging.errors import ConfigError, StorageError
 from calyx_logging.table import schema
 
@@ -164,7 +164,8 @@ def attach(spark: SparkSession, loose: Iterable[Path], compacted: Iterable[Path]
         paths = [_literal(path) for path in files]
         frame = spark.read.schema(ddl).option("recursiveFileLookup", True).parquet(*paths) if paths else None
         (frame if frame is not None else spark.createDataFrame([], ddl)).createOrReplaceTempView(name)
-    for name, sql in views(TEXT_OF["pyspark"]).items():
+    ranked = f"SELECT *, {PLACE} AS place FROM loose WHERE bad_line IS NULL"
+    for name, sql in views(TEXT_OF["pyspark"], f"SELECT * FROM ({ranked}) AS ranked WHERE place = 1").items():
         spark.sql(sql).createOrReplaceTempView(name)
     return ibis.pyspark.connect(spark)
 

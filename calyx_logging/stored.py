@@ -27,7 +27,7 @@ from calyx_logging import durable
 from calyx_logging.chunk import names_in
 from calyx_logging.engine import Engine, Here
 from calyx_logging.errors import CalyxError, ManifestError, StorageError
-from calyx_logging.holdings import Held, digest_of, holdings_of
+from calyx_logging.holdings import Holdings, digest_of, holdings_of
 from calyx_logging.locks import os_lock
 from calyx_logging.manifest import loads_object
 from calyx_logging.node import is_node_id
@@ -36,7 +36,7 @@ from calyx_logging.table import batches_of, rows_in, schema, write_parquet
 
 __all__ = [
     *("Current", "Made", "NodeTable", "Part", "Refreshed", "Task"),
-    *("behind", "current", "folder_of", "make", "refresh", "swap"),
+    *("behind", "current", "folder_of", "lost", "make", "refresh", "swap"),
 ]
 
 VERSION = 1
@@ -174,6 +174,17 @@ def _part(said: dict[str, Any]) -> Part:
     return Part(f"{folder}/{name}", int(said["rows"]), tuple(map(str, said["chunks"])), bool(said["compacted"]))
 
 
+def lost(store: Store, found: Current) -> list[str]:
+    """The nodes of which a file that is in force is not there."""
+    folder = folder_of(store)
+    there = {node_id: set(names_in(folder / f"node_id={node_id}")) for node_id in found.nodes}
+    return sorted(
+        node_id
+        for node_id, table in found.nodes.items()
+        if any(part.name.partition("/")[2] not in there[node_id] for part in table.parts)
+    )
+
+
 def behind(store: Store, found: Current) -> list[str]:
     """The nodes of which the import index knows bundles that the table has not; reads no manifest."""
     said: dict[str, set[str]] = {}
@@ -235,8 +246,8 @@ def refresh(
     """
     schema()  # says which extra it needs
     result, found = Refreshed(), current(store)
-    held: dict[str, dict[str, Held]] = {}
-    bundles: dict[str, dict[str, set[str]]] = {}
+    made: dict[str, list[Made]] = {}
+    damaged: set[str] = set()
     tasks: list[Task] = []
     size = 0
     for node_id in node_ids:
@@ -244,22 +255,20 @@ def refresh(
         entries = store.load(node_id)
         if not (check or anew) and table.bundles == {entry.manifest_sha256 for entry in entries}:
             continue
+        made[node_id] = []
         holdings = holdings_of(store, entries)
         result.warnings += holdings.warnings
-        held[node_id] = holdings.by_hash
-        bundles[node_id] = {
-            entry.manifest_sha256: {chunk.sha256 for chunk in manifest.chunks} for entry, manifest in holdings.manifests
-        }
-        parts = _in_force(store, table, held[node_id].keys(), check=check)
+        if check:
+            damaged |= {part.name for part in table.parts if not _is_whole(store, part)}
+        parts = _in_force(table, holdings, damaged)
         there = {sha256 for part in parts for sha256 in part.chunks}
-        for sha256 in held[node_id].keys() - there:
-            one = held[node_id][sha256]
+        for sha256 in holdings.by_hash.keys() - there:
+            one = holdings.by_hash[sha256]
             target = folder_of(store) / f"node_id={node_id}" / f"{sha256}.parquet"
             tasks.append(Task(one.path, node_id, one.entry.folder, sha256, target, anew))
             size += one.size
     tasks.sort(key=lambda task: (task.node_id, task.path))
     _find_out_whether_writable(store, tasks)
-    made: dict[str, list[Made]] = {node_id: [] for node_id in held}
     for one_made in (engine or Here()).map(make, tasks, size):
         if one_made.why_not is not None:
             result.warnings.append(one_made.why_not)
@@ -267,18 +276,21 @@ def refresh(
         made[one_made.node_id].append(one_made)
         result.files += 1
         result.rows += one_made.rows
-    if held:
-        _put_in_force(store, held, bundles, made, check=check, anew=anew)
+    if made:
+        _put_in_force(store, made, damaged, anew=anew)
     return result
 
 
-def _in_force(store: Store, table: NodeTable, held: Collection[str], *, check: bool) -> list[Part]:
-    """The files that hold chunks of the store alone; those that are whole, if that is to be checked."""
+def _is_whole(store: Store, part: Part) -> bool:
+    return rows_in(folder_of(store) / part.name, whole=True) == part.rows
+
+
+def _in_force(table: NodeTable, holdings: Holdings, damaged: Collection[str]) -> list[Part]:
+    """The files that are not damaged and hold chunks of the store alone."""
     return [
         part
         for part in table.parts
-        if all(sha256 in held for sha256 in part.chunks)
-        and (not check or rows_in(folder_of(store) / part.name, whole=True) == part.rows)
+        if part.name not in damaged and all(sha256 in holdings.by_hash for sha256 in part.chunks)
     ]
 
 
@@ -296,30 +308,31 @@ def _find_out_whether_writable(store: Store, tasks: Sequence[Task]) -> None:
         ) from error
 
 
-def _put_in_force(
-    store: Store,
-    held: dict[str, dict[str, Held]],
-    bundles: dict[str, dict[str, set[str]]],
-    made: dict[str, list[Made]],
-    *,
-    check: bool,
-    anew: bool,
-) -> None:
+def _put_in_force(store: Store, made: dict[str, list[Made]], damaged: set[str], *, anew: bool) -> None:
+    """By what the store holds now: somebody else may have brought more, and put it in force, meanwhile."""
     with _changing(store) as found:
-        for node_id, chunks in held.items():
+        for node_id, new in made.items():
+            holdings = holdings_of(store, store.load(node_id))
             table = found.nodes.setdefault(node_id, NodeTable())
-            parts = [] if anew else _in_force(store, table, chunks.keys(), check=check)
+            # what was there before is damaged, or its chunks were made again, under other names or the same
+            parts = _in_force(table, holdings, damaged)
+            if anew:
+                again = {one.sha256 for one in new}
+                parts = [part for part in parts if not again.intersection(part.chunks)]
             there = {sha256 for part in parts for sha256 in part.chunks}
-            for one in made[node_id]:
-                if one.sha256 not in there:
+            for one in new:
+                if one.sha256 not in there and one.sha256 in holdings.by_hash:
                     parts.append(Part(f"node_id={node_id}/{one.sha256}.parquet", one.rows, (one.sha256,)))
                     there.add(one.sha256)
             table.parts = sorted(parts, key=lambda part: part.name)
             # a chunk that another superseded is in no file, and its bundle is done all the same
+            missing = holdings.by_hash.keys() - there
             table.bundles = {
-                digest for digest, hashes in bundles[node_id].items() if not (hashes & chunks.keys()) - there
+                entry.manifest_sha256
+                for entry, manifest in holdings.manifests
+                if not missing or missing.isdisjoint(chunk.sha256 for chunk in manifest.chunks)
             }
-        _sweep(store, found, held)
+        _sweep(store, found, made)
 
 
 def _sweep(store: Store, found: Current, node_ids: Iterable[str]) -> None:

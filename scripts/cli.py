@@ -11,7 +11,7 @@ import importlib
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TextIO, TypeVar
@@ -41,6 +41,7 @@ __all__ = [
     "sign_options",
     "size_text",
     "tell",
+    "warn_all",
 ]
 
 COMMANDS = {
@@ -65,6 +66,7 @@ COMMANDS = {
 _ACTS = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 """What a terminal acts on, or does not show; in JSON it stands in texts alone."""
 
+_MAX_WARNINGS = 20
 _F = TypeVar("_F", bound=Callable[..., Any])
 
 
@@ -147,6 +149,14 @@ def json_text(document: object, *, indent: bool = False) -> str:
 def remark(text: str) -> None:
     """One line for people, on standard error."""
     click.echo(shown(text), err=True)
+
+
+def warn_all(texts: Sequence[str]) -> None:
+    """Warnings, on standard error; of very many the first."""
+    for text in texts[:_MAX_WARNINGS]:
+        remark(f"warning: {text}")
+    if len(texts) > _MAX_WARNINGS:
+        remark(f"warning: and {len(texts) - _MAX_WARNINGS} more of these")
 
 
 def tell(text: str) -> None:

@@ -28,6 +28,7 @@ try:
         run,
         sign_options,
         tell,
+        warn_all,
     )
     from calyx_logging.scripts.engines import engine_of, engine_options
     from calyx_logging.scripts.telemetry_receipt import said, write_receipts
@@ -150,8 +151,7 @@ def _make_table(store: Store, nodes: list[str], engine: Engine) -> None:
     from calyx_logging.stored import refresh
 
     try:
-        for warning in refresh(store, nodes, engine).warnings:
-            remark(f"warning: {warning}")
+        warn_all(refresh(store, nodes, engine).warnings)
     except CalyxError as error:
         remark(f"warning: the table was not brought up to date: {error}; queries do that")
 

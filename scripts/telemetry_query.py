@@ -16,7 +16,7 @@ try:
     from calyx_logging.errors import StorageError
     from calyx_logging.named import NAMES, run_named
     from calyx_logging.query import connect
-    from calyx_logging.scripts.cli import json_option, print_json, remark, run, shown
+    from calyx_logging.scripts.cli import json_option, print_json, remark, run, shown, warn_all
     from calyx_logging.scripts.engines import engine_of, engine_options
     from calyx_logging.scripts.sources import from_option
 except ImportError as error:
@@ -68,8 +68,9 @@ def command(
     if engine_name == "spark" and place != "hub":
         raise click.UsageError("--engine spark is for --from hub")
     engine = engine_of(engine_name, master, jobs)
-    warn = lambda text: remark(f"warning: {text}")  # noqa: E731
-    backend = connect(root, place, engine=engine, memory=memory, warn=warn)
+    warnings: list[str] = []
+    backend = connect(root, place, engine=engine, memory=memory, warn=warnings.append)
+    warn_all(warnings)
     rows = run_sql(backend, sql) if sql is not None else run_named(backend, name or "", event_id=event_id, count=count)
     if parquet is not None:
         _write(rows, parquet)

@@ -7,7 +7,7 @@ try:
 
     from calyx_logging.database import MEMORY
     from calyx_logging.federated import compact as compact_node
-    from calyx_logging.scripts.cli import count_text, hub_option, json_option, print_json, remark, run, tell
+    from calyx_logging.scripts.cli import count_text, hub_option, json_option, print_json, run, tell, warn_all
     from calyx_logging.scripts.engines import engine_of, engine_options
     from calyx_logging.store import Store, find_hub
     from calyx_logging.stored import current, folder_of, refresh
@@ -45,8 +45,7 @@ def command(
     node_ids = store.asked_for(nodes)
     engine = engine_of(engine_name, master, jobs)
     done = refresh(store, node_ids, engine, check=check, anew=anew)
-    for warning in done.warnings:
-        remark(f"warning: {warning}")
+    warn_all(done.warnings)
     compacted = [node_id for node_id in node_ids if compact and compact_node(store, node_id, memory=memory) is not None]
     tables = {node_id: table for node_id, table in current(store).nodes.items() if node_id in node_ids}
     parts = [part for table in tables.values() for part in table.parts]

@@ -281,3 +281,12 @@ def test_what_came_before_and_after(places: dict[str, list[str]], tmp_path: Path
     for args in (["around"], ["runs", "--event-id", "x"]):
         done = telemetry("query", *places["outbox"], "--named", *args)
         assert (done.returncode, "needs an event id" in done.stderr) == (2, True), done.stderr
+
+
+def test_a_chunk_that_is_named_twice(logged: Node) -> None:
+    """Its events are there once, whichever file they are taken from."""
+    refs = [ChunkRef(path) for path in sorted(logged.outbox.glob("*.jsonl"))]
+    count = "SELECT count(*) AS n FROM events"
+    once, twice = connect_chunks(refs), connect_chunks([*refs, *refs])
+    assert run_sql(twice, count).to_pylist() == run_sql(once, count).to_pylist()
+    assert run_sql(twice, "SELECT count(*) AS n FROM lines").to_pylist()[0]["n"] == 2 * len(lines_of(logged.outbox))

@@ -246,3 +246,12 @@ def test_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(ConfigError, match=r"calyx-logging\[s3\]"):
         remote.check_url("s3://bucket/folder")
     assert START > 0
+
+
+def test_passwords_are_not_shown() -> None:
+    """Of a URL that has one, in no message and no result."""
+    assert str(RemoteBundle("sftp://me:secret@host/a@b")) == "sftp://me:***@host/a@b"
+    with pytest.raises((ConfigError, StorageError)) as caught:
+        bundles_at("nosuch://me:secret@host/folder")
+    assert "secret" not in str(caught.value)
+    assert "me:***@host" in str(caught.value)

@@ -6,8 +6,6 @@ import json
 import os
 import random
 import shutil
-import signal
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -17,7 +15,6 @@ import pytest
 from bundles import START, foreign, make_bundle, make_node
 
 from calyx_logging import durable
-from calyx_logging.engine import Engine, Here, Pool
 from calyx_logging.errors import StorageError
 from calyx_logging.hub import Policy, import_bundle
 from calyx_logging.store import Store
@@ -27,7 +24,6 @@ pytest.importorskip("ibis")
 pytest.importorskip("duckdb")
 pytest.importorskip("pyarrow")
 
-from calyx_logging import engine as engine_module
 from calyx_logging import federated, stored
 from calyx_logging.database import run_sql
 from calyx_logging.named import run_named
@@ -51,7 +47,7 @@ def store(tmp_path: Path) -> Store:
 
 
 def import_all(store: Store, folder: Path, order: random.Random | None = None) -> None:
-    sources = sorted(path.parent for path in folder.glob("*/*/manifest.json"))
+    sources = sorted(path.parent for path in folder.rglob("manifest.json"))
     if order is not None:
         order.shuffle(sources)
     for source in sources:
@@ -143,11 +139,8 @@ def test_a_bundle_after_compaction(fleet: tuple[Path, Truth], store: Store) -> N
     check_answers(store, truth)
 
 
-def test_a_pool_makes_the_same(
-    fleet: tuple[Path, Truth], store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_pool_makes_the_same(fleet: tuple[Path, Truth], store: Store) -> None:
     """Import and table, by spawned processes."""
-    monkeypatch.setattr(engine_module, "_WORTH_A_POOL", 0)
     folder, truth = fleet
     script = f"""
         import sys
@@ -166,70 +159,6 @@ def test_a_pool_makes_the_same(
     assert outcomes == ["imported"] * len(list(folder.glob("*/*")))
     assert stored.behind(store, stored.current(store)) == []
     check_answers(store, truth)
-    pool: Engine = Pool(2)
-    assert list(pool.map(os.path.basename, ["a/b", "c/d", "e/f"], 1)) == ["b", "d", "f"]
-
-
-def test_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Little work is done here; a process that is killed is said, and none is left behind."""
-    assert set(Pool(2).map(_process, [1, 2, 3], 10)) == {os.getpid()}
-    monkeypatch.setattr(engine_module, "_WORTH_A_POOL", 0)
-    assert os.getpid() not in set(Pool(2).map(_process, [1, 2, 3], 10))
-    with pytest.raises(StorageError, match="a worker process was killed"):
-        list(Pool(2).map(_die, [1, 2], 10))
-    with pytest.raises(ValueError, match="no"):
-        list(Pool(2).map(_refuse, [1, 2], 10))
-
-
-def _process(_: int) -> int:
-    return os.getpid()
-
-
-def _die(_: int) -> None:
-    os._exit(9)
-
-
-def _refuse(_: int) -> None:
-    raise ValueError("no")
-
-
-@pytest.mark.skipif(sys.platform == "win32", reason="kills with SIGKILL, and looks at /proc")
-def test_the_pool_ends_with_its_parent(tmp_path: Path) -> None:
-    """However that ends: its processes do not go on for nobody."""
-    script = tmp_path / "parent.py"
-    script.write_text(
-        "import os, sys, time\n"
-        "from pathlib import Path\n"
-        "from calyx_logging import engine\n"
-        "def work(name):\n"
-        "    Path(name).write_text(str(os.getpid()))\n"
-        "    time.sleep(100)\n"
-        "if __name__ == '__main__':\n"
-        "    engine._WORTH_A_POOL = 0\n"
-        f"    list(engine.Pool(2).map(work, [{str(tmp_path / 'a')!r}, {str(tmp_path / 'b')!r}], 1))\n"
-    )
-    parent = subprocess.Popen([sys.executable, str(script)])
-    names = [tmp_path / "a", tmp_path / "b"]
-    _wait(lambda: all(name.exists() and name.read_text() for name in names))
-    workers = [int(name.read_text()) for name in names]
-    parent.send_signal(signal.SIGKILL)
-    parent.wait()
-    _wait(lambda: not any(_lives(worker) for worker in workers))
-
-
-def _lives(process: int) -> bool:
-    try:
-        return "\nState:\tZ" not in Path(f"/proc/{process}/status").read_text()
-    except OSError:
-        return False
-
-
-def _wait(condition: Any) -> None:
-    for _ in range(600):
-        if condition():
-            return
-        time.sleep(0.05)
-    pytest.fail("it did not come about in 30 s")
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="kills with SIGKILL")
@@ -306,6 +235,24 @@ def test_what_is_damaged_is_made_again(fleet: tuple[Path, Truth], store: Store) 
     check_answers(store, truth)
     shutil.rmtree(stored.folder_of(store))
     check_answers(store, truth)
+    next(stored.folder_of(store).glob("node_id=node-0001/*.parquet")).unlink()  # a query sees that by itself
+    check_answers(store, truth)
+
+
+def test_a_damaged_file_is_one_line(fleet: tuple[Path, Truth], store: Store) -> None:
+    """Of a query; `table --check` puts it right."""
+    folder, truth = fleet
+    import_all(store, folder / "node-0000")
+    stored.refresh(store, store.nodes())
+    damaged = sorted(stored.folder_of(store).glob("*/*.parquet"))[3]
+    damaged.write_bytes(damaged.read_bytes()[:-50])
+    done = telemetry("query", "--from", "hub", "--root", store.root, "SELECT count(*) FROM events")
+    assert (done.returncode, done.stderr.count("\n")) == (4, 1), done.stderr
+    assert "the table cannot be read" in done.stderr
+    assert "table --check" in done.stderr
+    assert telemetry("table", "--check", "--root", store.root).returncode == 0
+    import_all(store, folder / "node-0001")
+    check_answers(store, truth)
 
 
 def test_a_chunk_that_is_damaged_has_no_rows(fleet: tuple[Path, Truth], store: Store) -> None:
@@ -345,6 +292,29 @@ def test_a_chunk_that_has_grown(store: Store, tmp_path: Path) -> None:
     os.utime(left, (START, START))
     stored.refresh(store, ["old-1"], check=True)
     assert len(list((stored.folder_of(store) / "node_id=old-1").iterdir())) == 1
+
+
+def test_two_at_once(fleet: tuple[Path, Truth], store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What another puts in force meanwhile stays."""
+    folder, truth = fleet
+    bundles = sorted((folder / "node-0000").iterdir())
+    import_bundle(store, bundles[0], policy=Policy(accept_bad_lines=True))
+    put_in_force = stored._put_in_force
+
+    def late(*args: Any, **kwargs: Any) -> None:
+        monkeypatch.setattr(stored, "_put_in_force", put_in_force)
+        for bundle in bundles[1:]:
+            import_bundle(store, bundle, policy=Policy(accept_bad_lines=True))
+        stored.refresh(store, store.nodes())
+        federated.compact(store, "node-0000")
+        put_in_force(*args, **kwargs)
+
+    monkeypatch.setattr(stored, "_put_in_force", late)
+    stored.refresh(store, store.nodes())
+    assert stored.behind(store, stored.current(store)) == []
+    assert [part.compacted for part in stored.current(store).nodes["node-0000"].parts] == [True]
+    import_all(store, folder / "node-0001")
+    check_answers(store, truth)
 
 
 def test_a_store_that_cannot_be_written(
@@ -400,4 +370,3 @@ def test_import_leaves_the_table(store: Store, tmp_path: Path) -> None:
     bundle = make_bundle(make_node(tmp_path, "n-1"), range(3))
     assert telemetry("import", bundle, "--root", store.root).returncode == 0
     assert [part.rows for part in stored.current(store).nodes["n-1"].parts] == [4]
-    assert isinstance(Here(), Here)
