@@ -95,6 +95,7 @@ class Store:
         self._staging = self.folder / ".staging"
         self._index = self.folder / ".import_index.json"
         self.unsettled: set[str] = set()
+        self._indexed: tuple[tuple[int, int, int], list[Entry]] | None = None
         self._read: dict[Path, tuple[tuple[int, int, int], str, Manifest | None]] = {}
 
     @contextmanager
@@ -177,11 +178,19 @@ class Store:
                 entries.append(entry)
         return entries
 
-    def _read_index(self) -> Iterator[Entry]:
+    def _read_index(self) -> list[Entry]:
+        """What the index says; read again when its file is another, since it may be long."""
         try:
-            document = loads_object(durable.read_regular(self._index), "the import index")
+            mark = _mark(self._index.stat())
+            if self._indexed is None or self._indexed[0] != mark:
+                self._indexed = mark, list(self._parse_index(durable.read_regular(self._index)))
+            return self._indexed[1]
         except (OSError, ManifestError):
-            return  # it is made anew
+            return []  # it is made anew
+
+    @staticmethod
+    def _parse_index(data: bytes) -> Iterator[Entry]:
+        document = loads_object(data, "the import index")
         imports: Any = document.get("imports")
         for one in imports if isinstance(imports, list) else ():
             if isinstance(one, dict):
@@ -233,13 +242,14 @@ class Store:
             {
                 "source_node_id": entry.node_id,
                 "export_folder": entry.folder,
-                "path": self.bundle(entry).relative_to(self.root).as_posix(),
+                "path": f"{_STORE.as_posix()}/{entry.node_id}/{entry.folder}",
                 "imported_at": entry.imported_at,
                 "manifest_sha256": entry.manifest_sha256,
             }
             for entry in entries
         ]
         durable.replace_file(self._index, orjson.dumps({"imports": imports}, option=orjson.OPT_INDENT_2) + b"\n")
+        self._indexed = _mark(self._index.stat()), entries
 
     def manifest(self, entry: Entry) -> Manifest:
         """The manifest of an imported bundle.
@@ -255,8 +265,7 @@ class Store:
     def _read_manifest(self, path: Path) -> tuple[str, Manifest | None]:
         """A manifest's hash and value (None for none), read again when its file is another: a node may have many."""
         try:
-            state = path.stat()
-            mark = (state.st_mtime_ns, state.st_size, state.st_ino)
+            mark = _mark(path.stat())
             known = self._read.get(path)
             if known is not None and known[0] == mark:
                 return known[1:]
@@ -338,6 +347,11 @@ def find_hub(
         path=here,
         hint="name the hub's root with --root FOLDER; any folder will do, import makes the store in it",
     )
+
+
+def _mark(state: os.stat_result) -> tuple[int, int, int]:
+    """What is another when a file was replaced."""
+    return state.st_mtime_ns, state.st_size, state.st_ino
 
 
 def _is_folder(path: Path) -> bool:

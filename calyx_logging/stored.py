@@ -26,10 +26,9 @@ import orjson
 from calyx_logging import durable
 from calyx_logging.chunk import names_in
 from calyx_logging.engine import Engine, Here
-from calyx_logging.errors import CalyxError, ManifestError, StorageError
+from calyx_logging.errors import CalyxError, StorageError
 from calyx_logging.holdings import Holdings, digest_of, holdings_of
 from calyx_logging.locks import os_lock
-from calyx_logging.manifest import loads_object
 from calyx_logging.node import is_node_id
 from calyx_logging.store import Store
 from calyx_logging.table import batches_of, rows_in, schema, write_parquet
@@ -154,24 +153,25 @@ def make(task: Task) -> Made:
 def current(store: Store) -> Current:
     """What is in force; nothing where that cannot be read, or was written by another version."""
     try:
-        document = loads_object(durable.read_regular(folder_of(store) / _CURRENT), "the table's current.json")
+        document = orjson.loads(durable.read_regular(folder_of(store) / _CURRENT))
         if document["table_version"] != VERSION:
             return Current()
         nodes = {
-            node_id: NodeTable([_part(one) for one in said["files"]], set(map(str, said["bundles"])))
+            node_id: NodeTable([_part(node_id, one) for one in said["files"]], set(map(str, said["bundles"])))
             for node_id, said in document["nodes"].items()
             if is_node_id(node_id)
         }
         return Current(nodes, {str(name): float(since) for name, since in document["retired"].items()})
-    except (OSError, ManifestError, KeyError, TypeError, ValueError, AttributeError):
+    except (OSError, KeyError, TypeError, ValueError, AttributeError):
         return Current()  # it is made anew
 
 
-def _part(said: dict[str, Any]) -> Part:
-    folder, _, name = str(said["name"]).partition("/")
-    if not folder.startswith("node_id=") or not is_node_id(folder[8:]) or "/" in name or "\\" in name:
+def _part(node_id: str, said: dict[str, Any]) -> Part:
+    name: str = said["name"]
+    folder, _, file = name.partition("/")
+    if folder != f"node_id={node_id}" or "/" in file or "\\" in file or not file.endswith(".parquet"):
         raise ValueError("a file outside the table")
-    return Part(f"{folder}/{name}", int(said["rows"]), tuple(map(str, said["chunks"])), bool(said["compacted"]))
+    return Part(name, int(said["rows"]), tuple(said["chunks"]), said["compacted"] is True)
 
 
 def lost(store: Store, found: Current) -> list[str]:
