@@ -5,8 +5,8 @@
 
 The same event lines in bundles of 16 files, of 10,000 files and of one file, as folders, and of 16 files as archives;
 on one file system, page cache warm. Import copies, syncs, hashes, decodes and checks every line; the others do less, as
-their names say. Each contender is a command of its own, start-up included, except for the hash rates. Medians; the
-contenders alternate.
+their names say; the table that queries ask is a line of its own. Each contender is a command of its own, start-up
+included, except for the hash rates. Medians; the contenders alternate.
 """
 
 from __future__ import annotations
@@ -64,9 +64,10 @@ def measure(folder: Path, files: int, size: int, rounds: int, *, archives: bool)
     # made by no writer, the chunks have no end line, and are called unfinished
     audit = f'"{sys.executable}" -m calyx_logging.scripts audit --root "{hub}" > /dev/null || [ $? = 1 ]'
     contenders: dict[str, tuple[Callable[[], float], Path | None]] = {
-        "calyx-telemetry import": (_telemetry("import", bundle, "--root", hub), None),
-        "the same bundle again": (_telemetry("import", bundle, "--root", hub), None),
+        "calyx-telemetry import": (_telemetry("import", bundle, "--root", hub, "--no-table"), None),
+        "the same bundle again": (_telemetry("import", bundle, "--root", hub, "--no-table"), None),
         "calyx-telemetry audit": (_command("sh", "-c", audit), hub),
+        "calyx-telemetry import, with its table": (_telemetry("import", bundle, "--root", hub), hub),
         "cp + sync + sha256sum -c": (_command("sh", "-c", copy), out),
         "copy + bagit validate, processes=2": (_command(sys.executable, "-c", BAGIT, bag, out), out),
         "hash rate, all cores": (lambda: _hash_only(bundle), None),
@@ -75,7 +76,7 @@ def measure(folder: Path, files: int, size: int, rounds: int, *, archives: bool)
     if archives:
         for suffix in ("zip", "tar.gz"):
             _telemetry("export", "--root", root, "--archive", suffix)()
-            run = _telemetry("import", node.exports / f"{bundle.name}.{suffix}", "--root", hub)
+            run = _telemetry("import", node.exports / f"{bundle.name}.{suffix}", "--root", hub, "--no-table")
             contenders[f"calyx-telemetry import, .{suffix}"] = (run, hub)
     took: dict[str, list[float]] = {"peak MiB": []}
     for _ in range(rounds):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import tempfile
 import weakref
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from decimal import Decimal
@@ -82,13 +82,15 @@ def views(text_of: str, single: str) -> dict[str, str]:
         "max(ts) AS last_ts FROM lines WHERE bundle IS NOT NULL GROUP BY node_id, bundle",
         "nodes": "SELECT node_id, count(*) AS events, count(DISTINCT writer) AS writers, min(ts) AS first_ts, "
         "max(ts) AS last_ts FROM events GROUP BY node_id",
-        "gaps": f"SELECT node_id, writer, ts, CAST({text_of}(rest, '$.count') AS BIGINT) AS count, "
+        "gaps": f"SELECT node_id, writer, ts, TRY_CAST({text_of}(rest, '$.count') AS BIGINT) AS count, "
         f"{text_of}(rest, '$.cause') AS cause, {text_of}(rest, '$.seqs') AS seqs, chunk FROM once "
         "WHERE control = 'gap' AND source = 'calyx_logging'",
     }
 
 
-def connect_chunks(chunks: Iterable[ChunkRef], engine: Engine | None = None, *, memory: str = MEMORY) -> Any:
+def connect_chunks(
+    chunks: Iterable[ChunkRef], engine: Engine | None = None, *, memory: str = MEMORY, closed: bool = False
+) -> Any:
     """An Ibis backend (DuckDB) with the views `events`, `chunks`, `bundles`, `nodes`, `gaps`, and `lines`.
 
     `lines` has also control lines, lines that are no events, and events that are there twice.
@@ -97,16 +99,24 @@ def connect_chunks(chunks: Iterable[ChunkRef], engine: Engine | None = None, *, 
         chunks: what is asked.
         engine: makes the table of them; None for this process.
         memory: that the database takes at most, in its words; what needs more goes to the temporary folder.
+        closed: whether queries may read no file but these, and write none.
 
     Raises:
         ConfigError: the extra `query` is not installed.
         ChunkError, StorageError: a chunk cannot be read, or the temporary folder cannot be written.
     """
     with temporary() as folder:
-        return attach(folder, in_files(chunks, folder, engine), memory=memory)
+        return attach(folder, in_files(chunks, folder, engine), memory=memory, closed=closed)
 
 
-def attach(folder: Path, loose: Iterable[Path], compacted: Iterable[Path] = (), *, memory: str = MEMORY) -> Any:
+def attach(
+    folder: Path,
+    loose: Sequence[Path],
+    compacted: Sequence[Path] = (),
+    *,
+    memory: str = MEMORY,
+    closed: bool = False,
+) -> Any:
     """The backend over Parquet files.
 
     Args:
@@ -114,6 +124,7 @@ def attach(folder: Path, loose: Iterable[Path], compacted: Iterable[Path] = (), 
         loose: in which an event may be there several times.
         compacted: in which `repeated` says so, of all the files that hold events of their nodes.
         memory: as for `connect_chunks`.
+        closed: likewise.
 
     Raises:
         ConfigError: the extra `query` is not installed, or it is no amount of memory.
@@ -128,8 +139,14 @@ def attach(folder: Path, loose: Iterable[Path], compacted: Iterable[Path] = (), 
     try:
         backend = ibis.duckdb.connect(temp_directory=str(folder / "spill"), memory_limit=memory)
     except Exception as error:
-        raise ConfigError(f"the database does not start: {' '.join(str(error).split())[:300]}") from None
+        hint = "an amount is a number with a unit, such as 4GB"
+        raise ConfigError(
+            f"the database does not start with --memory {memory}: {first_lines(error)}", hint=hint
+        ) from None
     weakref.finalize(backend, _remove, folder)
+    # the network is nobody's unless it is asked for
+    backend.raw_sql("SET autoinstall_known_extensions = false")
+    backend.raw_sql("SET autoload_known_extensions = false")
     single = "SELECT * FROM loose ANTI JOIN repeats USING (file, row) WHERE bad_line IS NULL"
     try:
         backend.raw_sql(f"CREATE VIEW loose AS {_rows_of(loose, _ALL + ', filename AS file, file_row_number AS row')}")
@@ -138,20 +155,35 @@ def attach(folder: Path, loose: Iterable[Path], compacted: Iterable[Path] = (), 
         for name, sql in views(TEXT_OF["duckdb"], single).items():
             backend.raw_sql(f"CREATE VIEW {name} AS {sql}")
     except Exception as error:
-        hint = "at a hub, calyx-telemetry table --check makes damaged files again; --memory gives the database more"
-        raise StorageError(f"the table cannot be read: {' '.join(str(error).split())[:300]}", hint=hint) from error
+        unless_interrupted(error)
+        hint = "at a hub, calyx-telemetry table --check makes damaged files again"
+        if type(error).__name__ == "OutOfMemoryException":
+            hint = f"--memory gives it more than {memory}"
+        raise StorageError(f"the table cannot be read: {first_lines(error)}", hint=hint) from error
+    if closed:
+        folders = sorted({str(folder), *(str(path.parent) for path in (*loose, *compacted))})
+        texts = ", ".join("'" + text.replace("'", "''") + "'" for text in folders)
+        backend.raw_sql(f"SET allowed_directories = [{texts}]")
+        backend.raw_sql("SET enable_external_access = false")
+        backend.raw_sql("SET lock_configuration = true")
     return backend
 
 
 def _rows_of(files: Iterable[Path], columns: str) -> str:
     """A SELECT of the columns from Parquet files, or of no row where there is none."""
-    if texts := [f"'{text}'" for text in (str(path).replace("'", "''") for path in files)]:
+    if texts := [_literal(path) for path in files]:
         options = "hive_partitioning = false, filename = true, file_row_number = true"
         return f"SELECT {columns} FROM read_parquet([{', '.join(texts)}], {options})"
     types = {"timestamp[us]": "TIMESTAMP", "int64": "BIGINT", "string": "VARCHAR"}
     nothing = [f"CAST(NULL AS {types[str(field.type)]}) AS {field.name}" for field in schema()]
     others = "false AS repeated, '' AS filename, CAST(0 AS BIGINT) AS file_row_number"
     return f"SELECT {columns} FROM (SELECT {', '.join(nothing)}, {others}) WHERE false"
+
+
+def _literal(path: Path) -> str:
+    """A path in SQL, where some letters are patterns."""
+    text = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(path))
+    return "'" + text.replace("'", "''") + "'"
 
 
 @contextmanager
@@ -225,21 +257,43 @@ def said() -> Iterator[None]:
     except Exception as error:  # duckdb's and ibis's errors have no base in common
         if isinstance(error, (MemoryError, ConfigError)):
             raise
-        first = " ".join(str(error).split("\n\n")[0].split())
+        unless_interrupted(error)
         hint = "the views are events, lines, chunks, bundles, nodes and gaps"
-        raise ConfigError(f"the query is refused: {first[:500]}", hint=hint) from None
+        raise ConfigError(f"the query is refused: {first_lines(error)}", hint=hint) from None
+
+
+def unless_interrupted(error: Exception) -> None:
+    """Ctrl-C is no fault of anything."""
+    if type(error).__name__ == "InterruptException":
+        raise KeyboardInterrupt from None
+
+
+def first_lines(error: Exception) -> str:
+    """What an engine says, without the query that it points into, and what it could do instead."""
+    text = " ".join(str(error).split("\n\n")[0].partition("\nLINE ")[0].split())
+    return text if len(text) <= 300 else f"{text[:300].rpartition(' ')[0]} …"
 
 
 class Rows:
     """The rows of a query, in batches, read as they are asked for.
 
     Attributes:
-        schema: the Arrow schema.
+        schema: the Arrow schema; of columns of one name the second is called `name_2`, and so on.
     """
 
     def __init__(self, reader: pyarrow.RecordBatchReader) -> None:
         self._reader = reader
-        self.schema = reader.schema
+        self._ahead: pyarrow.RecordBatch | None = None
+        names: list[str] = []
+        for name in reader.schema.names:
+            several = (f"{name}_{number}" for number in range(2, len(reader.schema.names) + 2))
+            names.append(name if name not in names else next(one for one in several if one not in names))
+        self.schema = _schema([field.with_name(name) for field, name in zip(reader.schema, names, strict=True)])
+
+    def any(self) -> bool:
+        """Whether there is a row; it is not lost."""
+        self._ahead = self._ahead or next((batch for batch in self if batch.num_rows), None)
+        return self._ahead is not None
 
     def __iter__(self) -> Iterator[pyarrow.RecordBatch]:
         """Batches.
@@ -247,6 +301,9 @@ class Rows:
         Raises:
             ConfigError: the engine cannot go on (a value that cannot be cast, say).
         """
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None:
+            yield ahead
         while True:
             with said():
                 try:
@@ -255,11 +312,35 @@ class Rows:
                     batch = None
             if batch is None:
                 return
-            yield batch
+            yield type(batch).from_arrays(batch.columns, schema=self.schema)
+
+    def values(self) -> Iterator[tuple[Any, ...]]:
+        """Row by row; what Python has no type for as text, what is summed up in more than 64 bits as an int.
+
+        Raises:
+            ConfigError: as above.
+        """
+        for batch in self:
+            yield from zip(*map(_values_of, batch.columns), strict=True)
 
     def to_pylist(self) -> list[dict[str, Any]]:
-        """All of them, as dicts; what the engine sums up in more than 64 bits is an int as well."""
-        return [{name: _number(value) for name, value in row.items()} for batch in self for row in batch.to_pylist()]
+        """All of them, as dicts."""
+        return [dict(zip(self.schema.names, row, strict=True)) for row in self.values()]
+
+
+def _values_of(column: pyarrow.Array) -> list[Any]:
+    try:
+        return list(map(_number, column.to_pylist()))
+    except (OverflowError, ValueError):  # a time that never ends, or a year that Python does not know
+        with suppress(Exception):
+            return list(column.cast("string").to_pylist())
+        return [str(value) for value in column]
+
+
+def _schema(fields: list[Any]) -> pyarrow.Schema:
+    import pyarrow
+
+    return pyarrow.schema(fields)
 
 
 def _number(value: Any) -> Any:
@@ -270,13 +351,11 @@ def _number(value: Any) -> Any:
 
 def _plain_times(table: pyarrow.Table) -> pyarrow.Table:
     """Timestamps in UTC without a zone, which some of Spark's functions add."""
-    import pyarrow
-
     fields = [
         field.with_type(schema().field("ts").type) if str(field.type).startswith("timestamp") else field
         for field in table.schema
     ]
-    return table.cast(pyarrow.schema(fields))
+    return table.cast(_schema(fields))
 
 
 def run_sql(backend: Any, sql: str) -> Rows:
@@ -293,6 +372,9 @@ def run_sql(backend: Any, sql: str) -> Rows:
         if backend.name == "pyspark":
             return Rows(_plain_times(backend.raw_sql(sql).toArrow()).to_reader(_BATCH))
         statements = backend.con.extract_statements(sql)
-        if len(statements) != 1 or not str(statements[0].type).endswith(("SELECT", "EXPLAIN")):
+        if len(statements) != 1 or not str(statements[0].type).endswith(".SELECT"):
             raise ValueError("it has to be one SELECT")
-        return Rows(backend.con.sql(sql).to_arrow_reader(_BATCH))
+        found = backend.con.sql(sql)
+        return Rows(
+            found.to_arrow_reader(_BATCH) if hasattr(found, "to_arrow_reader") else found.fetch_record_batch(_BATCH)
+        )

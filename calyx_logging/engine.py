@@ -15,6 +15,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
 from calyx_logging.errors import StorageError
@@ -23,6 +24,9 @@ __all__ = ["Engine", "Here", "Pool"]
 
 _WORTH_A_POOL = 32 * 1024 * 1024
 """Bytes to be read; a pool takes as long to start as these take here."""
+
+_EACH = 64 * 1024
+"""Bytes that are read in the time that a file takes besides."""
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
@@ -69,18 +73,33 @@ class Pool:
             StorageError: a process of the pool was killed.
         """
         jobs = min(self.jobs, len(items))
-        if jobs < 2 or size < _WORTH_A_POOL:
+        if jobs < 2 or size + len(items) * _EACH < _WORTH_A_POOL:
             yield from map(function, items)
             return
         pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_begin)
         try:
-            yield from pool.map(function, items, chunksize=max(1, min(64, len(items) // (8 * jobs))))
+            with _without_interrupts():  # which is what the processes begin with
+                results = pool.map(function, items, chunksize=max(1, min(64, len(items) // (8 * jobs))))
+            yield from results
         except BrokenProcessPool as error:
             raise StorageError(
                 "a worker process was killed", hint="if memory was short, say --jobs 1; what is done is kept"
             ) from error
         finally:
             pool.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """No Ctrl-C for a moment, where that can be had: in the main thread."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def _begin() -> None:

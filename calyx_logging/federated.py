@@ -14,15 +14,16 @@ from pathlib import Path
 from typing import Any
 
 from calyx_logging import durable, spark
-from calyx_logging.database import MEMORY, PLACE, attach, in_files, temporary
+from calyx_logging.database import MEMORY, PLACE, attach, first_lines, in_files, temporary, unless_interrupted
 from calyx_logging.engine import Engine
 from calyx_logging.errors import StorageError
-from calyx_logging.holdings import holdings_of
+from calyx_logging.holdings import digest_of, holdings_of
+from calyx_logging.in_force import Current, NodeTable, Part, behind, current, folder_of, lost, swap
 from calyx_logging.locks import os_lock
 from calyx_logging.reader import ChunkRef
 from calyx_logging.spark import SparkEngine
 from calyx_logging.store import Store
-from calyx_logging.stored import Current, NodeTable, Part, behind, current, folder_of, lost, refresh, swap
+from calyx_logging.stored import refresh
 from calyx_logging.table import COLUMNS, rows_in
 
 __all__ = ["compact", "connect", "files_in_force"]
@@ -31,7 +32,12 @@ _SORTED = "ts, writer, seq, chunk, line"
 
 
 def connect(
-    store: Store, engine: Engine | None = None, *, memory: str = MEMORY, warn: Callable[[str], None] | None = None
+    store: Store,
+    engine: Engine | None = None,
+    *,
+    memory: str = MEMORY,
+    closed: bool = False,
+    warn: Callable[[str], None] | None = None,
 ) -> Any:
     """An Ibis backend over all that the store holds, with the views of `database`.
 
@@ -41,6 +47,7 @@ def connect(
         store: the hub's.
         engine: makes what is missing, None for this process; a SparkEngine also answers, else DuckDB does.
         memory: that the database takes at most.
+        closed: whether queries may read no file but the table's, and write none; DuckDB's alone.
         warn: is told of chunks that cannot be read, and of a table that cannot be written.
 
     Raises:
@@ -64,13 +71,13 @@ def connect(
             found = current(store)
             for node_id in gone:
                 found.nodes.pop(node_id, None)
-            extra = [ref for node_id in (*wanted, *gone) for ref in _not_in(store, node_id, found)]
+            extra = [ref for node_id in (*wanted, *gone) for ref in _not_in(store, node_id, found, tell)]
     loose, compacted = files_in_force(store, found, {ref.node_id for ref in extra if ref.node_id})
     with temporary() as folder:
         loose += in_files(extra, folder, engine)
         if isinstance(engine, SparkEngine):
             return spark.attach(engine.spark, loose, compacted)
-        return attach(folder, loose, compacted, memory=memory)
+        return attach(folder, loose, compacted, memory=memory, closed=closed)
 
 
 def files_in_force(store: Store, found: Current, more_of: set[str] | None = None) -> tuple[list[Path], list[Path]]:
@@ -89,11 +96,16 @@ def files_in_force(store: Store, found: Current, more_of: set[str] | None = None
     return loose, compacted
 
 
-def _not_in(store: Store, node_id: str, found: Current) -> list[ChunkRef]:
-    """The chunks of a node that the table has not."""
+def _not_in(store: Store, node_id: str, found: Current, tell: Callable[[str], None]) -> list[ChunkRef]:
+    """The chunks of a node that the table has not, but for damaged ones."""
     there = found.nodes.get(node_id, NodeTable()).chunks
-    held = holdings_of(store, store.load(node_id)).chunks.values()
-    return [ChunkRef(one.path, node_id, one.entry.folder) for one in held if one.sha256 not in there]
+    refs = []
+    for one in holdings_of(store, store.load(node_id)).chunks.values():
+        if one.sha256 not in there and one.is_whole():
+            refs.append(ChunkRef(one.path, node_id, one.entry.folder))
+        elif one.sha256 not in there:
+            tell(f"{one.path} is damaged: see calyx-telemetry audit")
+    return refs
 
 
 def compact(store: Store, node_id: str, *, memory: str = MEMORY) -> Part | None:
@@ -131,7 +143,7 @@ def compact(store: Store, node_id: str, *, memory: str = MEMORY) -> Part | None:
             rows = rows_in(folder / name)
             if rows != sum(part.rows for part in parts):
                 raise StorageError(f"the set has {rows} rows, and its files have others", path=folder / name)
-            part = Part(name, rows, chunks, compacted=True)
+            part = Part(name, rows, digest_of(folder / name), chunks, compacted=True)
             return part if swap(store, node_id, parts, [part]) else None
     except OSError as error:
         raise StorageError.of(error, "compact the table", error.filename or folder, "check rights and space") from error
@@ -149,6 +161,7 @@ def _write_set(files: list[Path], target: Path, memory: str) -> None:
         try:
             backend.con.execute(f"COPY ({rows}) TO '{to}' (FORMAT parquet, COMPRESSION zstd)")
         except Exception as error:  # duckdb's; of the disk, most often
-            raise StorageError(f"cannot compact: {' '.join(str(error).split())[:300]}", path=target.parent) from error
+            unless_interrupted(error)
+            raise StorageError(f"cannot compact: {first_lines(error)}", path=target.parent) from error
         finally:
             backend.disconnect()

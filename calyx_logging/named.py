@@ -42,8 +42,8 @@ def _runs(events: ibis.Table) -> ibis.Table:
     import ibis
 
     events = events.filter(events.run_id.notnull())
-    ended = events.stage == "case_ended"
-    completed = ended & (_field(events, "$.outcome") == "completed")
+    ended = (events.stage == "case_ended").fill_null(False)
+    completed = ended & (_field(events, "$.outcome") == "completed").fill_null(False)
     found = events.group_by(["node_id", "suite", "run_id", "run_instance_id"]).aggregate(
         started=events.ts.min(),
         ended=events.ts.max(),
@@ -67,7 +67,9 @@ def _last_errors(events: ibis.Table) -> ibis.Table:
     rank = ibis.row_number().over(group_by=errors.node_id, order_by=[errors.ts.desc(), errors.event_id])
     last = errors.mutate(rank=rank).filter(lambda one: one.rank == 0)
     names = ("node_id", "ts", "event_id", "logger", "message", "suite", "run_id", "case_id")
-    return last.select(*names, exception=_field(last, "$.exception[0].value")).order_by("node_id")
+    return last.select(
+        *names, exception_type=_field(last, "$.exception[0].type"), exception=_field(last, "$.exception[0].value")
+    ).order_by("node_id")
 
 
 def _around(events: ibis.Table, event_id: str, count: int) -> ibis.Table:

@@ -26,6 +26,7 @@ def connect(
     *,
     engine: Engine | None = None,
     memory: str = MEMORY,
+    closed: bool = False,
     warn: Callable[[str], None] | None = None,
 ) -> Any:
     """An Ibis backend with the views `events`, `chunks`, `bundles`, `nodes`, `gaps` and `lines` (docs/query.md).
@@ -35,6 +36,7 @@ def connect(
         place: `outbox`, `hub`, or the path of a bundle's folder.
         engine: does what there is to do; None for this process. At a hub, a SparkEngine also answers.
         memory: that the database takes at most.
+        closed: whether queries may read no other file, and write none (DuckDB's; Spark's may).
         warn: is told of what cannot be read at a hub.
 
     Raises:
@@ -44,5 +46,5 @@ def connect(
     if place == "hub":
         store = Store(find_hub(root))
         store.asked_for(())
-        return federated.connect(store, engine, memory=memory, warn=warn)
-    return connect_chunks(chunks_at(place, root)(), engine, memory=memory)
+        return federated.connect(store, engine, memory=memory, closed=closed, warn=warn)
+    return connect_chunks(chunks_at(place, root)(), engine, memory=memory, closed=closed)

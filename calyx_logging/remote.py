@@ -27,14 +27,21 @@ from calyx_logging.manifest import MANIFEST_NAME, SIGNATURE_NAME, SUMS_NAME, Man
 __all__ = ["RemoteBundle", "Sent", "bundles_at", "check_url", "is_url", "send"]
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
-_PASSWORD = re.compile(r"(://[^:/@]*):[^/]*@")
+_PLACED = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://+[^/]")
+_PASSWORD = re.compile(r"(://[^:/@\s]*):[^@\s]*@")
+_SECRET = re.compile(r"([?&][^=&\s]+)=[^&\s]+")
 _BLOCK = 4 * 1024 * 1024
 _MAKES_CONDITIONALLY = ("s3", "s3a")
 """Stores that can be told to make an object only where there is none."""
 
 
 def _without_password(url: str) -> str:
-    return _PASSWORD.sub(r"\1:***@", url)
+    return _SECRET.sub(r"\1=***", _PASSWORD.sub(r"\1:***@", url))
+
+
+def _secret_of(url: str) -> str | None:
+    found = _PASSWORD.search(url)
+    return found[0].partition("://")[2].partition(":")[2].removesuffix("@") if found else None
 
 
 def is_url(text: str) -> bool:
@@ -48,8 +55,10 @@ def check_url(url: str) -> None:
     Raises:
         ConfigError: it is no URL, or the library for it is not installed.
     """
-    if not is_url(url):
-        raise ConfigError(f"{url!r} is no URL", hint="name it as s3://bucket/folder")
+    if not _PLACED.match(url):
+        raise ConfigError(f"{url!r} is no URL of a place", hint="name it as s3://bucket/folder")
+    if url.startswith("memory://"):
+        raise ConfigError("what is sent to memory:// is gone with this process", hint="name it as s3://bucket/folder")
     _Files.of(url)
 
 
@@ -60,9 +69,12 @@ class _Files:
     url: str
     system: Any
     root: str
+    secret: str | None = None
 
     @classmethod
     def of(cls, url: str) -> _Files:
+        if not _PLACED.match(url):
+            raise ConfigError(f"{url!r} is no URL of a place", hint="name it as s3://bucket/folder")
         extra = "s3" if url.startswith(("s3:", "s3a:")) else None
         try:
             from fsspec.core import url_to_fs
@@ -73,10 +85,12 @@ class _Files:
         try:
             system, root = url_to_fs(url, use_listings_cache=False)
         except (ImportError, ValueError) as error:
-            raise ConfigError(f"{_without_password(url)} cannot be used: {_said(error)}", hint=_hint(extra)) from None
+            raise ConfigError(
+                f"{_without_password(url)} cannot be used: {_said(error, _secret_of(url))}", hint=_hint(extra)
+            ) from None
         except Exception as error:
-            raise StorageError(f"{_without_password(url)} cannot be reached: {_said(error)}") from None
-        return cls(_without_password(url.rstrip("/")), system, root.rstrip("/"))
+            raise StorageError(f"{_without_password(url)} cannot be reached: {_said(error, _secret_of(url))}") from None
+        return cls(_without_password(url.rstrip("/")), system, root.rstrip("/"), _secret_of(url))
 
     @contextmanager
     def asked(self, what: str, name: str = "") -> Iterator[None]:
@@ -88,7 +102,7 @@ class _Files:
         except Exception as error:
             place = f"{self.url}/{name}" if name else self.url
             hint = "check the network, the credentials and the bucket's name; running it again goes on from here"
-            raise StorageError(f"cannot {what} {place}: {_said(error)}", hint=hint) from error
+            raise StorageError(f"cannot {what} {place}: {_said(error, self.secret)}", hint=hint) from error
 
     def path(self, name: str) -> str:
         return f"{self.root}/{name}" if name else self.root
@@ -96,11 +110,22 @@ class _Files:
     def listing(self) -> dict[str, int]:
         """Every file below, by its name, with its bytes."""
         with self.asked("list"):
-            if not self.system.exists(self.root):
+            bucket = self.root.partition("/")[0]
+            if self.is_s3 and not self.system.exists(bucket):
+                raise StorageError(f"there is no bucket {bucket}", hint="make it, or name another")
+            try:
+                found = self.system.find(self.root, detail=True)
+            except FileNotFoundError:
                 return {}
-            found = self.system.find(self.root, detail=True)
         below = {path.removeprefix(self.root).lstrip("/"): info for path, info in found.items()}
-        return {name: int(info.get("size") or 0) for name, info in below.items()}
+        # a console's mark of a folder is an object, and no file
+        return {name: int(info.get("size") or 0) for name, info in below.items() if name and not name.endswith("/")}
+
+    @property
+    def is_s3(self) -> bool:
+        """Whether it can be told to make an object only where there is none."""
+        protocol = self.system.protocol
+        return not set(_MAKES_CONDITIONALLY).isdisjoint([protocol] if isinstance(protocol, str) else protocol)
 
     def blocks(self, name: str) -> Iterator[bytes]:
         with self.asked("read", name), self.system.open(self.path(name), "rb", block_size=_BLOCK) as stream:
@@ -112,9 +137,10 @@ def _hint(extra: str | None) -> str:
     return f'pip install "calyx-logging[{extra}]"' if extra else "pip install fsspec and the library of that store"
 
 
-def _said(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return f"{type(error).__name__}: {text}"[:300]
+def _said(error: Exception, secret: str | None) -> str:
+    text = " ".join(_without_password(str(error)).split())
+    text = text.replace(secret, "***") if secret else text
+    return text[:300] or type(error).__name__
 
 
 # ------------------------------------------------------------------ from there
@@ -245,63 +271,70 @@ def send(
     """
     files = _Files.of(f"{url.rstrip('/')}/{node_id}")
     there = files.listing()
-    sent, wanted = Sent(files.url), []
-    for name in names_in(exports):
-        folder = exports / name
-        if name.startswith(".") or not (folder / MANIFEST_NAME).is_file():
-            continue
-        manifest = durable.read_regular(folder / MANIFEST_NAME)
-        is_there = _has_manifest(files, there, name, manifest)
-        wanted.append((name, manifest, is_there))
-    todo = {name: _missing(exports / name, manifest, there) for name, manifest, is_there in wanted if not is_there}
-    total = sum((exports / name / file).stat().st_size for name, names in todo.items() for file in names)
-    for name, manifest, is_there in wanted:
-        for file in todo.get(name, ()):
-            size = (exports / name / file).stat().st_size
-            _put(files, exports / name / file, f"{name}/{file}")
+    sent = Sent(files.url)
+    folders = [exports / name for name in names_in(exports) if not name.startswith(".")]
+    todo = {folder: _missing(files, folder, there) for folder in folders if (folder / MANIFEST_NAME).is_file()}
+    total = sum((folder / file).stat().st_size for folder, names in todo.items() for file in names)
+    for folder, names in todo.items():
+        for file in names:
+            _put(files, folder / file, f"{folder.name}/{file}")
             sent.files += 1
-            sent.bytes += size
+            sent.bytes += (folder / file).stat().st_size
             if progress is not None:
                 progress(sent.bytes, total)
         if paranoid:
-            _read_again(files, name, manifest)
-        sent.bundles.append(f"{files.url}/{name}")
-        if not is_there:
+            _read_again(files, folder.name, durable.read_regular(folder / MANIFEST_NAME))
+        sent.bundles.append(f"{files.url}/{folder.name}")
+        if names:
             sent.new.append(sent.bundles[-1])
     return sent
 
 
-def _has_manifest(files: _Files, there: dict[str, int], name: str, manifest: bytes) -> bool:
-    """Whether the bundle is there; one that is cut off is not."""
-    if f"{name}/{MANIFEST_NAME}" not in there:
-        return False
-    found = b"".join(files.blocks(f"{name}/{MANIFEST_NAME}"))
-    if found != manifest and not manifest.startswith(found):
-        raise ManifestError(
-            f"there is another bundle at {files.url}/{name}",
-            hint="two machines have this node id, or the folder was changed: look at it",
-        )
-    return found == manifest
+def _missing(files: _Files, folder: Path, there: dict[str, int]) -> list[str]:
+    """The files of a bundle that are not there, or not whole; the manifest last.
+
+    Raises:
+        ManifestError: one that is there is another.
+    """
+    chunks = [chunk.filename for chunk in Manifest.parse(durable.read_regular(folder / MANIFEST_NAME)).chunks]
+    own = [name for name in (SUMS_NAME, SIGNATURE_NAME, MANIFEST_NAME) if (folder / name).is_file()]
+    names = [(name, f"{folder.name}/{name}") for name in [*own, *chunks]]
+    is_there = {
+        name: there.get(key) is not None and _is_there(files, key, folder / name, there[key]) for name, key in names
+    }
+    return [name for name in [*chunks, *own] if not is_there[name]]
 
 
-def _missing(folder: Path, manifest: bytes, there: dict[str, int]) -> list[str]:
-    """The files of a bundle that are not there, or not whole; the manifest last."""
-    names = [chunk.filename for chunk in Manifest.parse(manifest).chunks]
-    names += [name for name in (SUMS_NAME, SIGNATURE_NAME) if (folder / name).is_file()]
-    missing = [name for name in names if there.get(f"{folder.name}/{name}") != (folder / name).stat().st_size]
-    return [*missing, MANIFEST_NAME]
+def _is_there(files: _Files, name: str, source: Path, size: int) -> bool:
+    """Whether a file is there whole; one that was cut off is not.
+
+    Raises:
+        ManifestError: it is another file.
+    """
+    ours = source.stat().st_size
+    is_small = source.name in (MANIFEST_NAME, SUMS_NAME, SIGNATURE_NAME)
+    if size == ours and not is_small:
+        return True  # its name is one writer's: what it is, the hub and --paranoid look at
+    with source.open("rb") as stream:
+        if size > ours or not all(stream.read(len(block)) == block for block in files.blocks(name)):
+            raise _another(files, name)
+    return size == ours
+
+
+def _another(files: _Files, name: str) -> ManifestError:
+    hint = "two machines have this node id, or it was damaged: look at it, and delete it there"
+    return ManifestError(f"there is another file at {files.url}/{name}", hint=hint)
 
 
 def _put(files: _Files, source: Path, name: str) -> None:
     """One file; where somebody else has just sent the same, that is it."""
     with files.asked("write", name):
-        if not isinstance(files.system.protocol, str) and set(files.system.protocol) & set(_MAKES_CONDITIONALLY):
+        if files.is_s3:
             try:
                 files.system.put_file(str(source), files.path(name), mode="create")
             except FileExistsError:
-                if int(files.system.info(files.path(name))["size"]) != source.stat().st_size:
-                    hint = "two machines have this node id, or it was damaged: look at it, and delete it there"
-                    raise ManifestError(f"there is another file at {files.url}/{name}", hint=hint) from None
+                if not _is_there(files, name, source, int(files.system.info(files.path(name))["size"])):
+                    raise _another(files, name) from None
             return
         files.system.makedirs(files.path(name).rpartition("/")[0], exist_ok=True)
         files.system.put_file(str(source), files.path(name))

@@ -6,6 +6,9 @@ that memory does not grow with the chunk. Needs pyarrow (the extra `query`).
 
 from __future__ import annotations
 
+import json
+import re
+import sys
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from hashlib import blake2b
@@ -56,9 +59,12 @@ _FEW_VALUES = (
 )
 """Columns in which values come again and again."""
 
+_LONG_NUMBER = re.compile(rb"[0-9.]{17}")
+_FINER = re.compile(r"[.,][0-9]{7}")
 _BATCH = 20_000
 _BATCH_BYTES = 16 * 1024 * 1024
 _MAX_SEQ = 2**63
+_USUAL = len("2026-01-01T00:00:00.000000+00:00")
 _MAX_BAD = 10_000
 """Characters of a line that is no event."""
 
@@ -156,6 +162,8 @@ def rows_in(path: Path, *, whole: bool = False) -> int | None:
     """
     import pyarrow.parquet as parquet
 
+    if path.is_symlink() or not path.is_file():
+        return None
     try:
         with parquet.ParquetFile(path, page_checksum_verification=True) as file:
             if not set(COLUMNS) <= set(file.schema_arrow.names):
@@ -172,12 +180,12 @@ def _row(event: dict[str, Any] | None, line: bytes, node_id: str | None) -> tupl
     if event is None:
         return (node_id, *_NOTHING, line.decode("utf-8", "replace")[:_MAX_BAD], None)
     take = event.pop
-    seq = event.get("seq")
-    if type(seq) is int and 0 <= seq < _MAX_SEQ:
-        del event["seq"]
-    else:
+    has_seq, seq = "seq" in event, take("seq", None)
+    identity = blake2b(_sorted(event, line), digest_size=16).hexdigest()
+    if not (type(seq) is int and 0 <= seq < _MAX_SEQ):
+        if has_seq:
+            event["seq"] = seq
         seq = None
-    identity = blake2b(dumps(event, option=OPT_SORT_KEYS), digest_size=16).hexdigest()
     whose, moment = take("node_id"), _moment(event["ts_utc"])
     if moment is not None:
         del event["ts_utc"]
@@ -188,13 +196,45 @@ def _row(event: dict[str, Any] | None, line: bytes, node_id: str | None) -> tupl
         if value is not None:
             del event[name]
             if type(value) is not str:
-                value = dumps(value).decode()
+                value = _text(value)
         promoted.append(value)
-    return (whose, moment, seq, *texts, *promoted, dumps(event).decode() if event else None, None, identity)
+    return (whose, moment, seq, *texts, *promoted, _text(event) if event else None, None, identity)
+
+
+def _sorted(event: dict[str, Any], line: bytes) -> bytes:
+    """An event's bytes whatever the order of its fields; numbers that 64 bits do not hold as they are written."""
+    try:
+        if not _LONG_NUMBER.search(line):
+            return dumps(event, option=OPT_SORT_KEYS)
+        exact = json.loads(line.removeprefix(b"\xef\xbb\xbf"), parse_int="i{}".format, parse_float="f{}".format)
+        exact.pop("seq", None)
+        return _deep(exact).encode("utf-8", "surrogatepass")
+    except TypeError:
+        return _deep(event).encode("utf-8", "surrogatepass")
+
+
+def _text(value: Any) -> str:
+    try:
+        return dumps(value).decode()
+    except TypeError:
+        return _deep(value)
+
+
+def _deep(value: Any) -> str:
+    """JSON, sorted, of what is nested deeper than orjson writes; it reads up to 1024 levels."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(limit + 10_000)
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    finally:
+        sys.setrecursionlimit(limit)
 
 
 def _moment(text: str) -> datetime | None:
+    """A time that microseconds say exactly; None for any other."""
     try:
+        if len(text) > _USUAL and _FINER.search(text):
+            return None
         if text.endswith("+00:00"):  # without a zone it takes a quarter of the time
             moment = datetime.fromisoformat(text[:-6])
             return moment if moment.tzinfo is None else None

@@ -92,7 +92,7 @@ def command(
     for node_id, one in sent.items():
         if not as_json:
             new = f"sent {count_text(len(one.new), 'bundle')}, {size_text(one.bytes)}" if one.new else "nothing to send"
-            click.echo(f"{node_id}: {new}; {count_text(len(one.bundles), 'bundle')} of exports are at {one.url}")
+            click.echo(f"{node_id}: {new}; at {one.url}: {count_text(len(one.bundles), 'bundle')} of those in exports")
     if require_sealed and any(result.recovery.live or result.recovery.orphaned for result in results):
         raise SystemExit(1)
 

@@ -16,7 +16,7 @@ try:
     from calyx_logging.engine import Engine, Here
     from calyx_logging.errors import CalyxError
     from calyx_logging.hub import ImportResult, Job, Policy, import_one, settle
-    from calyx_logging.remote import bundles_at, is_url
+    from calyx_logging.remote import RemoteBundle, bundles_at, is_url
     from calyx_logging.scripts.cli import (
         advancing,
         contents_text,
@@ -113,7 +113,12 @@ def _import_all(
         try:
             sources += _sources_at(path, store)
         except CalyxError as error:
-            yield ImportResult(Path(path), "failed", warnings=[str(error)], exit_code=error.exit_code)
+            yield ImportResult(
+                RemoteBundle(path) if is_url(path) else Path(path),
+                "failed",
+                warnings=[str(error)],
+                exit_code=error.exit_code,
+            )
     if not dry_run:
         for warning in settle(store):
             remark(f"warning: {warning}")

@@ -4,8 +4,12 @@ from __future__ import annotations
 
 try:
     import csv
+    import secrets
+    import shutil
     import sys
-    from collections.abc import Iterator
+    from contextlib import suppress
+    from datetime import date, datetime, time
+    from itertools import islice
     from pathlib import Path
     from typing import Any
 
@@ -13,10 +17,10 @@ try:
 
     from calyx_logging import durable
     from calyx_logging.database import MEMORY, Rows, run_sql
-    from calyx_logging.errors import StorageError
+    from calyx_logging.errors import ConfigError, EventError, StorageError
     from calyx_logging.named import NAMES, run_named
     from calyx_logging.query import connect
-    from calyx_logging.scripts.cli import json_option, print_json, remark, run, shown, warn_all
+    from calyx_logging.scripts.cli import count_text, json_option, print_json, remark, run, shown, tell, warn_all
     from calyx_logging.scripts.engines import engine_of, engine_options
     from calyx_logging.scripts.sources import from_option
 except ImportError as error:
@@ -25,6 +29,8 @@ except ImportError as error:
 _MAX_ROWS = 1000
 """Rows of a table for people."""
 
+_NUMBERS = ("int", "uint", "double", "float", "decimal")
+
 
 @click.command("query", short_help="Ask events in SQL.", epilog=f"Named queries: {', '.join(NAMES)}.")
 @click.argument("sql", required=False)
@@ -32,7 +38,13 @@ _MAX_ROWS = 1000
 @click.option("--named", "name", metavar="NAME", help="A named query, instead of SQL.")
 @click.option("--event-id", metavar="ID", help="For --named around: of which event.")
 @click.option(
-    "--around", "count", default=5, show_default=True, metavar="N", help="So many events before and after it."
+    "--around",
+    "count",
+    type=click.IntRange(0),
+    default=5,
+    show_default=True,
+    metavar="N",
+    help="So many events before and after it.",
 )
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @click.option("--parquet", type=click.Path(path_type=Path), metavar="FILE", help="Write a Parquet file.")
@@ -69,64 +81,74 @@ def command(
         raise click.UsageError("--engine spark is for --from hub")
     engine = engine_of(engine_name, master, jobs)
     warnings: list[str] = []
-    backend = connect(root, place, engine=engine, memory=memory, warn=warnings.append)
+    backend = connect(root, place, engine=engine, memory=memory, warn=warnings.append, closed=True)
     warn_all(warnings)
     rows = run_sql(backend, sql) if sql is not None else run_named(backend, name or "", event_id=event_id, count=count)
+    if name == "around" and not rows.any():
+        raise EventError(f"there is no event {event_id!r}", hint="name one that is there, as tail or query shows it")
     if parquet is not None:
-        _write(rows, parquet)
+        remark(f"{parquet}: {count_text(_write(rows, parquet), 'row')}")
     elif as_json:
         print_json(rows.to_pylist())
     elif as_csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")
         writer.writerow(rows.schema.names)
-        writer.writerows([_text(value) for value in row] for row in _rows(rows))
+        writer.writerows([_text(value) for value in row] for row in rows.values())
     else:
         _draw(rows)
-
-
-def _rows(batches: Rows) -> Iterator[list[Any]]:
-    for batch in batches:
-        for row in batch.to_pylist():
-            yield list(row.values())
 
 
 def _text(value: Any) -> str:
     if value is None:
         return ""
-    return value.isoformat(" ") if hasattr(value, "isoformat") else str(value)
+    if isinstance(value, datetime):
+        return value.isoformat(" ")
+    return value.isoformat() if isinstance(value, (date, time)) else str(value)
 
 
 def _draw(batches: Rows) -> None:
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+    """As a table; where that is wider than the terminal, one value a line. Who reads it through a pipe has no width."""
+    names = [shown(name) for name in batches.schema.names]
+    found = batches.values()
+    rows = [[shown(_text(value)) for value in row] for row in islice(found, _MAX_ROWS)]
+    more = sum(1 for _ in found)
+    widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
+    width = sum(widths) + 3 * len(widths)
+    room = shutil.get_terminal_size().columns if sys.stdout is not None and sys.stdout.isatty() else width
+    if width > room:
+        label = max(map(len, names))
+        for number, row in enumerate(rows, 1):
+            tell(f"-- {number} --")
+            for name, value in zip(names, row, strict=True):
+                tell(f"{name:<{label}}  {value}")
+    else:
+        numbers = [str(field.type).startswith(_NUMBERS) for field in batches.schema]
+        for row in [names, ["-" * width for width in widths], *rows]:
+            cells = zip(row, widths, numbers, strict=True)
+            tell("   ".join(f"{cell:>{wide}}" if right else f"{cell:<{wide}}" for cell, wide, right in cells).rstrip())
+    if more:
+        remark(f"{more} more rows: say --csv, --json, or LIMIT in the query")
 
-    table = Table(box=box.SIMPLE)
-    for column in batches.schema:
-        is_number = str(column.type).startswith(("int", "uint", "double", "float", "decimal"))
-        table.add_column(shown(column.name), justify="right" if is_number else "left", overflow="fold")
-    count = 0
-    for row in _rows(batches):
-        count += 1
-        if count <= _MAX_ROWS:
-            table.add_row(*(shown(_text(value)).replace("[", "\\[") for value in row))
-    Console(soft_wrap=not sys.stdout.isatty(), highlight=False).print(table)
-    if count > _MAX_ROWS:
-        remark(f"{count - _MAX_ROWS} more rows: say --csv, --json, or LIMIT in the query")
 
-
-def _write(batches: Rows, path: Path) -> None:
+def _write(batches: Rows, path: Path) -> int:
+    """Into a file of its own, renamed when it is whole; how many rows."""
     import pyarrow.parquet
 
-    temporary = path.with_name(f".{path.name}.tmp")
+    temporary, count = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp"), 0
     try:
         with pyarrow.parquet.ParquetWriter(temporary, batches.schema, compression="zstd") as writer:
             for batch in batches:
                 writer.write_batch(batch)
+                count += batch.num_rows
         durable.rename_over(temporary, path)
+    except pyarrow.ArrowNotImplementedError as error:
+        raise ConfigError(f"a value has no type in Parquet: {error}", hint="cast it to VARCHAR in the query") from None
     except OSError as error:
-        durable.remove(temporary)
         raise StorageError.of(error, "write the Parquet file", path, "name a file in a folder that is there") from error
+    finally:
+        with suppress(OSError):
+            durable.remove(temporary)
+    return count
 
 
 if __name__ == "__main__":

@@ -7,10 +7,11 @@ try:
 
     from calyx_logging.database import MEMORY
     from calyx_logging.federated import compact as compact_node
+    from calyx_logging.in_force import current, folder_of
     from calyx_logging.scripts.cli import count_text, hub_option, json_option, print_json, run, tell, warn_all
     from calyx_logging.scripts.engines import engine_of, engine_options
     from calyx_logging.store import Store, find_hub
-    from calyx_logging.stored import current, folder_of, refresh
+    from calyx_logging.stored import refresh
 except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py table") from None
 

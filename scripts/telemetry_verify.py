@@ -4,6 +4,7 @@ from __future__ import annotations
 
 try:
     import tempfile
+    from collections.abc import Sequence
     from dataclasses import asdict
     from pathlib import Path
     from typing import Any
@@ -13,7 +14,7 @@ try:
     from calyx_logging.archive import is_archive
     from calyx_logging.arrival import bring, bytes_of, verdict
     from calyx_logging.bundle import check
-    from calyx_logging.errors import CalyxError, StorageError
+    from calyx_logging.errors import CalyxError, ManifestError, StorageError
     from calyx_logging.remote import RemoteBundle, bundles_at, is_url
     from calyx_logging.scripts.cli import (
         advancing,
@@ -42,7 +43,7 @@ def command(bundles: tuple[str, ...], as_json: bool) -> None:
     code = 0
     for bundle in bundles:
         try:
-            for place in bundles_at(bundle).bundles if is_url(bundle) else [Path(bundle)]:
+            for place in _places(bundle):
                 reports.append((place, checked(place)))
         except CalyxError as error:
             if len(bundles) == 1:
@@ -56,6 +57,17 @@ def command(bundles: tuple[str, ...], as_json: bool) -> None:
             tell_report(place, report)
     if code or any(report.faults for _, report in reports):
         raise SystemExit(code or 1)
+
+
+def _places(bundle: str) -> Sequence[Path | RemoteBundle]:
+    if not is_url(bundle):
+        return [Path(bundle)]
+    found = bundles_at(bundle)
+    for folder in found.unfinished:
+        remark(f"{folder} has no manifest (yet)")
+    if not found.bundles:
+        raise ManifestError("there is no whole bundle at this URL", hint="at the node, export --to goes on sending")
+    return found.bundles
 
 
 def checked(bundle: Path | RemoteBundle) -> Report:

@@ -290,3 +290,87 @@ def test_a_chunk_that_is_named_twice(logged: Node) -> None:
     once, twice = connect_chunks(refs), connect_chunks([*refs, *refs])
     assert run_sql(twice, count).to_pylist() == run_sql(once, count).to_pylist()
     assert run_sql(twice, "SELECT count(*) AS n FROM lines").to_pylist()[0]["n"] == 2 * len(lines_of(logged.outbox))
+
+
+@pytest.mark.parametrize(
+    "sql",
+    [
+        "EXPLAIN ANALYZE COPY (SELECT 1) TO '{file}'",
+        "COPY (SELECT 1) TO '{file}'",
+        "CREATE TABLE x AS SELECT 1",
+        "ATTACH '{file}'",
+        "SET enable_external_access = true",
+        "INSTALL httpfs",
+        "SELECT 1; SELECT 2",
+        "SELECT * FROM read_text('{secret}')",
+        "SELECT * FROM read_csv('{secret}')",
+        "SELECT * FROM read_text('https://localhost:1/x')",
+        "SELECT * FROM '{secret}'",
+    ],
+)
+def test_a_query_only_asks(places: dict[str, list[str]], tmp_path: Path, sql: str) -> None:
+    """It writes nothing, and reads nothing but the events; one line says so."""
+    (tmp_path / "secret.csv").write_text("password")
+    sql = sql.format(file=tmp_path / "out.csv", secret=tmp_path / "secret.csv")
+    for place in ("bundle", "hub"):
+        done = telemetry("query", *places[place], sql)
+        assert (done.returncode, done.stderr.count("\n"), done.stdout) == (2, 1, ""), done.stderr
+    assert [path.name for path in tmp_path.iterdir()] == ["secret.csv"]
+
+
+def test_columns_of_one_name_and_odd_values(places: dict[str, list[str]], tmp_path: Path) -> None:
+    """Every column with its own values; what Python or Parquet has no type for is text, or one line."""
+    sql = "SELECT a.node_id, b.node_id, 7 AS node_id FROM nodes a JOIN nodes b USING (node_id)"
+    assert answer(places["hub"], sql) == [{"node_id": "n-1", "node_id_2": "n-1", "node_id_3": 7}]
+    assert telemetry("query", *places["hub"], sql, "--csv").stdout == "node_id,node_id_2,node_id_3\nn-1,n-1,7\n"
+    odd = "SELECT TIMESTAMP 'infinity' AS t, DATE '20000-01-01' AS d, '[/x] :bomb:' AS text, TIME '24:00:00' AS m"
+    for options in ([], ["--csv"], ["--json"]):
+        done = telemetry("query", *places["hub"], odd, *options)
+        assert (done.returncode, "[/x] :bomb:" in done.stdout) == (0, True), done.stderr
+    done = telemetry("query", *places["hub"], "SELECT INTERVAL 1 DAY AS i", "--parquet", tmp_path / "x.parquet")
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert list(tmp_path.iterdir()) == []
+    done = telemetry("query", *places["hub"], "--named", "around", "--event-id", "nobody")
+    assert (done.returncode, "there is no event 'nobody'" in done.stderr) == (1, True)
+
+
+def rows_of(folder: Path, *fields: str) -> list[dict[str, Any]]:
+    """The events of a chunk with these fields, each beside what every event has."""
+    head = '"node_id":"n-1","ts_utc":"2026-01-01T00:00:00+00:00","event_id":"e","source":"s"'
+    (folder / "20260101_000000__x__old.jsonl").write_text("".join(f"{{{head},{one}}}\n" for one in fields))
+    db = connect_chunks([ChunkRef(folder / "20260101_000000__x__old.jsonl", "n-1")])
+    return run_sql(db, "SELECT * FROM events ORDER BY line").to_pylist()
+
+
+def test_what_is_the_same_event(tmp_path: Path) -> None:
+    """Equal apart from `seq`, whatever that is; numbers that no 64 bits hold are told apart as they are written."""
+    assert len(rows_of(tmp_path, *(f'"seq":{seq}' for seq in ("1", '"a"', "1.0", "-1", "null", "5")))) == 1
+    assert len(rows_of(tmp_path, '"x":18446744073709551616', '"x":18446744073709551617')) == 2
+    assert len(rows_of(tmp_path, '"x":0.1', '"x":0.1000000000000000055')) == 2
+    assert len(rows_of(tmp_path, '"x":18446744073709551616,"y":1', '"y":1,"x":18446744073709551616')) == 1
+
+
+@pytest.mark.parametrize("depth", [200, 254, 300, 1000])
+def test_deep_events(tmp_path: Path, depth: int) -> None:
+    """What is taken in has a row."""
+    (row,) = rows_of(tmp_path, f'"x":{"[" * depth}{"]" * depth}')
+    assert row["rest"] == f'{{"x":{"[" * depth}{"]" * depth}}}'
+
+
+def test_times_that_are_finer(tmp_path: Path) -> None:
+    """Of more than microseconds the text stays in `rest`."""
+    head = '{"node_id":"n-1","ts_utc":"2026-01-01T00:00:00.123456789+00:00","event_id":"e","source":"s"}\n'
+    path = tmp_path / "20260101_000000__x__old.jsonl"
+    path.write_text(head)
+    (row,) = run_sql(connect_chunks([ChunkRef(path, "n-1")]), "SELECT ts, rest FROM events").to_pylist()
+    assert json.loads(row["rest"]) == {"ts_utc": "2026-01-01T00:00:00.123456789+00:00"}
+
+
+def test_gaps_of_an_odd_count(tmp_path: Path) -> None:
+    """Say nothing of how many, and stop no other."""
+    gap = '"control":"gap","cause":"x"'
+    head = '"node_id":"n-1","ts_utc":"2026-01-01T00:00:00+00:00","event_id":"e","source":"calyx_logging"'
+    path = tmp_path / "20260101_000000__x__old.jsonl"
+    path.write_text("".join(f'{{{head},{gap},"count":{count}}}\n' for count in ('"abc"', "1e30", "3")))
+    rows = run_sql(connect_chunks([ChunkRef(path, "n-1")]), "SELECT count FROM gaps ORDER BY 1").to_pylist()
+    assert [row["count"] for row in rows] == [3, None, None]

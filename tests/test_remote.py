@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import logging.config
+import os
 import shutil
 import socket
 import subprocess
@@ -155,7 +156,7 @@ def test_what_is_there_is_not_replaced(url: str, tmp_path: Path) -> None:
     bundle = make_bundle(one, range(3))
     make_bundle(two, range(4))
     send(one.exports, "n-1", url)
-    with pytest.raises(ManifestError, match=r"there is another bundle at .*two machines have this node id"):
+    with pytest.raises(ManifestError, match=r"there is another file at .*two machines have this node id"):
         send(two.exports, "n-1", url)
     chunk = next(bundle.glob("*.jsonl"))
     system, root = fsspec.core.url_to_fs(url, use_listings_cache=False)
@@ -163,6 +164,8 @@ def test_what_is_there_is_not_replaced(url: str, tmp_path: Path) -> None:
     assert send(one.exports, "n-1", url).files == 0
     with pytest.raises(ManifestError, match="delete it there"):
         send(one.exports, "n-1", url, paranoid=True)
+    system.rm(f"{root}/n-1/{bundle.name}/{chunk.name}")
+    assert send(one.exports, "n-1", url, paranoid=True).files == 1  # as it was told
 
 
 def test_a_race_for_one_name(server: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -178,6 +181,14 @@ def test_a_race_for_one_name(server: str, tmp_path: Path, monkeypatch: pytest.Mo
     assert send(one.exports, "n-1", url).files == 3
     with pytest.raises(ManifestError, match="there is another file at"):
         send(two.exports, "n-1", url)
+    same = make_node(tmp_path / "3", "n-1")  # files of the same length, other content
+    for source in (one.exports / name for name in os.listdir(one.exports) if not name.startswith(".")):
+        target = same.exports / source.name
+        shutil.copytree(source, target)
+        manifest = (target / "manifest.json").read_bytes()
+        (target / "manifest.json").write_bytes(manifest.replace(b'"exported_at": "2', b'"exported_at": "3'))
+    with pytest.raises(ManifestError, match=r"there is another file at .*manifest\.json"):
+        send(same.exports, "n-1", url)
 
 
 def test_hostile_names(tmp_path: Path, store: Store) -> None:
@@ -215,13 +226,13 @@ def test_the_commands(server: str, tmp_path: Path, store: Store) -> None:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["sent"][0]["bundles"] == [f"s3://{bucket}/n-1/{first.name}"]
     done = telemetry("export", "--root", node.root, "--to", f"s3://{bucket}")
-    assert "nothing to send; 1 bundle of exports are at" in done.stdout, done.stderr
+    assert "nothing to send; at s3://" in done.stdout, done.stderr
     assert telemetry("verify", f"s3://{bucket}/n-1/{first.name}").returncode == 0
     done = telemetry("import", f"s3://{bucket}", "--root", store.root, "--json")
     assert [one["outcome"] for one in json.loads(done.stdout)] == ["imported"], done.stderr
     assert json.loads(done.stdout)[0]["source"] == f"s3://{bucket}/n-1/{first.name}"
     for args, code, what in (
-        (["export", "--to", f"s3://none-{time.time_ns()}/x"], 4, "check the network"),
+        (["export", "--to", f"s3://none-{time.time_ns()}/x"], 4, "there is no bucket"),
         (["export", "--to", "nowhere"], 2, "is no URL"),
         (["export", "--to", "nosuch://x"], 2, "cannot be used"),
         (["export", "--paranoid"], 2, "--paranoid is for --to"),
@@ -250,8 +261,54 @@ def test_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_passwords_are_not_shown() -> None:
     """Of a URL that has one, in no message and no result."""
-    assert str(RemoteBundle("sftp://me:secret@host/a@b")) == "sftp://me:***@host/a@b"
+    assert str(RemoteBundle("sftp://me:sec/ret@host/a")) == "sftp://me:***@host/a"
+    assert str(RemoteBundle("https://host/a?x=1&token=secret")) == "https://host/a?x=***&token=***"
+    assert str(RemoteBundle("s3://bucket/2026:1/a")) == "s3://bucket/2026:1/a"
+    done = telemetry("import", "ftp://me:secret@127.0.0.1:1/x", "--root", Path.cwd(), "--json")
+    assert done.returncode in (2, 4)
+    assert "secret" not in done.stdout + done.stderr
     with pytest.raises((ConfigError, StorageError)) as caught:
         bundles_at("nosuch://me:secret@host/folder")
     assert "secret" not in str(caught.value)
     assert "me:***@host" in str(caught.value)
+
+
+def test_two_half_uploads_of_one_name(tmp_path: Path) -> None:
+    """What another began is not gone on with: nothing is mixed, nothing replaced."""
+    url = (tmp_path / "share").as_uri()
+    one, two = make_node(tmp_path / "1", "n-1"), make_node(tmp_path / "2", "n-1")
+    bundle = make_bundle(one, range(3))
+    make_bundle(two, range(3))
+    send(one.exports, "n-1", url)
+    there = tmp_path / "share/n-1" / bundle.name
+    (there / "manifest.json").unlink()
+    with pytest.raises(ManifestError, match=r"there is another file at .*SHA256SUMS"):
+        send(two.exports, "n-1", url)
+    done = telemetry("verify", url, "--json")
+    assert (done.returncode, "has no manifest (yet)" in done.stderr) == (1, True), done.stderr
+    assert send(one.exports, "n-1", url).files == 1
+    assert telemetry("verify", url).returncode == 0
+
+
+def test_marks_of_folders(server: str, tmp_path: Path, store: Store) -> None:
+    """Which consoles make are no files; a bucket that is missing is said."""
+    bucket = f"marks-{time.time_ns()}"
+    files().mkdir(bucket)
+    node = make_node(tmp_path, "n-1")
+    bundle = make_bundle(node, range(3))
+    send(node.exports, "n-1", f"s3://{bucket}")
+    files().pipe_file(f"{bucket}/n-1/{bundle.name}/", b"")
+    (one,) = bundles_at(f"s3://{bucket}").bundles
+    assert import_bundle(store, one).outcome == "imported"
+    with pytest.raises(StorageError, match="there is no bucket"):
+        bundles_at(f"s3://none-{time.time_ns()}/x")
+
+
+@pytest.mark.parametrize("url", ["s3://", "s3:///x", "memory://x", "x", "s3:bucket"])
+def test_urls_that_name_no_place(url: str, tmp_path: Path) -> None:
+    """Nothing is written into a folder of that name, or a memory that ends with the process."""
+    node = make_node(tmp_path, "n-1")
+    make_bundle(node, range(3))
+    done = telemetry("export", "--root", node.root, "--to", url, cwd=tmp_path)
+    assert done.returncode == 2 if url != "s3:///x" else done.returncode != 0, done.stderr
+    assert not (tmp_path / "s3:").exists()

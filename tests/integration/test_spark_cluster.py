@@ -23,7 +23,7 @@ pytest.importorskip("pyspark", reason='needs the extra "spark"')
 
 import pyspark
 
-from calyx_logging import federated, stored
+from calyx_logging import federated, in_force
 from calyx_logging.named import QUERIES, run_named
 from calyx_logging.spark import SparkEngine, session
 from fleet_data import make_fleet
@@ -119,8 +119,8 @@ def test_a_worker_is_killed_in_the_middle(cluster: Cluster, tmp_path: Path) -> N
     assert len(list(store.folder.glob("node-*/*/manifest.json"))) == 60
     assert "Removing executor" in cluster.log() or "lost" in cluster.log().lower()
 
-    assert stored.behind(store, stored.current(store)) == []
-    shutil.rmtree(stored.folder_of(store))
+    assert in_force.behind(store, in_force.current(store)) == []
+    shutil.rmtree(in_force.folder_of(store))
     done = telemetry("table", "--root", store.root, "--json", *engine)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["made"] == json.loads(done.stdout)["files"] > 600
