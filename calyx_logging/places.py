@@ -35,6 +35,8 @@ def chunks_at(place: str, root: str | os.PathLike[str] | None) -> Callable[[], l
         store = Store(find_hub(root))
         nodes = store.asked_for(())
         return lambda: [ref for node_id in nodes for ref in _of_hub(store, node_id)]
+    if "://" in place:
+        raise ConfigError(f"{place!r} is a URL", hint="import it into a hub first, and say --from hub")
     folder = Path(place)
     if not folder.is_dir():
         raise StorageError(

@@ -318,6 +318,12 @@ def test_a_query_only_asks(places: dict[str, list[str]], tmp_path: Path, sql: st
     assert [path.name for path in tmp_path.iterdir()] == ["secret.csv"]
 
 
+def test_a_url_is_no_place() -> None:
+    """To be asked from: it has to be imported."""
+    done = telemetry("query", "--from", "s3://bucket/x", "SELECT 1")
+    assert (done.returncode, "import it into a hub first" in done.stderr) == (2, True), done.stderr
+
+
 def test_columns_of_one_name_and_odd_values(places: dict[str, list[str]], tmp_path: Path) -> None:
     """Every column with its own values; what Python or Parquet has no type for is text, or one line."""
     sql = "SELECT a.node_id, b.node_id, 7 AS node_id FROM nodes a JOIN nodes b USING (node_id)"
