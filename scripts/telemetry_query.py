@@ -108,12 +108,18 @@ def _text(value: Any) -> str:
 
 def _draw(batches: Rows) -> None:
     """As a table; where that is wider than the terminal, one value a line. Who reads it through a pipe has no width."""
+    from rich import box
+    from rich.cells import cell_len
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
     names = [shown(name) for name in batches.schema.names]
     found = batches.values()
     rows = [[shown(_text(value)) for value in row] for row in islice(found, _MAX_ROWS)]
     more = sum(1 for _ in found)
-    widths = [max(map(len, column)) for column in zip(names, *rows, strict=True)]
-    width = sum(widths) + 3 * len(widths)
+    widths = [max(map(cell_len, column)) for column in zip(names, *rows, strict=True)]
+    width = sum(widths) + 3 * len(widths) + 1
     room = shutil.get_terminal_size().columns if sys.stdout is not None and sys.stdout.isatty() else width
     if width > room:
         label = max(map(len, names))
@@ -122,10 +128,13 @@ def _draw(batches: Rows) -> None:
             for name, value in zip(names, row, strict=True):
                 tell(f"{name:<{label}}  {value}")
     else:
-        numbers = [str(field.type).startswith(_NUMBERS) for field in batches.schema]
-        for row in [names, ["-" * width for width in widths], *rows]:
-            cells = zip(row, widths, numbers, strict=True)
-            tell("   ".join(f"{cell:>{wide}}" if right else f"{cell:<{wide}}" for cell, wide, right in cells).rstrip())
+        table = Table(box=box.SIMPLE)
+        for name, field in zip(names, batches.schema, strict=True):
+            right = str(field.type).startswith(_NUMBERS)
+            table.add_column(Text(name), justify="right" if right else "left", no_wrap=True)
+        for row in rows:
+            table.add_row(*map(Text, row))  # which is no markup
+        Console(width=width, highlight=False).print(table)
     if more:
         remark(f"{more} more rows: say --csv, --json, or LIMIT in the query")
 
