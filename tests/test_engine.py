@@ -68,8 +68,10 @@ def test_the_pool_ends_with_its_parent(tmp_path: Path) -> None:
     names = [tmp_path / "a", tmp_path / "b"]
     _wait(lambda: all(name.exists() and name.read_text() for name in names))
     workers = [int(name.read_text()) for name in names]
+    assert all(map(_lives, workers))
+    assert parent.pid not in workers
     parent.send_signal(signal.SIGKILL)
-    parent.wait()
+    assert parent.wait() == -signal.SIGKILL
     _wait(lambda: not any(_lives(worker) for worker in workers))
 
 
