@@ -1,6 +1,6 @@
 """A fleet's bundles, of any size, and what is in them: what queries are to answer is counted while lines are made.
 
-    python benchmarks/fleet_data.py FOLDER [--nodes 20] [--chunks 20] [--events 1000] [--seed 1]
+    python benchmarks/fleet_data.py FOLDER [--nodes 20] [--chunks 20] [--events 1000] [--seed 1] [--tidy]
 
 makes FOLDER/bundles/<node_id>/<timestamp>/, to be imported with --accept-bad-lines, and FOLDER/truth.json. Each node
 has `--chunks` chunks of `--events` events, and beside these:
@@ -9,6 +9,10 @@ has `--chunks` chunks of `--events` events, and beside these:
 - repeated: every tenth chunk comes again, in a later bundle; some lines stand twice in one chunk;
 - re-cut: every seventh chunk's events come again in a first-generation chunk of another name, without their `seq`;
 - odd: values that are lists, nulls, deep, long and of any alphabet; ids that are not unique; times with other offsets.
+
+With `--tidy` there is none of these: runs of several suites and models as harnesses log them, most of which end well,
+and nodes of which three in fifty have a fault that a report is to show: a writer with a hole, one that was killed, a
+bundle that has not come.
 
 The events are counted as docs/format.md says: equal but for their `seq` is the same event.
 """
@@ -58,7 +62,7 @@ class Truth:
         hour[0] += 1
         hour[1] += is_error
         run = self.runs.setdefault(
-            f"{node} {event['run_id']}",
+            f"{node} {event['run_id']} {event['run_instance_id']}",
             {"events": 0, "errors": 0, "cases": 0, "completed": 0, "exit_status": None, "started": when, "ended": when},
         )
         run["events"] += 1
@@ -132,6 +136,108 @@ def events_of(node: str, number: int, count: int, rng: random.Random) -> Iterato
         yield event, moment
 
 
+SUITES = ("arithmetic", "reading", "tool_use", "long_context")
+MODELS = {"llama-3.1-8b": 0.9, "qwen-2.5-7b": 0.95, "mistral-7b": 0.85, "phi-4-mini": 0.7}
+"""How often each ends a case well."""
+
+
+def tidy_events_of(node: str, number: int, count: int, rng: random.Random) -> Iterator[tuple[dict[str, Any], datetime]]:
+    """The events of one run as a harness logs them, five a case."""
+    suite, model = SUITES[number % len(SUITES)], rng.choice(sorted(MODELS))
+    instance = f"{rng.getrandbits(64):016x}"
+    moment = START + timedelta(minutes=17 * number + rng.random() * 8)
+    ends = rng.choices(["normal", "timeout", "error", "incomplete", None], [88, 4, 3, 2, 3])[0]
+    # a run that does not end well stops somewhere
+    last = count if ends == "normal" else rng.randrange(max(1, count // 4), max(2, count))
+    is_easy = rng.random() < 0.6
+    began = case_began = moment
+    for n in range(last):
+        is_end, is_case_end = n == last - 1, n % 5 == 4
+        moment += timedelta(microseconds=int(rng.expovariate(count / 500e6)) + 500)
+        if n % 5 == 0:
+            case_began = moment
+        event: dict[str, Any] = {
+            "node_id": node,
+            "ts_utc": moment.isoformat(timespec="microseconds"),
+            "event_id": f"{number:08x}-{n:08x}-{rng.getrandbits(64):016x}",
+            "source": "bench_harness",
+            "level": "info",
+            "logger": "bench.case",
+            "message": TEXTS[n % 3],
+            "suite": suite,
+            "run_id": f"{suite}-{model}",
+            "run_instance_id": instance,
+            "stage": "case_running",
+            "case_id": f"{suite}-{n // 5:04d}",
+            "model": model,
+            "prompt_tokens": rng.randrange(4000),
+        }
+        if n == 0:
+            event |= {"stage": "run_started", "message": "run started", "cases_expected": (count - 1) // 5}
+        if is_case_end:
+            is_good = is_easy or rng.random() < MODELS[model]
+            seconds = round((moment - case_began).total_seconds(), 6)
+            event |= {"stage": "case_ended", "outcome": "completed" if is_good else "error", "duration_s": seconds}
+            event |= {"message": f"case {event['outcome']}", "score": round(rng.random(), 2) if is_good else 0.0}
+            if not is_good:
+                event |= {"level": "error", "exception": [an_exception(rng, n)]}
+        if is_end and ends is not None:
+            status = {"normal": "info", "error": "error"}.get(ends, "warning")
+            seconds = round((moment - began).total_seconds(), 6)
+            event |= {"stage": "run_ended", "message": "run ended", "exit_status": ends, "level": status}
+            event |= {"duration_s": seconds}
+            for name in ("case_id", "outcome", "exception", "score"):
+                event.pop(name, None)
+            if ends in ("error", "timeout"):
+                event["exception"] = [{"type": "TimeoutError", "value": f"no answer in {seconds} s", "frames": []}]
+        yield event, moment
+
+
+def an_exception(rng: random.Random, n: int) -> dict[str, Any]:
+    """What a case ends with, as `calyx_logging.exception` writes it."""
+    kind, text = rng.choice(
+        [("TimeoutError", f"no answer to {n}"), ("ValueError", "the answer is no number"), ("ConnectionError", "reset")]
+    )
+    frames = [
+        ("/srv/harness/run.py", 81, "main"),
+        ("/srv/harness/cases.py", 212 + n % 3, "ask"),
+        ("/srv/harness/model.py", 44, "send"),
+    ]
+    named = [dict(zip(("filename", "lineno", "name"), frame, strict=True)) for frame in frames]
+    return {"type": kind, "value": text, "frames": named}
+
+
+def tidy_chunks_of(node: str, chunks: int, events: int, rng: random.Random, truth: Truth) -> Iterator[list[Chunk]]:
+    """A node's chunks, bundle by bundle, each of a writer that was closed; of two nodes in fifty not quite."""
+    made: list[Chunk] = []
+    fault = {7: "hole", 23: "killed"}.get(int(node[-4:]) % 50)
+    for number in range(chunks):
+        writer = f"{rng.getrandbits(32):08x}"
+        lines, seq, moment = [], 0, START
+        for event, moment in tidy_events_of(node, number, events, rng):  # the last one's is used below
+            if not (fault == "hole" and number == 2 and seq in (40, 41, 42)):
+                truth.count(event, moment)
+                lines.append(line_of({**event, "seq": seq}))
+            seq += 1
+        is_killed = fault == "killed" and number == chunks - 1
+        stamped = {"node_id": node, "ts_utc": moment.isoformat(timespec="microseconds"), "event_id": f"c{node}{number}"}
+        control: dict[str, Any] = {"source": "calyx_logging", "level": "info", "message": "", "control": "end"}
+        if number == 4 and int(node[-4:]) % 10 == 3:
+            truth.gaps += 1
+            gap = {"control": "gap", "level": "warning", "count": 3, "cause": "[Errno 28] No space left on device"}
+            lines.append(
+                line_of({**stamped, **control, **gap, "seqs": [[seq, seq + 2]], "seq": seq + 3, "event_id": f"g{node}"})
+            )
+            seq += 4
+        control |= {"reason": "recovered", "torn_bytes": 118, "bad_lines": 0} if is_killed else {"reason": "closed"}
+        lines.append(line_of({**stamped, **control, "seq": seq}))
+        name = (START + timedelta(minutes=17 * number)).strftime("%Y%m%d_%H%M%S")
+        made.append(Chunk(f"{name}__harness__{writer}-0000.jsonl", b"".join(lines)))
+        if number % PER_BUNDLE == PER_BUNDLE - 1 or number == chunks - 1:
+            yield made
+            made = []
+
+
 def chunks_of(node: str, chunks: int, events: int, rng: random.Random, truth: Truth) -> Iterator[list[Chunk]]:
     """A node's chunks, bundle by bundle."""
     made: list[Chunk] = []
@@ -190,13 +296,15 @@ def write_bundle(folder: Path, node: str, number: int, chunks: list[Chunk], prev
     return digest
 
 
-def make_fleet(folder: Path, nodes: int, chunks: int, events: int, seed: int) -> Truth:
+def make_fleet(folder: Path, nodes: int, chunks: int, events: int, seed: int, *, tidy: bool = False) -> Truth:
     """Bundles below `folder`/bundles; what is in them, also in truth.json."""
     truth = Truth()
     for k in range(nodes):
         node, previous = f"node-{k:04d}", None
         rng = random.Random(f"{seed} {node}")
-        for number, made in enumerate(chunks_of(node, chunks, events, rng, truth)):
+        for number, made in enumerate((tidy_chunks_of if tidy else chunks_of)(node, chunks, events, rng, truth)):
+            if tidy and number == 1 and k % 50 == 41:
+                previous = hashlib.sha256(b"a bundle that was lost").hexdigest()
             previous = write_bundle(folder / "bundles", node, number, made, previous)
     (folder / "truth.json").write_text(json.dumps(vars(truth)), "utf-8")
     return truth
@@ -225,7 +333,7 @@ def differences(answer: Callable[[str], list[dict[str, Any]]], truth: Truth) -> 
         for row in answer("events-by-hour")
     }
     compare("events by hour", dict(truth.by_hour), hours)
-    runs = {f"{row['node_id']} {row['run_id']}": row for row in answer("runs")}
+    runs = {f"{row['node_id']} {row['run_id']} {row['run_instance_id']}": row for row in answer("runs")}
     compare("runs", sorted(truth.runs), sorted(runs))
     for name, said in truth.runs.items():
         row = runs.get(name)
@@ -233,7 +341,8 @@ def differences(answer: Callable[[str], list[dict[str, Any]]], truth: Truth) -> 
             is_so = {field: row[field] for field in ("events", "errors", "cases", "completed", "exit_status")}
             times = {field: row[field].isoformat(timespec="microseconds") + "+00:00" for field in ("started", "ended")}
             compare(f"run {name}", said, {**is_so, **times})
-            compare(f"pass rate of {name}", said["completed"] / said["cases"], row["pass_rate"])
+            rate = said["completed"] / said["cases"] if said["cases"] else None
+            compare(f"pass rate of {name}", rate, row["pass_rate"])
     errors = {row["node_id"]: row["event_id"] for row in answer("last-errors")}
     compare("last errors", {node: event_id for node, (_, event_id) in truth.last_errors.items()}, errors)
     compare("gaps", truth.gaps, len(answer("gaps")))
@@ -248,9 +357,10 @@ def main() -> None:
     parser.add_argument("--chunks", type=int, default=20)
     parser.add_argument("--events", type=int, default=1000)
     parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("--tidy", action="store_true", help="as harnesses log, with few faults")
     options = parser.parse_args()
     shutil.rmtree(options.folder / "bundles", ignore_errors=True)
-    truth = make_fleet(options.folder, options.nodes, options.chunks, options.events, options.seed)
+    truth = make_fleet(options.folder, options.nodes, options.chunks, options.events, options.seed, tidy=options.tidy)
     size = sum(path.stat().st_size for path in options.folder.glob("bundles/*/*/*.jsonl"))
     print(f"{truth.events} events, {truth.bad_lines} lines that are none, {size / 1e6:.0f} MB in {options.folder}")
 

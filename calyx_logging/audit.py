@@ -11,21 +11,20 @@ import contextlib
 import hashlib
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
 
 from calyx_logging import durable
 from calyx_logging.chunk import SEALED_SUFFIX, ChunkName, names_in, open_chunk
+from calyx_logging.completeness import NodeAudit, writers_of
 from calyx_logging.errors import CalyxError, EventError, ManifestError
 from calyx_logging.event import decode
-from calyx_logging.gap import runs_of
 from calyx_logging.holdings import Held, Holdings, holdings_of, prefix_digests
 from calyx_logging.manifest import MANIFEST_NAME, SUMS_NAME, parse_sums
 from calyx_logging.scan import Scan, numbered_lines, scan_chunk
 from calyx_logging.stats import blocks_of, several_at_once
 from calyx_logging.store import Entry, Store
 
-__all__ = ["NodeAudit", "WriterAudit", "audit_node"]
+__all__ = ["audit_node"]
 
 _MAX_NAMED = 20
 """So many ids that two events bear are named."""
@@ -34,92 +33,6 @@ _PARTS = 64
 """Event ids are compared in so many parts, one after the other, which bounds the memory."""
 
 Progress = Callable[[int], None]
-
-
-@dataclass
-class WriterAudit:
-    """What is known of one writer.
-
-    Attributes:
-        writer: its id.
-        state: `complete`; `holes`: some of its events or chunks are not here; `tail unknown`: it was killed, and what
-            it wrote last may not have reached the disk; `unfinished`: it has no end yet, it writes on or more is to
-            come.
-        events: lines here, control lines among them.
-        chunks: of it here.
-        last_seq: the greatest here; None without any.
-        missing_seqs: runs that neither a line nor a gap line accounts for.
-        missing_chunks: runs of chunk numbers.
-        gaps: events that it says it could not keep, by cause.
-        torn_bytes, bad_lines: what recovery could not keep.
-        repeated: how often a `seq` is here more than once.
-        open_in: the last bundle that says that a chunk of it was being written, where that has not come since.
-    """
-
-    writer: str
-    state: str = "complete"
-    events: int = 0
-    chunks: int = 0
-    last_seq: int | None = None
-    missing_seqs: list[list[int]] = field(default_factory=list)
-    missing_chunks: list[list[int]] = field(default_factory=list)
-    gaps: dict[str, int] = field(default_factory=dict)
-    torn_bytes: int = 0
-    bad_lines: int = 0
-    repeated: int = 0
-    open_in: str | None = None
-
-
-@dataclass
-class NodeAudit:
-    """What is known of one node.
-
-    Attributes:
-        node_id: which.
-        bundles: of it in the store.
-        events: lines here, of all chunks.
-        writers: of our own chunks.
-        foreign_chunks: of the first generation, whose completeness nobody can tell.
-        missing_bundles: hashes of manifests that others name as the one before them, and that are not here.
-        followers: for each missing bundle the folder of the one that names it.
-        histories: bundles that begin a chain, and such as follow one that another follows, too; more than one when a
-            machine was cloned, or lost what it knew of its exports.
-        damaged: what is in the store and not what its manifest says.
-        quarantined: bundles of it that contradict the store, and are kept apart.
-        bad_lines: lines that are no events of the node, in chunks that were accepted with them.
-        same_id: event ids that events with other content share, the first of them.
-        same_ids: how many there are.
-    """
-
-    node_id: str
-    bundles: int = 0
-    events: int = 0
-    writers: list[WriterAudit] = field(default_factory=list)
-    foreign_chunks: int = 0
-    missing_bundles: list[str] = field(default_factory=list)
-    followers: dict[str, str] = field(default_factory=dict)
-    histories: list[str] = field(default_factory=list)
-    damaged: list[str] = field(default_factory=list)
-    quarantined: list[str] = field(default_factory=list)
-    bad_lines: int = 0
-    same_id: list[str] = field(default_factory=list)
-    same_ids: int = 0
-
-    @property
-    def complete(self) -> bool:
-        """Whether everything is here."""
-        return self.verdict == "complete"
-
-    @property
-    def verdict(self) -> str:
-        """`complete`; `complete but for unknown tails`: all is here that is known of, some writers were killed;
-        `not complete`.
-        """
-        states = {writer.state for writer in self.writers}
-        wrong = (self.missing_bundles, self.histories, self.damaged, self.bad_lines, self.quarantined)
-        if any(wrong) or states & {"holes", "unfinished"}:
-            return "not complete"
-        return "complete but for unknown tails" if "tail unknown" in states else "complete"
 
 
 def audit_node(store: Store, node_id: str, *, progress: Progress | None = None) -> NodeAudit:
@@ -155,7 +68,8 @@ def _audit(store: Store, node_id: str, progress: Progress | None) -> NodeAudit:
     result.events = sum(scan.events for scan in good.values())
     result.bad_lines = sum(scan.bad_count for scan in good.values())
     result.foreign_chunks = sum(ChunkName.parse(one.name) is None for one in good)
-    result.writers = _writers(good, _open_writers(holdings))
+    named = ((ChunkName.parse(one.name), scan) for one, scan in good.items())
+    result.writers = writers_of(((name, scan) for name, scan in named if name is not None), _open_writers(holdings))
     _look_for_same_ids(good, result)
     return result
 
@@ -266,64 +180,6 @@ def _open_writers(holdings: Holdings) -> dict[str, str]:
             if parsed is not None and parsed.sealed not in holdings.chunks:
                 found[parsed.writer] = entry.folder
     return found
-
-
-def _writers(scans: dict[Held, Scan], still_open: dict[str, str]) -> list[WriterAudit]:
-    by_writer: dict[str, list[tuple[ChunkName, Scan]]] = defaultdict(list)
-    told: dict[str, list[list[int]]] = defaultdict(list)
-    for held, scan in scans.items():
-        name = ChunkName.parse(held.name)
-        if name is not None:
-            by_writer[name.writer].append((name, scan))
-            for gap in scan.gaps:
-                told[gap.writer or name.writer] += gap.seqs
-    found = {writer: _writer(writer, chunks, told[writer]) for writer, chunks in by_writer.items()}
-    for writer, folder in still_open.items():
-        one = found.setdefault(writer, WriterAudit(writer))
-        one.open_in = folder
-        if one.state != "holes":
-            one.state = "unfinished"
-    return sorted(found.values(), key=lambda one: one.writer)
-
-
-def _writer(writer: str, chunks: list[tuple[ChunkName, Scan]], told: list[list[int]]) -> WriterAudit:
-    scans = [scan for _, scan in chunks]
-    found = WriterAudit(writer, events=sum(scan.events for scan in scans), chunks=len(chunks))
-    seqs = [list(run) for scan in scans for run in scan.seqs]
-    lines = runs_of(seqs)
-    found.repeated = sum(scan.repeated for scan in scans) + _length(seqs) - _length(lines)
-    found.last_seq = lines[-1][1] if lines else None
-    found.missing_seqs = _holes(runs_of([*map(list, seqs), *map(list, told)]))
-    found.missing_chunks = _holes(runs_of([[name.number, name.number] for name, _ in chunks]))
-    causes: Counter[str] = Counter()
-    for gap in (gap for scan in scans for gap in scan.gaps):
-        causes[gap.cause] += gap.count
-    found.gaps = dict(causes)
-    ends = [end for scan in scans for end in scan.ends]
-    recovered = [end for end in ends if end["reason"] != "closed"]
-    found.torn_bytes = sum(end.get("torn_bytes", 0) for end in recovered)
-    found.bad_lines = sum(end.get("bad_lines", 0) for end in recovered)
-    if found.missing_seqs or found.missing_chunks or found.repeated:
-        found.state = "holes"
-    elif recovered:
-        found.state = "tail unknown"
-    elif not ends:
-        found.state = "unfinished"
-    return found
-
-
-def _length(runs: Iterable[list[int]]) -> int:
-    return sum(last - first + 1 for first, last in runs)
-
-
-def _holes(runs: list[list[int]]) -> list[list[int]]:
-    """What is between 0 and the last, and not in the runs."""
-    holes, next_one = [], 0
-    for first, last in runs:
-        if first > next_one:
-            holes.append([next_one, first - 1])
-        next_one = last + 1
-    return holes
 
 
 # ------------------------------------------------------------------ ids

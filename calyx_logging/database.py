@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from calyx_logging import durable
+from calyx_logging.chunk import OPEN_SUFFIX, SEALED_SUFFIX
 from calyx_logging.engine import Engine, Here
 from calyx_logging.errors import ConfigError, StorageError
 from calyx_logging.reader import ChunkRef
@@ -85,13 +86,16 @@ def views(text_of: str, single: str) -> dict[str, str]:
         "gaps": f"SELECT node_id, writer, ts, TRY_CAST({text_of}(rest, '$.count') AS BIGINT) AS count, "
         f"{text_of}(rest, '$.cause') AS cause, {text_of}(rest, '$.seqs') AS seqs, chunk FROM once "
         "WHERE control = 'gap' AND source = 'calyx_logging'",
+        "recoveries": f"SELECT node_id, writer, ts, TRY_CAST({text_of}(rest, '$.torn_bytes') AS BIGINT) AS torn_bytes, "
+        f"TRY_CAST({text_of}(rest, '$.bad_lines') AS BIGINT) AS bad_lines, chunk FROM once "
+        f"WHERE control = 'end' AND source = 'calyx_logging' AND {text_of}(rest, '$.reason') = 'recovered'",
     }
 
 
 def connect_chunks(
     chunks: Iterable[ChunkRef], engine: Engine | None = None, *, memory: str = MEMORY, closed: bool = False
 ) -> Any:
-    """An Ibis backend (DuckDB) with the views `events`, `chunks`, `bundles`, `nodes`, `gaps`, and `lines`.
+    """An Ibis backend (DuckDB) with the views of `views`.
 
     `lines` has also control lines, lines that are no events, and events that are there twice.
 
@@ -234,16 +238,20 @@ def _size(path: Path) -> int:
 
 def _in_file(task: _Task) -> bool:
     ref = task.ref
-    try:
-        write_parquet(task.target, batches_of(ref.path, ref.node_id, bundle=ref.bundle))
-    except StorageError as error:
-        if isinstance(error.__cause__, FileNotFoundError):
-            return False
-        raise
-    except OSError as error:
-        hint = "free some space in the temporary folder"
-        raise StorageError.of(error, "make the table", task.target.parent, hint) from error
-    return True
+    sealed = ref.path.with_name(ref.path.name.removesuffix(OPEN_SUFFIX) + SEALED_SUFFIX)
+    # an open one may have been sealed since it was listed
+    for path in (ref.path, sealed) if ref.path.name.endswith(OPEN_SUFFIX) else (ref.path,):
+        try:
+            write_parquet(task.target, batches_of(path, ref.node_id, bundle=ref.bundle))
+        except StorageError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                raise
+        except OSError as error:
+            hint = "free some space in the temporary folder"
+            raise StorageError.of(error, "make the table", task.target.parent, hint) from error
+        else:
+            return True
+    return False
 
 
 # ------------------------------------------------------------------ SQL
@@ -258,13 +266,15 @@ def said() -> Iterator[None]:
         if isinstance(error, (MemoryError, ConfigError)):
             raise
         unless_interrupted(error)
-        hint = "the views are events, lines, chunks, bundles, nodes and gaps"
+        hint = "the views are events, lines, chunks, bundles, nodes, gaps and recoveries"
+        if type(error).__name__ == "OutOfMemoryException":
+            hint = "--memory gives it more"
         raise ConfigError(f"the query is refused: {first_lines(error)}", hint=hint) from None
 
 
 def unless_interrupted(error: Exception) -> None:
     """Ctrl-C is no fault of anything."""
-    if type(error).__name__ == "InterruptException":
+    if type(error).__name__ == "InterruptException" or "interrupted" in str(error)[:100].lower():
         raise KeyboardInterrupt from None
 
 

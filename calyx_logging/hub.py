@@ -35,6 +35,7 @@ from calyx_logging.manifest import (
     Manifest,
 )
 from calyx_logging.reconcile import bring_back_manifest, compare, put_back, set_aside, tidy
+from calyx_logging.refusals import note_refused, note_taken
 from calyx_logging.scan import Scan, scan_chunk
 from calyx_logging.signature import MANIFEST_NAMESPACE, signers_of, verify_signature
 from calyx_logging.stats import several_at_once
@@ -73,6 +74,7 @@ class ImportResult:
             system said no, or a program that is needed is missing.
         folder: where it is in the store; for one that contradicts the store, in quarantine.
         manifest: None where it cannot be read.
+        manifest_sha256: likewise.
         signed_by: the key, where a signature was checked and is valid.
         bad_lines: lines that are no events of the node and were accepted.
         faults: why it was refused, all of them.
@@ -84,6 +86,7 @@ class ImportResult:
     outcome: str
     folder: Path | None = None
     manifest: Manifest | None = None
+    manifest_sha256: str | None = None
     signed_by: str | None = None
     bad_lines: int = 0
     faults: list[Fault] = field(default_factory=list)
@@ -122,6 +125,8 @@ def import_bundle(
         hint = "free some space" if error.errno == 28 else "check the folder's rights and the disk"
         raise StorageError.of(error, "import", error.filename or store.folder, hint) from error
     result.exit_code = 1 if result.outcome == "refused" else 0
+    if not dry_run:
+        _note(store, result, clock())
     return result
 
 
@@ -156,6 +161,7 @@ def _import_staged(
 ) -> ImportResult:
     report = verdict(staged, faults)
     result = ImportResult(source, "refused", manifest=report.manifest, warnings=list(report.warnings))
+    result.manifest_sha256 = report.manifest_sha256
     result.faults = list(report.faults)
     if report.manifest is None or report.manifest_sha256 is None or result.faults:
         return result
@@ -172,6 +178,27 @@ def _import_staged(
             if _put_in(store, bundle, result, scans, dry_run, now):
                 return result
         known = False  # it was in the store, and somebody has just taken it out
+
+
+def _note(store: Store, result: ImportResult, now: float) -> None:
+    """Whoever looks at the hub later is to see what was refused."""
+    source = str(result.source.absolute() if isinstance(result.source, Path) else result.source)
+    if result.outcome != "refused":
+        note_taken(store, source)
+        return
+    names = {"node_id": None, "timestamp": None} if result.manifest is None else vars(result.manifest)
+    try:
+        note_refused(
+            store,
+            source,
+            utc_text(now),
+            result.faults,
+            node_id=names["node_id"],
+            timestamp=names["timestamp"],
+            manifest_sha256=result.manifest_sha256,
+        )
+    except OSError as error:
+        result.warnings.append(f"that it was refused cannot be noted in {store.refused}: {error}")
 
 
 def settle(store: Store) -> list[str]:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from calyx_logging.database import TEXT_OF, Rows, run_sql, said
+from calyx_logging import outcomes
+from calyx_logging.database import Rows, run_sql, said
 from calyx_logging.errors import ConfigError
+from calyx_logging.outcomes import ERRORS, RUN, field_of
 
 if TYPE_CHECKING:
     import ibis
@@ -14,61 +16,75 @@ if TYPE_CHECKING:
 __all__ = ["NAMES", "QUERIES", "named", "run_named"]
 
 
-def _events_by_hour(events: ibis.Table) -> ibis.Table:
-    """Events, and errors among them, of each node and hour (UTC)."""
-    hour = events.ts.truncate("h").name("hour")
-    is_error = events.level.isin(["error", "critical"])
+def _events_by(unit: str) -> Callable[[ibis.Table], ibis.Table]:
+    """Events, and errors among them, of each node in each stretch of time (UTC)."""
+    name = {"h": "hour", "m": "minute", "D": "day"}[unit]
+
+    def query(events: ibis.Table) -> ibis.Table:
+        begins = events.ts.truncate(unit).name(name)
+        is_error = events.level.isin(ERRORS)
+        return (
+            events.group_by([events.node_id, begins])
+            .aggregate(events=events.count(), errors=is_error.sum().cast("int64"))
+            .order_by(["node_id", name])
+        )
+
+    return query
+
+
+def _nodes(events: ibis.Table) -> ibis.Table:
+    """Each node: what it logged, and when."""
+    import ibis
+
+    run = ibis.literal("\x1f").join([events[name].fill_null("") for name in RUN])
     return (
-        events.group_by([events.node_id, hour])
-        .aggregate(events=events.count(), errors=is_error.sum().cast("int64"))
-        .order_by(["node_id", "hour"])
+        events.group_by("node_id")
+        .aggregate(
+            events=events.count(),
+            errors=events.level.isin(ERRORS).sum().cast("int64"),
+            warnings=(events.level == "warning").sum().cast("int64"),
+            runs=run.nunique(where=events.run_id.notnull()),
+            writers=events.writer.nunique(),
+            first_ts=events.ts.min(),
+            last_ts=events.ts.max(),
+        )
+        .order_by("node_id")
     )
 
 
-def _field(events: ibis.Table, path: str) -> Any:
-    """A field that has no column of its own, as text."""
+def _errors_by_kind(events: ibis.Table) -> ibis.Table:
+    """Errors by the type of their exception (null without one) and their logger, the most frequent first."""
     import ibis
 
-    def text_at(document: Any, path: Any) -> Any:
-        """The engine's own function."""
-
-    name, signature = TEXT_OF[events.get_backend().name], (("string", "string"), "string")
-    text_of: Any = ibis.udf.scalar.builtin(text_at, name=name, signature=signature)
-    return text_of(events.rest, path)
-
-
-def _runs(events: ibis.Table) -> ibis.Table:
-    """Each run: its cases, how many completed, how it ended, how long it took."""
-    import ibis
-
-    events = events.filter(events.run_id.notnull())
-    ended = (events.stage == "case_ended").fill_null(False)
-    completed = ended & (_field(events, "$.outcome") == "completed").fill_null(False)
-    found = events.group_by(["node_id", "suite", "run_id", "run_instance_id"]).aggregate(
-        started=events.ts.min(),
-        ended=events.ts.max(),
-        events=events.count(),
-        errors=events.level.isin(["error", "critical"]).sum().cast("int64"),
-        cases=ended.sum().cast("int64"),
-        completed=completed.sum().cast("int64"),
-        exit_status=_field(events, "$.exit_status").max(where=events.stage == "run_ended"),
+    errors = events.filter(events.level.isin(ERRORS))
+    errors = errors.mutate(exception_type=field_of(errors, "$.exception[0].type"))
+    return (
+        errors.group_by(["exception_type", "logger"])
+        .aggregate(
+            events=errors.count(),
+            nodes=errors.node_id.nunique(),
+            first_ts=errors.ts.min(),
+            last_ts=errors.ts.max(),
+            last_message=errors.message.substr(0, 500).argmax(errors.ts),
+            last_event_id=errors.event_id.argmax(errors.ts),
+        )
+        .order_by([ibis.desc("events"), "exception_type", "logger"])
     )
-    return found.mutate(
-        pass_rate=ibis.ifelse(found.cases > 0, found.completed / found.cases, ibis.null()),
-        duration_s=(found.ended.cast("timestamp").delta(found.started.cast("timestamp"), unit="microsecond")) / 1e6,
-    ).order_by(["started", "run_id", "run_instance_id"])
 
 
 def _last_errors(events: ibis.Table) -> ibis.Table:
     """The last error of each node."""
     import ibis
 
-    errors = events.filter(events.level.isin(["error", "critical"]))
+    errors = events.filter(events.level.isin(ERRORS))
+    errors = errors.mutate(at=errors.ts.fill_null(ibis.timestamp("0001-01-01 00:00:00")))
+    newest = errors.group_by("node_id").aggregate(at=errors.at.max())
+    errors = errors.semi_join(newest, ["node_id", "at"])  # few are left to be put in order
     rank = ibis.row_number().over(group_by=errors.node_id, order_by=[errors.ts.desc(), errors.event_id])
     last = errors.mutate(rank=rank).filter(lambda one: one.rank == 0)
     names = ("node_id", "ts", "event_id", "logger", "message", "suite", "run_id", "case_id")
     return last.select(
-        *names, exception_type=_field(last, "$.exception[0].type"), exception=_field(last, "$.exception[0].value")
+        *names, exception_type=field_of(last, "$.exception[0].type"), exception=field_of(last, "$.exception[0].value")
     ).order_by("node_id")
 
 
@@ -89,14 +105,24 @@ def _around(events: ibis.Table, event_id: str, count: int) -> ibis.Table:
 
 
 QUERIES: dict[str, Callable[[Any], Any]] = {
-    "events-by-hour": _events_by_hour,
-    "runs": _runs,
+    "nodes": _nodes,
+    "runs": outcomes.runs,
+    "cases": outcomes.cases,
+    "suites": outcomes.suites,
+    "suites-by-node": outcomes.suites_by_node,
+    "models": outcomes.models,
+    "events-by-minute": _events_by("m"),
+    "events-by-hour": _events_by("h"),
+    "events-by-day": _events_by("D"),
     "last-errors": _last_errors,
+    "errors-by-kind": _errors_by_kind,
 }
 """Named queries: from the table `events` of an Ibis backend to an Ibis expression."""
 
 
-NAMES = (*QUERIES, "gaps", "around")
+_VIEWS = {"gaps": "gaps", "recoveries": "recoveries"}
+
+NAMES = (*QUERIES, *_VIEWS, "around")
 """All named queries."""
 
 
@@ -116,8 +142,8 @@ def named(backend: Any, name: str, *, event_id: str | None = None, count: int = 
         raise ConfigError(f"there is no query {name!r}", hint=f"there are {', '.join(NAMES)}")
     if (name == "around") != (event_id is not None):
         raise ConfigError("the query around, and no other, needs an event id", hint="--named around --event-id ID")
-    if name == "gaps":
-        return backend.table("gaps").order_by(["node_id", "ts"])
+    if name in _VIEWS:
+        return backend.table(_VIEWS[name]).order_by(["node_id", "ts"])
     events = backend.table("events")
     return QUERIES[name](events) if event_id is None else _around(events, event_id, count)
 

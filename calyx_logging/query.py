@@ -29,7 +29,7 @@ def connect(
     closed: bool = False,
     warn: Callable[[str], None] | None = None,
 ) -> Any:
-    """An Ibis backend with the views `events`, `chunks`, `bundles`, `nodes`, `gaps` and `lines` (docs/query.md).
+    """An Ibis backend with the views `events`, `chunks`, `bundles`, `nodes`, `gaps` and so on (docs/query.md).
 
     Args:
         root: of the node or hub; None for the one that the commands would find.

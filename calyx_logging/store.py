@@ -7,6 +7,7 @@
     telemetry/federated/.quarantine/                    what contradicts the store
     telemetry/federated/.checked/<node_id>/<manifest_sha256>.json   what a bundle's lines say, bad ones among it
     telemetry/federated/.receipts/<node_id>.json        what the hub acknowledges, and .json.sig
+    telemetry/federated/.refused/                       which bundles were refused, and why
     telemetry/federated/.allowed_signers, .revoked_keys whose signatures are valid
 
 Invariants: a bundle's folder has its final name only when it is whole; the index is a summary, which loading mends from
@@ -92,6 +93,7 @@ class Store:
         self.signers = self.folder / ".allowed_signers"
         self.revoked = self.folder / ".revoked_keys"
         self.receipts = self.folder / ".receipts"
+        self.refused = self.folder / ".refused"
         self._staging = self.folder / ".staging"
         self._index = self.folder / ".import_index.json"
         self.unsettled: set[str] = set()

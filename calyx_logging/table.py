@@ -25,7 +25,7 @@ from calyx_logging.scan import events_in, numbered_lines
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = ["COLUMNS", "PROMOTED", "batches_of", "rows_in", "schema", "write_parquet"]
+__all__ = ["COLUMNS", "PROMOTED", "batches_of", "column_text", "rows_in", "schema", "write_parquet"]
 
 PROMOTED = ("run_id", "run_instance_id", "suite", "stage", "case_id", "decision_type", "score")
 """Fields of the caller's that have columns of their own, as text."""
@@ -101,7 +101,7 @@ def batches_of(path: Path, node_id: str | None = None, *, bundle: str | None = N
     """
     pa = _pyarrow()
     name = ChunkName.parse(path.name)
-    common = {"writer": None if name is None else name.writer, "chunk": path.name, "bundle": bundle}
+    common = {"writer": None if name is None else name.writer, "chunk": column_text(path.name), "bundle": bundle}
     is_open, fields = path.name.endswith(OPEN_SUFFIX), schema()
     with open_chunk(path) as stream:
         for batch, is_last in _batched(numbered_lines(stream)):
@@ -117,6 +117,11 @@ def batches_of(path: Path, node_id: str | None = None, *, bundle: str | None = N
             }
             arrays |= {name: pa.array(values, fields.field(name).type) for name, values in columns.items()}
             yield pa.RecordBatch.from_arrays([arrays[name] for name in fields.names], schema=fields)
+
+
+def column_text(name: str) -> str:
+    """A file's name as it stands in a column, which is UTF-8 whatever the name is."""
+    return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _batched(lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[list[tuple[int, bytes]], bool]]:

@@ -23,6 +23,7 @@ from calyx_logging import __version__
 from calyx_logging.errors import CalyxError
 from calyx_logging.jsonable import lower
 from calyx_logging.manifest import Manifest
+from calyx_logging.wording import count_text
 
 __all__ = [
     "advancing",
@@ -40,6 +41,7 @@ __all__ = [
     "shown",
     "sign_options",
     "size_text",
+    "stepping",
     "tell",
     "warn_all",
 ]
@@ -54,6 +56,7 @@ COMMANDS = {
     "audit": "telemetry_audit",
     "table": "telemetry_table",
     "query": "telemetry_query",
+    "report": "telemetry_report",
     "tail": "telemetry_tail",
     "show": "telemetry_show",
     "receipt": "telemetry_receipt",
@@ -173,11 +176,6 @@ def shown(text: str) -> str:
     )
 
 
-def count_text(count: int, thing: str) -> str:
-    """`1 chunk`, `2 chunks`."""
-    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
-
-
 def contents_text(manifest: Manifest) -> str:
     """`2 chunks, 31 events, 12.5 kB`."""
     chunks, events = count_text(len(manifest.chunks), "chunk"), count_text(manifest.events, "event")
@@ -197,7 +195,7 @@ def size_text(count: int) -> str:
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[int, int], None] | None]:
     """A callback of (bytes done, bytes in all) that draws on a terminal; None where standard error is none."""
-    if not sys.stderr.isatty():
+    if sys.stderr is None or not sys.stderr.isatty():
         yield None
         return
     from rich.console import Console
@@ -225,6 +223,18 @@ def advancing(what: str, size: Callable[[], int]) -> Iterator[Callable[[int], No
                 progress(done, total)
 
         yield advance
+
+
+@contextmanager
+def stepping() -> Iterator[Callable[[str], None] | None]:
+    """A callback that is told what is being done, which is drawn on a terminal; None where standard error is none."""
+    if sys.stderr is None or not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+
+    with Console(stderr=True).status("beginning") as status:
+        yield lambda text: status.update(shown(text))
 
 
 def run(command: click.Command) -> None:

@@ -9,7 +9,8 @@ try:
 
     import click
 
-    from calyx_logging.audit import NodeAudit, WriterAudit, audit_node
+    from calyx_logging.audit import audit_node
+    from calyx_logging.completeness import NodeAudit, findings
     from calyx_logging.scripts.cli import (
         advancing,
         count_text,
@@ -56,57 +57,13 @@ def _size(store: Store, node_id: str) -> int:
 def _tell(audit: NodeAudit) -> None:
     about = f"{count_text(audit.bundles, 'bundle')}, {count_text(len(audit.writers), 'writer')}"
     tell(f"{audit.node_id}: {audit.verdict} ({about}, {count_text(audit.events, 'event')})")
-    for sha256 in audit.missing_bundles:
-        after = audit.followers[sha256]
-        tell(f"  a bundle is missing: the one before {after}, whose manifest has sha256 {sha256}")
-    if audit.missing_bundles:
-        tell("  (if it is lost: carry the receipt to the node, prune with it there, and export --since-receipt)")
-    for history in audit.histories:
-        tell(f"  two histories under one node id (a cloned machine, or a lost index): {history}")
-    for place in audit.quarantined:
-        tell(f"  in quarantine (look at it, and delete it when that is settled): {place}")
-    for damage in audit.damaged:
-        tell(f"  damaged: {damage}")
-    if audit.bad_lines:
-        tell(f"  lines that are no events, in chunks accepted with them: {audit.bad_lines}")
-    for writer in audit.writers:
-        for said in _of_writer(writer):
-            tell(f"  writer {writer.writer}: {said}")
-    if audit.foreign_chunks:
-        tell(f"  {count_text(audit.foreign_chunks, 'chunk')} of the first generation: nobody can tell what is missing")
-    if audit.same_ids:
-        named = ", ".join(repr(one)[:80] for one in audit.same_id[:3])
-        ids = count_text(audit.same_ids, "event id")
-        tell(f"  {ids} that events of other content share, such as {named}")
-
-
-def _of_writer(writer: WriterAudit) -> list[str]:
-    said = []
-    if writer.missing_seqs:
-        said.append(f"holes: seq {_runs_text(writer.missing_seqs)} are not here")
-    if writer.missing_chunks:
-        said.append(f"holes: chunks {_runs_text(writer.missing_chunks)} are not here")
-    if writer.repeated:
-        said.append(f"{count_text(writer.repeated, 'seq')} more than once")
-    if writer.state == "tail unknown":
-        lost = f"; not kept: {writer.torn_bytes} torn bytes, {writer.bad_lines} bad lines" if writer.torn_bytes else ""
-        said.append(f"tail unknown: it was killed; all up to seq {writer.last_seq} is here{lost}")
-    if writer.open_in is not None:
-        said.append(f"unfinished: a chunk of it was being written when {writer.open_in} was exported, and is not here")
-    elif writer.state == "unfinished":
-        said.append(f"unfinished: it has not ended, or more is to come; all up to seq {writer.last_seq} is here")
-    said += [f"{count_text(count, 'event')} it could not keep: {cause}" for cause, count in writer.gaps.items()]
-    return said
-
-
-def _runs_text(runs: list[list[int]]) -> str:
-    """`3, 5-9`; the first twenty."""
-    texts = [str(first) if first == last else f"{first}-{last}" for first, last in runs[:20]]
-    return ", ".join(texts) + (f" and {len(runs) - 20} more runs" if len(runs) > 20 else "")
+    for finding in findings(audit):
+        tell(f"  {finding}")
 
 
 def _document(audit: NodeAudit) -> dict[str, Any]:
-    return {"complete": audit.complete, "verdict": audit.verdict, **asdict(audit)}
+    known = {name: value for name, value in asdict(audit).items() if name != "goes_on"}  # of a hub, never
+    return {"complete": audit.complete, "verdict": audit.verdict, **known}
 
 
 if __name__ == "__main__":

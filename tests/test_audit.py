@@ -16,7 +16,8 @@ from test_prune import receipt_of
 
 import calyx_logging.export as export_module
 from calyx_logging import Node
-from calyx_logging.audit import NodeAudit, audit_node
+from calyx_logging.audit import audit_node
+from calyx_logging.completeness import NodeAudit
 from calyx_logging.errors import StorageError
 from calyx_logging.export import ExportOptions, export, export_all
 from calyx_logging.hub import Policy, import_bundle, settle

@@ -51,7 +51,9 @@ def test_the_wheel_holds_three_packages_and_nothing_else(dist: Path) -> None:
         assert inside == tracked(folder)
     assert "calyx_logging/py.typed" in names
     assert {f"calyx_logging/schemas/{path.name}" for path in (REPO / "calyx_logging/schemas").iterdir()} <= set(names)
+    assert {f"calyx_logging/page/{path.name}" for path in (REPO / "calyx_logging/page").iterdir()} <= set(names)
     assert any(name.endswith("licenses/LICENSE") for name in names)
+    assert any(name.endswith("ECHARTS-NOTICE.txt") and "licenses" in name for name in names)
     entry_points = next(name for name in names if name.endswith("entry_points.txt"))
     assert "calyx-telemetry = calyx_logging.scripts.cli:main" in zipfile.ZipFile(wheel).read(entry_points).decode()
 

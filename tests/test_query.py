@@ -27,7 +27,8 @@ pytest.importorskip("duckdb")
 pytest.importorskip("pyarrow")
 
 from calyx_logging.database import connect_chunks, run_sql
-from calyx_logging.named import QUERIES, named
+from calyx_logging.named import QUERIES, named, run_named
+from calyx_logging.query import connect
 from calyx_logging.table import COLUMNS, batches_of, schema
 
 
@@ -45,7 +46,8 @@ def logged(tmp_path_factory: pytest.TempPathFactory) -> Node:
             with benchmark_run(suite="arithmetic", run_id=run_id, cases_expected=3) as run:
                 for n in range(3):
                     try:
-                        with run.case(str(n)):
+                        with run.case(str(n), model=f"model of {run_id}") as case:
+                            case.note(passed=not (run_id == "bad" and n == 2))
                             logging.getLogger("harness").info("asking", extra={"n": n, "none": None, "score": n / 2})
                             if run_id == "bad" and n == 1:
                                 raise ValueError("no answer")
@@ -82,7 +84,7 @@ def answer(options: list[str], *args: str) -> Any:
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("name", [*QUERIES, "gaps"])
+@pytest.mark.parametrize("name", [*QUERIES, "gaps", "recoveries"])
 def test_the_same_answer_everywhere(places: dict[str, list[str]], name: str) -> None:
     """Named queries, from outbox, bundle and hub."""
     answers = {place: answer(options, "--named", name) for place, options in places.items()}
@@ -90,7 +92,7 @@ def test_the_same_answer_everywhere(places: dict[str, list[str]], name: str) -> 
         for row in one:
             row.pop("chunk", None)
     assert answers["outbox"] == answers["bundle"] == answers["hub"]
-    assert answers["outbox"] or name == "gaps"
+    assert answers["outbox"] or name in ("gaps", "recoveries")
 
 
 def test_every_event_value_by_value(places: dict[str, list[str]], logged: Node) -> None:
@@ -117,13 +119,98 @@ def test_the_runs(places: dict[str, list[str]]) -> None:
     runs = {run["run_id"]: run for run in answer(places["hub"], "--named", "runs")}
     assert (runs["good"]["cases"], runs["good"]["pass_rate"], runs["good"]["exit_status"]) == (3, 1.0, "normal")
     assert (runs["bad"]["cases"], runs["bad"]["completed"]) == (3, 2)
-    assert runs["bad"]["pass_rate"] == pytest.approx(2 / 3)
+    assert (runs["bad"]["passed"], runs["bad"]["cases_expected"]) == (1, 3)
+    assert runs["bad"]["pass_rate"] == pytest.approx(1 / 3)
+    assert [runs[name]["outcome"] for name in ("good", "bad")] == ["passed", "failed"]
     assert runs["bad"]["duration_s"] > 0
     (error,) = answer(places["hub"], "--named", "last-errors")
     assert (error["case_id"], error["exception"]) == ("1", "no answer")
     (node,) = answer(places["hub"], "SELECT * FROM nodes")
     assert node["events"] == answer(places["hub"], "SELECT count(*) AS n FROM events")[0]["n"]
     assert len(answer(places["hub"], "SELECT * FROM bundles")) == 1
+
+
+def test_cases_suites_and_models(places: dict[str, list[str]]) -> None:
+    """Each case as it last ended; counts by suite and model."""
+    cases = answer(places["hub"], "--named", "cases")
+    assert [(case["run_id"], case["case_id"], case["outcome"], case["passed"]) for case in cases] == [
+        ("bad", "0", "completed", "true"),
+        ("bad", "1", "error", "false"),
+        ("bad", "2", "completed", "false"),
+        ("good", "0", "completed", "true"),
+        ("good", "1", "completed", "true"),
+        ("good", "2", "completed", "true"),
+    ]
+    assert {(case["model"], case["attempts"], case["events"]) for case in cases} == {
+        ("model of good", 1, 2),
+        ("model of bad", 1, 2),
+    }
+    assert [case["exception_type"] for case in cases] == [None, "ValueError", None, None, None, None]
+    (suite,) = answer(places["hub"], "--named", "suites")
+    assert [suite[name] for name in ("suite", "runs", "runs_passed", "cases", "completed", "passed")] == [
+        "arithmetic",
+        2,
+        1,
+        6,
+        5,
+        4,
+    ]
+    models = answer(places["hub"], "--named", "models")
+    assert [(row["model"], row["runs"], row["cases"], row["passed"]) for row in models] == [
+        ("model of bad", 1, 3, 1),
+        ("model of good", 1, 3, 3),
+    ]
+    (kind,) = answer(places["hub"], "--named", "errors-by-kind")
+    assert (kind["exception_type"], kind["logger"], kind["events"], kind["nodes"]) == ("ValueError", "benchmark", 1, 1)
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", 1e999, -5, "x", None, [1], {"a": 1}, 1e300, "1e400", True])
+def test_odd_durations_and_scores(tmp_path: Path, value: Any) -> None:
+    """What is no number of seconds is none; no sum is spoilt by one."""
+    node = provision(tmp_path, "n-1").node
+    logging.config.dictConfig(config(node))
+    for n, (duration, score) in enumerate(((2.5, 0.5), (value, value))):
+        fields = {"run_id": "r", "suite": "s", "case_id": str(n), "model": "m", "stage": "case_ended"}
+        more = {"outcome": "completed", "duration_s": duration, "score": score}
+        logging.getLogger("harness").info("case", extra={**fields, **more})
+    close_logging()
+    outbox = connect(tmp_path)
+    (model,) = run_named(outbox, "models").to_pylist()
+    assert model["cases"] == 2
+    assert model["case_seconds"] in (2.5, 3.5)
+    cases = run_named(outbox, "cases").to_pylist()
+    assert cases[0]["duration_s"] == 2.5
+    assert cases[1]["duration_s"] in (None, 1.0)
+    (run,) = run_named(outbox, "runs").to_pylist()
+    assert (run["outcome"], run["cases"], run["passed"]) == ("incomplete", 2, 2)
+
+
+@pytest.mark.parametrize(
+    ("status", "cases", "outcome"),
+    [
+        ("normal", ["completed"], "passed"),
+        ("normal", ["completed", "error"], "failed"),
+        ("normal", [], "passed"),
+        ("error", ["completed"], "failed"),
+        ("exception", ["completed"], "failed"),
+        ("timeout", ["completed"], "timeout"),
+        ("incomplete", ["error"], "incomplete"),
+        (None, ["completed"], "incomplete"),
+    ],
+)
+def test_the_outcome_of_a_run(tmp_path: Path, status: str | None, cases: list[str], outcome: str) -> None:
+    """By how it ended, and whether its cases passed."""
+    node = provision(tmp_path, "n-1").node
+    logging.config.dictConfig(config(node))
+    log = logging.getLogger("harness")
+    log.info("begins", extra={"run_id": "r", "stage": "run_started"})
+    for n, how in enumerate(cases):
+        log.info("case", extra={"run_id": "r", "case_id": str(n), "stage": "case_ended", "outcome": how})
+    if status is not None:
+        log.info("ends", extra={"run_id": "r", "stage": "run_ended", "exit_status": status})
+    close_logging()
+    (run,) = run_named(connect(tmp_path), "runs").to_pylist()
+    assert (run["outcome"], run["exit_status"]) == (outcome, status)
 
 
 def test_lines_that_are_no_events(tmp_path: Path) -> None:
@@ -207,7 +294,7 @@ def test_what_it_prints(places: dict[str, list[str]], tmp_path: Path) -> None:
         (["CREATE TABLE x (a int)"], "SELECT"),
         (["SELECT CAST(message AS INT) FROM events"], "the query is refused"),
         ([""], "SELECT"),
-        (["--named", "nonsense"], "there are events-by-hour"),
+        (["--named", "nonsense"], "there are nodes, runs"),
         ([], "say one query"),
         (["SELECT 1", "--named", "runs"], "say one query"),
         (["SELECT 1", "--json", "--csv"], "one of"),

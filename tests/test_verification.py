@@ -59,6 +59,11 @@ def test_a_whole_bundle() -> None:
         assert report.manifest_sha256 == hashlib.sha256(WHOLE["manifest.json"]).hexdigest()
 
 
+def _said(sums: bytes) -> bytes:
+    """What sums say, however they are written; one end of the last line is none of it, an empty line is."""
+    return sums.lower().replace(b" *", b"  ").removesuffix(b"\n").removesuffix(b"\r")
+
+
 @given(st.sampled_from(sorted(WHOLE)), st.data())
 def test_any_byte_that_is_another_is_a_fault(name: str, data: st.DataObject) -> None:
     """In whichever file; cut off, added to or altered."""
@@ -70,7 +75,7 @@ def test_any_byte_that_is_another_is_a_fault(name: str, data: st.DataObject) -> 
     else:
         now = was[:place] if kind == "cut" else was + was[place:]
     report = judged({**WHOLE, name: now})
-    same_sums = name == "SHA256SUMS" and now.lower().replace(b" *", b"  ").rstrip(b"\r\n") == was.rstrip(b"\n")
+    same_sums = name == "SHA256SUMS" and _said(now) == _said(was)
     assert bool(report.faults) != same_sums, (kind, place)
 
 

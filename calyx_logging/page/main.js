@@ -1,0 +1,303 @@
+// ------------------------------------------------------------------ runs: the table, one run, two side by side
+
+const NAMES = ["key", "node", "suite", "run_id", "instance", "started", "ended", "events", "errors", "cases", "completed", "passed", "expected", "exit_status", "outcome", "duration", "chosen"];
+const runs = facts.runs.map((row) => {
+  const run = Object.fromEntries(NAMES.map((name, index) => [name, row[index]]));
+  run.node = facts.nodes[run.node];
+  return run;
+});
+const by_key = new Map(runs.map((run) => [run.key, run]));
+const by_id = new Map(runs.map((run) => [JSON.stringify([run.node, run.suite, run.run_id, run.instance]), run]));
+
+function run_of_event(event) {
+  const text = (name) => { const value = field(event, name); return value === undefined || value === null ? null : text_of(value); };
+  return by_id.get(JSON.stringify([text("node_id"), text("suite"), text("run_id"), text("run_instance_id")])) || null;
+}
+
+const run_name = (run) => `${SIGNS[run.outcome]} ${short(visible(run.run_id), 40)}, ${time_text(run.started)}, ${short(visible(run.node), 30)}, ${short(visible(run.suite ?? "no suite"), 30)}`;
+const PAPER = 680; // pixels that are wide on any paper
+let line = null;
+let run_table = null;
+
+function run_row(run) {
+  return make("tr", { class: run.chosen ? "chosen" : null }, outcome_cell(run.outcome),
+    make("td", {}, make("a", { href: `#run/${run.key}` }, shown(run.run_id || "(empty)", 120))), make("td", {}, shown(run.node)),
+    make("td", {}, run.suite === null ? "–" : shown(run.suite, 120)), make("td", {}, time_text(run.started)),
+    make("td", { class: "n" }, duration(run.duration)), rate_cell(run.passed, run.cases, run.expected),
+    make("td", { class: "n" }, count(run.errors)), make("td", { class: "n" }, count(run.events)));
+}
+
+function filter_runs() {
+  const form = $("#run-filter").elements, text = form.text.value.toLowerCase();
+  const found = runs.filter((run) => (!form.outcome.value || run.outcome === form.outcome.value) && (!form.node.value || run.node === form.node.value) &&
+    (!text || `${run.suite} ${run.run_id} ${run.instance} ${run.node}`.toLowerCase().includes(text)));
+  $("#run-count").textContent = `${count(found.length)} of ${count(runs.length)} runs${found.length ? "" : ": none is as the filters say"}`;
+  run_table.show(found);
+}
+
+function begin_runs() {
+  if (!$("#run-table")) return;
+  run_table = new GrowingTable($("#run-table"), $("#run-more"), run_row, (run, by) => (by === "rate" ? (run.cases ? run.passed / run.cases : null) : run[by]));
+  const form = $("#run-filter");
+  for (const node of [...new Set(runs.map((run) => run.node))].sort(compare_values)) form.elements.node.append(make("option", { value: node }, visible(node)));
+  form.addEventListener("input", filter_runs);
+  form.addEventListener("submit", (event) => event.preventDefault());
+  filter_runs();
+  if (runs.some((run) => run.started !== null)) {
+    line = new TimeLine($("#timeline"), runs, (run) => { location.hash = `#run/${run.key}`; });
+    line.draw();
+  } else $("#timeline").replaceChildren(make("p", { class: "muted" }, "No run has a time."));
+}
+
+// ------------------------------------------------------------------ one run
+
+const CASE_NAMES = ["case_id", "started", "ended", "outcome", "passed", "attempts", "events", "errors", "duration", "score", "model", "exception_type"];
+let cases = {};
+let case_table = null;
+const lists = new Map();
+
+// A case that logs nothing before its end began as long before that as it says that it took.
+function case_of(row) {
+  const one = Object.fromEntries(CASE_NAMES.map((name, index) => [name, row[index]]));
+  if (one.started !== null && one.duration !== null && one.attempts === 1) one.started = Math.min(one.started, one.ended - one.duration * 1000);
+  return one;
+}
+
+async function begin_cases() {
+  const found = (await blob("cases")) || {};
+  for (const [key, rows] of Object.entries(found)) cases[key] = rows.map(case_of);
+  // on the time line those that did not pass lie on top
+  for (const rows of Object.values(cases)) rows.in_layers = [...rows].sort((a, b) => (case_outcome(b) === "passed") - (case_outcome(a) === "passed"));
+  if (line) { line.cases = cases; line.draw(); }
+}
+
+// `completed` says that it came to an end: what counts is whether it passed.
+const case_said = (one) => (one.outcome === null ? (one.attempts ? "ended, no outcome" : "has not ended") : one.outcome === "completed" ? case_outcome(one) : one.outcome);
+
+function case_row(one) {
+  const outcome = case_outcome(one), said = case_said(one);
+  const why = one.exception_type === null ? "" : make("span", { class: "muted" }, " ", shown(one.exception_type, 80));
+  return make("tr", {}, make("td", { class: `o-${outcome}` }, `${SIGNS[outcome]} `, shown(said, 60), why, one.attempts > 1 ? make("span", { class: "muted" }, ` (${one.attempts} times)`) : ""),
+    make("th", { scope: "row" }, shown(one.case_id, 200)), make("td", {}, one.model === null ? "–" : shown(one.model, 120)), make("td", {}, time_text(one.started)),
+    make("td", { class: "n" }, duration(one.duration)), make("td", { class: "n" }, one.score === null ? "–" : shown(one.score, 40)), make("td", { class: "n" }, count(one.errors)), make("td", { class: "n" }, count(one.events)));
+}
+
+// A run's name for a command; RUN where it cannot be typed.
+function name_of(run) {
+  const name = run.instance ?? run.run_id;
+  return name.search(UNSEEN) >= 0 || name.length > 100 ? "RUN" : name;
+}
+
+function query_of(run) {
+  const said = name_of(run), field = run.instance === null ? "run_id" : "run_instance_id";
+  return `${facts.query} ${quoted(`SELECT * FROM events WHERE ${field} = '${said.replace(/'/g, "''")}' ORDER BY ts`)}`;
+}
+
+const score_of = (one) => (one.score === null ? null : isNaN(Number(one.score)) ? one.score : Number(one.score));
+
+async function show_run(key, event_id, nth) {
+  const run = by_key.get(key);
+  if (run === undefined) {
+    say("This page has no run with that link; it may be another page's.");
+    return;
+  }
+  $("#all").hidden = true;
+  $("#one").hidden = false;
+  $("#h-run").replaceChildren("Run ", shown(run.run_id, 200));
+  const has_ended = run.exit_status !== null, not_passed = run.cases - run.passed;
+  const verdict = has_ended ? `it ended as ${visible(run.exit_status).slice(0, 80)}${not_passed ? `, and ${count(not_passed)} of its ${count(run.cases)} cases did not pass` : ""}` : "its end was not seen: it goes on, or was killed";
+  $("#run-said").replaceChildren(make("span", { class: `o-${run.outcome}` }, `${SIGNS[run.outcome]} ${run.outcome}`), `: ${verdict}`);
+  const totals = [["Node", shown(run.node)], ["Suite", run.suite === null ? "–" : shown(run.suite, 200)], ["Instance", run.instance === null ? "–" : shown(run.instance, 200)], ["Started", time_text(run.started)], [has_ended ? "Ended" : "Last event", time_text(run.ended)], [has_ended ? "Took" : "Took until then", duration(run.duration)],
+    ["Cases passed", run.cases ? `${count(run.passed)} of ${count(run.cases)}` : "no cases"], ["Cases expected", count(run.expected)], ["Errors", count(run.errors)], ["Events", count(run.events)]];
+  $("#run-totals").replaceChildren(...totals.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
+  show_envelope(key);
+  await cases_ready;
+  const found = cases[key] || [], in_all = facts.case_counts[key] || 0;
+  case_table ??= new GrowingTable($("#case-table"), $("#case-more"), case_row, (one, by) => (by === "score" ? score_of(one) : by === "outcome" ? case_outcome(one) : one[by]));
+  case_table.show(found);
+  const ends = found.reduce((sum, one) => sum + one.attempts, 0), again = found.filter((one) => one.attempts > 1).length;
+  const missing = !run.chosen || found.length < in_all;
+  $("#case-said").replaceChildren(!run.chosen ? "The cases of this run are not in this page." : missing ? `The first ${count(found.length)} of ${count(in_all)} cases.` : !found.length ? "None of its events bears a case_id." : again ? `${count(again)} ended several times: ${count(found.length)} cases, ${count(ends)} ends, each of which counts.` : "",
+    missing ? make("span", {}, " All: ", make("code", {}, shown(facts.query_cases))) : "");
+  $("#case-table").hidden = !found.length;
+  const box = $("#run-events");
+  if (!run.chosen) {
+    box.replaceChildren(make("p", {}, "The events of this run are not in this page. See them by ", make("code", {}, shown(`${facts.report} --run ${quoted(name_of(run))}`)), ", or ask: ", make("code", {}, shown(query_of(run)))));
+  } else {
+    if (!lists.has(key)) lists.set(key, new EventList(make("div"), key, `#run/${key}`, facts.blobs[key], query_of(run)));
+    const list = lists.get(key);
+    box.replaceChildren(list.box);
+    await list.open();
+    if (event_id !== undefined) {
+      if (!(await list.go(event_id, nth))) say(`This page has no event ${visible(event_id).slice(0, 100)} of this run.`);
+      return;
+    }
+  }
+  window.scrollTo(0, 0);
+  $("#h-run").focus({ preventScroll: true });
+}
+
+function show_envelope(key) {
+  const envelope = facts.envelopes[key], box = $("#run-envelope");
+  box.hidden = envelope === undefined;
+  if (envelope !== undefined) $("div", box).replaceChildren(make("pre", {}, shown(typeof envelope === "string" ? envelope : JSON.stringify(envelope, null, 1), 20000)));
+}
+
+// ------------------------------------------------------------------ two runs side by side
+
+let name_compared = () => {};
+
+function begin_compare() {
+  const form = $("#compare-form"), some = runs.filter((run) => run.chosen && facts.case_counts[run.key]);
+  if (some.length < 2) {
+    form.hidden = $("#compare-table").hidden = true;
+    $("#compare-said").replaceChildren("There are no two runs with cases in this page. Choose some: ", make("code", {}, shown(`${facts.report} --run ONE --run OTHER`)));
+    return;
+  }
+  name_compared = () => {
+    for (const select of [form.elements.a, form.elements.b]) {
+      const before = select.selectedIndex;
+      select.replaceChildren(...some.map((run) => make("option", { value: run.key }, short(run_name(run), 110))));
+      select.selectedIndex = Math.max(0, before);
+    }
+  };
+  name_compared();
+  form.elements.a.selectedIndex = Math.max(0, some.findIndex((run, index) => index > 0 && run.suite === some[0].suite && run.run_id === some[0].run_id));
+  if (form.elements.a.selectedIndex === 0) form.elements.a.selectedIndex = Math.max(1, some.findIndex((run, index) => index > 0 && run.suite === some[0].suite));
+  form.elements.b.selectedIndex = 0;
+  form.addEventListener("input", () => { draw_compare(); history.replaceState(null, "", `#compare/${form.elements.a.value}/${form.elements.b.value}`); });
+  form.addEventListener("submit", (event) => event.preventDefault());
+  sortable($("#compare-table"), (column, descending) => sort_rows($("#compare-table"), column, descending));
+  draw_compare();
+}
+
+function draw_compare() {
+  const form = $("#compare-form").elements, table = $("#compare-table");
+  const mine = (key) => new Map((cases[key] || []).map((one) => [one.case_id, one]));
+  const a = mine(form.a.value), b = mine(form.b.value), rows = [];
+  let differ = 0, same = 0, alone = 0;
+  const only = { a: 0, b: 0 };
+  for (const id of new Set([...a.keys(), ...b.keys()])) {
+    const one = a.get(id), other = b.get(id), what = [];
+    if (!one || !other) what.push(one ? "only in the one" : "only in the other");
+    else {
+      if (case_outcome(one) !== case_outcome(other) || one.outcome !== other.outcome) what.push("outcome");
+      if (one.score !== other.score) what.push("score");
+      if (one.model !== other.model) what.push("model");
+    }
+    if (what.length) differ += 1;
+    else same += 1;
+    const passed = [one, other].map((side) => Boolean(side) && case_outcome(side) === "passed");
+    if (!one || !other) alone += 1;
+    else if (passed[0] !== passed[1]) only[passed[0] ? "a" : "b"] += 1;
+    if (!what.length && !form.all.checked) continue;
+    const cell = (side) => (side ? make("td", { class: `o-${case_outcome(side)}` }, `${SIGNS[case_outcome(side)]} `, shown(case_said(side), 60)) : make("td", {}, "–"));
+    const value = (number, text) => make("td", { class: "n", "data-v": typeof number === "number" ? number : "" }, text);
+    const row = make("tr", { class: what[0] === "outcome" ? "differs" : null }, make("th", { scope: "row" }, shown(id, 200)), make("td", {}, what.join(", ") || "nothing"), cell(one), cell(other),
+      value(one && score_of(one), one && one.score !== null ? shown(one.score, 40) : "–"), value(other && score_of(other), other && other.score !== null ? shown(other.score, 40) : "–"),
+      value(one && one.duration, duration(one && one.duration)), value(other && other.duration, duration(other && other.duration)));
+    rows.push([["outcome", "only in the one", "only in the other"].includes(what[0]) ? 0 : what.length ? 1 : 2, row]);
+  }
+  // what ended otherwise first
+  rows.sort((one, other) => one[0] - other[0]);
+  table.tBodies[0].replaceChildren(...rows.slice(0, 2000).map((pair) => pair[1]));
+  const cut = [form.a.value, form.b.value].filter((key) => (cases[key] || []).length < facts.case_counts[key]).length;
+  $("#compare-said").textContent = `${count(differ)} cases differ, ${count(same)} are the same. Of those in both runs ${count(only.a)} passed in the one only, ${count(only.b)} in the other only; ${count(alone)} are in one run only. Shaded ones ended otherwise.${rows.length > 2000 ? " The first 2,000 are shown." : ""}${cut ? " Not all cases of these runs are in this page." : ""}`;
+}
+
+// ------------------------------------------------------------------ the page: where one is, its zone and colours
+
+async function go() {
+  const parts = location.hash.slice(1).split("/").map((part) => { try { return decodeURIComponent(part); } catch { return part; } });
+  const [what, one, other, nth] = parts;
+  $("#trouble").hidden = true;
+  if (what === "run") {
+    await (other === "event" ? show_run(one, nth, Number(parts[4]) || 1) : show_run(one));
+    return;
+  }
+  const was_run = $("#all").hidden;
+  $("#all").hidden = false;
+  $("#one").hidden = true;
+  if (was_run) draw_charts();
+  if (what === "compare" && one && by_key.has(one) && by_key.has(other)) {
+    await cases_ready;
+    const form = $("#compare-form").elements;
+    const known = [...form.a.options].map((option) => option.value);
+    if (known.includes(one) && known.includes(other)) {
+      [form.a.value, form.b.value] = [one, other];
+      draw_compare();
+    }
+  }
+  if ((what === "errors" || what === "outside") && one === "event" && other !== undefined) {
+    if (await lists.get(what).go(other, Number(nth) || 1, parts[4])) return;
+    say(`This page has no event ${visible(other).slice(0, 100)}.`);
+  }
+  const section = what && document.getElementById(what === "outside" ? "health" : what);
+  if (section && section.tagName === "SECTION") section.scrollIntoView();
+}
+
+function draw_charts() {
+  if ($("#all").hidden) return; // a chart that is not seen has no width
+  if (line) line.draw();
+  draw_activity();
+}
+
+function again() {
+  show_times();
+  draw_charts();
+  if (run_table) run_table.draw();
+  name_compared();
+  for (const list of lists.values()) if (list.list) list.draw();
+  if (!$("#one").hidden) go();
+}
+
+function begin_choices() {
+  const select = $("#zone"), known = typeof Intl.supportedValuesOf === "function" ? Intl.supportedValuesOf("timeZone") : [];
+  const mine = Intl.DateTimeFormat().resolvedOptions().timeZone;
+  select.append(make("option", { value: "local" }, `here (${mine})`), ...known.filter((name) => name !== "UTC").map((name) => make("option", { value: name }, name)));
+  select.value = "UTC";
+  select.addEventListener("change", () => { use_zone(select.value); again(); });
+  const theme = $("#theme");
+  theme.value = "auto";
+  theme.addEventListener("change", () => {
+    if (theme.value === "auto") delete document.documentElement.dataset.theme;
+    else document.documentElement.dataset.theme = theme.value;
+    draw_charts();
+  });
+  window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw_charts);
+  let before = null, unfolded = [];
+  window.addEventListener("beforeprint", () => {
+    before = document.documentElement.dataset.theme;
+    document.documentElement.dataset.theme = "light";
+    unfolded = [...document.querySelectorAll("details:not([hidden], [open])")];
+    for (const details of unfolded) details.open = true;
+    draw_charts();
+    for (const chart of charts.values()) {
+      chart.resize({ width: PAPER });
+      chart.getZr().flush(); // it would draw in the next frame, which paper has not
+    }
+  });
+  window.addEventListener("afterprint", () => {
+    for (const details of unfolded) details.open = false;
+    if (before === undefined) delete document.documentElement.dataset.theme;
+    else document.documentElement.dataset.theme = before;
+    draw_charts();
+  });
+  let waiting = null;
+  window.addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(draw_charts, 150); });
+  document.addEventListener("keydown", (event) => { if (event.key === "Escape" && !$("#one").hidden && !/^(INPUT|SELECT)$/.test(event.target.tagName)) location.hash = "#runs"; });
+}
+
+use_zone("UTC");
+begin_choices();
+for (const table of document.querySelectorAll("table.plain")) sortable(table, (column, descending) => sort_rows(table, column, descending));
+begin_runs();
+draw_activity();
+for (const box of document.querySelectorAll(".events")) {
+  const key = box.dataset.blob, list = new EventList(box, key, `#${key}`, facts.blobs[key], box.dataset.query);
+  lists.set(key, list);
+  list.open();
+}
+const cases_ready = begin_cases().then(begin_compare);
+window.addEventListener("hashchange", go);
+const ready = cases_ready.then(go).then(() => { document.documentElement.dataset.ready = "yes"; });

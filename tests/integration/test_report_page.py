@@ -1,0 +1,624 @@
+"""The report in a real browser: it opens from disk, asks for nothing, and its filters and links do what they say.
+
+Chromium, by Playwright: the browser that is installed, or the one that `CALYX_BROWSER` names. Where
+`CALYX_NEED_BROWSER` is set, a missing one is a failure.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import logging.config
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import datetime, timedelta
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+from zoneinfo import ZoneInfo
+
+import pytest
+
+from calyx_logging import Node, provision
+from calyx_logging.export import export
+from calyx_logging.facts import Choice, Source, run_key
+from calyx_logging.hub import import_bundle
+from calyx_logging.report import make_report
+from calyx_logging.store import Store
+from conftest import close_logging, config
+from fleet_data import make_fleet
+from sessions import HOSTILE, logged_node
+
+pytestmark = pytest.mark.integration
+
+NEEDED = bool(os.environ.get("CALYX_NEED_BROWSER"))
+playwright = import_module("playwright.sync_api") if NEEDED else pytest.importorskip("playwright.sync_api")
+
+ARGUMENTS = [
+    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+]
+SIZES = {"wide": 1280, "narrow": 390}
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    program = os.environ.get("CALYX_BROWSER") or next(filter(None, map(shutil.which, names)), None)
+    if program is None:
+        assert not NEEDED, "no Chromium is installed"
+        pytest.skip("no Chromium is installed")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=program, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+class Watched:
+    """A page that is open, and what it said and asked for."""
+
+    def __init__(self, browser: Any, path: Path, place: str = "", **context: Any) -> None:
+        options = {"viewport": {"width": 1280, "height": 900}, "timezone_id": "America/New_York", **context}
+        self.context = browser.new_context(**options)
+        self.page = self.context.new_page()
+        self.said: list[str] = []
+        self.requests: list[str] = []
+        self.dialogs: list[str] = []
+        self.page.on("console", lambda message: self.said.append(f"{message.type}: {message.text}"))
+        self.page.on("pageerror", lambda error: self.said.append(f"error: {error}"))
+        self.context.on("request", lambda request: self.requests.append(request.url))
+        self.page.on("dialog", lambda dialog: (self.dialogs.append(dialog.message), dialog.dismiss()))
+        self.url = path.as_uri()
+        self.go(place)
+
+    def go(self, place: str) -> None:
+        self.page.goto(f"{self.url}{place}")
+        self.page.locator("html[data-ready=yes]").wait_for(state="attached", timeout=60_000)
+
+    def close(self) -> None:
+        """Whatever was done: nothing was complained of, nothing asked for, nothing ran."""
+        problem = self.page.locator("#trouble")
+        assert problem.is_hidden(), problem.text_content()
+        self.context.close()
+        assert self.said == []
+        assert self.dialogs == []
+        assert {url.split("#")[0] for url in self.requests} == {self.url}
+
+
+Open = Callable[..., Watched]
+
+
+@pytest.fixture
+def opened(browser: Any) -> Iterator[Open]:
+    pages: list[Watched] = []
+
+    def open_page(path: Path, place: str = "", **context: Any) -> Watched:
+        pages.append(Watched(browser, path, place, **context))
+        return pages[-1]
+
+    yield open_page
+    for page in pages:
+        page.close()
+
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory: pytest.TempPathFactory) -> Node:
+    return logged_node(tmp_path_factory.mktemp("root"))
+
+
+@pytest.fixture(scope="module")
+def report(logged: Node, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a small session."""
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    path.write_bytes(make_report(Source("outbox", str(logged.root), "here")).html)
+    return path
+
+
+@pytest.fixture(scope="module")
+def fleet(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page of a hub with a fleet of 50 nodes."""
+    folder = tmp_path_factory.mktemp("fleet")
+    make_fleet(folder, 50, 12, 60, 1, tidy=True)
+    store = Store(folder / "hub")
+    store.root.mkdir()
+    for bundle in sorted((folder / "bundles").glob("*/*")):
+        assert import_bundle(store, bundle).outcome == "imported"
+    path = folder / "report.html"
+    path.write_bytes(make_report(Source("hub", str(folder / "hub"), "the hub")).html)
+    return path
+
+
+def facts_of(path: Path) -> Any:
+    found = re.search(r'<script type="application/json" id="facts">(.*?)</script>', path.read_text("utf-8"), re.S)
+    assert found is not None
+    return json.loads(found[1])
+
+
+def texts(page: Any, selector: str) -> list[str]:
+    return [" ".join(text.split()) for text in page.locator(selector).all_inner_texts()]
+
+
+# ------------------------------------------------------------------ what it does
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("size", list(SIZES))
+def test_it_opens_from_disk_at_any_width(opened: Open, fleet: Path, size: str, scheme: str) -> None:
+    """No complaint, no request; nothing is wider than the window, and no text is cut off by its box."""
+    watched = opened(fleet, viewport={"width": SIZES[size], "height": 900}, color_scheme=scheme)
+    page = watched.page
+    assert page.evaluate("document.documentElement.scrollWidth") <= SIZES[size]
+    assert page.locator("#timeline canvas").count() == 1
+    assert page.locator("#activity canvas").count() == 1
+    assert page.locator(".tile").count() == 50
+    cut = page.evaluate(
+        "[...document.querySelectorAll('.tile *, .totals *, .top *, h1, h2, .verdict, .legend')]"
+        ".filter((e) => e.scrollWidth > e.clientWidth + 1 && getComputedStyle(e).display !== 'inline' "
+        "&& !e.closest('option, select') && e.tagName !== 'SELECT').map((e) => e.outerHTML.slice(0, 200))"
+    )
+    assert cut == []
+    background = page.evaluate("getComputedStyle(document.body).backgroundColor")
+    assert (background == "rgb(20, 23, 26)") == (scheme == "dark")
+
+
+def test_tiles_do_not_overlap(opened: Open, fleet: Path) -> None:
+    """Neither do the parts of the page."""
+    page = opened(fleet).page
+    boxes = page.evaluate(
+        "[...document.querySelectorAll('.tile, main section')].map((e) => [e.tagName, e.getBoundingClientRect()])"
+        ".map(([t, r]) => [t, r.left, r.top, r.right, r.bottom])"
+    )
+    for kind in ("ARTICLE", "SECTION"):
+        some = [box[1:] for box in boxes if box[0] == kind and box[4] > box[2]]
+        for number, (left, top, right, bottom) in enumerate(some):
+            for other in some[number + 1 :]:
+                assert right <= other[0] or other[2] <= left or bottom <= other[1] or other[3] <= top
+
+
+def test_runs_are_filtered_and_sorted(opened: Open, fleet: Path) -> None:
+    """By outcome, node and text; the numbers are those of the data in the page."""
+    page = opened(fleet, "#runs").page
+    runs = facts_of(fleet)["runs"]
+    assert texts(page, "#run-count") == [f"{len(runs)} of {len(runs)} runs"]
+    assert page.locator("#run-table tbody tr").count() == 100
+    page.click("#run-more")
+    assert page.locator("#run-table tbody tr").count() == min(500, len(runs))
+    page.select_option("#run-filter [name=outcome]", "timeout")
+    late = [run for run in runs if run[14] == "timeout"]
+    assert late
+    assert page.locator("#run-table tbody tr").count() == len(late)
+    assert set(texts(page, "#run-table tbody tr td:first-child")) == {"◷ timeout"}
+    page.select_option("#run-filter [name=outcome]", "")
+    page.select_option("#run-filter [name=node]", "node-0007")
+    assert set(texts(page, "#run-table tbody tr td:nth-child(3)")) == {"node-0007"}
+    page.fill("#run-filter [name=text]", "QWEN")
+    assert all("qwen" in text for text in texts(page, "#run-table tbody tr td:nth-child(2)"))
+    page.fill("#run-filter [name=text]", "")
+    page.click("#run-table th:nth-child(9) button")
+    events = [int(text.replace(",", "")) for text in texts(page, "#run-table tbody tr td:nth-child(9)")]
+    assert events == sorted(events)
+    page.click("#run-table th:nth-child(9) button")
+    assert page.locator("#run-table th:nth-child(9)").get_attribute("aria-sort") == "descending"
+
+
+def test_the_time_line_by_mouse_and_by_keyboard(opened: Open, fleet: Path) -> None:
+    """It zooms and moves; a run is chosen with the keys, said, and opened with Enter, as with a click."""
+    page = opened(fleet, "#runs").page
+    page.evaluate("window.line_of = line")
+    runs = sorted(facts_of(fleet)["runs"], key=lambda run: run[5])
+    page.click("#zoom [data-do=in]")
+    start, end = page.evaluate("line.window")
+    whole = max(run[6] for run in runs) - runs[0][5]
+    assert end - start == pytest.approx(whole / 2, rel=0.01)
+    page.focus("#timeline")
+    page.keyboard.press("ArrowRight")
+    assert page.evaluate("line.window[0]") > start
+    page.keyboard.press("0")
+    assert page.evaluate("line.window[1] - line.window[0]") == pytest.approx(whole, rel=0.01)
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("ArrowDown")
+    assert texts(page, "#timeline-said")[0].startswith(f"Run 2 of {len(runs)}: {runs[1][14]}: {runs[1][3]}")
+    page.keyboard.press("Enter")
+    page.wait_for_selector("#one:not([hidden])")
+    assert page.evaluate("location.hash") == f"#run/{runs[1][0]}"
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#all:not([hidden])")
+    x, y = page.evaluate(
+        "(() => { const run = line.runs[5], box = line.box.getBoundingClientRect();"
+        " const at = line.chart.convertToPixel({xAxisIndex: 0, yAxisIndex: 0},"
+        " [(run.started + run.ended) / 2, line.nodes.indexOf(run.node)]);"
+        " return [at[0] + box.left, at[1] + box.top]; })()"
+    )
+    page.mouse.move(x, y)
+    page.mouse.click(x, y)
+    page.wait_for_selector("#one:not([hidden])")
+    assert page.evaluate("location.hash") == f"#run/{runs[5][0]}"
+
+
+def test_the_wheel_is_the_pages_but_with_ctrl(opened: Open, fleet: Path) -> None:
+    """Over the time line, too."""
+    page = opened(fleet, "#runs").page
+    box = page.locator("#timeline").bounding_box()
+    page.mouse.move(box["x"] + 600, box["y"] + 100)
+    before = page.evaluate("scrollY")
+    page.mouse.wheel(0, 200)
+    page.wait_for_timeout(300)
+    assert page.evaluate("scrollY") == before + 200
+    assert page.evaluate("line.window") is None
+    page.keyboard.down("Control")
+    page.mouse.wheel(0, -200)
+    page.wait_for_timeout(300)
+    page.keyboard.up("Control")
+    assert page.evaluate("scrollY") == before + 200
+    start, end = page.evaluate("line.window")
+    assert end - start < page.evaluate("line.to - line.from")
+
+
+def test_every_digit_is_shown(opened: Open, tmp_path: Path) -> None:
+    """Of numbers that scripts cannot hold; lines of a message stay lines."""
+    node = provision(tmp_path, "n-1").node
+    logging.config.dictConfig(config(node))
+    log = logging.getLogger("harness")
+    log.info("one\ntwo", extra={"big": 12345678901234567890, "float": 1.0, "minus": -0.0, "text": 'a "b" \\ c, {d}: e'})
+    log.log(25, "of a level of its own")
+    close_logging()
+    path = tmp_path / "report.html"
+    path.write_bytes(make_report(Source("outbox", str(tmp_path), "here")).html)
+    page = opened(path, "#health").page
+    page.click("#health .events li .line >> nth=0")
+    said = dict(zip(texts(page, ".detail dt"), texts(page, ".detail dd"), strict=True))
+    assert [said[name] for name in ("big", "float", "minus")] == ["12345678901234567890", "1.0", "-0.0"]
+    assert said["text"] == 'a "b" \\ c, {d}: e'
+    assert page.inner_text(".detail pre >> nth=0") == "one\ntwo"
+    page.select_option("#health .events select[aria-label=Level]", "error")
+    assert texts(page, "#health .events .m") == ["of a level of its own"]
+
+
+def test_a_gap_between_events_is_shown(
+    opened: Open, logged: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Where it is, and how many there are."""
+    monkeypatch.setattr("calyx_logging.excerpts.MAX_EVENTS", 4)
+    path = tmp_path / "report.html"
+    report = make_report(Source("outbox", str(logged.root), "here"), Choice(("good",)))
+    path.write_bytes(report.html)
+    page = opened(path, f"#run/{run_key(report.facts.chosen[0])}").page
+    page.wait_for_selector("#run-events li")
+    rows = texts(page, "#run-events ol > li")
+    assert len(rows) == 5
+    assert rows[2] == f"{report.packed[0].count - 4} events between these are not in this page"
+
+
+def test_cases_are_drawn_inside_a_run_when_it_is_wide(opened: Open, report: Path) -> None:
+    """In the colours of their outcomes."""
+    page = opened(report, "#runs").page
+    fills = (
+        "line.chart.getZr().storage.getDisplayList(true).filter((e) => e.type === 'rect' && e.silent)"
+        ".map((e) => e.style.fill)"
+    )
+    colours = page.evaluate("[colour('passed'), colour('failed')]")
+    assert [page.evaluate(fills).count(one) for one in colours] == [0, 0]  # too short beside the others
+    page.evaluate(
+        "(() => { const run = line.runs.find((one) => one.run_id === 'bad'); line.show(run.started, run.ended); })()"
+    )
+    page.wait_for_timeout(300)
+    assert [page.evaluate(fills).count(one) for one in colours] == [2, 2]
+
+
+def test_a_run_its_cases_and_events(opened: Open, report: Path, logged: Node) -> None:
+    """Envelope, cases with their outcomes, events by level, source, case and text, a readable trace, JSON on demand."""
+    page = opened(report, "#runs").page
+    page.get_by_role("link", name="bad", exact=True).click()
+    page.wait_for_selector("#run-events li")
+    assert texts(page, "#h-run") == ["Run bad"]
+    assert texts(page, "#run-said")[0] == "✗ failed: it ended as normal, and 2 of its 4 cases did not pass"
+    page.click("#run-envelope summary")
+    assert '"exit_status": "normal"' in page.inner_text("#run-envelope pre")
+    assert texts(page, "#case-table tbody td:first-child") == [
+        "✓ passed",
+        "✗ error ValueError",
+        "✗ failed",
+        "✓ passed",
+    ]
+    lines = [
+        line
+        for path in sorted(logged.outbox.glob("*.jsonl"))
+        for line in path.read_text("utf-8").split("\n")
+        if line and json.loads(line).get("run_id") == "bad"
+    ]
+    assert page.locator("#run-events li").count() == len(lines)
+    page.select_option("#run-events select[aria-label=Level]", "error")
+    assert page.locator("#run-events li").count() == 1
+    page.click("#run-events li .line")
+    trace = page.inner_text("#run-events li pre >> nth=0")
+    assert trace.startswith("Traceback (most recent call last):\n  File ")
+    assert trace.endswith("\nValueError: no <i>answer</i>")
+    assert not page.locator("#run-events li pre >> nth=1").is_visible()
+    page.click("#run-events li button:text-is('JSON')")
+    said = page.inner_text("#run-events li pre >> nth=1")
+    wanted = next(line for line in lines if json.loads(line)["level"] == "error")
+    assert json.loads(said) == json.loads(wanted)
+    page.select_option("#run-events select[aria-label=Level]", "")
+    page.select_option("#run-events select[aria-label=Case]", "3+3")
+    assert page.locator("#run-events li").count() == 2
+    page.select_option("#run-events select[aria-label=Case]", "")
+    page.fill("#run-events input", "ASKING 2")
+    assert page.locator("#run-events li").count() == 1
+    page.fill("#run-events input", "")
+    page.select_option("#run-events select[aria-label=Source]", "bench_harness")
+    assert page.locator("#run-events li").count() == len(lines)
+
+
+def test_a_link_opens_at_its_event(opened: Open, report: Path, logged: Node) -> None:
+    """In the page, and when it is opened anew; also that of an error to its run."""
+    watched = opened(report, "#errors")
+    page = watched.page
+    page.wait_for_selector("#errors .events li")
+    page.click("#errors .events li:has-text('no <i>answer') .line")
+    page.click("#errors .events a:text-is('Its run')")
+    page.wait_for_selector("#run-events li.here")
+    place = page.evaluate("location.hash")
+    assert "event" in place
+    assert "ValueError" in page.inner_text("#run-events li.here")
+    again = opened(report, place)
+    again.page.wait_for_selector("#run-events li.here .detail")
+    assert again.page.evaluate(
+        "(() => { const r = document.querySelector('li.here').getBoundingClientRect();"
+        " return r.top < innerHeight && r.bottom > 0; })()"
+    )
+    page.go_back()
+    page.wait_for_selector("#all:not([hidden])")
+    page.click("#errors table.plain >> nth=0 >> a >> nth=0")
+    page.wait_for_selector("#errors li.here .detail")
+
+
+def test_two_runs_side_by_side(opened: Open, report: Path) -> None:
+    """Which cases differ, and in what; a link to that."""
+    page = opened(report, "#compare").page
+    keys = {run[3]: run[0] for run in facts_of(report)["runs"]}
+    page.select_option("#compare-form [name=a]", keys["good"])
+    page.select_option("#compare-form [name=b]", keys["bad"])
+    rows = page.locator("#compare-table tbody tr")
+    assert rows.count() == 4  # the models are others
+    assert texts(page, "#compare-said") == [
+        "4 cases differ, 0 are the same. Of those in both runs 2 passed in the one only, 0 in the other only; "
+        "0 are in one run only. Shaded ones ended otherwise."
+    ]
+    cells = {row[0]: row[1:4] for row in (texts(rows.nth(n), "th, td") for n in range(4))}
+    assert cells["0+0"] == ["model", "✓ passed", "✓ passed"]
+    assert cells["1+1"] == ["outcome, model", "✓ passed", "✗ error"]
+    assert cells["2+2"] == ["outcome, model", "✓ passed", "✗ failed"]
+    assert page.evaluate("location.hash") == f"#compare/{keys['good']}/{keys['bad']}"
+    page.select_option("#compare-form [name=b]", keys["good"])
+    assert rows.count() == 0
+    page.check("#compare-form [name=all]")
+    assert rows.count() == 4
+
+
+def test_zones(opened: Open, report: Path) -> None:
+    """UTC at first; the reader's own; any other. The events' own times stay what they are."""
+    page = opened(report, "#runs").page
+    column = "#run-table tbody tr:first-child td:nth-child(5)"
+    utc = texts(page, column)[0]
+    page.select_option("#zone", "local")
+    there = texts(page, column)[0]
+    page.select_option("#zone", "Asia/Tokyo")
+    tokyo = texts(page, column)[0]
+    moment = datetime.fromisoformat(f"{utc}+00:00")
+    assert there == moment.astimezone(ZoneInfo("America/New_York")).strftime("%Y-%m-%d %H:%M:%S")
+    assert tokyo == (moment + timedelta(hours=9)).strftime("%Y-%m-%d %H:%M:%S")
+    title = page.locator(".tile time").first.get_attribute("title")
+    assert title is not None
+    assert title.endswith("+00:00")
+    page.select_option("#zone", "UTC")
+    assert texts(page, column)[0] == utc
+
+
+def test_colours_are_the_readers_choice(opened: Open, report: Path) -> None:
+    """Whatever the system says; the charts are drawn again."""
+    page = opened(report, color_scheme="light").page
+    page.select_option("#theme", "dark")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 26)"
+    assert page.evaluate("line.chart.getOption().yAxis[0].axisLabel.color") == page.evaluate("colour('ink')")
+    page.select_option("#theme", "light")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(247, 247, 245)"
+
+
+def test_it_prints(opened: Open, report: Path, tmp_path: Path) -> None:
+    """Light, without what cannot be used on paper; the tables are all there."""
+    watched = opened(report, color_scheme="dark")
+    page = watched.page
+    page.emulate_media(media="print", color_scheme="dark")
+    page.evaluate("window.dispatchEvent(new Event('beforeprint'))")
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(255, 255, 255)"
+    assert not page.locator(".top nav").is_visible()
+    assert page.locator("#run-table tbody tr").first.is_visible()
+    assert page.locator("#run-table thead button").first.is_visible()
+    page.evaluate("window.dispatchEvent(new Event('afterprint'))")
+    assert page.pdf(path=str(tmp_path / "page.pdf"))[:5] == b"%PDF-"
+
+
+def test_keyboard_and_screen_reader(opened: Open, report: Path) -> None:
+    """Everything that can be used has a name and can be reached; headings and tables are what they seem."""
+    page = opened(report).page
+    page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.className") == "skip"
+    unnamed = page.evaluate(
+        "[...document.querySelectorAll('button, select, input, a, [tabindex]')].filter((e) => !e.closest('[hidden]'))"
+        ".filter((e) => !(e.getAttribute('aria-label') || e.textContent.trim() || (e.labels && e.labels.length)))"
+        ".map((e) => e.outerHTML)"
+    )
+    assert unnamed == []
+    assert page.evaluate("[...document.querySelectorAll('canvas')].every((c) => c.closest('[aria-label]'))")
+    assert page.evaluate("[...document.querySelectorAll('section')].every((s) => s.getAttribute('aria-labelledby'))")
+    assert page.evaluate("[...document.querySelectorAll('table')].every((t) => t.tHead !== null)")
+    page.click("#errors .events li .line")
+    assert page.locator("#errors .events li .line").first.get_attribute("aria-expanded") == "true"
+
+
+# ------------------------------------------------------------------ what it must not do
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of events whose every text, name and key is an attack."""
+    root = tmp_path_factory.mktemp("hostile")
+    node = provision(root, "n-1").node
+    logging.config.dictConfig(config(node))
+    log = logging.getLogger("harness")
+    for n, text in enumerate(HOSTILE):
+        run = {"run_id": text, "suite": text, "run_instance_id": f"{text}{n}", "case_id": text, "model": text}
+        log.error(text, extra={**run, text: text, "__proto__": {"polluted": 1}, "constructor": text, "event_id": text})
+        log.info("", extra={**run, "stage": "case_ended", "outcome": text, "score": text, "duration_s": text})
+        log.info("", extra={**run, "stage": "run_ended", "exit_status": text})
+        shape: Any = [
+            {"type": text, "value": text, "frames": [{"filename": text, "name": text, "lineno": text}, None, 3]}
+        ]
+        log.error("shaped", extra={**run, "exception": shape})
+    log.info("big", extra={"run_id": "big", "text": "x" * 1_000_000})
+    log.info("keys", extra={"run_id": "big", **{f"<b>{n}</b>": n for n in range(100_000)}})
+    close_logging()
+    (chunk,) = node.outbox.glob("*.jsonl")
+    lines = chunk.read_bytes().splitlines(keepends=True)
+    event = {"node_id": "n-1", "ts_utc": "2026-01-01T00:00:00+00:00", "event_id": "o", "source": "x", "run_id": "odd"}
+    deep: Any = 1
+    for _ in range(400):
+        deep = {"d": deep}
+    odd = [
+        {"message": {"not": "text"}, "level": 3, "logger": [], "exception": "a text\nof two lines"},
+        {"message": None, "level": "<b>", "exception": [[1], None, {"type": {"a": 1}, "frames": "none"}], "case_id": 5},
+        {"message": "broken \\ud800 unicode", "deep": deep, "exception": {"exceptions": [[]]}},
+        {
+            "message": "group",
+            "exception": [{"type": "G", "value": "", "exceptions": [[{"type": "E", "value": "part"}]]}],
+        },
+        {"message": "far", "ts_utc": "9999-12-31T23:59:59.999999+00:00"},
+        {"message": "no time", "ts_utc": "yesterday <b>"},
+    ]
+    lines += [json.dumps({**event, **one}).encode() + b"\n" for one in odd]
+    lines.append(
+        b'{"node_id":"n-1","ts_utc":"2026-01-01T00:00:00+00:00","event_id":"p","source":"x","run_id":"odd",'
+        b'"__proto__":{"polluted":true},"big":123456789012345678901234567890}\n'
+    )
+    # as a first-generation chunk, whose lines nobody of ours has made
+    (node.outbox / "20260101_000000__odd__x.jsonl").write_bytes(b"".join(lines))
+    chunk.unlink()
+    path = root / "report.html"
+    path.write_bytes(make_report(Source("outbox", str(root), HOSTILE[0]), Choice(last=50)).html)
+    return path
+
+
+def test_hostile_texts_are_text(opened: Open, hostile: Path) -> None:
+    """Everything is opened and unfolded: nothing runs, nothing becomes an element, nothing is changed."""
+    watched = opened(hostile)
+    page = watched.page
+    elements = {"B", "I", "IMG", "IFRAME", "OBJECT", "EMBED"}
+    keys = [run[0] for run in facts_of(hostile)["runs"]]
+    assert len(keys) == len(HOSTILE) + 2
+    for place in ["#errors", "#health", "#compare", *(f"#run/{key}" for key in keys)]:
+        page.evaluate("(hash) => { location.hash = hash; }", place)
+        page.wait_for_timeout(150)
+        for _ in range(2):
+            page.evaluate("[...document.querySelectorAll('.line')].slice(0, 60).forEach((e) => e.click())")
+            page.evaluate("[...document.querySelectorAll('.detail button')].slice(0, 60).forEach((e) => e.click())")
+        found = set(page.evaluate("[...new Set([...document.querySelectorAll('*')].map((e) => e.tagName))]"))
+        assert not found & elements, place
+        assert page.locator("#trouble").is_hidden(), page.locator("#trouble").text_content()
+        handlers = page.evaluate(
+            "[...document.querySelectorAll('*')].filter((e) => [...e.attributes].some("
+            "(a) => /^on|^style$|^src/.test(a.name) && !e.closest('.chart'))).map((e) => e.outerHTML.slice(0, 100))"
+        )
+        assert handlers == []
+    assert page.evaluate("({}).polluted") is None
+    assert page.evaluate("document.querySelectorAll('script').length") == 2 + 2 + len(facts_of(hostile)["blobs"])
+    assert page.evaluate("[...document.querySelectorAll('a')].every((a) => a.getAttribute('href').startsWith('#'))")
+
+
+def test_nothing_reorders_what_is_read(opened: Open, hostile: Path) -> None:
+    """Letters that cannot be seen are shown by their numbers, in the scripts' texts as in the templates'."""
+    page = opened(hostile, "#errors").page
+    page.wait_for_selector("#errors .events li")
+    said = page.inner_text("body")
+    assert "U+202E" in said
+    assert not set("\u202e\u202c\u200b\u2028") & set(said)
+
+
+def test_the_policy_holds(browser: Any, report: Path, tmp_path: Path) -> None:
+    """Markup that got into the page after all would do nothing: no script, no handler, no request."""
+    html = report.read_text("utf-8")
+    evil = (
+        '<script>window.ran = 1</script><img src="x" onerror="window.ran = 2">'
+        '<a id="j" href="javascript:window.ran=3">j</a>'
+        '<iframe src="https://example.org/"></iframe><link rel="stylesheet" href="https://example.org/x.css">'
+        '<img src="https://example.org/x.png"><form id="f" action="https://example.org/"><button>b</button></form>'
+    )
+    path = tmp_path / "evil.html"
+    path.write_text(html.replace('<main id="all">', f'<main id="all">{evil}'), "utf-8")
+    watched = Watched(browser, path)
+    page = watched.page
+    page.evaluate("document.querySelector('#j').click()")
+    page.evaluate("document.querySelector('#f button').click()")
+    page.evaluate(
+        "window.said = []; const tries = { html: () => { document.body.innerHTML = '<b>x</b>'; },"
+        " script: () => { const s = document.createElement('script'); s.textContent = 'window.ran = 4';"
+        " document.body.append(s); }, eval: () => { window.ran = (0, eval)('5'); },"
+        " fetch: () => { fetch('https://example.org/').catch(() => window.said.push('fetch')); } };"
+        # not at once: what the driver evaluates may do more
+        " for (const [name, attempt] of Object.entries(tries)) setTimeout(() => {"
+        " try { attempt(); } catch { window.said.push(name); } });"
+    )
+    page.wait_for_timeout(500)
+    assert sorted(page.evaluate("window.said")) == ["eval", "fetch", "html", "script"]
+    assert page.evaluate("window.ran") is None
+    assert page.locator("b").count() == 0
+    assert not [url for url in watched.requests if url.startswith("http") and "example" not in url]
+    assert page.url.split("#")[0] == path.as_uri()
+    assert [text for text in watched.said if "Content Security Policy" in text]
+    watched.context.close()
+
+
+def test_links_to_what_is_not_there(browser: Any, report: Path) -> None:
+    """A line says so; the page goes on."""
+    key = facts_of(report)["runs"][0][0]
+    for place in ("#run/nonsense", f"#run/{key}/event/nonsense", "#errors/event/nonsense"):
+        watched = Watched(browser, report, place)
+        assert "This page has no" in watched.page.inner_text("#trouble")
+        watched.context.close()
+    for place in ("#%E0%A4%A", "#__proto__", "#compare/a/b", "#" + "x" * 5000):
+        watched = Watched(browser, report, place)
+        assert watched.page.locator("#overview").is_visible()
+        watched.close()
+
+
+def test_an_empty_page(opened: Open, tmp_path: Path) -> None:
+    """It opens, and says that there is nothing."""
+    provision(tmp_path, "n-1")
+    path = tmp_path / "report.html"
+    path.write_bytes(make_report(Source("outbox", str(tmp_path), "here")).html)
+    page = opened(path).page
+    assert "There is nothing to show yet" in page.inner_text("#overview")
+
+
+def test_a_run_that_is_not_in_the_page_whole(opened: Open, logged: Node, tmp_path: Path) -> None:
+    """Its numbers are there, and the commands that show its events."""
+    path = tmp_path / "report.html"
+    report = make_report(Source("outbox", str(logged.root), "here"), Choice(("good",)))
+    path.write_bytes(report.html)
+    row = next(row for row in report.facts.answers["runs"].rows if row["run_id"] == "bad")
+    page = opened(path, f"#run/{run_key(row)}").page
+    said = page.inner_text("#one")
+    assert f"report --root {logged.root} --run {row['run_instance_id']}" in said
+    assert f"WHERE run_instance_id = '{row['run_instance_id']}' ORDER BY ts" in said
+    assert "The cases of this run are not in this page." in said
+
+
+def test_the_bundle_of_a_node_has_a_page_too(opened: Open, logged: Node, tmp_path: Path) -> None:
+    """The same page, of what is in it."""
+    bundle = export(logged).bundle
+    assert bundle is not None
+    path = tmp_path / "report.html"
+    path.write_bytes(make_report(Source(str(bundle), None, str(bundle))).html)
+    page = opened(path, "#runs").page
+    assert page.locator("#run-table tbody tr").count() == 3

@@ -1,0 +1,87 @@
+"""What the hub refused is noted, until it comes whole."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from bundles import make_bundle, make_node
+
+from calyx_logging import refusals as refusals_module
+from calyx_logging.hub import import_bundle
+from calyx_logging.refusals import refusals
+from calyx_logging.store import Store
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    (tmp_path / "hub").mkdir()
+    return Store(tmp_path / "hub")
+
+
+def spoiled(bundle: Path, target: Path) -> Path:
+    shutil.copytree(bundle, target)
+    chunk = next(target.glob("*.jsonl"))
+    chunk.write_bytes(chunk.read_bytes().replace(b"event", b"evenT", 1))
+    return target
+
+
+def test_a_refusal_is_noted_with_its_faults(store: Store, tmp_path: Path) -> None:
+    """Where it came from, whose it is, and what was wrong; once, however often it is tried."""
+    bundle = make_bundle(make_node(tmp_path, "n-1"), range(3))
+    bad = spoiled(bundle, tmp_path / "stick" / bundle.name)
+    for _ in range(2):
+        assert import_bundle(store, bad, clock=lambda: 1_760_000_000.0).outcome == "refused"
+    (one,) = refusals(store)
+    assert (one.source, one.node_id, one.timestamp) == (str(bad), "n-1", bundle.name)
+    assert one.refused_at == "2025-10-09T08:53:20.000000+00:00"
+    assert one.fault_count == len(one.faults) == 1
+    assert next(bad.glob("*.jsonl")).name in one.faults[0]
+
+
+def test_it_is_settled_by_the_bundle_whole(store: Store, tmp_path: Path) -> None:
+    """Whether it comes from elsewhere, or from the same place."""
+    bundle = make_bundle(make_node(tmp_path, "n-1"), range(3))
+    bad = spoiled(bundle, tmp_path / "stick" / bundle.name)
+    import_bundle(store, bad)
+    import_bundle(store, bundle)
+    assert refusals(store) == []
+    shutil.rmtree(bad)
+    shutil.copytree(bundle, bad)
+    assert list(store.refused.iterdir())
+    import_bundle(store, bad)
+    assert not list(store.refused.iterdir())
+
+
+def test_a_dry_run_notes_nothing(store: Store, tmp_path: Path) -> None:
+    """It only says what would happen."""
+    bundle = make_bundle(make_node(tmp_path, "n-1"), range(3))
+    assert import_bundle(store, spoiled(bundle, tmp_path / "bad"), dry_run=True).outcome == "refused"
+    assert not store.refused.exists()
+
+
+def test_notes_are_bounded_and_need_not_be_whole(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The oldest go; what is no note is passed over."""
+    monkeypatch.setattr(refusals_module, "_MAX_NOTES", 3)
+    empty = tmp_path / "empty"
+    for n in range(5):
+        (empty / str(n)).mkdir(parents=True)
+        (empty / str(n) / "manifest.json").write_bytes(b"{")
+        assert import_bundle(store, empty / str(n), clock=lambda n=n: 1_760_000_000.0 + n).outcome == "refused"  # type: ignore[misc]
+    assert [one.source for one in refusals(store)] == [str(empty / str(n)) for n in (4, 3, 2)]
+    assert {one.node_id for one in refusals(store)} == {None}
+    for path in store.refused.iterdir():
+        path.write_bytes(b'{"source": 1}')
+    assert refusals(store) == []
+
+
+def test_an_import_does_not_fail_for_a_note(store: Store, tmp_path: Path) -> None:
+    """That it cannot be written is a warning."""
+    bundle = make_bundle(make_node(tmp_path, "n-1"), range(3))
+    store.folder.mkdir(parents=True)
+    store.refused.write_bytes(b"")
+    result = import_bundle(store, spoiled(bundle, tmp_path / "bad"))
+    assert result.outcome == "refused"
+    assert any("cannot be noted" in warning for warning in result.warnings)
+    assert import_bundle(store, bundle).outcome == "imported"
