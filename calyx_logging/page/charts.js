@@ -59,6 +59,9 @@ function draw_activity() {
 
 // ------------------------------------------------------------------ runs on a time line
 
+const ROWS = 60; // that are seen at once
+const ROWS_OF_NODE = 40;
+
 class TimeLine {
   constructor(box, runs, open) {
     this.box = box;
@@ -66,6 +69,7 @@ class TimeLine {
     this.runs = runs.filter((run) => run.started !== null && run.ended !== null).sort((a, b) => a.started - b.started);
     this.nodes = [...new Set(this.runs.map((run) => run.node))].sort((a, b) => compare_values(b, a));
     this.chosen = -1;
+    this.seen = this.runs;
     this.window = null;
     this.cases = {};
     this.place();
@@ -73,26 +77,28 @@ class TimeLine {
     box.addEventListener("wheel", (event) => this.wheel(event), { passive: false, capture: true });
     for (const button of $("#zoom").querySelectorAll("button")) button.addEventListener("click", () => this.move(button.dataset.do));
   }
-  // Runs of one node that overlap lie one below the other in its lane.
+  // Runs of one node that overlap lie one below the other in its lane, which has so many rows. Row 0 is the lowest.
   place() {
     const ends = new Map();
     for (const run of this.runs) {
       const lanes = ends.get(run.node) || [];
       let sub = lanes.findIndex((end) => end <= run.started);
-      if (sub < 0) sub = lanes.length < 8 ? lanes.length : 7;
+      if (sub < 0) sub = Math.min(lanes.length, ROWS_OF_NODE - 1);
       lanes[sub] = run.ended;
       run.sub = sub;
       ends.set(run.node, lanes);
     }
-    for (const run of this.runs) run.subs = ends.get(run.node).length;
+    this.rows = this.nodes.flatMap((node) => ends.get(node).map((end, at, lanes) => ({ node, sub: lanes.length - 1 - at, of: lanes.length })));
+    const highest = new Map(this.rows.map((row, at) => [row.node, at]));
+    for (const run of this.runs) run.row = highest.get(run.node) - run.sub;
     this.from = Math.min(...this.runs.map((run) => run.started));
-    this.to = Math.max(...this.runs.map((run) => run.ended), this.from + 1000);
+    this.to = Math.max(...this.runs.map((run) => run.ended), this.from + 10);
   }
   draw() {
-    const lanes = this.nodes.length, height = lanes > 30 ? 16 : lanes > 12 ? 22 : 34, all = lanes <= 60;
-    this.box.style.height = `${Math.max(130, Math.min(lanes, 60) * height) + 100}px`;
+    const rows = this.rows, height = rows.length > 30 ? 16 : rows.length > 12 ? 22 : 34, all = rows.length <= ROWS;
+    this.box.style.height = `${Math.max(130, Math.min(rows.length, ROWS) * height) + 100}px`;
     const colours = Object.fromEntries(["passed", "failed", "timeout", "incomplete"].map((name) => [name, colour(name)]));
-    const index = new Map(this.nodes.map((node, lane) => [node, lane])), edge = colour("card"), ink = colour("ink");
+    const edge = colour("card"), ink = colour("ink"), seen = new Set(this.seen);
     const narrow = this.box.clientWidth < 600, side = narrow ? 84 : 150;
     const [start, end] = this.window || [this.from, this.to];
     const zoom = { xAxisIndex: 0, filterMode: "weakFilter", startValue: start, endValue: end, minValueSpan: 1 };
@@ -100,38 +106,42 @@ class TimeLine {
       grid: { left: side, right: all ? 20 : 44, top: 12, bottom: 84 },
       tooltip: { ...tip_style(), formatter: (point) => plain(this.said(this.runs[point.dataIndex])) },
       xAxis: { type: "time", useUTC: true, min: this.from, max: this.to, ...axis_style(), axisLabel: { color: colour("muted"), lineHeight: 15, hideOverlap: true, formatter: (ms) => axis_time(this.span())(ms) } },
-      yAxis: { type: "category", data: this.nodes, ...axis_style(), splitLine: { show: true, lineStyle: { color: colour("line") } }, axisLabel: { color: colour("ink"), interval: 0, fontSize: height < 20 ? 10 : 12, formatter: (node) => short(visible(node), narrow ? 11 : 21) } },
+      yAxis: {
+        type: "category", data: rows.map((row, at) => String(at)), ...axis_style(), splitLine: { show: true, interval: (at) => rows[at].sub === rows[at].of - 1, lineStyle: { color: colour("line") } },
+        axisLabel: { color: colour("ink"), interval: (at) => rows[at].sub === (rows[at].of - 1) >> 1, fontSize: height < 20 ? 10 : 12, formatter: (name) => short(visible(rows[name].node), narrow ? 11 : 21) },
+      },
       dataZoom: [
         { type: "inside", ...zoom, zoomOnMouseWheel: false, moveOnMouseMove: true, moveOnMouseWheel: false },
         { type: "slider", ...zoom, bottom: 12, height: 22, showDataShadow: false, brushSelect: false, borderColor: colour("line"), fillerColor: "rgba(127,127,127,.18)", handleStyle: { color: colour("muted") }, moveHandleStyle: { color: colour("muted") }, textStyle: { color: colour("muted") }, labelFormatter: (ms) => (narrow ? "" : time_text(ms)) },
-        ...(all ? [] : [{ type: "slider", yAxisIndex: 0, right: 6, width: 18, startValue: lanes - 60, endValue: lanes - 1, labelFormatter: "", brushSelect: false }]),
+        ...(all ? [] : [{ type: "slider", yAxisIndex: 0, right: 6, width: 18, startValue: rows.length - ROWS, endValue: rows.length - 1, labelFormatter: "", brushSelect: false }]),
       ],
       series: [{
         type: "custom", clip: true, encode: { x: [1, 2], y: 0 }, progressive: 0,
-        data: this.runs.map((run) => [index.get(run.node), run.started, run.ended]),
-        renderItem: (params, api) => this.bar(params, api, colours, edge, ink),
+        data: this.runs.map((run) => [run.row, run.started, run.ended]),
+        renderItem: (params, api) => this.bar(params, api, colours, edge, ink, seen),
       }],
     });
     this.chart.on("click", (point) => this.open(this.runs[point.dataIndex]));
     this.chart.on("datazoom", () => this.remember());
   }
-  bar(params, api, colours, edge, ink) {
-    const run = this.runs[params.dataIndex], lane = api.value(0);
-    const from = api.coord([api.value(1), lane]), to = api.coord([api.value(2), lane]);
-    const high = Math.max(4, api.size([0, 1])[1] * 0.74), each = high / run.subs, top = from[1] - high / 2 + each * run.sub;
+  bar(params, api, colours, edge, ink, seen) {
+    const run = this.runs[params.dataIndex], is_seen = seen.has(run);
+    const from = api.coord([api.value(1), run.row]), to = api.coord([api.value(2), run.row]);
+    const high = Math.max(4, api.size([0, 1])[1] * 0.74), top = from[1] - high / 2;
     const area = params.coordSys, width = Math.max(3, to[0] - from[0]), cases = this.cases[run.key];
     // a short one at the end of all is not to fall over the edge
     if (to[0] <= area.x + area.width + 1) from[0] = Math.min(from[0], area.x + area.width - width);
     const is_chosen = params.dataIndex === this.chosen;
-    const bar = { type: "rect", shape: { x: from[0], y: top, width, height: Math.max(2, each - 1) }, style: { fill: colours[run.outcome], stroke: is_chosen ? ink : edge, lineWidth: is_chosen ? 2 : 0.5 } };
-    if (!cases || width < 120) return bar;
+    const bar = { type: "rect", shape: { x: from[0], y: top, width, height: high }, style: { fill: colours[run.outcome], stroke: is_chosen ? ink : edge, lineWidth: is_chosen ? 2 : 0.5 } };
+    if (!is_seen) bar.style.opacity = 0.12;
+    if (!is_seen || !cases || width < 120) return bar;
     bar.style.opacity = 0.45;
     const scale = width / Math.max(1, run.ended - run.started), inside = [];
     for (const one of cases.in_layers) {
       if (one.started === null) continue;
       const x = from[0] + (Math.max(one.started, run.started) - run.started) * scale, wide = Math.max(1, (one.ended - one.started) * scale - 0.5);
       if (x + wide < area.x || x > area.x + area.width) continue;
-      inside.push({ type: "rect", silent: true, shape: { x, y: top + each * 0.3, width: wide, height: Math.max(2, each * 0.5) }, style: { fill: colours[case_outcome(one)] } });
+      inside.push({ type: "rect", silent: true, shape: { x, y: top + high * 0.3, width: wide, height: Math.max(2, high * 0.5) }, style: { fill: colours[case_outcome(one)] } });
     }
     return { type: "group", children: [bar, ...inside] };
   }
@@ -174,17 +184,27 @@ class TimeLine {
     const moves = { "+": "in", "=": "in", "-": "out", ArrowLeft: "back", ArrowRight: "on", 0: "all" };
     if (event.ctrlKey || event.altKey || event.metaKey) return;
     if (event.key in moves) this.move(moves[event.key]);
-    else if (event.key === "ArrowDown" || event.key === "ArrowUp") this.choose(this.chosen + (event.key === "ArrowDown" ? 1 : -1));
+    else if (event.key === "ArrowDown" || event.key === "ArrowUp") this.choose(event.key === "ArrowDown" ? 1 : -1);
     else if (event.key === "Enter" && this.chosen >= 0) this.open(this.runs[this.chosen]);
     else return;
     event.preventDefault();
   }
-  choose(index) {
-    this.chosen = Math.min(Math.max(index, 0), this.runs.length - 1);
-    const run = this.runs[this.chosen], [start, end] = this.window || [this.from, this.to];
+  // Those that the filters leave out are paler, and not chosen.
+  only(runs) {
+    const wanted = new Set(runs);
+    this.seen = this.runs.filter((run) => wanted.has(run));
+    if (this.chosen >= 0 && !wanted.has(this.runs[this.chosen])) this.chosen = -1;
+    this.draw();
+  }
+  choose(step) {
+    if (!this.seen.length) return;
+    const now = this.chosen < 0 ? -1 : this.seen.indexOf(this.runs[this.chosen]);
+    const at = Math.min(Math.max(now + step, 0), this.seen.length - 1), run = this.seen[at];
+    this.chosen = this.runs.indexOf(run);
+    const [start, end] = this.window || [this.from, this.to];
     if (run.ended < start || run.started > end) this.show(run.started - (end - start) / 2, run.started + (end - start) / 2);
     this.draw();
-    $("#timeline-said").textContent = `Run ${this.chosen + 1} of ${this.runs.length}: ${this.said(run).replace(/\n/g, "; ")}`;
+    $("#timeline-said").textContent = `Run ${at + 1} of ${this.seen.length}: ${this.said(run).replace(/\n/g, "; ")}`;
   }
 }
 

@@ -33,6 +33,7 @@ function filter_runs() {
     (!text || `${run.suite} ${run.run_id} ${run.instance} ${run.node}`.toLowerCase().includes(text)));
   $("#run-count").textContent = `${count(found.length)} of ${count(runs.length)} runs${found.length ? "" : ": none is as the filters say"}`;
   run_table.show(found);
+  if (line) line.only(found);
 }
 
 function begin_runs() {
@@ -251,19 +252,32 @@ function again() {
   if (!$("#one").hidden) go();
 }
 
+// The reader's choices hold for the next page, too, where the browser keeps such things for a file.
+function remembered() {
+  try { return Object(JSON.parse(localStorage.getItem("calyx-report"))); } catch { return {}; }
+}
+
+function remember(choices) {
+  try { localStorage.setItem("calyx-report", JSON.stringify(choices)); } catch { /* they hold for this page */ }
+}
+
 function begin_choices() {
   const select = $("#zone"), known = typeof Intl.supportedValuesOf === "function" ? Intl.supportedValuesOf("timeZone") : [];
   const mine = Intl.DateTimeFormat().resolvedOptions().timeZone;
   select.append(make("option", { value: "local" }, `here (${mine})`), ...known.filter((name) => name !== "UTC").map((name) => make("option", { value: name }, name)));
-  select.value = "UTC";
-  select.addEventListener("change", () => { use_zone(select.value); again(); });
-  const theme = $("#theme");
-  theme.value = "auto";
-  theme.addEventListener("change", () => {
+  const theme = $("#theme"), before_now = remembered();
+  const choose = (box, value, otherwise) => { box.value = [...box.options].some((option) => option.value === value) ? value : otherwise; };
+  choose(select, before_now.zone, "UTC");
+  choose(theme, before_now.theme, "auto");
+  const paint = () => {
     if (theme.value === "auto") delete document.documentElement.dataset.theme;
     else document.documentElement.dataset.theme = theme.value;
-    draw_charts();
-  });
+  };
+  use_zone(select.value);
+  paint();
+  if (select.value !== "UTC") show_times();
+  select.addEventListener("change", () => { remember({ zone: select.value, theme: theme.value }); use_zone(select.value); again(); });
+  theme.addEventListener("change", () => { remember({ zone: select.value, theme: theme.value }); paint(); draw_charts(); });
   window.matchMedia("(prefers-color-scheme: dark)").addEventListener("change", draw_charts);
   let before = null, unfolded = [];
   window.addEventListener("beforeprint", () => {
@@ -288,7 +302,6 @@ function begin_choices() {
   document.addEventListener("keydown", (event) => { if (event.key === "Escape" && !$("#one").hidden && !/^(INPUT|SELECT)$/.test(event.target.tagName)) location.hash = "#runs"; });
 }
 
-use_zone("UTC");
 begin_choices();
 for (const table of document.querySelectorAll("table.plain")) sortable(table, (column, descending) => sort_rows(table, column, descending));
 begin_runs();

@@ -12,6 +12,7 @@ import logging.config
 import os
 import re
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
 from importlib import import_module
@@ -203,6 +204,17 @@ def test_runs_are_filtered_and_sorted(opened: Open, fleet: Path) -> None:
     assert page.locator("#run-table th:nth-child(9)").get_attribute("aria-sort") == "descending"
 
 
+def place_of(page: Any, key: str) -> tuple[float, float]:
+    """Where the middle of a run's bar is, in the window."""
+    return page.evaluate(
+        "(key) => { const run = line.runs.find((one) => one.key === key), box = line.box.getBoundingClientRect();"
+        " const middle = [(run.started + run.ended) / 2, run.row];"
+        " const at = line.chart.convertToPixel({xAxisIndex: 0, yAxisIndex: 0}, middle);"
+        " return [at[0] + box.left, at[1] + box.top]; }",
+        key,
+    )
+
+
 def test_the_time_line_by_mouse_and_by_keyboard(opened: Open, fleet: Path) -> None:
     """It zooms and moves; a run is chosen with the keys, said, and opened with Enter, as with a click."""
     page = opened(fleet, "#runs").page
@@ -225,16 +237,56 @@ def test_the_time_line_by_mouse_and_by_keyboard(opened: Open, fleet: Path) -> No
     assert page.evaluate("location.hash") == f"#run/{runs[1][0]}"
     page.keyboard.press("Escape")
     page.wait_for_selector("#all:not([hidden])")
-    x, y = page.evaluate(
-        "(() => { const run = line.runs[5], box = line.box.getBoundingClientRect();"
-        " const at = line.chart.convertToPixel({xAxisIndex: 0, yAxisIndex: 0},"
-        " [(run.started + run.ended) / 2, line.nodes.indexOf(run.node)]);"
-        " return [at[0] + box.left, at[1] + box.top]; })()"
-    )
+    x, y = place_of(page, runs[5][0])
     page.mouse.move(x, y)
     page.mouse.click(x, y)
     page.wait_for_selector("#one:not([hidden])")
     assert page.evaluate("location.hash") == f"#run/{runs[5][0]}"
+
+
+def test_the_filters_are_the_time_lines_too(opened: Open, fleet: Path) -> None:
+    """What they leave out is paler there, and not chosen with the keys."""
+    page = opened(fleet, "#runs").page
+    runs = sorted(facts_of(fleet)["runs"], key=lambda run: run[5])
+    late = [run for run in runs if run[14] == "timeout"]
+    pale = (
+        "line.chart.getZr().storage.getDisplayList(true).filter((e) => e.type === 'rect' && e.style.opacity === 0.12)"
+        ".length"
+    )
+    assert page.evaluate(pale) == 0
+    page.select_option("#run-filter [name=outcome]", "timeout")
+    assert page.evaluate(pale) == len(runs) - len(late)
+    page.focus("#timeline")
+    page.keyboard.press("ArrowDown")
+    assert texts(page, "#timeline-said")[0].startswith(f"Run 1 of {len(late)}: timeout: {late[0][3]}")
+    page.fill("#run-filter [name=text]", "no run is called so")
+    page.focus("#timeline")
+    page.keyboard.press("ArrowDown")
+    page.keyboard.press("Enter")
+    assert page.evaluate("[line.chosen, location.hash]") == [-1, "#runs"]
+
+
+def test_runs_of_a_node_at_once(opened: Open, tmp_path: Path) -> None:
+    """Each has a row of its own in the node's lane, which bears the name once."""
+    node = provision(tmp_path, "n-1").node
+    logging.config.dictConfig(config(node))
+    for text in ("begins", "goes on"):
+        for number in range(13):
+            logging.getLogger("harness").info(text, extra={"suite": "s", "run_id": f"run-{number}"})
+        time.sleep(0.1)
+    close_logging()
+    path = tmp_path / "report.html"
+    path.write_bytes(make_report(Source("outbox", str(tmp_path), "here")).html)
+    page = opened(path, "#runs").page
+    assert sorted(page.evaluate("line.runs.map((run) => run.row)")) == list(range(13))
+    drawn = "line.chart.getZr().storage.getDisplayList(true)"
+    assert page.evaluate(f"{drawn}.filter((e) => e.style.text === 'n-1').length") == 1
+    for key, name in ((run[0], run[3]) for run in facts_of(path)["runs"]):
+        page.mouse.click(*place_of(page, key))
+        page.wait_for_selector("#one:not([hidden])")
+        assert texts(page, "#h-run") == [f"Run {name}"]
+        page.go_back()
+        page.wait_for_selector("#all:not([hidden])")
 
 
 def test_the_wheel_is_the_pages_but_with_ctrl(opened: Open, fleet: Path) -> None:
@@ -299,7 +351,8 @@ def test_cases_are_drawn_inside_a_run_when_it_is_wide(opened: Open, report: Path
         ".map((e) => e.style.fill)"
     )
     colours = page.evaluate("[colour('passed'), colour('failed')]")
-    assert [page.evaluate(fills).count(one) for one in colours] == [0, 0]  # too short beside the others
+    page.evaluate("(() => { line.to = line.from + 3600e3; line.draw(); })()")  # as beside a run of an hour
+    assert [page.evaluate(fills).count(one) for one in colours] == [0, 0]
     page.evaluate(
         "(() => { const run = line.runs.find((one) => one.run_id === 'bad'); line.show(run.started, run.ended); })()"
     )
@@ -424,6 +477,25 @@ def test_colours_are_the_readers_choice(opened: Open, report: Path) -> None:
     assert page.evaluate("line.chart.getOption().yAxis[0].axisLabel.color") == page.evaluate("colour('ink')")
     page.select_option("#theme", "light")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(247, 247, 245)"
+
+
+def test_choices_are_remembered(opened: Open, report: Path) -> None:
+    """By the page that is opened next, too; what a browser has kept that is no choice is passed over."""
+    watched = opened(report, color_scheme="light")
+    page = watched.page
+    page.select_option("#zone", "Asia/Tokyo")
+    page.select_option("#theme", "dark")
+    times = texts(page, "time[datetime]")
+    page.reload()
+    page.locator("html[data-ready=yes]").wait_for(state="attached")
+    assert page.evaluate("[$('#zone').value, $('#theme').value]") == ["Asia/Tokyo", "dark"]
+    assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 26)"
+    assert texts(page, "time[datetime]") == times
+    for kept in ("null", "{", '{"zone": "Nowhere/No", "theme": 7}'):
+        page.evaluate("(kept) => localStorage.setItem('calyx-report', kept)", kept)
+        page.reload()
+        page.locator("html[data-ready=yes]").wait_for(state="attached")
+        assert page.evaluate("[$('#zone').value, $('#theme').value]") == ["UTC", "auto"]
 
 
 def test_it_prints(opened: Open, report: Path, tmp_path: Path) -> None:
