@@ -21,6 +21,9 @@ RUN = ("node_id", "suite", "run_id", "run_instance_id")
 _STATUSES = ("error", "timeout", "incomplete", "normal")
 """What a run may end with, the worst first."""
 
+_DIGITS = 6
+"""Of sums of seconds: microseconds. What lies beyond depends on which thread adds first."""
+
 ERRORS = ("error", "critical")
 """Levels that count as errors."""
 
@@ -172,7 +175,7 @@ def _rates(events: ibis.Table, keys: list[str]) -> ibis.Table:
         cases=one.cases.sum().cast("int64"),
         completed=one.completed.sum().cast("int64"),
         passed=one.passed.sum().cast("int64"),
-        run_seconds=one.duration_s.sum(),
+        run_seconds=one.duration_s.sum().round(_DIGITS),
         median_run_s=one.duration_s.median(),
     )
     return found.mutate(pass_rate=_rate(found)).order_by(keys)
@@ -198,7 +201,7 @@ def models(events: ibis.Table) -> ibis.Table:
         passed=ended.is_passed.sum().cast("int64"),
         scores=ended.number.count(),
         mean_score=ended.number.mean(),
-        case_seconds=ended.duration.sum(),
+        case_seconds=ended.duration.sum().round(_DIGITS),
         median_case_s=ended.duration.median(),
     )
     return found.mutate(pass_rate=_rate(found)).order_by(["suite", "model"])

@@ -91,7 +91,8 @@ def test_the_same_answer_everywhere(places: dict[str, list[str]], name: str) -> 
     for one in answers.values():
         for row in one:
             row.pop("chunk", None)
-    assert answers["outbox"] == answers["bundle"] == answers["hub"]
+    for place in ("bundle", "hub"):  # the last digit of a mean depends on who is added to whom first
+        assert answers[place] == [pytest.approx(row) for row in answers["outbox"]]
     assert answers["outbox"] or name in ("gaps", "recoveries")
 
 
