@@ -30,6 +30,14 @@ def _no_root_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("CALYX_ROOT", raising=False)
 
 
+@pytest.fixture(autouse=True)
+def _logger_class() -> Iterator[None]:
+    """The one of before comes back: structlog's LoggerFactory sets one of its own for the whole process."""
+    before = logging.getLoggerClass()
+    yield
+    logging.setLoggerClass(before)
+
+
 @pytest.fixture
 def node(tmp_path: Path) -> Node:
     """A provisioned node in a root of its own."""
