@@ -28,8 +28,8 @@ from pathlib import Path
 import peers
 
 from calyx_logging import Node, provision
-from calyx_logging.chunk import ChunkName
-from calyx_logging.event import encode, utc_text, with_seq
+from calyx_logging.events.event import encode, utc_text, with_seq
+from calyx_logging.format.chunk import ChunkName
 
 SHAPES = {"16 files": 16, "10,000 files": 10_000, "1 file": 1}
 WHEN = 1_760_000_000

@@ -31,9 +31,9 @@ from datetime import UTC, datetime, timedelta, timezone
 from pathlib import Path
 from typing import Any
 
-from calyx_logging.bundle import sums_of
-from calyx_logging.manifest import ChunkEntry, Manifest
-from calyx_logging.stats import stats_for
+from calyx_logging.bundle.folder import sums_of
+from calyx_logging.format.chunk_stats import stats_for
+from calyx_logging.format.manifest import ChunkEntry, Manifest
 
 START = datetime(2026, 3, 1, tzinfo=UTC)
 PER_BUNDLE = 10
@@ -194,7 +194,7 @@ def tidy_events_of(node: str, number: int, count: int, rng: random.Random) -> It
 
 
 def an_exception(rng: random.Random, n: int) -> dict[str, Any]:
-    """What a case ends with, as `calyx_logging.exception` writes it."""
+    """What a case ends with, as `calyx_logging.events.tracebacks` writes it."""
     kind, text = rng.choice(
         [("TimeoutError", f"no answer to {n}"), ("ValueError", "the answer is no number"), ("ConnectionError", "reset")]
     )

@@ -170,10 +170,10 @@ def ask(folder: Path, rounds: int, spark: str | None) -> dict[str, dict[str, lis
 
 def from_chunks(folder: Path) -> float:
     """The named queries over the chunks themselves, without the stored table; seconds for all four together."""
-    from calyx_logging.database import connect_chunks
-    from calyx_logging.engine import Pool
-    from calyx_logging.named import run_named
-    from calyx_logging.reader import ChunkRef
+    from calyx_logging.format.reader import ChunkRef
+    from calyx_logging.query.duckdb_views import connect_chunks
+    from calyx_logging.query.executors import Pool
+    from calyx_logging.query.named import run_named
 
     began = time.perf_counter()
     paths = sorted((folder / "hub/telemetry/federated").glob("[!.]*/*/*.jsonl"))

@@ -88,8 +88,8 @@ def make_places(folder: Path, events: int) -> dict[str, list[str]]:
 
 def check(folder: Path) -> None:
     """Whether the queries that the page is made from say what the generator counted."""
-    from calyx_logging.named import run_named
     from calyx_logging.query import connect
+    from calyx_logging.query.named import run_named
 
     backend = connect(folder / "hub", "hub")
     wrong = differences(lambda name: run_named(backend, name).to_pylist(), load_truth(folder / "fleet"))

@@ -28,8 +28,8 @@ from pathlib import Path
 from typing import Any
 
 from calyx_logging import Node, provision
-from calyx_logging.bundle import verify
-from calyx_logging.export import export
+from calyx_logging.bundle.folder import verify
+from calyx_logging.outbox.export import export
 
 SIZES = (0, 40, 200, 1000, 4000, 30_000)
 

@@ -12,17 +12,17 @@ from typing import TYPE_CHECKING, Any
 from calyx_logging._version import __version__
 
 if TYPE_CHECKING:
-    from calyx_logging.benchmark import benchmark_run
-    from calyx_logging.context import KeepContext
     from calyx_logging.errors import CalyxError
-    from calyx_logging.event import StampEvent
-    from calyx_logging.fast_logger import install_fast_logger
-    from calyx_logging.formatter import EventFormatter
+    from calyx_logging.events.context import KeepContext
+    from calyx_logging.events.event import StampEvent
+    from calyx_logging.events.fast_logger import install_fast_logger
+    from calyx_logging.events.formatter import EventFormatter
+    from calyx_logging.events.structlog_bridge import configure_structlog
     from calyx_logging.handlers.execution_log import ExecutionLogHandler
     from calyx_logging.handlers.outbox import OutboxHandler
+    from calyx_logging.harness.benchmark import benchmark_run
     from calyx_logging.node import Node, provision
-    from calyx_logging.recorder import seal
-    from calyx_logging.structlog_bridge import configure_structlog
+    from calyx_logging.recording.recorder import seal
 
 __all__ = [
     "CalyxError",
@@ -42,17 +42,17 @@ __all__ = [
 
 _HOMES = {
     "CalyxError": "errors",
-    "EventFormatter": "formatter",
+    "EventFormatter": "events.formatter",
     "ExecutionLogHandler": "handlers.execution_log",
-    "KeepContext": "context",
+    "KeepContext": "events.context",
     "Node": "node",
     "OutboxHandler": "handlers.outbox",
-    "StampEvent": "event",
-    "benchmark_run": "benchmark",
-    "configure_structlog": "structlog_bridge",
-    "install_fast_logger": "fast_logger",
+    "StampEvent": "events.event",
+    "benchmark_run": "harness.benchmark",
+    "configure_structlog": "events.structlog_bridge",
+    "install_fast_logger": "events.fast_logger",
     "provision": "node",
-    "seal": "recorder",
+    "seal": "recording.recorder",
 }
 
 

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from calyx_logging import durable
+from calyx_logging.core import files
 from calyx_logging.errors import InvalidNodeId, NodeConflict, NodeNotProvisioned, RootNotFound, StorageError
 
 __all__ = [
@@ -66,7 +66,7 @@ def read_node_id(runtime: Path) -> str | None:
     """
     path = runtime / "node_id.txt"
     try:
-        data = durable.read_regular(path)
+        data = files.read_regular(path)
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -147,7 +147,7 @@ def find_root(
         return _existing(Path(root), "check the root that was named")
     if environ.get("CALYX_ROOT"):
         return _existing(Path(environ["CALYX_ROOT"]), "check the variable CALYX_ROOT")
-    here = durable.reachable(Path.cwd() if cwd is None else cwd)
+    here = files.reachable(Path.cwd() if cwd is None else cwd)
     for folder in (here, *here.parents):
         if (folder / _NODE_FILE).is_file():
             return folder
@@ -159,7 +159,7 @@ def find_root(
 
 
 def _existing(root: Path, hint: str) -> Path:
-    folder = durable.reachable(root.expanduser())
+    folder = files.reachable(root.expanduser())
     if not folder.is_dir():
         raise RootNotFound("there is no such folder", path=folder, hint=hint)
     return folder
@@ -184,7 +184,7 @@ def provision(root: str | os.PathLike[str], node_id: str, *, force: bool = False
         RootNotFound: there is no such folder.
         StorageError: a file cannot be written.
     """
-    node = Node(durable.reachable(Path(root).expanduser()), check_node_id(node_id))
+    node = Node(files.reachable(Path(root).expanduser()), check_node_id(node_id))
     if not node.root.is_dir():
         raise RootNotFound("there is no such folder", path=node.root, hint="make it first, or name another root")
     try:
@@ -210,13 +210,13 @@ def provision(root: str | os.PathLike[str], node_id: str, *, force: bool = False
     made = []
     try:
         for folder in (node.root / "runtime", node.outbox):
-            durable.make_dirs(folder)
+            files.make_dirs(folder)
         keep = node.outbox / ".gitkeep"
         if not keep.exists():
-            durable.replace_file(keep, b"")
+            files.replace_file(keep, b"")
             made.append(keep)
         if present != node_id:
-            durable.replace_file(node.root / _NODE_FILE, f"{node_id}\n".encode())
+            files.replace_file(node.root / _NODE_FILE, f"{node_id}\n".encode())
             made.append(node.root / _NODE_FILE)
     except OSError as error:
         raise StorageError.of(

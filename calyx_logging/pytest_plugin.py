@@ -16,9 +16,9 @@ from typing import Any
 import pytest
 
 from calyx_logging.errors import CalyxError, say
-from calyx_logging.formatter import EventFormatter
+from calyx_logging.events.formatter import EventFormatter
+from calyx_logging.format.run_paths import check_run_name, new_instance_id
 from calyx_logging.handlers.outbox import OutboxHandler
-from calyx_logging.run_files import check_run_name, new_instance_id
 
 __all__ = ["TestRecorder"]
 

@@ -16,8 +16,8 @@ from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from calyx_logging.errors import ConfigError
-from calyx_logging.event import note
-from calyx_logging.jsonable import MAX_DEPTH, by_rule, is_a, safe_repr
+from calyx_logging.events.event import note
+from calyx_logging.events.values import MAX_DEPTH, by_rule, is_a, safe_repr
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict
@@ -123,7 +123,7 @@ class RedactSecrets:
             raise ConfigError(f"option 'patterns': {error.pattern!r} is no regular expression: {error}") from None
 
     withhold = True
-    """Where it cannot be called the event is not kept as it is (`calyx_logging.processors.run_all`)."""
+    """Where it cannot be called the event is not kept as it is (`calyx_logging.events.processors.run_all`)."""
 
     def __call__(self, logger: object, method_name: str, event_dict: EventDict) -> EventDict:
         search = _Search(self._names, self._patterns, self._own)

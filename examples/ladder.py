@@ -20,9 +20,9 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 
 from calyx_logging import benchmark_run
-from calyx_logging.benchmark import BenchmarkRun
 from calyx_logging.errors import CalyxError
 from calyx_logging.harness import get_node_id, get_results_dir
+from calyx_logging.harness.benchmark import BenchmarkRun
 
 SUITE = "ladder"
 SECONDS_PER_ANSWER = {"instant": 0.0, "steady": 0.01, "slow": 0.5}

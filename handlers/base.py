@@ -8,12 +8,12 @@ import secrets
 import weakref
 from typing import ClassVar
 
-from calyx_logging.chunk import MAX_LINE
+from calyx_logging.core.validation import whole_bytes
 from calyx_logging.errors import ConfigError
-from calyx_logging.event import MIN_MAX_EVENT_BYTES, StampEvent
-from calyx_logging.formatter import EventFormatter
+from calyx_logging.events.event import MIN_MAX_EVENT_BYTES, StampEvent
+from calyx_logging.events.formatter import EventFormatter
+from calyx_logging.format.chunk import MAX_LINE
 from calyx_logging.node import Node
-from calyx_logging.options import whole_bytes
 
 __all__ = ["EventHandler", "check_root"]
 

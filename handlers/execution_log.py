@@ -19,14 +19,14 @@ from typing import Any
 import portalocker
 from concurrent_log_handler import ConcurrentRotatingFileHandler
 
-from calyx_logging import durable
-from calyx_logging.context import RUN_INSTANCE, bound_context
+from calyx_logging.core import files
+from calyx_logging.core.validation import refuse_unknown
 from calyx_logging.errors import ConfigError, StorageError, say
-from calyx_logging.event import DEFAULT_MAX_EVENT_BYTES, DEFAULT_SOURCE, control_event, take
+from calyx_logging.events.context import RUN_INSTANCE, bound_context
+from calyx_logging.events.event import DEFAULT_MAX_EVENT_BYTES, DEFAULT_SOURCE, control_event, take
+from calyx_logging.format.run_paths import execution_log, root_above
 from calyx_logging.handlers.base import EventHandler, check_root
 from calyx_logging.node import Node
-from calyx_logging.options import refuse_unknown
-from calyx_logging.run_files import execution_log, root_above
 
 __all__ = ["ExecutionLogFile", "ExecutionLogHandler"]
 
@@ -56,7 +56,7 @@ class ExecutionLogFile(ConcurrentRotatingFileHandler):
 
     def __init__(self, path: Path, gap: Callable[[int, str], bytes]) -> None:
         try:
-            durable.make_dirs(path.parent)
+            files.make_dirs(path.parent)
             if path.exists() and stat.S_ISFIFO(path.stat().st_mode):
                 raise OSError(errno.EINVAL, "it is a pipe")
             with path.open("ab"):

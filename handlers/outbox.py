@@ -7,15 +7,16 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from calyx_logging.capture import attach, check_names
-from calyx_logging.chunk import check_component
+from calyx_logging.core.validation import refuse_unknown
 from calyx_logging.errors import ConfigError
-from calyx_logging.event import DEFAULT_MAX_EVENT_BYTES, DEFAULT_SOURCE, take
-from calyx_logging.fast_logger import install_fast_logger
+from calyx_logging.events.capture import attach, check_names
+from calyx_logging.events.event import DEFAULT_MAX_EVENT_BYTES, DEFAULT_SOURCE, take
+from calyx_logging.events.fast_logger import install_fast_logger
+from calyx_logging.format.chunk import check_component
 from calyx_logging.handlers.base import EventHandler, check_root
 from calyx_logging.node import Node
-from calyx_logging.options import WriterOptions, refuse_unknown
-from calyx_logging.recorder import Recorder
+from calyx_logging.recording.options import WriterOptions
+from calyx_logging.recording.recorder import Recorder
 
 __all__ = ["OutboxHandler"]
 
@@ -57,7 +58,7 @@ class OutboxHandler(EventHandler):
         fast: install the fast logger (`calyx_logging.install_fast_logger`): the same records in less time, for all
             loggers of the process.
         capture: names of loggers that call the handler whatever becomes of their handlers, and though they cut
-            propagation: of harnesses that configure logging themselves (`calyx_logging.capture`).
+            propagation: of harnesses that configure logging themselves (`calyx_logging.events.capture`).
         level: as in every handler.
 
     Raises:

@@ -20,10 +20,10 @@ import click
 import orjson
 
 from calyx_logging import __version__
+from calyx_logging.core.text import count_text
 from calyx_logging.errors import CalyxError
-from calyx_logging.jsonable import lower
-from calyx_logging.manifest import Manifest
-from calyx_logging.wording import count_text
+from calyx_logging.events.values import lower
+from calyx_logging.format.manifest import Manifest
 
 __all__ = [
     "advancing",

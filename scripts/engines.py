@@ -7,7 +7,7 @@ from typing import Any, TypeVar
 
 import click
 
-from calyx_logging.engine import Engine, Here, Pool
+from calyx_logging.query.executors import Engine, Here, Pool
 
 __all__ = ["engine_of", "engine_options", "jobs_option"]
 
@@ -43,7 +43,7 @@ def engine_of(name: str, master: str | None, jobs: int | None) -> Engine:
         ConfigError: the extra is not installed, or there is no such cluster.
     """
     if name == "spark":
-        from calyx_logging.spark import SparkEngine, session
+        from calyx_logging.query.spark import SparkEngine, session
 
         return SparkEngine(session(master or "local[*]"))
     if master is not None:

@@ -9,8 +9,9 @@ try:
 
     import click
 
-    from calyx_logging.audit import audit_node
-    from calyx_logging.completeness import NodeAudit, findings
+    from calyx_logging.format.completeness import NodeAudit, findings
+    from calyx_logging.hub.audit import audit_node
+    from calyx_logging.hub.store import Store, find_hub
     from calyx_logging.scripts.cli import (
         advancing,
         count_text,
@@ -20,7 +21,6 @@ try:
         run,
         tell,
     )
-    from calyx_logging.store import Store, find_hub
 except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py audit") from None
 

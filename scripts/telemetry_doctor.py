@@ -18,9 +18,9 @@ try:
 
     import click
 
-    from calyx_logging.doctor import Finding, examine, existing_loggers
     from calyx_logging.errors import CalyxError, ConfigError, StorageError
     from calyx_logging.handlers.outbox import OutboxHandler
+    from calyx_logging.harness.doctor import Finding, examine, existing_loggers
     from calyx_logging.scripts.cli import count_text, json_option, print_json, root_option, run
 except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py doctor") from None

@@ -8,12 +8,13 @@ try:
 
     import click
 
-    from calyx_logging.archive import FORMATS
-    from calyx_logging.export import ExportOptions, ExportResult, export_all
-    from calyx_logging.exporter import exclusive
-    from calyx_logging.manifest import SIGNATURE_NAME
+    from calyx_logging.bundle.archive import FORMATS
+    from calyx_logging.bundle.object_store import Sent, check_url, send
+    from calyx_logging.bundle.signing import check_key
+    from calyx_logging.format.manifest import SIGNATURE_NAME
     from calyx_logging.node import Node
-    from calyx_logging.remote import Sent, check_url, send
+    from calyx_logging.outbox.export import ExportOptions, ExportResult, export_all
+    from calyx_logging.outbox.export_lock import exclusive
     from calyx_logging.scripts.cli import (
         contents_text,
         count_text,
@@ -26,7 +27,6 @@ try:
         sign_options,
         size_text,
     )
-    from calyx_logging.signature import check_key
 except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py export") from None
 

@@ -12,11 +12,13 @@ try:
 
     import click
 
-    from calyx_logging.arrival import Source, bundles_in, bytes_of
-    from calyx_logging.engine import Engine, Here
+    from calyx_logging.bundle.object_store import RemoteBundle, bundles_at, is_url
+    from calyx_logging.bundle.signing import check_key, named_key
+    from calyx_logging.bundle.staging import Source, bundles_in, bytes_of
     from calyx_logging.errors import CalyxError
-    from calyx_logging.hub import ImportResult, Job, Policy, import_one, settle
-    from calyx_logging.remote import RemoteBundle, bundles_at, is_url
+    from calyx_logging.hub.importer import ImportResult, Job, Policy, import_one, settle
+    from calyx_logging.hub.store import Store, find_hub
+    from calyx_logging.query.executors import Engine, Here
     from calyx_logging.scripts.cli import (
         advancing,
         contents_text,
@@ -32,8 +34,6 @@ try:
     )
     from calyx_logging.scripts.engines import engine_of, engine_options
     from calyx_logging.scripts.telemetry_receipt import said, write_receipts
-    from calyx_logging.signature import check_key, named_key
-    from calyx_logging.store import Store, find_hub
 except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py import") from None
 
@@ -153,7 +153,7 @@ def _make_table(store: Store, nodes: list[str], engine: Engine) -> None:
     """The table of what has come; only a help for queries, which make it where it is not."""
     if not nodes or find_spec("pyarrow") is None:
         return
-    from calyx_logging.stored import refresh
+    from calyx_logging.query.refresh import refresh
 
     try:
         warn_all(refresh(store, nodes, engine).warnings)

@@ -7,7 +7,7 @@ try:
 
     import click
 
-    from calyx_logging.bundle import write_manifest
+    from calyx_logging.bundle.folder import write_manifest
     from calyx_logging.node import Node
     from calyx_logging.scripts.cli import json_option, print_json, root_option, run
     from calyx_logging.scripts.telemetry_verify import checked, document, tell_report

@@ -7,11 +7,11 @@ try:
 
     import click
 
-    from calyx_logging import durable
+    from calyx_logging.bundle.signing import check_key, name_key
+    from calyx_logging.core import files
     from calyx_logging.errors import StorageError
     from calyx_logging.node import NODE_ID_RULE, Provisioned, provision
     from calyx_logging.scripts.cli import json_option, print_json, remark, run
-    from calyx_logging.signature import check_key, name_key
 except ImportError as error:
     raise SystemExit(
         f"calyx-logging is not installed for this Python ({error}): run  python3 run.py provision"
@@ -68,8 +68,8 @@ def command(node_id: str, root: str, force: bool, receipt: str | None, signing_k
 
 def _write_receipt(done: Provisioned, path: Path) -> Path:
     try:
-        durable.make_dirs(path.parent)
-        durable.replace_file(path, receipt_text(done).encode())
+        files.make_dirs(path.parent)
+        files.replace_file(path, receipt_text(done).encode())
     except OSError as error:
         raise StorageError.of(error, "write the receipt", path, "name another path after --receipt") from error
     return path

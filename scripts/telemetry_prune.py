@@ -10,10 +10,10 @@ try:
 
     import click
 
-    from calyx_logging.acknowledged import CarriedReceipt, read_receipt
     from calyx_logging.errors import ConfigError
     from calyx_logging.node import Node
-    from calyx_logging.prune import Plan, carry_out, plan, take_note
+    from calyx_logging.outbox.prune import Plan, carry_out, plan, take_note
+    from calyx_logging.outbox.receipts import CarriedReceipt, read_receipt
     from calyx_logging.scripts.cli import (
         count_text,
         json_option,

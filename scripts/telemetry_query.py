@@ -15,11 +15,11 @@ try:
 
     import click
 
-    from calyx_logging import durable
-    from calyx_logging.database import MEMORY, Rows, run_sql
+    from calyx_logging.core import files
     from calyx_logging.errors import ConfigError, EventError, StorageError
-    from calyx_logging.named import NAMES, run_named
     from calyx_logging.query import connect
+    from calyx_logging.query.duckdb_views import MEMORY, Rows, run_sql
+    from calyx_logging.query.named import NAMES, run_named
     from calyx_logging.scripts.cli import count_text, json_option, print_json, remark, run, shown, tell, warn_all
     from calyx_logging.scripts.engines import engine_of, engine_options
     from calyx_logging.scripts.sources import from_option
@@ -150,14 +150,14 @@ def _write(batches: Rows, path: Path) -> int:
             for batch in batches:
                 writer.write_batch(batch)
                 count += batch.num_rows
-        durable.rename_over(temporary, path)
+        files.rename_over(temporary, path)
     except pyarrow.ArrowNotImplementedError as error:
         raise ConfigError(f"a value has no type in Parquet: {error}", hint="cast it to VARCHAR in the query") from None
     except OSError as error:
         raise StorageError.of(error, "write the Parquet file", path, "name a file in a folder that is there") from error
     finally:
         with suppress(OSError):
-            durable.remove(temporary)
+            files.remove(temporary)
     return count
 
 

@@ -7,7 +7,9 @@ try:
 
     import click
 
-    from calyx_logging.acknowledge import Written, write_receipt
+    from calyx_logging.bundle.signing import name_key, named_key
+    from calyx_logging.hub.receipts import Written, write_receipt
+    from calyx_logging.hub.store import Store, find_hub
     from calyx_logging.scripts.cli import (
         count_text,
         hub_option,
@@ -18,8 +20,6 @@ try:
         sign_options,
         tell,
     )
-    from calyx_logging.signature import name_key, named_key
-    from calyx_logging.store import Store, find_hub
 except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py receipt") from None
 

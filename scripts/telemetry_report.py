@@ -8,10 +8,10 @@ try:
 
     import click
 
-    from calyx_logging.engine import Here, Pool
     from calyx_logging.errors import ConfigError
-    from calyx_logging.facts import Choice, Source
-    from calyx_logging.report import MAX_BYTES, MEMORY, make_report, write_report
+    from calyx_logging.query.executors import Here, Pool
+    from calyx_logging.report.collect import Choice, Source
+    from calyx_logging.report.report import MAX_BYTES, MEMORY, make_report, write_report
     from calyx_logging.scripts.cli import (
         count_text,
         json_option,

@@ -9,10 +9,10 @@ try:
 
     import click
 
-    from calyx_logging.chunk import ChunkName
     from calyx_logging.errors import CalyxError
-    from calyx_logging.places import chunks_at
-    from calyx_logging.reader import Line, lines_of
+    from calyx_logging.format.chunk import ChunkName
+    from calyx_logging.format.reader import Line, lines_of
+    from calyx_logging.query.locations import chunks_at
     from calyx_logging.scripts.cli import json_text, print_json, remark, run, tell
     from calyx_logging.scripts.sources import from_option
 except ImportError as error:

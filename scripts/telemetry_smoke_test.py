@@ -15,14 +15,14 @@ try:
     import click
     import orjson
 
-    from calyx_logging import outbox
-    from calyx_logging.bundle import verify
-    from calyx_logging.chunk import open_chunk, read_lines
+    from calyx_logging.bundle.folder import verify
     from calyx_logging.errors import CalyxError, NodeNotProvisioned
-    from calyx_logging.event import decode
-    from calyx_logging.export import ExportResult, export
-    from calyx_logging.manifest import MANIFEST_NAME, SUMS_NAME
+    from calyx_logging.events.event import decode
+    from calyx_logging.format.chunk import open_chunk, read_lines
+    from calyx_logging.format.manifest import MANIFEST_NAME, SUMS_NAME
     from calyx_logging.node import Node, provision
+    from calyx_logging.outbox import contents
+    from calyx_logging.outbox.export import ExportResult, export
     from calyx_logging.scripts.cli import contents_text, json_option, print_json, remark, root_option, run
 except ImportError as error:
     raise SystemExit(
@@ -164,7 +164,7 @@ def _log_one_event(node: Node, nonce: str) -> None:
 
 
 def _find(node: Node, nonce: str) -> str | None:
-    newest_first = sorted(outbox.look(node.outbox).sealed, reverse=True)
+    newest_first = sorted(contents.look(node.outbox).sealed, reverse=True)
     mine = [name.sealed for name in newest_first if name.component == "smoke-test"]
     return next((name for name in mine if _event_in(node.outbox / name, nonce)), None)
 

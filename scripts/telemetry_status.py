@@ -6,8 +6,8 @@ try:
     import click
 
     from calyx_logging.node import Node
+    from calyx_logging.outbox.status import NodeStatus, status_of
     from calyx_logging.scripts.cli import count_text, json_option, print_json, remark, root_option, run, size_text, tell
-    from calyx_logging.status import NodeStatus, status_of
 except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py status") from None
 

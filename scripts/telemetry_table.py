@@ -5,13 +5,13 @@ from __future__ import annotations
 try:
     import click
 
-    from calyx_logging.database import MEMORY
-    from calyx_logging.federated import compact as compact_node
-    from calyx_logging.in_force import current, folder_of
+    from calyx_logging.hub.store import Store, find_hub
+    from calyx_logging.query.duckdb_views import MEMORY
+    from calyx_logging.query.hub_table import compact as compact_node
+    from calyx_logging.query.refresh import refresh
+    from calyx_logging.query.snapshot import current, folder_of
     from calyx_logging.scripts.cli import count_text, hub_option, json_option, print_json, run, tell, warn_all
     from calyx_logging.scripts.engines import engine_of, engine_options
-    from calyx_logging.store import Store, find_hub
-    from calyx_logging.stored import refresh
 except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py table") from None
 

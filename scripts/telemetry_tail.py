@@ -9,8 +9,8 @@ try:
 
     import click
 
-    from calyx_logging.places import chunks_at
-    from calyx_logging.reader import Filter, Follower, Line, last_events
+    from calyx_logging.format.reader import Filter, Follower, Line, last_events
+    from calyx_logging.query.locations import chunks_at
     from calyx_logging.scripts.cli import run, shown
     from calyx_logging.scripts.sources import from_option, level_option
 except ImportError as error:

@@ -7,11 +7,7 @@ try:
 
     import click
 
-    from calyx_logging.acknowledged import hub_signers
-    from calyx_logging.errors import ConfigError
-    from calyx_logging.node import NODE_ID_RULE, Node, check_node_id, is_node_id
-    from calyx_logging.scripts.cli import json_option, print_json, remark, run, tell
-    from calyx_logging.signature import (
+    from calyx_logging.bundle.signing import (
         MANIFEST_NAMESPACE,
         RECEIPT_NAMESPACE,
         add_line,
@@ -19,7 +15,11 @@ try:
         read_public_key,
         signer_line,
     )
-    from calyx_logging.store import Store, find_hub
+    from calyx_logging.errors import ConfigError
+    from calyx_logging.hub.store import Store, find_hub
+    from calyx_logging.node import NODE_ID_RULE, Node, check_node_id, is_node_id
+    from calyx_logging.outbox.receipts import hub_signers
+    from calyx_logging.scripts.cli import json_option, print_json, remark, run, tell
 except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py trust") from None
 

@@ -11,11 +11,12 @@ try:
 
     import click
 
-    from calyx_logging.archive import is_archive
-    from calyx_logging.arrival import bring, bytes_of, verdict
-    from calyx_logging.bundle import check
+    from calyx_logging.bundle.archive import is_archive
+    from calyx_logging.bundle.folder import check
+    from calyx_logging.bundle.object_store import RemoteBundle, bundles_at, is_url
+    from calyx_logging.bundle.staging import bring, bytes_of, verdict
+    from calyx_logging.bundle.verification import Report, judge
     from calyx_logging.errors import CalyxError, ManifestError, StorageError
-    from calyx_logging.remote import RemoteBundle, bundles_at, is_url
     from calyx_logging.scripts.cli import (
         advancing,
         contents_text,
@@ -26,7 +27,6 @@ try:
         run,
         tell,
     )
-    from calyx_logging.verification import Report, judge
 except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py verify") from None
 

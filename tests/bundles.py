@@ -10,11 +10,11 @@ from pathlib import Path
 from typing import Any
 
 from calyx_logging import Node, provision
-from calyx_logging.bundle import sums_of
-from calyx_logging.export import ExportOptions, export
-from calyx_logging.manifest import Manifest
-from calyx_logging.stats import stats_of
-from calyx_logging.store import Store
+from calyx_logging.bundle.folder import sums_of
+from calyx_logging.format.chunk_stats import stats_of
+from calyx_logging.format.manifest import Manifest
+from calyx_logging.hub.store import Store
+from calyx_logging.outbox.export import ExportOptions, export
 from conftest import close_logging, config, lines_of
 
 START = 1_760_000_000

@@ -14,19 +14,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 from calyx_logging import Node
-from calyx_logging.archive import members_of
-from calyx_logging.arrival import bring
-from calyx_logging.bundle import check
-from calyx_logging.chunk import ChunkName
+from calyx_logging.bundle.archive import members_of
+from calyx_logging.bundle.folder import check
+from calyx_logging.bundle.signing import signers_of
+from calyx_logging.bundle.staging import bring
 from calyx_logging.errors import ArchiveError, ConfigError, ManifestError
-from calyx_logging.exported import load
-from calyx_logging.hub import Policy, import_bundle
-from calyx_logging.manifest import Manifest, is_safe_filename, name_key, parse_sums
-from calyx_logging.receipt import Receipt
-from calyx_logging.scan import Scan, scan_chunk, what_is_wrong
-from calyx_logging.signature import signers_of
-from calyx_logging.stats import stats_of
-from calyx_logging.store import Store
+from calyx_logging.format.chunk import ChunkName
+from calyx_logging.format.chunk_stats import stats_of
+from calyx_logging.format.line_check import Scan, scan_chunk, what_is_wrong
+from calyx_logging.format.manifest import Manifest, is_safe_filename, name_key, parse_sums
+from calyx_logging.format.receipt import Receipt
+from calyx_logging.hub.importer import Policy, import_bundle
+from calyx_logging.hub.store import Store
+from calyx_logging.outbox.export_index import load
 
 WORK = Path(tempfile.gettempdir()) / "calyx-fuzz"
 

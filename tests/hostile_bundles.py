@@ -28,12 +28,12 @@ from typing import Any
 
 from bundles import foreign, make_bundle, make_node, reseal
 
-from calyx_logging.bundle import sums_of
+from calyx_logging.bundle.folder import sums_of
+from calyx_logging.bundle.signing import RECEIPT_NAMESPACE, sign
 from calyx_logging.errors import CalyxError
-from calyx_logging.hub import ImportResult, Policy, import_bundle
-from calyx_logging.manifest import Manifest
-from calyx_logging.signature import RECEIPT_NAMESPACE, sign
-from calyx_logging.store import Store
+from calyx_logging.format.manifest import Manifest
+from calyx_logging.hub.importer import ImportResult, Policy, import_bundle
+from calyx_logging.hub.store import Store
 
 LINE = b'{"node_id":"n-1","ts_utc":"2026-01-01T00:00:00.000000+00:00","event_id":"e","source":"s","seq":9}\n'
 

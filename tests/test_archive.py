@@ -16,11 +16,11 @@ from pathlib import Path
 import pytest
 from bundles import foreign, make_bundle, make_node, numbers, reseal
 
-from calyx_logging.archive import FORMATS, is_archive, write_archive
+from calyx_logging.bundle.archive import FORMATS, is_archive, write_archive
 from calyx_logging.errors import StorageError
-from calyx_logging.export import ExportOptions, export
-from calyx_logging.hub import import_bundle
-from calyx_logging.store import Store
+from calyx_logging.hub.importer import import_bundle
+from calyx_logging.hub.store import Store
+from calyx_logging.outbox.export import ExportOptions, export
 from conftest import telemetry, tree
 from faults.disk import Failing, through
 

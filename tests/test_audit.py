@@ -14,15 +14,15 @@ import pytest
 from bundles import START, foreign, make_bundle, make_node, numbers, reseal
 from test_prune import receipt_of
 
-import calyx_logging.export as export_module
+import calyx_logging.outbox.export as export_module
 from calyx_logging import Node
-from calyx_logging.audit import audit_node
-from calyx_logging.completeness import NodeAudit
 from calyx_logging.errors import StorageError
-from calyx_logging.export import ExportOptions, export, export_all
-from calyx_logging.hub import Policy, import_bundle, settle
-from calyx_logging.prune import carry_out, take_note
-from calyx_logging.store import Store
+from calyx_logging.format.completeness import NodeAudit
+from calyx_logging.hub.audit import audit_node
+from calyx_logging.hub.importer import Policy, import_bundle, settle
+from calyx_logging.hub.store import Store
+from calyx_logging.outbox.export import ExportOptions, export, export_all
+from calyx_logging.outbox.prune import carry_out, take_note
 from conftest import close_logging, config, python, telemetry, tree
 
 

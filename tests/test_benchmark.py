@@ -22,9 +22,11 @@ from typing import Any
 
 import pytest
 
-from calyx_logging import KeepContext, Node, benchmark_run, context, durable
-from calyx_logging.envelope import RunEnvelope
+from calyx_logging import KeepContext, Node, benchmark_run
+from calyx_logging.core import files
 from calyx_logging.errors import ConfigError, NodeNotProvisioned, RootNotFound, StorageError
+from calyx_logging.events import context
+from calyx_logging.format.run_envelope import RunEnvelope
 from calyx_logging.handlers import ExecutionLogHandler
 from conftest import REPO, close_logging, config, events_of, python
 
@@ -283,7 +285,7 @@ def test_without_node_id(tmp_path: Path) -> None:
     """The results lie where they always did; the envelope has no node_id."""
     with benchmark_run(suite="s", run_id="r", root=tmp_path) as run, run.case("c"):
         pass
-    assert run.results_dir == durable.reachable(tmp_path) / "runtime/benchmarks/results/s"
+    assert run.results_dir == files.reachable(tmp_path) / "runtime/benchmarks/results/s"
     assert "node_id" not in json.loads(run.envelope_path.read_bytes())
 
 
@@ -518,16 +520,16 @@ def test_a_receipt_that_cannot_be_written_is_said(
     """The harness goes on; the event of the case is in the outbox."""
     logger = configure()
 
-    write = durable.AppendFile.write
+    write = files.AppendFile.write
 
-    def short(self: durable.AppendFile, data: bytes) -> int:
+    def short(self: files.AppendFile, data: bytes) -> int:
         if self.path.name.endswith(".cases.jsonl") and b'"second"' in data:
             return write(self, data[:20])
         if self.path.name.endswith(".cases.jsonl") and b'"third"' in data:
             raise OSError(28, "No space left on device")
         return write(self, data)
 
-    monkeypatch.setattr(durable.AppendFile, "write", short)
+    monkeypatch.setattr(files.AppendFile, "write", short)
     with benchmark_run(suite="s", run_id="r", root=node.root, logger=logger, cases_expected=4) as run:
         for name in ("first", "second", "third", "fourth"):
             with run.case(name):

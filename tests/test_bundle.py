@@ -17,11 +17,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calyx_logging import Node
-from calyx_logging.bundle import check, verify, write_manifest
+from calyx_logging.bundle.folder import check, verify, write_manifest
+from calyx_logging.bundle.verification import Fault
 from calyx_logging.errors import BundleError, ConfigError, ManifestError, StorageError
-from calyx_logging.export import export
-from calyx_logging.manifest import ChunkEntry, Manifest, is_safe_filename, parse_sums
-from calyx_logging.verification import Fault
+from calyx_logging.format.manifest import ChunkEntry, Manifest, is_safe_filename, parse_sums
+from calyx_logging.outbox.export import export
 from conftest import close_logging, tree
 
 Configure = Callable[..., logging.Logger]

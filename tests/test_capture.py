@@ -18,11 +18,12 @@ from typing import Any
 import pytest
 import yaml
 
-from calyx_logging import KeepContext, Node, OutboxHandler, doctor, install_fast_logger
-from calyx_logging.capture import captured_by
-from calyx_logging.doctor import examine
+from calyx_logging import KeepContext, Node, OutboxHandler, install_fast_logger
 from calyx_logging.errors import ConfigError
+from calyx_logging.events.capture import captured_by
 from calyx_logging.handlers.base import EventHandler
+from calyx_logging.harness import doctor
+from calyx_logging.harness.doctor import examine
 from conftest import controls_of, events_of, python, telemetry, tree
 
 
@@ -350,7 +351,7 @@ def test_no_handler_at_all() -> None:
     """It says so."""
     code = """
         import logging
-        from calyx_logging.doctor import examine
+        from calyx_logging.harness.doctor import examine
         logging.getLogger("their").setLevel(logging.INFO)
         print(examine(["their"])[0].cause)
     """

@@ -12,8 +12,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calyx_logging.chunk import ChunkName, check_component, foreign_among, open_chunk, read_lines
 from calyx_logging.errors import ChunkError, ConfigError, StorageError
+from calyx_logging.format.chunk import ChunkName, check_component, foreign_among, open_chunk, read_lines
 
 names = st.builds(
     ChunkName,

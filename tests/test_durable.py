@@ -9,10 +9,11 @@ from typing import Any
 
 import pytest
 
-from calyx_logging import OutboxHandler, durable, provision
-from calyx_logging.bundle import check, verify
-from calyx_logging.export import export
-from calyx_logging.status import status_of
+from calyx_logging import OutboxHandler, provision
+from calyx_logging.bundle.folder import check, verify
+from calyx_logging.core import files
+from calyx_logging.outbox.export import export
+from calyx_logging.outbox.status import status_of
 from faults.disk import Proxy, through
 
 
@@ -41,8 +42,8 @@ class Held(Proxy):
 @pytest.fixture
 def windows_retries(monkeypatch: pytest.MonkeyPatch) -> tuple[float, ...]:
     """The delays that are used on Windows, here too."""
-    delays = durable.WINDOWS_RETRY_DELAYS
-    monkeypatch.setattr(durable, "_RETRY_DELAYS", delays)
+    delays = files.WINDOWS_RETRY_DELAYS
+    monkeypatch.setattr(files, "_RETRY_DELAYS", delays)
     return delays
 
 
@@ -51,12 +52,12 @@ def test_a_file_that_is_held_for_a_moment(tmp_path: Path, windows_retries: tuple
     assert sum(windows_retries) <= 0.05
     (tmp_path / "a").write_bytes(b"1")
     with through(Held(len(windows_retries))):
-        durable.rename_new(tmp_path / "a", tmp_path / "b")
+        files.rename_new(tmp_path / "a", tmp_path / "b")
     with through(Held(len(windows_retries))):
-        durable.replace_file(tmp_path / "b", b"2")
+        files.replace_file(tmp_path / "b", b"2")
     assert (tmp_path / "b").read_bytes() == b"2"
     with through(Held(len(windows_retries))):
-        durable.remove(tmp_path / "b")
+        files.remove(tmp_path / "b")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -64,7 +65,7 @@ def test_a_file_that_is_held_for_good(tmp_path: Path, windows_retries: tuple[flo
     """The error is the system's, and nothing has changed."""
     (tmp_path / "a").write_bytes(b"1")
     with through(Held(len(windows_retries) + 1)), pytest.raises(PermissionError):
-        durable.rename_new(tmp_path / "a", tmp_path / "b")
+        files.rename_new(tmp_path / "a", tmp_path / "b")
     assert [path.name for path in tmp_path.iterdir()] == ["a"]
 
 
@@ -73,9 +74,9 @@ def test_no_name_is_taken_from_anyone(tmp_path: Path) -> None:
     for name in ("a", "b"):
         (tmp_path / name).write_bytes(name.encode())
     with pytest.raises(FileExistsError):
-        durable.rename_new(tmp_path / "a", tmp_path / "b")
+        files.rename_new(tmp_path / "a", tmp_path / "b")
     with pytest.raises(FileExistsError):
-        durable.write_new(tmp_path / "b", [b"x"])
+        files.write_new(tmp_path / "b", [b"x"])
     assert (tmp_path / "b").read_bytes() == b"b"
 
 
@@ -87,7 +88,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
         raise OSError("the source failed")
 
     with pytest.raises(OSError, match="the source failed"):
-        durable.write_new(tmp_path / "a", parts())
+        files.write_new(tmp_path / "a", parts())
     assert list(tmp_path.iterdir()) == []
 
 
@@ -103,7 +104,7 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
 )
 def test_long_windows_paths(path: str, room: int, form: str) -> None:
     """Where names below a folder could pass 259 characters it is named in the form that has no such limit."""
-    assert durable.extended(path, room) == form
+    assert files.extended(path, room) == form
 
 
 def test_a_long_path_is_written_exported_and_verified(tmp_path: Path) -> None:
@@ -111,7 +112,7 @@ def test_a_long_path_is_written_exported_and_verified(tmp_path: Path) -> None:
     root = tmp_path
     while len(str(root)) < 300:
         root = root / ("long folder name " + "x" * 30)
-        durable.reachable(root).mkdir()
+        files.reachable(root).mkdir()
     node = provision(root, "n" * 64).node
     handler = OutboxHandler(root=root, component="c" * 48)
     handler.handle(logging.makeLogRecord({"msg": "far down", "levelno": logging.INFO}))
@@ -131,5 +132,5 @@ def test_a_link_to_a_folder_is_removed_and_not_followed(tmp_path: Path) -> None:
     (tmp_path / "precious" / "file").write_bytes(b"x")
     (tmp_path / "tree").mkdir()
     (tmp_path / "tree" / "link").symlink_to(tmp_path / "precious")
-    durable.remove_tree(tmp_path / "tree")
+    files.remove_tree(tmp_path / "tree")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "precious"]

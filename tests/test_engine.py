@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from calyx_logging import engine as engine_module
-from calyx_logging.engine import Engine, Here, Pool
 from calyx_logging.errors import StorageError
+from calyx_logging.query import executors as engine_module
+from calyx_logging.query.executors import Engine, Here, Pool
 
 
 @pytest.mark.parametrize("engine", [Here(), Pool(2), Pool(1), Pool()])
@@ -56,7 +56,7 @@ def test_the_pool_ends_with_its_parent(tmp_path: Path) -> None:
     script.write_text(
         "import os, sys, time\n"
         "from pathlib import Path\n"
-        "from calyx_logging import engine\n"
+        "from calyx_logging.query import executors as engine\n"
         "def work(name):\n"
         "    Path(name).write_text(str(os.getpid()))\n"
         "    time.sleep(100)\n"

@@ -15,11 +15,12 @@ from typing import Any
 import pytest
 from bundles import make_bundle, make_node
 
-from calyx_logging import Node, durable, provision
-from calyx_logging.bundle import verify
+from calyx_logging import Node, provision
+from calyx_logging.bundle.folder import verify
+from calyx_logging.core import files
 from calyx_logging.errors import ChunkError, LockHeld, StorageError
-from calyx_logging.export import ExportResult, export, export_all
-from calyx_logging.manifest import Manifest
+from calyx_logging.format.manifest import Manifest
+from calyx_logging.outbox.export import ExportResult, export, export_all
 from conftest import close_logging, events_of, lines_of, telemetry, tree
 from test_outbox import killed_writer
 
@@ -188,7 +189,7 @@ class Crash(BaseException):
 
 
 def crash_at(monkeypatch: pytest.MonkeyPatch, step: int, *, after: bool) -> Callable[[], int]:
-    """Die before or after the given operation of durable.py; clean-up that would follow does not happen either."""
+    """Die before or after the given operation of core/files.py; clean-up that would follow does not happen either."""
     count = 0
     dead = False
 
@@ -211,7 +212,7 @@ def crash_at(monkeypatch: pytest.MonkeyPatch, step: int, *, after: bool) -> Call
         return operation
 
     for name in STEPS:
-        monkeypatch.setattr(durable, name, wrap(getattr(durable, name)))
+        monkeypatch.setattr(files, name, wrap(getattr(files, name)))
     return lambda: count
 
 

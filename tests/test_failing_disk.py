@@ -17,8 +17,9 @@ from pathlib import Path
 
 import pytest
 
-from calyx_logging import Node, durable, provision
-from calyx_logging.export import export
+from calyx_logging import Node, provision
+from calyx_logging.core import files
+from calyx_logging.outbox.export import export
 from conftest import close_logging, config, controls_of, events_of, python, tree
 from faults import failing_calls
 from faults.disk import Failing, Proxy, through
@@ -433,9 +434,9 @@ def test_a_call_waits_a_twentieth_of_a_second_at_most_for_a_write_that_hangs(
     """Through rolls and failing writes beside it; what it sleeps is added up, no clock is asked."""
     logger = configure(max_bytes=1500)
     hangs, go_on, waits = threading.Event(), threading.Event(), []
-    write, failing = durable.AppendFile.write, iter([True, False, True, True, False, True, False] * 3)
+    write, failing = files.AppendFile.write, iter([True, False, True, True, False, True, False] * 3)
 
-    def slow(self: durable.AppendFile, data: bytes) -> int:
+    def slow(self: files.AppendFile, data: bytes) -> int:
         if b'"stuck"' in data:
             hangs.set()
             go_on.wait()
@@ -449,8 +450,8 @@ def test_a_call_waits_a_twentieth_of_a_second_at_most_for_a_write_that_hangs(
         time_sleep(seconds)
 
     time_sleep = time.sleep
-    monkeypatch.setattr(durable.AppendFile, "write", slow)
-    monkeypatch.setattr("calyx_logging.filling.time.sleep", sleep)
+    monkeypatch.setattr(files.AppendFile, "write", slow)
+    monkeypatch.setattr("calyx_logging.recording.active_chunk.time.sleep", sleep)
     logger.info("first")
     stuck = threading.Thread(target=logger.info, args=("stuck",))
     stuck.start()

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 import calyx_logging
 from calyx_logging import Node
 from calyx_logging.errors import ConfigError
-from calyx_logging.fast_logger import FastLogger, install_fast_logger
+from calyx_logging.events.fast_logger import FastLogger, install_fast_logger
 from conftest import config, events_of, python
 
 TIMES = ("created", "msecs", "relativeCreated")

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from calyx_logging import durable
-from calyx_logging.store import Store
+from calyx_logging.core import files
+from calyx_logging.hub.store import Store
 from conftest import REPO
 from faults import crash_states, fleet, kills
 
@@ -39,12 +39,12 @@ def test_exporters_killed_at_random_moments(tmp_path: Path) -> None:
 
 def write_through(change: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
     """Have the file's write done by `change`, which is given the real one and the bytes."""
-    write = durable.AppendFile.write
+    write = files.AppendFile.write
 
-    def changed(self: durable.AppendFile, data: bytes) -> int:
+    def changed(self: files.AppendFile, data: bytes) -> int:
         return change(functools.partial(write, self), data)
 
-    monkeypatch.setattr(durable.AppendFile, "write", changed)
+    monkeypatch.setattr(files.AppendFile, "write", changed)
 
 
 @needs_fork
@@ -95,12 +95,12 @@ def test_the_crash_states_notice_a_forgotten_sync(
 ) -> None:
     """Leave one kind of sync out, and an invariant breaks."""
     if forgotten == "write_new":
-        write_new = durable.write_new
-        monkeypatch.setattr(durable, "write_new", lambda path, data: write_new(path, data, sync=False))
+        write_new = files.write_new
+        monkeypatch.setattr(files, "write_new", lambda path, data: write_new(path, data, sync=False))
     elif forgotten == "sync_dir":
-        monkeypatch.setattr(durable, "sync_dir", lambda path: None)
+        monkeypatch.setattr(files, "sync_dir", lambda path: None)
     else:
-        monkeypatch.setattr(durable.AppendFile, "sync", lambda self: None)
+        monkeypatch.setattr(files.AppendFile, "sync", lambda self: None)
     faults = crash_states.enumerate_states("record", tmp_path, stop_at=1).faults
     assert any(invariant in fault for fault in faults)
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from calyx_logging import EventFormatter, Node, StampEvent, configure_structlog
 from calyx_logging.errors import ConfigError, NodeNotProvisioned
-from calyx_logging.event import take, utc_text
+from calyx_logging.events.event import take, utc_text
 
 
 class Lines(logging.Handler):

@@ -13,10 +13,10 @@ from fuzz_readers import TARGETS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from calyx_logging.acknowledge import write_receipt
-from calyx_logging.archive import write_archive
-from calyx_logging.hub import import_bundle
-from calyx_logging.store import Store
+from calyx_logging.bundle.archive import write_archive
+from calyx_logging.hub.importer import import_bundle
+from calyx_logging.hub.receipts import write_receipt
+from calyx_logging.hub.store import Store
 
 TOKENS = st.sampled_from(
     [

@@ -18,12 +18,12 @@ from typing import Any
 
 import pytest
 
-from calyx_logging import Node, harness, mirror, provision
-from calyx_logging.bundle import verify
-from calyx_logging.envelope import FileDigest, RunEnvelope
+from calyx_logging import Node, harness, provision
+from calyx_logging.bundle.folder import verify
 from calyx_logging.errors import ConfigError, InvalidNodeId, ManifestError, StorageError
-from calyx_logging.export import export
-from calyx_logging.harness import append_event, get_node_id, get_results_dir, mirror_event, not_kept
+from calyx_logging.format.run_envelope import FileDigest, RunEnvelope
+from calyx_logging.harness import append_event, get_node_id, get_results_dir, mirror, mirror_event, not_kept
+from calyx_logging.outbox.export import export
 from conftest import controls_of, events_of, lines_of, python, tree
 
 
@@ -162,16 +162,16 @@ def test_what_cannot_be_mirrored_is_counted_and_said_once(
 @pytest.mark.skipif(sys.platform == "win32", reason="writes through a link to /dev/full")
 def test_a_mirror_on_a_disk_that_fails_says_false(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """The event is counted in a gap line, and the caller knows."""
-    from calyx_logging import durable
+    from calyx_logging.core import files
 
     assert mirror_event({"n": 0}, repo_root=node.root)
 
-    def full(self: durable.AppendFile, data: bytes) -> int:
+    def full(self: files.AppendFile, data: bytes) -> int:
         raise OSError(28, "No space left on device")
 
     with monkeypatch.context() as patched:
-        patched.setattr(durable.AppendFile, "write", full)
-        patched.setattr(durable.AppendFile, "append", full)
+        patched.setattr(files.AppendFile, "write", full)
+        patched.setattr(files.AppendFile, "append", full)
         assert mirror_event({"n": 1}, repo_root=node.root) is False
     assert mirror_event({"n": 2}, repo_root=node.root) is True
     assert list(not_kept().values()) == [1]

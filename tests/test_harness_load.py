@@ -7,9 +7,9 @@ from collections import Counter, defaultdict
 from pathlib import Path
 
 from calyx_logging import Node
-from calyx_logging.bundle import verify
-from calyx_logging.chunk import ChunkName
-from calyx_logging.export import export
+from calyx_logging.bundle.folder import verify
+from calyx_logging.format.chunk import ChunkName
+from calyx_logging.outbox.export import export
 from conftest import config, lines_of, python
 
 HARNESS = """

@@ -21,9 +21,9 @@ from hypothesis import strategies as st
 from test_export import foreign, index, log_events
 
 from calyx_logging import EventFormatter, Node, StampEvent
-from calyx_logging.bundle import verify
-from calyx_logging.event import RESERVED
-from calyx_logging.export import export
+from calyx_logging.bundle.folder import verify
+from calyx_logging.events.event import RESERVED
+from calyx_logging.outbox.export import export
 from conftest import close_logging, config, controls_of, events_of, lines_of, python, telemetry
 
 Configure = Callable[..., logging.Logger]

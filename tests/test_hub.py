@@ -18,12 +18,12 @@ from typing import Any
 import pytest
 from bundles import foreign, make_bundle, make_node, numbers, reseal, stored
 
-from calyx_logging import durable
-from calyx_logging.arrival import bundles_in
-from calyx_logging.bundle import write_manifest
+from calyx_logging.bundle.folder import write_manifest
+from calyx_logging.bundle.staging import bundles_in
+from calyx_logging.core import files
 from calyx_logging.errors import StorageError
-from calyx_logging.hub import ImportResult, import_bundle
-from calyx_logging.store import Store
+from calyx_logging.hub.importer import ImportResult, import_bundle
+from calyx_logging.hub.store import Store
 from conftest import lines_of, telemetry, tree
 from faults.disk import Failing, through
 
@@ -101,9 +101,9 @@ def test_the_first_generation(store: Store, tmp_path: Path, order: tuple[int, ..
     for count in order:
         result = import_bundle(store, foreign(tmp_path / str(count), count))
         assert result.outcome == "imported", result.faults
-    files = list(store.folder.glob("old-1/*/*.jsonl"))
-    assert len(files) == 1
-    assert len(files[0].read_bytes().splitlines()) == 3
+    found = list(store.folder.glob("old-1/*/*.jsonl"))
+    assert len(found) == 1
+    assert len(found[0].read_bytes().splitlines()) == 3
     assert len(list(store.folder.glob("old-1/*"))) == 3
     assert import_bundle(store, tmp_path / "1").outcome == "already imported"
 
@@ -553,13 +553,13 @@ def test_bundles_in_a_folder(tmp_path: Path) -> None:
     """Itself, or those below; staging and other hidden folders are left out."""
     for name in ("a/b/1", "a/2", "a/.staging/3"):
         foreign(tmp_path / name, 1)
-    here = durable.reachable(tmp_path)
+    here = files.reachable(tmp_path)
     for name in ("x.tar", "y.zip.part", "notes.txt"):
         (tmp_path / "a" / name).touch()
     found = bundles_in(tmp_path)
     assert [path.relative_to(here).as_posix() for path in found.bundles] == ["a/2", "a/b/1"]
     assert [path.name for path in found.passed_over] == ["x.tar", "y.zip.part"]
-    assert bundles_in(tmp_path / "a/2").bundles == [durable.reachable(tmp_path / "a/2")]
+    assert bundles_in(tmp_path / "a/2").bundles == [files.reachable(tmp_path / "a/2")]
 
 
 def test_a_bundle_that_lost_its_manifest_is_not_passed_over(store: Store, tmp_path: Path) -> None:

@@ -21,7 +21,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from calyx_logging.event import decode, encode
+from calyx_logging.events.event import decode, encode
 
 
 def through(value: Any) -> Any:

@@ -11,9 +11,9 @@ from typing import Any
 import pytest
 
 from calyx_logging import provision
-from calyx_logging.bundle import verify
-from calyx_logging.envelope import RunEnvelope
-from calyx_logging.export import export
+from calyx_logging.bundle.folder import verify
+from calyx_logging.format.run_envelope import RunEnvelope
+from calyx_logging.outbox.export import export
 from conftest import REPO, events_of, lines_of, tree
 
 

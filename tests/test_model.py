@@ -1,6 +1,6 @@
 """A model of the node, driven by Hypothesis over a real folder: whatever happens in whatever order, I1 to I5 hold.
 
-Each step is the real thing: a handler by dictConfig, a killed process, a fork, a full disk (every write of `durable`
+Each step is the real thing: a handler by dictConfig, a killed process, a fork, a full disk (every write of `core.files`
 refused), an export, a crashed export, a lost or an old index, bundles carried away and copied about.
 """
 
@@ -25,9 +25,9 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from calyx_logging import Node, provision
-from calyx_logging.bundle import verify
+from calyx_logging.bundle.folder import verify
 from calyx_logging.errors import CalyxError
-from calyx_logging.export import export
+from calyx_logging.outbox.export import export
 from conftest import close_logging, config, controls_of, events_of
 from faults.disk import Failing, through
 

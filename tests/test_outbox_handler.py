@@ -23,8 +23,8 @@ import yaml
 
 import calyx_logging
 from calyx_logging import Node, OutboxHandler
-from calyx_logging.chunk import ChunkName
 from calyx_logging.errors import CalyxError, ConfigError, NodeError
+from calyx_logging.format.chunk import ChunkName
 from conftest import config, controls_of, events_of, lines_of, python, tree
 
 Configure = Callable[..., logging.Logger]
@@ -637,7 +637,7 @@ def test_configuring_loads_nothing_heavy(node: Node) -> None:
         assert not any(name.startswith("calyx_logging.") and name != "calyx_logging._version" for name in sys.modules)
         logging.config.dictConfig(json.loads(sys.argv[1]))
         logging.getLogger("harness").info("a")
-        heavy = {"click", "rich", "structlog", "calyx_logging.export", "calyx_logging.bundle"}
+        heavy = {"click", "rich", "structlog", "calyx_logging.outbox.export", "calyx_logging.bundle.folder"}
         print(sorted(heavy & set(sys.modules)))
         """,
         json.dumps(config(node)),

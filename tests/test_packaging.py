@@ -50,8 +50,12 @@ def test_the_wheel_holds_three_packages_and_nothing_else(dist: Path) -> None:
         inside = {Path(name).name for name in names if name.startswith(f"calyx_logging/{folder}/")}
         assert inside == tracked(folder)
     assert "calyx_logging/py.typed" in names
-    assert {f"calyx_logging/schemas/{path.name}" for path in (REPO / "calyx_logging/schemas").iterdir()} <= set(names)
-    assert {f"calyx_logging/page/{path.name}" for path in (REPO / "calyx_logging/page").iterdir()} <= set(names)
+    assert {
+        f"calyx_logging/format/schemas/{path.name}" for path in (REPO / "calyx_logging/format/schemas").iterdir()
+    } <= set(names)
+    assert {f"calyx_logging/report/page/{path.name}" for path in (REPO / "calyx_logging/report/page").iterdir()} <= set(
+        names
+    )
     assert any(name.endswith("licenses/LICENSE") for name in names)
     assert any(name.endswith("ECHARTS-NOTICE.txt") and "licenses" in name for name in names)
     entry_points = next(name for name in names if name.endswith("entry_points.txt"))

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from calyx_logging import Node
-from calyx_logging.export import export
+from calyx_logging.outbox.export import export
 from conftest import config, events_of, lines_of, python
 
 Configure = Callable[..., logging.Logger]

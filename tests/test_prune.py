@@ -15,19 +15,20 @@ import pytest
 from bundles import START, foreign, make_bundle, make_node, numbers, reseal
 from test_signature import make_key
 
-from calyx_logging import Node, acknowledged
-from calyx_logging import export as export_module
-from calyx_logging.acknowledge import write_receipt
-from calyx_logging.acknowledged import CarriedReceipt, read_receipt
+from calyx_logging import Node
+from calyx_logging.bundle.signing import RECEIPT_NAMESPACE, add_line, read_public_key, signer_line
 from calyx_logging.errors import ConfigError, LockHeld, ManifestError, SignatureError, StorageError
-from calyx_logging.export import ExportOptions, export, export_all
-from calyx_logging.exporter import exclusive
-from calyx_logging.hub import Policy, import_bundle
-from calyx_logging.prune import carry_out, plan, take_note
-from calyx_logging.receipt import Receipt
-from calyx_logging.signature import RECEIPT_NAMESPACE, add_line, read_public_key, signer_line
-from calyx_logging.status import status_of
-from calyx_logging.store import Store
+from calyx_logging.format.receipt import Receipt
+from calyx_logging.hub.importer import Policy, import_bundle
+from calyx_logging.hub.receipts import write_receipt
+from calyx_logging.hub.store import Store
+from calyx_logging.outbox import export as export_module
+from calyx_logging.outbox import receipts
+from calyx_logging.outbox.export import ExportOptions, export, export_all
+from calyx_logging.outbox.export_lock import exclusive
+from calyx_logging.outbox.prune import carry_out, plan, take_note
+from calyx_logging.outbox.receipts import CarriedReceipt, read_receipt
+from calyx_logging.outbox.status import status_of
 from conftest import close_logging, config, events_of, telemetry, tree
 from faults.disk import Failing, through
 
@@ -277,7 +278,7 @@ def test_status_and_export_since_the_receipt(store: Store, laptop: Node) -> None
     take_note(laptop, receipt_of(store))
     assert export(laptop, ExportOptions(since_receipt=True)).bundle is None
     assert len(list((laptop.outbox / ".receipts").iterdir())) == 1  # the older one says nothing more
-    assert acknowledged.load(laptop).receipts == 1
+    assert receipts.load_acknowledged(laptop).receipts == 1
 
 
 def test_since_the_receipt_without_one_repeats_all(store: Store, laptop: Node) -> None:
@@ -305,7 +306,7 @@ def test_receipts_that_are_not_believed(store: Store, laptop: Node, tmp_path: Pa
     assert signed.signed
     with pytest.raises(ConfigError, match="trusts no hub"):
         read_receipt(laptop, path, accept_unsigned=False)
-    signers = acknowledged.hub_signers(laptop)
+    signers = receipts.hub_signers(laptop)
     for trusted, is_good in ((other, False), (key, True)):
         public = read_public_key(trusted.with_suffix(".pub"))
         add_line(signers, signer_line("hub", public, RECEIPT_NAMESPACE))
@@ -452,7 +453,7 @@ def test_another_key_signs_anew(store: Store, laptop: Node, tmp_path: Path) -> N
     old, new = make_key(tmp_path / "old"), make_key(tmp_path / "new")
     import_bundle(store, make_bundle(laptop, range(3)))
     public = read_public_key(new.with_suffix(".pub"))
-    add_line(acknowledged.hub_signers(laptop), signer_line("hub", public, RECEIPT_NAMESPACE))
+    add_line(receipts.hub_signers(laptop), signer_line("hub", public, RECEIPT_NAMESPACE))
     path = write_receipt(store, "n-1", key=str(old)).path
     with pytest.raises(SignatureError):
         read_receipt(laptop, path, accept_unsigned=False)

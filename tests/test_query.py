@@ -16,20 +16,20 @@ from bundles import foreign, reseal
 
 from calyx_logging import Node, benchmark_run, provision
 from calyx_logging.errors import ConfigError
-from calyx_logging.export import ExportOptions, export
-from calyx_logging.hub import Policy, import_bundle
-from calyx_logging.reader import ChunkRef
-from calyx_logging.store import Store
+from calyx_logging.format.reader import ChunkRef
+from calyx_logging.hub.importer import Policy, import_bundle
+from calyx_logging.hub.store import Store
+from calyx_logging.outbox.export import ExportOptions, export
 from conftest import close_logging, config, lines_of, python, telemetry
 
 pytest.importorskip("ibis")
 pytest.importorskip("duckdb")
 pytest.importorskip("pyarrow")
 
-from calyx_logging.database import connect_chunks, run_sql
-from calyx_logging.named import QUERIES, named, run_named
 from calyx_logging.query import connect
-from calyx_logging.table import COLUMNS, batches_of, schema
+from calyx_logging.query.duckdb_views import connect_chunks, run_sql
+from calyx_logging.query.named import QUERIES, named, run_named
+from calyx_logging.query.rows import COLUMNS, batches_of, schema
 
 
 @pytest.fixture(scope="module")

@@ -16,11 +16,11 @@ import pytest
 from bundles import make_bundle, make_node
 
 from calyx_logging import Node
-from calyx_logging.export import export
-from calyx_logging.hub import import_bundle
-from calyx_logging.outbox import look
-from calyx_logging.reader import Filter, Follower, last_events
-from calyx_logging.store import Store
+from calyx_logging.format.reader import Filter, Follower, last_events
+from calyx_logging.hub.importer import import_bundle
+from calyx_logging.hub.store import Store
+from calyx_logging.outbox.contents import look
+from calyx_logging.outbox.export import export
 from conftest import close_logging, config, events_of, telemetry, tree
 
 Configure = Callable[..., logging.Logger]

@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 
 from calyx_logging import provision
-from calyx_logging.event import RESERVED
+from calyx_logging.events.event import RESERVED
 from calyx_logging.handlers import execution_log as execution_log_module
 from calyx_logging.handlers import outbox as outbox_module
 from calyx_logging.scripts.cli import COMMANDS

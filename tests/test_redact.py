@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 
 from calyx_logging import EventFormatter, Node
 from calyx_logging.errors import ConfigError
-from calyx_logging.event import encode
+from calyx_logging.events.event import encode
 from calyx_logging.redact import REPLACEMENT, RedactSecrets
 from conftest import close_logging, config, events_of
 

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 from bundles import make_bundle, make_node
 
-from calyx_logging import refusals as refusals_module
-from calyx_logging.hub import import_bundle
-from calyx_logging.refusals import refusals
-from calyx_logging.store import Store
+from calyx_logging.hub import rejections as refusals_module
+from calyx_logging.hub.importer import import_bundle
+from calyx_logging.hub.rejections import refusals
+from calyx_logging.hub.store import Store
 
 
 @pytest.fixture

@@ -18,11 +18,12 @@ from typing import Any
 import pytest
 from bundles import START, make_bundle, make_node, numbers
 
-from calyx_logging import Node, remote
+from calyx_logging import Node
+from calyx_logging.bundle import object_store
+from calyx_logging.bundle.object_store import RemoteBundle, bundles_at, send
 from calyx_logging.errors import ConfigError, ManifestError, StorageError
-from calyx_logging.hub import import_bundle
-from calyx_logging.remote import RemoteBundle, bundles_at, send
-from calyx_logging.store import Store
+from calyx_logging.hub.importer import import_bundle
+from calyx_logging.hub.store import Store
 from conftest import close_logging, config, telemetry
 
 fsspec = pytest.importorskip("fsspec")
@@ -111,7 +112,7 @@ def test_broken_off_at_any_file(url: str, store: Store, tmp_path: Path, monkeypa
     """Until the manifest is there, which comes last, the bundle is not taken; run again, it goes on from there."""
     node = make_node(tmp_path, "n-1")
     make_bundle(node, range(3))
-    put = remote._put
+    put = object_store._put
     for number in range(3):
         left = 1
 
@@ -122,7 +123,7 @@ def test_broken_off_at_any_file(url: str, store: Store, tmp_path: Path, monkeypa
             left -= 1
             put(*args)
 
-        monkeypatch.setattr(remote, "_put", once)
+        monkeypatch.setattr(object_store, "_put", once)
         if number < 2:
             with pytest.raises(StorageError, match="the network is gone"):
                 send(node.exports, "n-1", url)
@@ -176,7 +177,7 @@ def test_a_race_for_one_name(server: str, tmp_path: Path, monkeypatch: pytest.Mo
     one, two = make_node(tmp_path / "1", "n-1"), make_node(tmp_path / "2", "n-1")
     make_bundle(one, range(3))
     make_bundle(two, range(40))
-    monkeypatch.setattr(remote._Files, "listing", lambda self: {})  # neither has seen the other
+    monkeypatch.setattr(object_store._Files, "listing", lambda self: {})  # neither has seen the other
     send(one.exports, "n-1", url)
     assert send(one.exports, "n-1", url).files == 3
     with pytest.raises(ManifestError, match="there is another file at"):
@@ -255,7 +256,7 @@ def test_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     """Which extra is missing."""
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
     with pytest.raises(ConfigError, match=r"calyx-logging\[s3\]"):
-        remote.check_url("s3://bucket/folder")
+        object_store.check_url("s3://bucket/folder")
     assert START > 0
 
 

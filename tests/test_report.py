@@ -23,9 +23,9 @@ import pytest
 from bundles import make_bundle, make_node
 
 from calyx_logging import Node, provision
-from calyx_logging.export import export
-from calyx_logging.hub import import_bundle
-from calyx_logging.store import Store
+from calyx_logging.hub.importer import import_bundle
+from calyx_logging.hub.store import Store
+from calyx_logging.outbox.export import export
 from conftest import REPO, close_logging, config, python, telemetry
 from sessions import logged_node
 
@@ -34,11 +34,11 @@ pytest.importorskip("duckdb")
 pytest.importorskip("pyarrow")
 pytest.importorskip("jinja2")
 
-from calyx_logging import excerpts as excerpts_module
-from calyx_logging.excerpts import MAX_LINE, shortened
-from calyx_logging.facts import Choice, Source, run_key
-from calyx_logging.report import MAX_BYTES, make_report
-from calyx_logging.template import UNSEEN
+from calyx_logging.report import events as excerpts_module
+from calyx_logging.report.collect import Choice, Source, run_key
+from calyx_logging.report.events import MAX_LINE, shortened
+from calyx_logging.report.rendering import UNSEEN
+from calyx_logging.report.report import MAX_BYTES, make_report
 
 
 @pytest.fixture(scope="module")
@@ -223,7 +223,7 @@ def test_nothing_that_an_event_says_is_markup(places: dict[str, Source]) -> None
 
 
 def templates() -> list[Path]:
-    return [REPO / "calyx_logging" / "page" / name for name in ("page.html", "parts.html")]
+    return [REPO / "calyx_logging" / "report" / "page" / name for name in ("page.html", "parts.html")]
 
 
 def test_what_cannot_be_seen_is_shown_by_its_number(tmp_path: Path) -> None:
@@ -237,7 +237,7 @@ def test_what_cannot_be_seen_is_shown_by_its_number(tmp_path: Path) -> None:
     for letter in "\u202e\x1b\u200b":
         assert letter not in body
         assert f'<span class="u">U+{ord(letter):04X}</span>' in body
-    script = (REPO / "calyx_logging" / "page" / "text.js").read_text("utf-8")
+    script = (REPO / "calyx_logging" / "report" / "page" / "text.js").read_text("utf-8")
     unseen = script[script.index("const UNSEEN = /[") + 17 :].split("]|")[0]
     in_script = re.compile("[" + re.sub(r"\\u([0-9a-f]{4})", lambda m: re.escape(chr(int(m[1], 16))), unseen) + "]")
     for code in (*range(0x250), *range(0x600, 0x620), *range(0x2000, 0x2070), 0x115F, 0x180E, 0x3164, 0xFEFF, 0xFFA0):
@@ -246,7 +246,7 @@ def test_what_cannot_be_seen_is_shown_by_its_number(tmp_path: Path) -> None:
 
 def test_the_library_is_the_one_that_was_published() -> None:
     """ECharts 6.1.0, `dist/echarts.min.js` of its npm package."""
-    data = (REPO / "calyx_logging" / "page" / "echarts.min.js").read_bytes()
+    data = (REPO / "calyx_logging" / "report" / "page" / "echarts.min.js").read_bytes()
     assert hashlib.sha256(data).hexdigest() == "b66b25aeb4df84e33199dc21694014d336d222cbd9deb0e5a7c14bd6aa0d0fd0"
 
 
@@ -546,10 +546,10 @@ def test_a_chunk_that_is_sealed_meanwhile(tmp_path: Path, monkeypatch: pytest.Mo
             path.rename(path.with_name(path.name.removesuffix(".open")))
 
     if moment == "reading":
-        from calyx_logging import database
+        from calyx_logging.query import duckdb_views
 
-        batches = database.batches_of
-        monkeypatch.setattr(database, "batches_of", lambda *args, **more: (seal(), batches(*args, **more))[1])
+        batches = duckdb_views.batches_of
+        monkeypatch.setattr(duckdb_views, "batches_of", lambda *args, **more: (seal(), batches(*args, **more))[1])
     report = make_report(Source.find("outbox", str(tmp_path)), step=lambda text: seal() if text == moment else None)
     close_logging()
     assert not path.exists()
@@ -632,7 +632,7 @@ def test_odd_envelopes(tmp_path: Path, text: str) -> None:
 
 def test_more_runs_of_a_name_than_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The last are, which is said; every name that was asked for is known."""
-    monkeypatch.setattr("calyx_logging.facts.MAX_ROWS", 3)
+    monkeypatch.setattr("calyx_logging.report.collect.MAX_ROWS", 3)
     node = provision(tmp_path, "n-1").node
     first_generation(node, [{"run_id": "same", "run_instance_id": str(n)} for n in range(5)] + [{"run_id": "other"}])
     report = make_report(Source.find("outbox", str(tmp_path)), Choice(("same", "other")))

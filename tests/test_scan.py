@@ -10,10 +10,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calyx_logging import scan as scan_module
-from calyx_logging import stats as stats_module
-from calyx_logging.scan import Scan, numbered_lines, scan_chunk, what_is_wrong
-from calyx_logging.stats import stats_of
+from calyx_logging.format import chunk_stats as stats_module
+from calyx_logging.format import line_check as scan_module
+from calyx_logging.format.chunk_stats import stats_of
+from calyx_logging.format.line_check import Scan, numbered_lines, scan_chunk, what_is_wrong
 
 STAMP = {"node_id": "n-1", "ts_utc": "2026-01-01T00:00:00.000000+00:00", "event_id": "e", "source": "s"}
 

@@ -16,13 +16,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calyx_logging import Node
-from calyx_logging.acknowledge import write_receipt
 from calyx_logging.errors import CalyxError, ManifestError
-from calyx_logging.export import export
-from calyx_logging.hub import import_bundle
-from calyx_logging.manifest import Manifest
-from calyx_logging.receipt import Receipt
-from calyx_logging.store import Store
+from calyx_logging.format.manifest import Manifest
+from calyx_logging.format.receipt import Receipt
+from calyx_logging.hub.importer import import_bundle
+from calyx_logging.hub.receipts import write_receipt
+from calyx_logging.hub.store import Store
+from calyx_logging.outbox.export import export
 from conftest import close_logging, lines_of
 from faults.disk import Failing, through
 
@@ -31,14 +31,14 @@ NAMES = ["event", "manifest", "exported_index", "import_index", "receipt"]
 
 
 def schema(name: str) -> Any:
-    document = json.loads((files("calyx_logging") / "schemas" / f"{name}.schema.json").read_bytes())
+    document = json.loads((files("calyx_logging") / "format" / "schemas" / f"{name}.schema.json").read_bytes())
     jsonschema.Draft202012Validator.check_schema(document)
     return jsonschema.Draft202012Validator(document)
 
 
 def test_they_are_all_here() -> None:
     """And named in the document of the format."""
-    folder = files("calyx_logging") / "schemas"
+    folder = files("calyx_logging") / "format" / "schemas"
     assert sorted(path.name for path in folder.iterdir()) == sorted(f"{name}.schema.json" for name in NAMES)
 
 

@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-from calyx_logging import Node, durable
+from calyx_logging import Node
+from calyx_logging.core import files
 from calyx_logging.scripts.cli import COMMANDS, size_text
 from conftest import REPO, close_logging, python, telemetry, tree
 from test_outbox import killed_writer
@@ -76,7 +77,7 @@ def test_provision_says_what_it_made(tmp_path: Path) -> None:
     again = telemetry("provision", "laptop-01", "--repo-root", tmp_path, "--json")
     assert json.loads(again.stdout) == {
         "node_id": "laptop-01",
-        "root": str(durable.reachable(tmp_path)),
+        "root": str(files.reachable(tmp_path)),
         "made": [],
         "replaced": None,
     }

@@ -14,10 +14,7 @@ import pytest
 from bundles import make_bundle, make_node
 
 from calyx_logging import Node
-from calyx_logging.errors import ConfigError, SignatureError, StorageError
-from calyx_logging.export import ExportOptions
-from calyx_logging.hub import Policy, import_bundle
-from calyx_logging.signature import (
+from calyx_logging.bundle.signing import (
     MANIFEST_NAMESPACE,
     RECEIPT_NAMESPACE,
     add_line,
@@ -28,7 +25,10 @@ from calyx_logging.signature import (
     signers_of,
     verify_signature,
 )
-from calyx_logging.store import Store
+from calyx_logging.errors import ConfigError, SignatureError, StorageError
+from calyx_logging.hub.importer import Policy, import_bundle
+from calyx_logging.hub.store import Store
+from calyx_logging.outbox.export import ExportOptions
 from conftest import telemetry, tree
 
 pytestmark = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs ssh-keygen")
@@ -107,7 +107,7 @@ def test_keys_that_are_not_valid_any_more(tmp_path: Path, key: Path) -> None:
 def test_keys_that_cannot_sign(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Each with what to do about it."""
     locked = make_key(tmp_path / "locked", passphrase="secret")
-    script = "import sys; from calyx_logging.signature import sign; sign(b'x', sys.argv[1], 'n')"
+    script = "import sys; from calyx_logging.bundle.signing import sign; sign(b'x', sys.argv[1], 'n')"
     done = subprocess.run(
         [sys.executable, "-c", script, str(locked)], capture_output=True, text=True, check=False, start_new_session=True
     )

@@ -12,7 +12,7 @@ from conftest import telemetry
 
 pytest.importorskip("pyarrow")
 
-from calyx_logging import spark
+from calyx_logging.query import spark
 
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calyx_logging import stats as module
-from calyx_logging.event import encode, utc_text, with_seq
-from calyx_logging.scan import scan_chunk
-from calyx_logging.stats import ChunkStats, several_at_once, stats_of
+from calyx_logging.events.event import encode, utc_text, with_seq
+from calyx_logging.format import chunk_stats as module
+from calyx_logging.format.chunk_stats import ChunkStats, several_at_once, stats_of
+from calyx_logging.format.line_check import scan_chunk
 
 OURS = "20260101_000000__x__0123abcd-0000.jsonl"
 MARK = b"\xef\xbb\xbf"

@@ -14,20 +14,20 @@ from typing import Any
 import pytest
 from bundles import START, foreign, make_bundle, make_node
 
-from calyx_logging import durable
+from calyx_logging.core import files
 from calyx_logging.errors import StorageError
-from calyx_logging.hub import Policy, import_bundle
-from calyx_logging.store import Store
+from calyx_logging.hub.importer import Policy, import_bundle
+from calyx_logging.hub.store import Store
 from conftest import python, telemetry, tree
 
 pytest.importorskip("ibis")
 pytest.importorskip("duckdb")
 pytest.importorskip("pyarrow")
 
-from calyx_logging import federated, in_force, stored
-from calyx_logging.database import run_sql
-from calyx_logging.named import run_named
-from calyx_logging.table import rows_in
+from calyx_logging.query import hub_table, refresh, snapshot
+from calyx_logging.query.duckdb_views import run_sql
+from calyx_logging.query.named import run_named
+from calyx_logging.query.rows import rows_in
 from fleet_data import Truth, differences, make_fleet
 
 CHUNKS, EVENTS = 12, 60
@@ -56,12 +56,12 @@ def import_all(store: Store, folder: Path, order: random.Random | None = None) -
 
 
 def rows(store: Store, sql: str) -> list[dict[str, Any]]:
-    return run_sql(federated.connect(store, warn=pytest.fail), sql).to_pylist()
+    return run_sql(hub_table.connect(store, warn=pytest.fail), sql).to_pylist()
 
 
 def check_answers(store: Store, truth: Truth) -> None:
     """Every named query, against what the generator counted."""
-    db = federated.connect(store, warn=pytest.fail)
+    db = hub_table.connect(store, warn=pytest.fail)
     check_answers_of(db, truth)
 
 
@@ -78,14 +78,14 @@ def test_the_answers_are_those_counted(fleet: tuple[Path, Truth], store: Store) 
     late = sorted((folder / "node-0001").iterdir())[-1]
     import_all(store, folder)
     check_answers(store, truth)
-    again = stored.refresh(store, store.nodes(), check=True)
+    again = refresh.refresh(store, store.nodes(), check=True)
     assert (again.files, again.warnings) == (0, [])
     for node_id in store.nodes():
-        part = federated.compact(store, node_id)
+        part = hub_table.compact(store, node_id)
         assert part is not None
-        assert federated.compact(store, node_id) is None
+        assert hub_table.compact(store, node_id) is None
     check_answers(store, truth)
-    loose, compacted = federated.files_in_force(store, in_force.current(store))
+    loose, compacted = hub_table.files_in_force(store, snapshot.current(store))
     assert (len(loose), len(compacted)) == (0, 2)
     assert import_bundle(store, late, policy=Policy(accept_bad_lines=True)).outcome == "already imported"
     check_answers(store, truth)
@@ -96,8 +96,8 @@ def test_what_is_wrong_is_seen(fleet: tuple[Path, Truth], store: Store) -> None:
     folder, truth = fleet
     import_all(store, folder)
     shutil.rmtree(sorted(store.folder.glob("node-0001/*"))[0])
-    stored.refresh(store, store.nodes(), check=True)
-    found = differences(lambda name: run_named(federated.connect(store), name).to_pylist(), truth)
+    refresh.refresh(store, store.nodes(), check=True)
+    found = differences(lambda name: run_named(hub_table.connect(store), name).to_pylist(), truth)
     assert {text.partition(":")[0] for text in found} >= {"events by hour", "runs", "gaps"}
 
 
@@ -105,17 +105,17 @@ def test_any_order_gives_the_same_files(fleet: tuple[Path, Truth], store: Store,
     """Bundle by bundle in any order, all at once, by one process or several: the same names and the same rows."""
     folder, truth = fleet
     import_all(store, folder)
-    stored.refresh(store, store.nodes())
+    refresh.refresh(store, store.nodes())
     other = Store(tmp_path / "other")
     other.root.mkdir()
     sources = sorted(path.parent for path in folder.glob("*/*/manifest.json"))
     random.Random(5).shuffle(sources)
     for source in sources:
         import_bundle(other, source, policy=Policy(accept_bad_lines=True))
-        stored.refresh(other, other.nodes())
+        refresh.refresh(other, other.nodes())
 
     def held(one: Store) -> set[tuple[str, int]]:
-        return {(part.name, part.rows) for table in in_force.current(one).nodes.values() for part in table.parts}
+        return {(part.name, part.rows) for table in snapshot.current(one).nodes.values() for part in table.parts}
 
     assert held(other) == held(store)
     check_answers(other, truth)
@@ -128,14 +128,14 @@ def test_a_bundle_after_compaction(fleet: tuple[Path, Truth], store: Store) -> N
     late = bundles.pop()
     for bundle in bundles:
         import_bundle(store, bundle, policy=Policy(accept_bad_lines=True))
-    stored.refresh(store, store.nodes())
-    federated.compact(store, "node-0001")
+    refresh.refresh(store, store.nodes())
+    hub_table.compact(store, "node-0001")
     import_bundle(store, late, policy=Policy(accept_bad_lines=True))
     check_answers(store, truth)
-    _, compacted = federated.files_in_force(store, in_force.current(store))
+    _, compacted = hub_table.files_in_force(store, snapshot.current(store))
     assert compacted == []
     for node_id in store.nodes():
-        assert federated.compact(store, node_id) is not None
+        assert hub_table.compact(store, node_id) is not None
     check_answers(store, truth)
 
 
@@ -157,7 +157,7 @@ def test_a_pool_makes_the_same(fleet: tuple[Path, Truth], store: Store) -> None:
     assert done.returncode == 0, done.stderr
     outcomes = [one["outcome"] for one in json.loads(done.stdout)]
     assert outcomes == ["imported"] * len(list(folder.glob("*/*")))
-    assert in_force.behind(store, in_force.current(store)) == []
+    assert snapshot.behind(store, snapshot.current(store)) == []
     check_answers(store, truth)
 
 
@@ -169,8 +169,9 @@ def test_killed_at_any_moment(fleet: tuple[Path, Truth], store: Store, tmp_path:
     script = f"""
         import os, sys
         from pathlib import Path
-        from calyx_logging import durable, federated, stored
-        from calyx_logging.store import Store
+        from calyx_logging.core import files
+        from calyx_logging.query import hub_table, refresh
+        from calyx_logging.hub.store import Store
         left = int(sys.argv[1])
         def counted(function):
             def call(*args, **kwargs):
@@ -185,11 +186,11 @@ def test_killed_at_any_moment(fleet: tuple[Path, Truth], store: Store, tmp_path:
                 return result
             return call
         for name in ("write_new", "write_file", "rename_over", "remove", "replace_file"):
-            setattr(durable, name, counted(getattr(durable, name)))
+            setattr(files, name, counted(getattr(files, name)))
         store = Store(Path({str(store.root)!r}))
-        stored.refresh(store, store.nodes())
+        refresh.refresh(store, store.nodes())
         for node_id in store.nodes():
-            federated.compact(store, node_id)
+            hub_table.compact(store, node_id)
         print("done")
     """
     rng = random.Random(3)
@@ -200,8 +201,8 @@ def test_killed_at_any_moment(fleet: tuple[Path, Truth], store: Store, tmp_path:
         kills += not ended
         assert ended or done.returncode == -9, done.stderr
         if kills % 4 == 0 or ended:
-            for part in (part for table in in_force.current(store).nodes.values() for part in table.parts):
-                assert rows_in(in_force.folder_of(store) / part.name, whole=True) == part.rows
+            for part in (part for table in snapshot.current(store).nodes.values() for part in table.parts):
+                assert rows_in(snapshot.folder_of(store) / part.name, whole=True) == part.rows
         assert kills < 100
     assert kills > 3
     check_answers(store, truth)
@@ -211,35 +212,35 @@ def test_what_is_damaged_is_made_again(fleet: tuple[Path, Truth], store: Store) 
     """Files that are lost, cut, altered, of another form; current.json likewise; --check finds them."""
     folder, truth = fleet
     import_all(store, folder)
-    stored.refresh(store, store.nodes())
-    files = sorted(in_force.folder_of(store).glob("*/*.parquet"))
-    files[0].unlink()
-    files[1].write_bytes(files[1].read_bytes()[:-100])
-    files[2].write_bytes(b"PAR1 nothing")
-    data = bytearray(files[3].read_bytes())
+    refresh.refresh(store, store.nodes())
+    parquet = sorted(snapshot.folder_of(store).glob("*/*.parquet"))
+    parquet[0].unlink()
+    parquet[1].write_bytes(parquet[1].read_bytes()[:-100])
+    parquet[2].write_bytes(b"PAR1 nothing")
+    data = bytearray(parquet[3].read_bytes())
     data[len(data) // 3] ^= 0xFF
-    files[3].write_bytes(data)
-    shutil.copy(files[5], files[4])  # whole, and another's
+    parquet[3].write_bytes(data)
+    shutil.copy(parquet[5], parquet[4])  # whole, and another's
     done = telemetry("table", "--check", "--root", store.root, "--json")
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["made"] == 5
     check_answers(store, truth)
     for damage in ("", "{", "[]", '{"table_version": 9}', '{"table_version": 1, "nodes": {"n": 1}, "retired": {}}'):
-        (in_force.folder_of(store) / "current.json").write_text(damage)
+        (snapshot.folder_of(store) / "current.json").write_text(damage)
         check_answers(store, truth)
-    document = json.loads((in_force.folder_of(store) / "current.json").read_text())
+    document = json.loads((snapshot.folder_of(store) / "current.json").read_text())
     victim = store.root / "victim.parquet"
     victim.write_text("stays")
     document["retired"] = dict.fromkeys(["../../../victim.parquet", "node_id=x/../../../../victim.parquet"], 0.0)
-    (in_force.folder_of(store) / "current.json").write_text(json.dumps(document))
-    stored.refresh(store, store.nodes(), check=True)
+    (snapshot.folder_of(store) / "current.json").write_text(json.dumps(document))
+    refresh.refresh(store, store.nodes(), check=True)
     assert victim.read_text() == "stays"
     document["nodes"]["node-0000"]["files"][0]["name"] = "node_id=node-0000/../../../../etc/passwd"
-    (in_force.folder_of(store) / "current.json").write_text(json.dumps(document))
+    (snapshot.folder_of(store) / "current.json").write_text(json.dumps(document))
     check_answers(store, truth)
-    shutil.rmtree(in_force.folder_of(store))
+    shutil.rmtree(snapshot.folder_of(store))
     check_answers(store, truth)
-    next(in_force.folder_of(store).glob("node_id=node-0001/*.parquet")).unlink()  # a query sees that by itself
+    next(snapshot.folder_of(store).glob("node_id=node-0001/*.parquet")).unlink()  # a query sees that by itself
     check_answers(store, truth)
 
 
@@ -247,8 +248,8 @@ def test_a_damaged_file_is_one_line(fleet: tuple[Path, Truth], store: Store) -> 
     """Of a query; `table --check` puts it right."""
     folder, truth = fleet
     import_all(store, folder / "node-0000")
-    stored.refresh(store, store.nodes())
-    damaged = sorted(in_force.folder_of(store).glob("*/*.parquet"))[3]
+    refresh.refresh(store, store.nodes())
+    damaged = sorted(snapshot.folder_of(store).glob("*/*.parquet"))[3]
     damaged.write_bytes(damaged.read_bytes()[:-50])
     done = telemetry("query", "--from", "hub", "--root", store.root, "SELECT count(*) FROM events")
     assert (done.returncode, done.stderr.count("\n")) == (4, 1), done.stderr
@@ -268,7 +269,7 @@ def test_a_chunk_that_is_damaged_has_no_rows(fleet: tuple[Path, Truth], store: S
     chunk.write_bytes(good.replace(b"llama", b"lamma", 1))
     said: list[str] = []
     for _ in range(2):
-        federated.connect(store, warn=said.append)
+        hub_table.connect(store, warn=said.append)
     assert [f"{chunk} is damaged" in text for text in said] == [True, True]
     done = telemetry("table", "--root", store.root)
     assert (done.returncode, "is damaged" in done.stderr) == (1, True)
@@ -281,21 +282,21 @@ def test_a_chunk_that_has_grown(store: Store, tmp_path: Path) -> None:
     """Its longer state is in force in the place of the shorter one, compacted or not; the old file goes in time."""
     import_bundle(store, foreign(tmp_path / "old", 3))
     assert rows(store, "SELECT count(*) AS n FROM lines") == [{"n": 3}]
-    federated.compact(store, "old-1")
+    hub_table.compact(store, "old-1")
     import_bundle(store, foreign(tmp_path / "new", 5))
     assert rows(store, "SELECT count(*) AS n FROM lines") == [{"n": 5}]
-    found = in_force.current(store)
+    found = snapshot.current(store)
     assert len(found.nodes["old-1"].parts) == 1
     assert len(found.retired) == 2
-    assert all((in_force.folder_of(store) / name).exists() for name in found.retired)
-    document = json.loads((in_force.folder_of(store) / "current.json").read_text())
+    assert all((snapshot.folder_of(store) / name).exists() for name in found.retired)
+    document = json.loads((snapshot.folder_of(store) / "current.json").read_text())
     document["retired"] = dict.fromkeys(document["retired"], time.time() - 1000)
-    (in_force.folder_of(store) / "current.json").write_text(json.dumps(document))
-    left = in_force.folder_of(store) / "node_id=old-1" / ".x.tmp"
+    (snapshot.folder_of(store) / "current.json").write_text(json.dumps(document))
+    left = snapshot.folder_of(store) / "node_id=old-1" / ".x.tmp"
     left.write_text("left by one that died")
     os.utime(left, (START, START))
-    stored.refresh(store, ["old-1"], check=True)
-    assert len(list((in_force.folder_of(store) / "node_id=old-1").iterdir())) == 1
+    refresh.refresh(store, ["old-1"], check=True)
+    assert len(list((snapshot.folder_of(store) / "node_id=old-1").iterdir())) == 1
 
 
 def test_two_at_once(fleet: tuple[Path, Truth], store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -303,20 +304,20 @@ def test_two_at_once(fleet: tuple[Path, Truth], store: Store, monkeypatch: pytes
     folder, truth = fleet
     bundles = sorted((folder / "node-0000").iterdir())
     import_bundle(store, bundles[0], policy=Policy(accept_bad_lines=True))
-    put_in_force = stored._put_in_force
+    put_in_force = refresh._put_in_force
 
     def late(*args: Any, **kwargs: Any) -> None:
-        monkeypatch.setattr(stored, "_put_in_force", put_in_force)
+        monkeypatch.setattr(refresh, "_put_in_force", put_in_force)
         for bundle in bundles[1:]:
             import_bundle(store, bundle, policy=Policy(accept_bad_lines=True))
-        stored.refresh(store, store.nodes())
-        federated.compact(store, "node-0000")
+        refresh.refresh(store, store.nodes())
+        hub_table.compact(store, "node-0000")
         put_in_force(*args, **kwargs)
 
-    monkeypatch.setattr(stored, "_put_in_force", late)
-    stored.refresh(store, store.nodes())
-    assert in_force.behind(store, in_force.current(store)) == []
-    assert [part.compacted for part in in_force.current(store).nodes["node-0000"].parts] == [True]
+    monkeypatch.setattr(refresh, "_put_in_force", late)
+    refresh.refresh(store, store.nodes())
+    assert snapshot.behind(store, snapshot.current(store)) == []
+    assert [part.compacted for part in snapshot.current(store).nodes["node-0000"].parts] == [True]
     import_all(store, folder / "node-0001")
     check_answers(store, truth)
 
@@ -327,20 +328,20 @@ def test_a_store_that_cannot_be_written(
     """Queries are answered all the same, and say so; `table` says it in one line."""
     folder, truth = fleet
     import_all(store, folder)
-    stored.refresh(store, ["node-0000"])
+    refresh.refresh(store, ["node-0000"])
 
     def refuse(path: Path, *args: Any, **kwargs: Any) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr(durable, "write_new", refuse)
-    monkeypatch.setattr(durable, "replace_file", refuse)
+    monkeypatch.setattr(files, "write_new", refuse)
+    monkeypatch.setattr(files, "replace_file", refuse)
     said: list[str] = []
-    db = federated.connect(store, warn=said.append)
+    db = hub_table.connect(store, warn=said.append)
     check_answers_of(db, truth)
     assert len(said) == 1
     assert "made for this query alone" in said[0]
     with pytest.raises(StorageError, match="cannot write the table"):
-        stored.refresh(store, store.nodes())
+        refresh.refresh(store, store.nodes())
 
 
 def test_the_command(fleet: tuple[Path, Truth], store: Store, tmp_path: Path) -> None:
@@ -348,16 +349,16 @@ def test_the_command(fleet: tuple[Path, Truth], store: Store, tmp_path: Path) ->
     folder, _ = fleet
     done = telemetry("import", folder, "--root", store.root, "--accept-bad-lines", "--no-table")
     assert done.returncode == 0, done.stderr
-    assert not in_force.folder_of(store).exists()
+    assert not snapshot.folder_of(store).exists()
     done = telemetry("table", "node-0000", "--root", store.root, "--compact", "--json")
     said = json.loads(done.stdout)
     assert (said["compacted"], said["files"], said["warnings"]) == (["node-0000"], 1, [])
     done = telemetry("table", "--root", store.root, "--compact", "--jobs", "1")
     assert "2 files" in done.stdout, done.stderr
     assert "1 node compacted" in done.stdout
-    before = tree(in_force.folder_of(store))
+    before = tree(snapshot.folder_of(store))
     assert telemetry("import", folder, "--root", store.root, "--accept-bad-lines").returncode == 0
-    assert tree(in_force.folder_of(store)) == before
+    assert tree(snapshot.folder_of(store)) == before
     for args, code, what in (
         (["nobody"], 2, "no node 'nobody'"),
         (["--memory", "much", "--anew", "--compact"], 2, "the database does not start"),
@@ -373,27 +374,27 @@ def test_import_leaves_the_table(store: Store, tmp_path: Path) -> None:
     """Of what has come, when the extra is there."""
     bundle = make_bundle(make_node(tmp_path, "n-1"), range(3))
     assert telemetry("import", bundle, "--root", store.root).returncode == 0
-    assert [part.rows for part in in_force.current(store).nodes["n-1"].parts] == [4]
+    assert [part.rows for part in snapshot.current(store).nodes["n-1"].parts] == [4]
 
 
 def test_a_bit_that_has_flipped(fleet: tuple[Path, Truth], store: Store) -> None:
     """In a file of the table, loose or compacted: `--check` finds it wherever it is."""
     folder, truth = fleet
     import_all(store, folder)
-    stored.refresh(store, store.nodes())
-    federated.compact(store, "node-0000")
+    refresh.refresh(store, store.nodes())
+    hub_table.compact(store, "node-0000")
     rng = random.Random(4)
     for pattern in ("set-*.parquet", "[0-9a-f]*.parquet"):
         for _ in range(5):
-            tables = in_force.current(store).nodes.values()
+            tables = snapshot.current(store).nodes.values()
             names = [part.name for table in tables for part in table.parts]
             name = rng.choice([name for name in names if Path(name).match(pattern)])
-            path = in_force.folder_of(store) / name
+            path = snapshot.folder_of(store) / name
             data = bytearray(path.read_bytes())
             data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
             path.write_bytes(data)
-            assert stored.refresh(store, store.nodes(), check=True).files >= 1
-            federated.compact(store, "node-0000")
+            assert refresh.refresh(store, store.nodes(), check=True).files >= 1
+            hub_table.compact(store, "node-0000")
     check_answers(store, truth)
 
 
@@ -401,11 +402,11 @@ def test_what_is_not_in_the_store_any_more(fleet: tuple[Path, Truth], store: Sto
     """A chunk: said; one that was damaged later: said by --check, its rows stay; a bundle that was taken out: gone."""
     folder, _ = fleet
     import_all(store, folder)
-    stored.refresh(store, store.nodes())
+    refresh.refresh(store, store.nodes())
     chunks = sorted(store.folder.glob("node-0000/*/*.jsonl"))
     good = chunks[1].read_bytes()
     chunks[1].write_bytes(good.replace(b"llama", b"lamma"))
-    federated.compact(store, "node-0000")
+    hub_table.compact(store, "node-0000")
     rows_before = rows(store, "SELECT count(*) AS n FROM lines")
     for option in ("--check", "--anew", "--check"):
         done = telemetry("table", option, "--root", store.root)
@@ -421,7 +422,7 @@ def test_what_is_not_in_the_store_any_more(fleet: tuple[Path, Truth], store: Sto
     document = json.loads(index.read_text())
     document["imports"] = [one for one in document["imports"] if one["export_folder"] != taken_out.name]
     index.write_text(json.dumps(document))
-    db = federated.connect(Store(store.root))
+    db = hub_table.connect(Store(store.root))
     found = run_sql(db, f"SELECT count(*) AS n FROM lines WHERE bundle = '{taken_out.name}' AND node_id = 'node-0000'")
     assert found.to_pylist() == [{"n": 0}]
 
@@ -433,7 +434,7 @@ def test_without_the_import_index(fleet: tuple[Path, Truth], store: Store, damag
     sources = sorted(path.parent for path in folder.glob("*/*/manifest.json"))
     for source in sources[:-1]:
         import_bundle(store, source, policy=Policy(accept_bad_lines=True))
-    stored.refresh(store, store.nodes())
+    refresh.refresh(store, store.nodes())
     import_bundle(store, sources[-1], policy=Policy(accept_bad_lines=True))
     index = store.folder / ".import_index.json"
     index.unlink()
@@ -451,9 +452,9 @@ def test_names_that_are_patterns(fleet: tuple[Path, Truth], tmp_path: Path, name
         (tmp_path / one).mkdir()
         store = Store(tmp_path / one)
         import_all(store, folder)
-        stored.refresh(store, store.nodes())
+        refresh.refresh(store, store.nodes())
     check_answers(store, truth)
-    assert federated.compact(store, "node-0000") is not None
+    assert hub_table.compact(store, "node-0000") is not None
     check_answers(store, truth)
 
 
@@ -462,8 +463,8 @@ def test_odd_files_in_the_table(fleet: tuple[Path, Truth], store: Store, tmp_pat
     """A pipe or a link in the place of a file: nothing waits, nothing outside is read, and it is put right."""
     folder, truth = fleet
     import_all(store, folder)
-    stored.refresh(store, store.nodes())
-    pipe, link = sorted(in_force.folder_of(store).glob("*/*.parquet"))[:2]
+    refresh.refresh(store, store.nodes())
+    pipe, link = sorted(snapshot.folder_of(store).glob("*/*.parquet"))[:2]
     pipe.unlink()
     os.mkfifo(pipe)
     shutil.move(link, tmp_path / "elsewhere.parquet")

@@ -14,9 +14,9 @@ from hypothesis import strategies as st
 
 from calyx_logging import Node, OutboxHandler, StampEvent, configure_structlog
 from calyx_logging.errors import ConfigError
-from calyx_logging.event import RESERVED
-from calyx_logging.formatter import EventFormatter
-from calyx_logging.structlog_bridge import OutboxLogger
+from calyx_logging.events.event import RESERVED
+from calyx_logging.events.formatter import EventFormatter
+from calyx_logging.events.structlog_bridge import OutboxLogger
 from conftest import controls_of, events_of, lines_of, python
 
 Straight = Callable[..., OutboxHandler]
@@ -137,7 +137,7 @@ def test_the_line_is_that_of_the_way_through_logging(event: Any, fields: dict[st
 
 
 def _through_logging(logger: Any, name: str, event_dict: Any) -> Any:
-    from calyx_logging.structlog_bridge import _to_log_kwargs
+    from calyx_logging.events.structlog_bridge import _to_log_kwargs
 
     return _to_log_kwargs(logger, name, event_dict)
 

@@ -13,11 +13,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calyx_logging import Node, provision
-from calyx_logging.chunk import ChunkName
-from calyx_logging.event import encode
-from calyx_logging.export import export
-from calyx_logging.options import WriterOptions
-from calyx_logging.writer import ChunkWriter
+from calyx_logging.events.event import encode
+from calyx_logging.format.chunk import ChunkName
+from calyx_logging.outbox.export import export
+from calyx_logging.recording.options import WriterOptions
+from calyx_logging.recording.writer import ChunkWriter
 from conftest import config, events_of, lines_of, python
 
 clocks = st.lists(st.integers(1_000_000_000, 2_000_000_000), min_size=1, max_size=12)
@@ -77,7 +77,7 @@ def test_the_systems_zone_shows_nowhere(node: Node, zone: str) -> None:
         logging.getLogger("harness").info("a")
         logging.shutdown()
         from calyx_logging import Node
-        from calyx_logging.export import export
+        from calyx_logging.outbox.export import export
         print(export(Node.find(sys.argv[2])).bundle.name)
         """,
         json.dumps(config(node)),

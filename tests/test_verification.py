@@ -10,11 +10,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calyx_logging.bundle import sums_of
+from calyx_logging.bundle.folder import sums_of
+from calyx_logging.bundle.verification import Report, judge
 from calyx_logging.errors import StorageError
-from calyx_logging.manifest import Manifest
-from calyx_logging.stats import stats_for
-from calyx_logging.verification import Report, judge
+from calyx_logging.format.chunk_stats import stats_for
+from calyx_logging.format.manifest import Manifest
 
 CHUNK = "20260101_000000__harness__3f9a1c20-0000.jsonl"
 OLD = "20260101_000000__runner__abc.jsonl"

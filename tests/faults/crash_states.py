@@ -2,7 +2,7 @@
 
     cd tests && python -m faults.crash_states
 
-A scenario runs once while `durable.py`'s operations are recorded. The model of the disk is pessimistic (POSIX, not
+A scenario runs once while `core/files.py`'s operations are recorded. The model of the disk is pessimistic (POSIX, not
 what one file system happens to give): bytes are certain only after their file was synced, names only after their
 directory was. For every moment between two operations, for every prefix of the names that were not certain yet, and
 with the names of any one directory late, the unsynced bytes are all there, gone, torn in the last write, or zeros.
@@ -25,8 +25,8 @@ from pathlib import Path
 from typing import Any
 
 from calyx_logging import Node, provision
-from calyx_logging.bundle import verify
-from calyx_logging.export import export
+from calyx_logging.bundle.folder import verify
+from calyx_logging.outbox.export import export
 from conftest import close_logging, config
 from faults.disk import Op, Recording, through
 

@@ -1,7 +1,7 @@
-"""What stands between `durable.py` and the system: a recorder of its operations, and an injector of errors.
+"""What stands between `core/files.py` and the system: a recorder of its operations, and an injector of errors.
 
-Both are proxies put in the place of `durable`'s `os` (it is the only door to the disk), so the code under test is the
-real one.
+Both are proxies put in the place of the `os` of `core.files` (it is the only door to the disk), so the code under test
+is the real one.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from calyx_logging import durable
+from calyx_logging.core import files
 
 CALLS = ("open", "write", "fsync", "close", "rename", "replace", "unlink", "mkdir", "rmdir", "ftruncate")
 
 
 @contextmanager
 def through(proxy: object) -> Iterator[None]:
-    """Let `durable` do its system calls through a proxy."""
-    real = durable.os
-    durable.os = proxy  # type: ignore[assignment]
+    """Let `core.files` do its system calls through a proxy."""
+    real = files.os
+    files.os = proxy  # type: ignore[assignment]
     try:
         yield
     finally:
-        durable.os = real
+        files.os = real
 
 
 class Proxy:

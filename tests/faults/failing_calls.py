@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from calyx_logging import Node, provision
-from calyx_logging.bundle import verify
+from calyx_logging.bundle.folder import verify
 from calyx_logging.errors import CalyxError
-from calyx_logging.export import export
+from calyx_logging.outbox.export import export
 from conftest import close_logging, config
 from faults.disk import Failing, through
 

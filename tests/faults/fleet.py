@@ -27,10 +27,10 @@ from pathlib import Path
 from typing import IO
 
 from calyx_logging import provision
-from calyx_logging.audit import audit_node
-from calyx_logging.export import export
-from calyx_logging.receipt import Receipt
-from calyx_logging.store import Store
+from calyx_logging.format.receipt import Receipt
+from calyx_logging.hub.audit import audit_node
+from calyx_logging.hub.store import Store
+from calyx_logging.outbox.export import export
 from conftest import close_logging, config, lines_of
 
 _BATCH = 8

@@ -29,11 +29,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from calyx_logging import Node, durable, exported, outbox, provision
-from calyx_logging.bundle import verify
-from calyx_logging.export import export
-from calyx_logging.filling import FillingChunk
-from calyx_logging.writer import ChunkWriter
+from calyx_logging import Node, provision
+from calyx_logging.bundle.folder import verify
+from calyx_logging.core import files
+from calyx_logging.outbox import contents, export_index
+from calyx_logging.outbox.export import export
+from calyx_logging.recording.active_chunk import FillingChunk
+from calyx_logging.recording.writer import ChunkWriter
 from conftest import config
 
 MODES = ("single", "threaded", "processes", "rolling", "sealing", "closing")
@@ -106,8 +108,8 @@ class Tally:
 
 def _victim(node: Node, mode: str, marks: Marks, report: int, first: int) -> None:
     """Log until killed."""
-    durable.AppendFile.write = marks.around(APPEND, durable.AppendFile.write)  # type: ignore[method-assign]
-    durable.AppendFile.append = marks.around(APPEND, durable.AppendFile.append)  # type: ignore[method-assign]
+    files.AppendFile.write = marks.around(APPEND, files.AppendFile.write)  # type: ignore[method-assign]
+    files.AppendFile.append = marks.around(APPEND, files.AppendFile.append)  # type: ignore[method-assign]
     seal = SEAL if mode == "sealing" else ROLL
     FillingChunk.seal = marks.around(seal, FillingChunk.seal)  # type: ignore[method-assign]
     ChunkWriter.retire = marks.around(ROLL, ChunkWriter.retire)  # type: ignore[method-assign]
@@ -246,14 +248,14 @@ def _kill_one_exporter(node: Node, marks: Marks, after: float) -> None:
     pid = os.fork()
     if pid == 0:
         for module, name in (
-            (durable, "write_new"),
-            (durable, "replace_file"),
-            (durable, "publish"),
-            (durable, "rename_new"),
-            (durable, "remove"),
-            (durable, "remove_tree"),
-            (outbox, "recover"),
-            (exported, "save"),
+            (files, "write_new"),
+            (files, "replace_file"),
+            (files, "publish"),
+            (files, "rename_new"),
+            (files, "remove"),
+            (files, "remove_tree"),
+            (contents, "recover"),
+            (export_index, "save"),
         ):
             setattr(module, name, marks.around(EXPORT, getattr(module, name)))
         os.write(writer, b"!")

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 
 from calyx_logging import Node, provision
-from calyx_logging.bundle import verify
-from calyx_logging.export import export
+from calyx_logging.bundle.folder import verify
+from calyx_logging.outbox.export import export
 
 pytestmark = pytest.mark.integration
 pytest.importorskip("inspect_ai", reason='needs the extra "integration"')

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from calyx_logging import Node, provision
-from calyx_logging.bundle import verify
-from calyx_logging.envelope import RunEnvelope
-from calyx_logging.export import export
+from calyx_logging.bundle.folder import verify
+from calyx_logging.format.run_envelope import RunEnvelope
+from calyx_logging.outbox.export import export
 from conftest import lines_of
 
 pytestmark = pytest.mark.integration

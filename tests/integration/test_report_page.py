@@ -23,11 +23,11 @@ from zoneinfo import ZoneInfo
 import pytest
 
 from calyx_logging import Node, provision
-from calyx_logging.export import export
-from calyx_logging.facts import Choice, Source, run_key
-from calyx_logging.hub import import_bundle
-from calyx_logging.report import make_report
-from calyx_logging.store import Store
+from calyx_logging.hub.importer import import_bundle
+from calyx_logging.hub.store import Store
+from calyx_logging.outbox.export import export
+from calyx_logging.report.collect import Choice, Source, run_key
+from calyx_logging.report.report import make_report
 from conftest import close_logging, config
 from fleet_data import make_fleet
 from sessions import HOSTILE, logged_node
@@ -332,7 +332,7 @@ def test_a_gap_between_events_is_shown(
     opened: Open, logged: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Where it is, and how many there are."""
-    monkeypatch.setattr("calyx_logging.excerpts.MAX_EVENTS", 4)
+    monkeypatch.setattr("calyx_logging.report.events.MAX_EVENTS", 4)
     path = tmp_path / "report.html"
     report = make_report(Source("outbox", str(logged.root), "here"), Choice(("good",)))
     path.write_bytes(report.html)

@@ -17,16 +17,16 @@ from typing import Any
 
 import pytest
 
-from calyx_logging.store import Store
+from calyx_logging.hub.store import Store
 from conftest import REPO, telemetry
 
 pytest.importorskip("pyspark", reason='needs the extra "spark"')
 
 import pyspark
 
-from calyx_logging import federated, in_force
-from calyx_logging.named import QUERIES, run_named
-from calyx_logging.spark import SparkEngine, session
+from calyx_logging.query import hub_table, snapshot
+from calyx_logging.query.named import QUERIES, run_named
+from calyx_logging.query.spark import SparkEngine, session
 from fleet_data import make_fleet
 from test_stored import check_answers_of
 
@@ -128,8 +128,8 @@ def test_a_worker_is_killed_in_the_middle(cluster: Cluster, tmp_path: Path) -> N
     assert len(list(store.folder.glob("node-*/*/manifest.json"))) == 60
     assert "Removing executor" in cluster.log() or "lost" in cluster.log().lower()
 
-    assert in_force.behind(store, in_force.current(store)) == []
-    shutil.rmtree(in_force.folder_of(store))
+    assert snapshot.behind(store, snapshot.current(store)) == []
+    shutil.rmtree(snapshot.folder_of(store))
     done = telemetry("table", "--root", store.root, "--json", *engine)
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["made"] == json.loads(done.stdout)["files"] > 600
@@ -138,7 +138,7 @@ def test_a_worker_is_killed_in_the_middle(cluster: Cluster, tmp_path: Path) -> N
     for is_compacted in (False, True):
         if is_compacted:
             assert telemetry("table", "--root", store.root, "--compact").returncode == 0
-        embedded, far = federated.connect(store), federated.connect(store, spark)
+        embedded, far = hub_table.connect(store), hub_table.connect(store, spark)
         check_answers_of(embedded, truth)
         for name in ("runs", "gaps", "nodes") if is_compacted else NAMED:
             rows = in_nine_digits(run_named(far, name).to_pylist())

@@ -1,0 +1,1 @@
+"""Bundles on their way: folder, archive, object storage, signatures, verification."""

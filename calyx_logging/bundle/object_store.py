@@ -1,0 +1,352 @@
+"""Bundles in object storage, or wherever else fsspec reaches: sending them there, and reading them.
+
+    URL/<node_id>/<YYYYMMDD_HHMMSS>/    a bundle, as it lies in exports/telemetry_exports
+
+A bundle's manifest is sent last, so that one that is there in part is never taken. What is there already is not sent
+again, and nothing is replaced by other content. Credentials and endpoints are those of the store's own library; for S3
+the usual environment variables and files (AWS_ACCESS_KEY_ID, AWS_PROFILE, AWS_ENDPOINT_URL …). Needs fsspec and the
+library of the store; the extra `s3` has both for s3://.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from calyx_logging.bundle.archive import has_archive_name
+from calyx_logging.core import files
+from calyx_logging.errors import CalyxError, ConfigError, ManifestError, StorageError
+from calyx_logging.format.chunk import SEALED_SUFFIX, names_in
+from calyx_logging.format.manifest import MANIFEST_NAME, SIGNATURE_NAME, SUMS_NAME, Manifest
+
+__all__ = ["RemoteBundle", "Sent", "bundles_at", "check_url", "is_url", "send"]
+
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
+_PLACED = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://+[^/]")
+_PASSWORD = re.compile(r"(://[^:/@\s]*):[^@\s]*@")
+_SECRET = re.compile(r"([?&][^=&\s]+)=[^&\s]+")
+_BLOCK = 4 * 1024 * 1024
+_MAKES_CONDITIONALLY = ("s3", "s3a")
+"""Stores that can be told to make an object only where there is none."""
+
+
+def _without_password(url: str) -> str:
+    return _SECRET.sub(r"\1=***", _PASSWORD.sub(r"\1:***@", url))
+
+
+def _secret_of(url: str) -> str | None:
+    found = _PASSWORD.search(url)
+    return found[0].partition("://")[2].partition(":")[2].removesuffix("@") if found else None
+
+
+def is_url(text: str) -> bool:
+    """Whether a text names a place for fsspec, and no path of this machine."""
+    return _URL.match(text) is not None
+
+
+def check_url(url: str) -> None:
+    """Find out before any work, and without asking the store, whether a place can be used.
+
+    Raises:
+        ConfigError: it is no URL, or the library for it is not installed.
+    """
+    if not _PLACED.match(url):
+        raise ConfigError(f"{url!r} is no URL of a place", hint="name it as s3://bucket/folder")
+    if url.startswith("memory://"):
+        raise ConfigError("what is sent to memory:// is gone with this process", hint="name it as s3://bucket/folder")
+    _Files.of(url)
+
+
+@dataclass(frozen=True)
+class _Files:
+    """What lies below a URL; `url` is for people."""
+
+    url: str
+    system: Any
+    root: str
+    secret: str | None = None
+
+    @classmethod
+    def of(cls, url: str) -> _Files:
+        if not _PLACED.match(url):
+            raise ConfigError(f"{url!r} is no URL of a place", hint="name it as s3://bucket/folder")
+        extra = "s3" if url.startswith(("s3:", "s3a:")) else None
+        try:
+            from fsspec.core import url_to_fs
+        except ImportError as error:
+            raise ConfigError(
+                f"{_without_password(url)} needs fsspec, which is not installed ({error})", hint=_hint(extra)
+            ) from None
+        try:
+            system, root = url_to_fs(url, use_listings_cache=False)
+        except (ImportError, ValueError) as error:
+            raise ConfigError(
+                f"{_without_password(url)} cannot be used: {_said(error, _secret_of(url))}", hint=_hint(extra)
+            ) from None
+        except Exception as error:
+            raise StorageError(f"{_without_password(url)} cannot be reached: {_said(error, _secret_of(url))}") from None
+        return cls(_without_password(url.rstrip("/")), system, root.rstrip("/"), _secret_of(url))
+
+    @contextmanager
+    def asked(self, what: str, name: str = "") -> Iterator[None]:
+        """What the store refuses, in one line; each store's library has errors of its own."""
+        try:
+            yield
+        except CalyxError:
+            raise
+        except Exception as error:
+            place = f"{self.url}/{name}" if name else self.url
+            hint = "check the network, the credentials and the bucket's name; running it again goes on from here"
+            raise StorageError(f"cannot {what} {place}: {_said(error, self.secret)}", hint=hint) from error
+
+    def path(self, name: str) -> str:
+        return f"{self.root}/{name}" if name else self.root
+
+    def listing(self) -> dict[str, int]:
+        """Every file below, by its name, with its bytes."""
+        with self.asked("list"):
+            bucket = self.root.partition("/")[0]
+            if self.is_s3 and not self.system.exists(bucket):
+                raise StorageError(f"there is no bucket {bucket}", hint="make it, or name another")
+            try:
+                found = self.system.find(self.root, detail=True)
+            except FileNotFoundError:
+                return {}
+        below = {path.removeprefix(self.root).lstrip("/"): info for path, info in found.items()}
+        # a console's mark of a folder is an object, and no file
+        return {name: int(info.get("size") or 0) for name, info in below.items() if name and not name.endswith("/")}
+
+    @property
+    def is_s3(self) -> bool:
+        """Whether it can be told to make an object only where there is none."""
+        protocol = self.system.protocol
+        return not set(_MAKES_CONDITIONALLY).isdisjoint([protocol] if isinstance(protocol, str) else protocol)
+
+    def blocks(self, name: str) -> Iterator[bytes]:
+        with self.asked("read", name), self.system.open(self.path(name), "rb", block_size=_BLOCK) as stream:
+            while block := stream.read(_BLOCK):
+                yield block
+
+
+def _hint(extra: str | None) -> str:
+    return f'pip install "calyx-logging[{extra}]"' if extra else "pip install fsspec and the library of that store"
+
+
+def _said(error: Exception, secret: str | None) -> str:
+    text = " ".join(_without_password(str(error)).split())
+    text = text.replace(secret, "***") if secret else text
+    return text[:300] or type(error).__name__
+
+
+# ------------------------------------------------------------------ from there
+
+
+@dataclass(frozen=True)
+class RemoteBundle:
+    """A bundle's folder, or an archive, at a URL; a `Source` for imports.
+
+    Attributes:
+        url: of it.
+    """
+
+    url: str
+
+    def __str__(self) -> str:
+        return _without_password(self.url)
+
+    @property
+    def name(self) -> str:
+        """The last part of the URL."""
+        return self.url.rpartition("/")[2]
+
+    @property
+    def is_archive(self) -> bool:
+        """Whether it is one file, by its name."""
+        return has_archive_name(self.url)
+
+    def names(self) -> list[str]:
+        """Of the files in it, and of folders.
+
+        Raises:
+            StorageError: they cannot be listed.
+        """
+        return sorted({name.partition("/")[0] for name in _Files.of(self.url).listing()})
+
+    def size(self, name: str) -> int:
+        """Bytes of a file, 0 where that cannot be said."""
+        place = _Files.of(self.url)
+        try:
+            with place.asked("read", name):
+                return int(place.system.info(place.path(name)).get("size") or 0)
+        except StorageError:
+            return 0
+
+    def blocks(self, name: str) -> Iterator[bytes]:
+        """The bytes of a file.
+
+        Raises:
+            StorageError: they cannot be read.
+        """
+        return _Files.of(self.url).blocks(name)
+
+
+@dataclass
+class FoundThere:
+    """What lies at a URL: bundles, and folders of chunks whose manifest has not come (yet)."""
+
+    bundles: list[RemoteBundle] = field(default_factory=list)
+    unfinished: list[str] = field(default_factory=list)
+
+
+def bundles_at(url: str) -> FoundThere:
+    """The bundles that a URL names: itself, or all below it.
+
+    Raises:
+        ConfigError: the library for it is not installed.
+        StorageError: it cannot be reached, or there is nothing.
+    """
+    url = url.rstrip("/")
+    if has_archive_name(url):
+        return FoundThere([RemoteBundle(url)])
+    names = _Files.of(url).listing()
+    folders = {name.rpartition("/")[0] for name in names if name.rpartition("/")[2] == MANIFEST_NAME}
+    outermost = {folder for folder in folders if not any(_is_below(folder, other) for other in folders)}
+    inside = {name for name in names if any(_is_below(name, folder) for folder in outermost)}
+    archives = {name for name in names if has_archive_name(name)} - inside
+    begun = {name.rpartition("/")[0] for name in names.keys() - inside if name.endswith((SEALED_SUFFIX, SUMS_NAME))}
+    if not outermost and not archives and not begun:
+        raise StorageError(
+            f"there is no bundle at {_without_password(url)}", hint="at the node, export --to sends them"
+        )
+    places = sorted(f"{url}/{name}".rstrip("/") for name in outermost | archives)
+    return FoundThere(
+        [RemoteBundle(place) for place in places], sorted(f"{_without_password(url)}/{name}" for name in begun)
+    )
+
+
+def _is_below(name: str, folder: str) -> bool:
+    return name != folder and (not folder or name.startswith(f"{folder}/"))
+
+
+# ------------------------------------------------------------------ to there
+
+
+@dataclass
+class Sent:
+    """What `send` did: where, which bundles are there now, which of them are new, and how much it sent for that."""
+
+    url: str
+    bundles: list[str] = field(default_factory=list)
+    new: list[str] = field(default_factory=list)
+    files: int = 0
+    bytes: int = 0
+
+
+def send(
+    exports: Path,
+    node_id: str,
+    url: str,
+    *,
+    paranoid: bool = False,
+    progress: Callable[[int, int], None] | None = None,
+) -> Sent:
+    """Send the bundles of a node that are not there yet, or not whole.
+
+    Args:
+        exports: the folder of the node's bundles; call this with the exporter's lock held.
+        node_id: whose they are.
+        url: below which they are to be.
+        paranoid: read all that is there again, and compare its hashes with the manifests.
+        progress: is told of bytes sent, and of bytes to be sent.
+
+    Raises:
+        ConfigError: the library for the URL is not installed.
+        StorageError: it cannot be reached or written; what was sent stays, and running it again goes on.
+        ManifestError: there is another bundle of that name, or what is read there is not what was sent.
+    """
+    place = _Files.of(f"{url.rstrip('/')}/{node_id}")
+    there = place.listing()
+    sent = Sent(place.url)
+    folders = [exports / name for name in names_in(exports) if not name.startswith(".")]
+    todo = {folder: _missing(place, folder, there) for folder in folders if (folder / MANIFEST_NAME).is_file()}
+    total = sum((folder / file).stat().st_size for folder, names in todo.items() for file in names)
+    for folder, names in todo.items():
+        for file in names:
+            _put(place, folder / file, f"{folder.name}/{file}")
+            sent.files += 1
+            sent.bytes += (folder / file).stat().st_size
+            if progress is not None:
+                progress(sent.bytes, total)
+        if paranoid:
+            _read_again(place, folder.name, files.read_regular(folder / MANIFEST_NAME))
+        sent.bundles.append(f"{place.url}/{folder.name}")
+        if names:
+            sent.new.append(sent.bundles[-1])
+    return sent
+
+
+def _missing(place: _Files, folder: Path, there: dict[str, int]) -> list[str]:
+    """The files of a bundle that are not there, or not whole; the manifest last.
+
+    Raises:
+        ManifestError: one that is there is another.
+    """
+    chunks = [chunk.filename for chunk in Manifest.parse(files.read_regular(folder / MANIFEST_NAME)).chunks]
+    own = [name for name in (SUMS_NAME, SIGNATURE_NAME, MANIFEST_NAME) if (folder / name).is_file()]
+    names = [(name, f"{folder.name}/{name}") for name in [*own, *chunks]]
+    is_there = {
+        name: there.get(key) is not None and _is_there(place, key, folder / name, there[key]) for name, key in names
+    }
+    return [name for name in [*chunks, *own] if not is_there[name]]
+
+
+def _is_there(place: _Files, name: str, source: Path, size: int) -> bool:
+    """Whether a file is there whole; one that was cut off is not.
+
+    Raises:
+        ManifestError: it is another file.
+    """
+    ours = source.stat().st_size
+    is_small = source.name in (MANIFEST_NAME, SUMS_NAME, SIGNATURE_NAME)
+    if size == ours and not is_small:
+        return True  # its name is one writer's: what it is, the hub and --paranoid look at
+    with source.open("rb") as stream:
+        if size > ours or not all(stream.read(len(block)) == block for block in place.blocks(name)):
+            raise _another(place, name)
+    return size == ours
+
+
+def _another(place: _Files, name: str) -> ManifestError:
+    hint = "two machines have this node id, or it was damaged: look at it, and delete it there"
+    return ManifestError(f"there is another file at {place.url}/{name}", hint=hint)
+
+
+def _put(place: _Files, source: Path, name: str) -> None:
+    """One file; where somebody else has just sent the same, that is it."""
+    with place.asked("write", name):
+        if place.is_s3:
+            try:
+                place.system.put_file(str(source), place.path(name), mode="create")
+            except FileExistsError:
+                if not _is_there(place, name, source, int(place.system.info(place.path(name))["size"])):
+                    raise _another(place, name) from None
+            return
+        place.system.makedirs(place.path(name).rpartition("/")[0], exist_ok=True)
+        place.system.put_file(str(source), place.path(name))
+
+
+def _read_again(place: _Files, name: str, manifest: bytes) -> None:
+    for chunk in Manifest.parse(manifest).chunks:
+        digest = hashlib.sha256()
+        for block in place.blocks(f"{name}/{chunk.filename}"):
+            digest.update(block)
+        if digest.hexdigest() != chunk.sha256:
+            raise ManifestError(
+                f"{place.url}/{name}/{chunk.filename} has sha256 {digest.hexdigest()}, and not {chunk.sha256}",
+                hint="delete it there, and run this again",
+            )

@@ -1,0 +1,201 @@
+"""Whether a bundle is what its manifest says: bytes in, every fault at once out.
+
+Nothing is opened, listed or written here: a bundle is the names of its files, and a function that gives the bytes of
+one. What is said does not depend on the order of the names, and each fault says what was expected and what was found.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass
+
+from calyx_logging.errors import CalyxError, ChunkError, ManifestError, StorageError
+from calyx_logging.format.chunk import SEALED_SUFFIX
+from calyx_logging.format.chunk_stats import several_at_once, stats_for
+from calyx_logging.format.manifest import (
+    MANIFEST_NAME,
+    MAX_MANIFEST,
+    SIGNATURE_NAME,
+    SUMS_NAME,
+    ChunkEntry,
+    Manifest,
+    is_safe_filename,
+    name_key,
+    parse_sums,
+)
+from calyx_logging.node import is_node_id
+
+__all__ = ["Fault", "Progress", "Read", "Report", "is_junk", "judge"]
+
+_JUNK = frozenset({".ds_store", "desktop.ini", "thumbs.db", ".fseventsd", ".trashes", ".spotlight-v100"})
+_FIELDS = ("bytes", "events", "first_ts_utc", "last_ts_utc", "writer", "first_seq", "last_seq")
+Progress = Callable[[int], None]
+Read = Callable[[str], Iterable[bytes]]
+"""The bytes of a file by its name, block by block; raises ChunkError, StorageError or OSError."""
+
+
+@dataclass(frozen=True)
+class Fault:
+    """One thing that is wrong with a bundle.
+
+    Attributes:
+        kind: `missing`, `extra`, `changed`, `malformed`, `unsafe` or `unreadable`.
+        path: the file's name in the bundle.
+        expected: what the manifest or the layout says.
+        found: what is there.
+    """
+
+    kind: str
+    path: str
+    expected: str = ""
+    found: str = ""
+
+    def __str__(self) -> str:
+        text = f"{self.kind}: {self.path}"
+        if self.expected:
+            text += f", expected {self.expected}"
+        if self.found:
+            text += f", found {self.found}"
+        return text
+
+
+@dataclass(frozen=True)
+class Report:
+    """What is known of a bundle; `manifest` is None where it cannot be read."""
+
+    manifest: Manifest | None
+    manifest_sha256: str | None
+    faults: tuple[Fault, ...]
+    warnings: tuple[str, ...]
+
+
+def judge(names: Collection[str], read: Read, *, progress: Progress | None = None) -> Report:
+    """All that is wrong with a bundle.
+
+    Args:
+        names: of its files.
+        read: the bytes of one of them; several are read at once, by threads.
+        progress: is told of bytes of chunks read.
+    """
+    junk = sorted(name for name in names if is_junk(name))
+    warnings = tuple(f"{name} is not part of the bundle (left by an operating system)" for name in junk)
+    if MANIFEST_NAME not in names:
+        return Report(None, None, (Fault("missing", MANIFEST_NAME, "the bundle's manifest", "no such file"),), warnings)
+    try:
+        data = _whole(MANIFEST_NAME, read)
+        manifest = Manifest.parse(data)
+    except (ManifestError, ChunkError, StorageError, OSError) as error:
+        return Report(None, None, (Fault("malformed", MANIFEST_NAME, "", _said(error)),), warnings)
+    digest = hashlib.sha256(data).hexdigest()
+    faults = [*_manifest_faults(manifest), *_chunk_faults(manifest, set(names) - set(junk), read, progress)]
+    if SUMS_NAME in names:
+        try:
+            faults += _sums_faults(manifest, digest, parse_sums(_whole(SUMS_NAME, read)))
+        except (ManifestError, ChunkError, StorageError, OSError) as error:
+            faults.append(Fault("malformed", SUMS_NAME, "", _said(error)))
+    elif manifest.version > 0:
+        faults.append(Fault("missing", SUMS_NAME, "a line for each file", "no such file"))
+    return Report(manifest, digest, tuple(faults), warnings)
+
+
+def is_junk(name: str) -> bool:
+    """Whether a name is what operating systems leave on a stick by themselves."""
+    return name.startswith("._") or name.lower() in _JUNK
+
+
+def _whole(name: str, read: Read) -> bytes:
+    """A small file's bytes; of one that is larger than any may be, as many as show it."""
+    found = bytearray()
+    for block in read(name):
+        found += block
+        if len(found) > MAX_MANIFEST:
+            break
+    return bytes(found)
+
+
+def _said(error: Exception) -> str:
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return error.message if isinstance(error, CalyxError) else str(error)
+
+
+def _manifest_faults(manifest: Manifest) -> list[Fault]:
+    faults = []
+    if not is_node_id(manifest.node_id):
+        faults.append(Fault("malformed", MANIFEST_NAME, "a node id", repr(manifest.node_id)[:100]))
+    seen: set[str] = set()
+    for entry in manifest.chunks:
+        key = name_key(entry.filename)
+        if not is_safe_filename(entry.filename) or not entry.filename.endswith(SEALED_SUFFIX):
+            faults.append(Fault("unsafe", repr(entry.filename)[:200], "a plain file name of a chunk"))
+        if key in seen:
+            faults.append(
+                Fault("malformed", MANIFEST_NAME, "each chunk once", f"{entry.filename!r} twice, or what is like it")
+            )
+        seen.add(key)
+    return faults
+
+
+def _chunk_faults(manifest: Manifest, names: set[str], read: Read, progress: Progress | None) -> list[Fault]:
+    faults: list[Fault] = []
+    missing: dict[str, str] = {}
+    here: list[ChunkEntry] = []
+    for entry in manifest.chunks:
+        if not is_safe_filename(entry.filename):
+            continue
+        if entry.filename in names:
+            here.append(entry)
+        else:
+            missing[entry.sha256] = entry.filename
+            faults.append(Fault("missing", entry.filename, f"sha256 {entry.sha256}", "no such file"))
+    all_found = several_at_once(lambda entry: _entry_of(entry.filename, read, progress), here)
+    for entry, found in zip(here, all_found, strict=True):
+        faults.extend([found] if isinstance(found, Fault) else _differences(entry, found))
+    listed = {entry.filename for entry in manifest.chunks} | {MANIFEST_NAME, SUMS_NAME, SIGNATURE_NAME}
+    for name in sorted(names - listed):
+        extra = _entry_of(name, read, progress) if missing else None
+        twin = missing.get(extra.sha256) if isinstance(extra, ChunkEntry) else None
+        said = f"the content of {twin}: it was renamed" if twin else "a file that the manifest does not name"
+        faults.append(Fault("extra", name, "", said))
+    return faults
+
+
+def _entry_of(name: str, read: Read, progress: Progress | None) -> ChunkEntry | Fault:
+    try:
+        stats = stats_for(name)
+        for block in stats.through(read(name)):
+            if progress is not None:
+                progress(len(block))
+        return stats.entry(name)
+    except (ChunkError, StorageError, OSError) as error:
+        return Fault("unreadable", name, "a regular file", _said(error))
+
+
+def _differences(expected: ChunkEntry, found: ChunkEntry) -> Iterable[Fault]:
+    if expected.sha256 != found.sha256:
+        yield Fault("changed", expected.filename, f"sha256 {expected.sha256}", f"sha256 {found.sha256}")
+        return
+    for name in _FIELDS:
+        said, is_so = getattr(expected, name), getattr(found, name)
+        if said is not None and said != is_so:
+            yield Fault("malformed", MANIFEST_NAME, f"{name} {is_so} for {expected.filename}", f"{name} {said}")
+
+
+def _sums_faults(manifest: Manifest, digest: str, sums: Mapping[str, str]) -> list[Fault]:
+    faults = []
+    expected = {entry.filename: entry.sha256 for entry in manifest.chunks} | {MANIFEST_NAME: digest}
+    for name in sorted(expected.keys() | sums.keys()):
+        if name not in sums:
+            faults.append(Fault("malformed", SUMS_NAME, f"a line for {name}", "none"))
+        elif name not in expected:
+            faults.append(Fault("malformed", SUMS_NAME, "", f"a line for {name!r}, which the manifest does not name"))
+        elif sums[name] != expected[name]:
+            if name == MANIFEST_NAME:
+                said = f"sha256 {sums[name]} as {SUMS_NAME} says"
+                faults.append(Fault("changed", name, said, f"sha256 {digest}"))
+            else:
+                faults.append(
+                    Fault("malformed", SUMS_NAME, f"sha256 {expected[name]} for {name}", f"sha256 {sums[name]}")
+                )
+    return faults

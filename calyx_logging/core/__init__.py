@@ -1,0 +1,1 @@
+"""What every wing stands on: the door to the disk, locks, checks of options."""

@@ -1,0 +1,315 @@
+"""EventFormatter: a LogRecord becomes one event line, the same from a stdlib logger and from a structlog logger.
+
+It fills the hooks of python-json-logger's `BaseJsonFormatter`: `add_fields` gathers, `process_log_record` runs the
+structlog processors and the stamp. `encode` strings them together itself, because the base's `format` lets bad `%`
+arguments raise, and the line must exist all the same.
+
+Neither structlog nor rich is imported here: a processor is a callable, and context variables can only have been
+bound by a program that has imported structlog.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import copy
+import logging
+import os
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Self
+
+from pythonjsonlogger.core import BaseJsonFormatter
+
+from calyx_logging.core.validation import refuse_unknown
+from calyx_logging.errors import ConfigError
+from calyx_logging.events.context import bound_context
+from calyx_logging.events.event import (
+    DEFAULT_MAX_EVENT_BYTES,
+    DEFAULT_SOURCE,
+    QUEUED,
+    RECORD_MARK,
+    RESERVED,
+    StampEvent,
+    check_source,
+    encode,
+    mark_of,
+    note,
+    shadow,
+)
+from calyx_logging.events.fast_path import STANDARD_ATTRIBUTES, TEXT_BYTES, plain_event, plain_fields
+from calyx_logging.events.processors import NamedProcessor, conform, is_drop, resolve_all, run_all
+from calyx_logging.events.tracebacks import exception_chain, plain_text
+from calyx_logging.events.values import is_a
+
+if TYPE_CHECKING:
+    from structlog.typing import EventDict, Processor
+
+__all__ = ["EventFormatter", "StructlogMessage"]
+
+_OPTIONS = ("format", "datefmt", "style", "validate", "processors", "static_fields", "root", "source")
+_STAMPED = frozenset({"node_id", "ts_utc", "event_id", "source"})
+_OURS = (RESERVED | {"_record"}) - _STAMPED
+"""Names that are set before the user's processors run; the stamped ones are set after."""
+
+
+class StructlogMessage(dict[str, Any]):
+    """A structlog event on its way through a LogRecord; as text it reads `event  key=value …` for other handlers."""
+
+    def __str__(self) -> str:
+        fields = " ".join(f"{key}={value!r}" for key, value in self.items() if key != "event")
+        return f"{self.get('event', '')}  {fields}".rstrip()
+
+
+class EventFormatter(BaseJsonFormatter):
+    """Formats a record as an event line, without `seq` (the chunk's writer adds it).
+
+    Args:
+        fmt: names LogRecord attributes that shall be fields too, in the style's notation (`"%(process)d"`).
+        datefmt: as in `logging.Formatter`.
+        style: as in `logging.Formatter`.
+        validate: as in `logging.Formatter`.
+        processors: structlog processors that run before the stamp, in order: callables, dotted names (a class is
+            called without arguments), or `{"()": dotted name, …}` for one with arguments. One that raises is
+            skipped, and the line says so in `degraded`; structlog's DropEvent drops the event.
+        static_fields: fields for every event; a record's own field of that name wins.
+        root: whose node id to stamp when another handler than this library's uses the formatter; default as in
+            `Node.find`, at the first record.
+        source: the source for such a handler.
+
+    Raises:
+        ConfigError: an option is unknown or bad.
+        NodeError: `root` is given and has no usable node id.
+    """
+
+    def __init__(
+        self,
+        fmt: str | Sequence[str] | None = None,
+        datefmt: str | None = None,
+        style: str = "%",
+        validate: bool = True,
+        *,
+        processors: Sequence[str | Mapping[str, Any] | Processor] = (),
+        static_fields: Mapping[str, Any] | None = None,
+        root: str | os.PathLike[str] | None = None,
+        source: str = DEFAULT_SOURCE,
+        **unknown: Any,
+    ) -> None:
+        fmt = unknown.pop("format", fmt)  # dictConfig's name for it
+        refuse_unknown("EventFormatter", _OPTIONS, unknown)
+        if static_fields is not None and not is_a(static_fields, Mapping):
+            raise ConfigError(f"option 'static_fields' is {static_fields!r:.200}: give an object of fields")
+        super().__init__(fmt, datefmt, style, validate)
+        # The base reads "message" out of the format None stands for; it is a field of every event anyway.
+        self._attributes = [name for name in self._required_fields if name != "message"]
+        self._static = dict(static_fields or {})
+        self._processors = resolve_all(processors)
+        self._root = root
+        self._source = check_source(source)
+        self._max_bytes = DEFAULT_MAX_EVENT_BYTES
+        self._is_plain = (
+            not (self._attributes or self._static or self._processors)
+            and (
+                type(self).add_fields,
+                type(self).process_log_record,
+            )
+            == _HOOKS
+        )
+        self._stamp: StampEvent | None = None if root is None else StampEvent.for_root(root, source)
+
+    def bound_to(self, stamp: StampEvent, max_bytes: int = DEFAULT_MAX_EVENT_BYTES) -> Self:
+        """This formatter for a handler of its own stamp and limit, so that handlers can share one's options."""
+        bound = copy.copy(self)
+        bound._stamp = stamp
+        bound._max_bytes = max_bytes
+        return bound
+
+    def format(self, record: logging.LogRecord) -> str:
+        """The line as text; empty when a processor dropped the event."""
+        return (self.encode(record) or b"").decode()
+
+    def encode(self, record: logging.LogRecord) -> bytes | None:
+        """The line as UTF-8 without newline; None when a processor dropped the event."""
+        if self._is_plain and self._stamp is not None:
+            event = plain_event(record)
+            if event is not None:
+                return encode(self._stamp(None, "", event), self._max_bytes, TEXT_BYTES)
+        return self._encode_by_hooks(record)
+
+    def encode_fields(self, logger: str, level: str, fields: Mapping[str, Any]) -> bytes | None:
+        """The line of a structlog event that is plain, as `encode` gives it; None of another one."""
+        if self._is_plain and self._stamp is not None:
+            event = plain_fields(logger, level, fields)
+            if event is not None:
+                return encode(self._stamp(None, "", event), self._max_bytes, TEXT_BYTES)
+        return None
+
+    def _encode_by_hooks(self, record: logging.LogRecord) -> bytes | None:
+        event: dict[str, Any] = {}
+        message: Any = record.msg
+        try:
+            self.add_fields(event, record, message if is_a(message, dict) else {})
+        except Exception as error:  # an attribute of the record that behaves like nothing a record has
+            event = _least(record, error)
+        try:
+            return encode(self.process_log_record(event), self._max_bytes)
+        except BaseException as error:  # structlog's DropEvent is no Exception
+            if is_drop(error):
+                return None
+            raise
+
+    def encode_mirrored(self, fields: Mapping[str, Any]) -> bytes | None:
+        """The line of an event that is no record: a dict from elsewhere, which is not changed.
+
+        Its own `event_id`, valid `ts_utc`, and texts in `level`, `logger` and `message` stay; the processors run.
+        None when one of them dropped it.
+        """
+        stamp = self._stamp_of_this()
+        own = {"level": "info", "logger": stamp.source, "message": ""}
+        event: EventDict = conform({**own, **fields}, own)
+        try:
+            if self._processors:
+                event = run_all(self._processors, logging.getLogger(event["logger"]), event["level"], event)
+                event = conform(event, own)
+        except BaseException as error:
+            if is_drop(error):
+                return None
+            raise
+        return encode(stamp.stamped(None, event), self._max_bytes)
+
+    @property
+    def processors(self) -> list[NamedProcessor]:
+        """The user's processors, in order."""
+        return list(self._processors)
+
+    def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
+        """The base's hook for encoding; `encode` does the work."""
+        return encode(log_data).decode()
+
+    def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
+        """Gather level, logger, message, exception and the caller's fields, reserved names moved to `shadowed`."""
+        mark = mark_of(record)
+        queued: Mapping[str, Any] | None = mark.get(QUEUED)
+        fields = dict(self._static) if self._static else {}
+        if context := bound_context() if queued is None else queued["context"]:
+            fields.update(context)
+        for name in self._attributes:
+            fields[name] = record.__dict__.get(name)
+        kept: dict[str, Any] = {}
+        troubles: list[str] = []
+        if queued is not None and "fields" in queued:
+            is_structlog = queued["of structlog"]
+            message = _message_of(queued["fields"], is_structlog, record, fields, kept, troubles)
+        elif queued is not None and "message" in queued:
+            message = queued["message"]
+        elif is_a(record.msg, dict):
+            is_structlog = type(record.msg) is StructlogMessage
+            message = _message_of(message_dict, is_structlog, record, fields, kept, troubles)
+        else:
+            message = _text_of(record, kept, troubles)
+        extra = {name: value for name, value in record.__dict__.items() if name not in STANDARD_ATTRIBUTES}
+        if "_logger" in extra and "_name" in extra and is_a(record.msg, dict):
+            del extra["_logger"]  # ProcessorFormatter.wrap_for_formatter's own, not the caller's
+            del extra["_name"]
+        fields.update(extra)
+        if "field" in mark:
+            fields[RECORD_MARK] = mark["field"]
+        log_data["level"] = _level_of(record)
+        log_data["logger"] = record.name if type(record.name) is str else plain_text(record.name)
+        log_data["message"] = message
+        if not _OURS.isdisjoint(fields):
+            kept.update({name: fields.pop(name) for name in _OURS & fields.keys()})
+        shadow(log_data, kept)
+        log_data.update(fields)
+        log_data["_record"] = record
+        if queued is not None and "exception" in queued:
+            log_data["exception"] = queued["exception"]
+        elif record.exc_info is not None or record.exc_text is not None:
+            self._add_exception(log_data, record)
+        stack_info = record.stack_info if queued is None else queued["stack_info"]
+        if stack_info is not None:
+            log_data.setdefault("stack_info", stack_info)
+        note(log_data, troubles)
+
+    def _add_exception(self, event: dict[str, Any], record: logging.LogRecord) -> None:
+        info: Any = record.exc_info
+        if type(info) is tuple and len(info) == 3 and is_a(info[1], BaseException):
+            event["exception"] = exception_chain(info[1], info[2])
+        elif record.exc_text is not None:
+            event["exception"] = [{"type": "", "value": plain_text(record.exc_text), "frames": []}]
+
+    def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
+        """Run the user's processors, then the stamp."""
+        event: EventDict = log_data
+        if self._processors:
+            event = self._run_processors(log_data)
+        return self._stamp_of_this()(None, "", event)  # type: ignore[return-value]
+
+    def _stamp_of_this(self) -> StampEvent:
+        if self._stamp is None:
+            self._stamp = StampEvent.for_root(self._root, self._source)
+        return self._stamp
+
+    def _run_processors(self, event: EventDict) -> EventDict:
+        record: logging.LogRecord = event["_record"]
+        logger, method = logging.getLogger(str(record.name)), str(event["level"])
+        own = {name: event[name] for name in ("level", "logger", "message")}
+        event = run_all(self._processors, logger, method, event)
+        event["_record"] = record
+        return conform(event, own)
+
+
+_HOOKS = (EventFormatter.add_fields, EventFormatter.process_log_record)
+
+
+def _level_of(record: logging.LogRecord) -> str:
+    """The level's registered name in lower case (`levelname` is what colouring formatters write into)."""
+    try:
+        return logging.getLevelName(record.levelno).lower()
+    except (TypeError, AttributeError):
+        return str(record.levelname).lower()
+
+
+def _text_of(record: logging.LogRecord, kept: dict[str, Any], troubles: list[str]) -> str:
+    """The formatted message; arguments that do not fit are kept beside the bare one."""
+    try:
+        text = record.getMessage()
+        return text if type(text) is str else str.__str__(text)
+    except Exception as error:
+        troubles.append(f"message not formatted: {type(error).__name__}")
+        kept["args"] = _args_list(record)
+        return plain_text(record.msg)
+
+
+def _message_of(
+    items: dict[str, Any],
+    from_structlog: bool,
+    record: logging.LogRecord,
+    fields: dict[str, Any],
+    kept: dict[str, Any],
+    troubles: list[str],
+) -> str:
+    """The message of a dict message; its other items become fields."""
+    items = dict(items)
+    message = items.pop("event" if from_structlog or "message" not in items else "message", "")
+    if from_structlog and "message" in items:
+        kept["message"] = items.pop("message")
+    fields.update(items)
+    if record.args:
+        troubles.append("message not formatted: a dict takes no arguments")
+        kept["args"] = _args_list(record)
+    if is_a(message, str):
+        return str.__str__(message)
+    kept["message"] = message
+    return plain_text(message)
+
+
+def _least(record: logging.LogRecord, error: Exception) -> dict[str, Any]:
+    """An event of what can be had from a record that fails in one's hands."""
+    event = {"_record": record, "level": "error", "logger": plain_text(record.name), "message": plain_text(record.msg)}
+    with contextlib.suppress(Exception):  # the level is one more thing that may fail; the note says what did first
+        event["level"] = _level_of(record)
+    note(event, [f"record not read: {type(error).__name__}"])
+    return event
+
+
+def _args_list(record: logging.LogRecord) -> list[Any]:
+    return list(record.args) if isinstance(record.args, tuple) else [record.args]

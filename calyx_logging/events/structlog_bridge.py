@@ -1,0 +1,196 @@
+"""structlog: on top of stdlib loggers, or straight into the outbox; either way the lines are the same.
+
+The straight way makes no LogRecord for what is plain: a text for an event, fields of no reserved name. Everything else
+is made a record, as a stdlib logger would make it, and goes the way of records.
+"""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+from calyx_logging.errors import ConfigError
+from calyx_logging.events.formatter import StructlogMessage
+
+if TYPE_CHECKING:
+    from structlog.typing import EventDict, WrappedLogger
+
+    from calyx_logging.handlers.outbox import OutboxHandler
+
+__all__ = ["OutboxLogger", "configure_structlog"]
+
+_LEVELS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "msg": logging.INFO,
+    "warn": logging.WARNING,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "err": logging.ERROR,
+    "exception": logging.ERROR,
+    "failure": logging.ERROR,
+    "critical": logging.CRITICAL,
+    "fatal": logging.CRITICAL,
+}
+"""structlog's method names."""
+
+
+def configure_structlog(outbox: OutboxHandler | None = None, *, level: int | str = logging.INFO) -> None:
+    """Set structlog up so that `structlog.get_logger(name)` logs through `logging.getLogger(name)`, or straight.
+
+    Fields may have any name, those of LogRecord attributes (`name`, `args`, `level` …) too. Context variables are
+    taken at the call. Processors of your own belong into the handler's EventFormatter, where they see every record.
+
+    Args:
+        outbox: write straight to this handler's outbox, past `logging`: faster, and no other handler sees the events.
+            The handler need not be attached to a logger; its level, its filters and the levels of stdlib loggers
+            are not asked.
+        level: with `outbox`, the least level that is logged, by name or number.
+
+    Raises:
+        ConfigError: `level` is none.
+    """
+    import structlog
+
+    number = logging.getLevelNamesMapping().get(level.upper()) if isinstance(level, str) else level
+    if not isinstance(number, int) or isinstance(number, bool):
+        raise ConfigError(f"option 'level' is {level!r}: give the name or the number of a level")
+    if outbox is None:
+        structlog.configure(
+            processors=[
+                structlog.stdlib.filter_by_level,
+                structlog.contextvars.merge_contextvars,
+                _to_log_kwargs,
+            ],
+            wrapper_class=structlog.stdlib.BoundLogger,
+            logger_factory=structlog.stdlib.LoggerFactory(),
+            context_class=dict,
+            cache_logger_on_first_use=True,
+        )
+        return
+    structlog.configure(
+        processors=_CHAIN,
+        wrapper_class=_straight_class(number),
+        logger_factory=partial(OutboxLogger, outbox),
+        context_class=dict,
+        cache_logger_on_first_use=True,
+    )
+
+
+def _to_log_kwargs(
+    logger: WrappedLogger, method_name: str, event_dict: EventDict
+) -> tuple[tuple[StructlogMessage], dict[str, Any]]:
+    """The chain's end: the event as a dict message, and what stdlib's logging takes by keyword."""
+    message = StructlogMessage(event_dict)
+    kwargs: dict[str, Any] = {}
+    exc_info = message.get("exc_info")
+    if isinstance(exc_info, (bool, BaseException)) or (isinstance(exc_info, tuple) and len(exc_info) == 3):
+        kwargs["exc_info"] = message.pop("exc_info")
+    for name, kind in (("stack_info", bool), ("stacklevel", int)):
+        if type(message.get(name)) is kind:
+            kwargs[name] = message.pop(name)
+    args = message.get("positional_args")
+    if args:
+        try:
+            message["event"] = message["event"] % args
+            del message["positional_args"]
+        except (TypeError, ValueError, KeyError):
+            pass  # they stay as a field of their own, so nothing is lost
+    return (message,), kwargs
+
+
+# ------------------------------------------------------------------ the straight way
+
+
+def _to_one_argument(
+    logger: WrappedLogger, method_name: str, event_dict: EventDict
+) -> tuple[tuple[EventDict], dict[str, Any]]:
+    return (event_dict,), {}
+
+
+_CHAIN = [_to_one_argument]
+
+
+def _straight_class(level: int) -> Any:
+    """structlog's filtering bound logger, whose everyday methods leave out the chain, which has nothing to do."""
+    import structlog
+
+    usual: Any = structlog.make_filtering_bound_logger(level)
+
+    def straight(name: str) -> Callable[..., Any]:
+        the_usual = getattr(usual, name)
+
+        def method(self: Any, event: object = None, *args: object, **fields: object) -> Any:
+            if event is None or self._processors != _CHAIN:
+                return the_usual(self, event, *args, **fields)
+            if self._context:
+                fields = {**self._context, **fields}
+            if args:  # structlog would format them, and raise where they do not fit
+                fields["positional_args"] = args
+            fields["event"] = event
+            getattr(self._logger, name)(fields)
+            return None
+
+        method.__name__ = name
+        return method
+
+    names = [name for name in ("debug", "info", "warning", "error", "critical") if _LEVELS[name] >= level]
+    return type("StraightBoundLogger", (usual,), {name: straight(name) for name in names})
+
+
+class OutboxLogger:
+    """What structlog's bound loggers write to, past `logging`: one method for each of structlog's, all alike.
+
+    Args:
+        handler: whose outbox, formatter and stamp.
+        name: the events' `logger`; more arguments of `structlog.get_logger` are ignored.
+    """
+
+    debug: Callable[[EventDict], None]
+    info: Callable[[EventDict], None]
+    warning: Callable[[EventDict], None]
+    error: Callable[[EventDict], None]
+    critical: Callable[[EventDict], None]
+
+    def __init__(self, handler: OutboxHandler, name: object = None, *_: object) -> None:
+        self.name = name if isinstance(name, str) else "root"
+        for method, number in _LEVELS.items():
+            encode_it = partial(self._encode, handler, number)
+            setattr(self, method, partial(handler.submit, encode_it))
+
+    def _encode(self, handler: OutboxHandler, number: int, event_dict: EventDict) -> bytes | None:
+        level = logging.getLevelName(number).lower()
+        formatter = handler.event_formatter
+        line = formatter.encode_fields(self.name, level, event_dict)
+        if line is not None:
+            return line
+        (message,), kwargs = _to_log_kwargs(None, level, event_dict)
+        record = logging.LogRecord(self.name, number, "", 0, message, (), _exc_info(kwargs.get("exc_info")))
+        if kwargs.get("stack_info"):
+            record.stack_info = _stack()
+        return formatter.encode(record)
+
+
+def _exc_info(given: Any) -> Any:
+    """As `logging` takes it."""
+    if isinstance(given, BaseException):
+        return (type(given), given, given.__traceback__)
+    if given and not isinstance(given, tuple):
+        return sys.exc_info()
+    return given or None
+
+
+def _stack() -> str:
+    """The stack of the call, as `logging` writes it."""
+    import traceback
+
+    frame = sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").partition(".")[0] in _OWN_PACKAGES:
+        frame = frame.f_back
+    return "Stack (most recent call last):\n" + "".join(traceback.format_stack(frame)).rstrip("\n")
+
+
+_OWN_PACKAGES = ("calyx_logging", "structlog")

@@ -1,0 +1,245 @@
+"""What is said of a chunk's bytes in a manifest, gathered in one pass; several chunks at once.
+
+Lines that look as our writers make them (the same node id first, `ts_utc` next, `seq` last) are read by position, block
+by block; any other line is parsed. Invariant: for chunks as our writers and recovery seal them the figures are those
+that parsing every line would give. What is between a line's beginning and its end is not looked at, which is why chunks
+of other names are always parsed.
+"""
+
+from __future__ import annotations
+
+import bisect
+import hashlib
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, BinaryIO, TypeVar
+
+from calyx_logging.errors import EventError
+from calyx_logging.events.event import decode
+from calyx_logging.format.chunk import MAX_LINE, ChunkName
+from calyx_logging.format.manifest import ChunkEntry
+
+__all__ = ["ChunkStats", "blocks_of", "several_at_once", "stats_for", "stats_of"]
+
+_BLOCK = 512 * 1024
+_NO_EVENT = b"["
+_WORKERS = min(8, 2 * (os.cpu_count() or 1))
+_BATCH = 256
+"""So many results are waited for at most before the next are begun."""
+
+_FEW = 8
+"""Lines that are sooner parsed than looked at by position."""
+
+_HEAD = re.compile(
+    rb'\{"node_id":"([A-Za-z0-9._-]+)",'
+    rb'"ts_utc":"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}\+00:00)"'
+)
+_TAIL = re.compile(rb',"seq":(0|[1-9][0-9]{0,18})\}$')
+_T = TypeVar("_T")
+_R = TypeVar("_R")
+
+
+@dataclass
+class ChunkStats:
+    """What can be said of a chunk's bytes, gathered while they pass by.
+
+    Attributes:
+        size: bytes so far.
+        events: lines that are not empty.
+        bad_lines: lines that are no event.
+        first_ts_utc, last_ts_utc: the least and the greatest.
+        first_seq, last_seq: likewise.
+        node_ids: that the events bear.
+        by_position: whether lines may be read by position; else every one is parsed.
+    """
+
+    by_position: bool = True
+    size: int = 0
+    events: int = 0
+    bad_lines: int = 0
+    first_ts_utc: str | None = None
+    last_ts_utc: str | None = None
+    first_seq: int | None = None
+    last_seq: int | None = None
+    node_ids: set[str] = field(default_factory=set)
+    _hash: Any = field(default_factory=hashlib.sha256)
+    _parts: list[bytes] = field(default_factory=list)
+    _pending: int = 0
+    _is_first: bool = True
+
+    def through(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
+        """Pass blocks on while looking at them; what is done with a block goes on beside its being looked at."""
+        seeing: Future[None] | None = None
+        helper: ThreadPoolExecutor | None = None
+        try:
+            for block in blocks:
+                if seeing is not None:
+                    seeing.result()
+                    seeing = None
+                self.size += len(block)
+                if len(block) < _BLOCK:  # the last one, of most chunks the only one
+                    self._see_block(block)
+                else:
+                    helper = helper or ThreadPoolExecutor(1, "calyx-logging-stats")
+                    seeing = helper.submit(self._see_block, block)
+                self._hash.update(block)
+                yield block
+            if seeing is not None:
+                seeing.result()
+        finally:
+            if helper is not None:
+                helper.shutdown()
+        rest, self._parts = b"".join(self._parts), []
+        self._see(rest)
+
+    def entry(self, filename: str) -> ChunkEntry:
+        """The manifest's entry for these bytes under that name."""
+        name = ChunkName.parse(filename)
+        return ChunkEntry(
+            filename=filename,
+            sha256=self._hash.hexdigest(),
+            bytes=self.size,
+            events=self.events,
+            first_ts_utc=self.first_ts_utc,
+            last_ts_utc=self.last_ts_utc,
+            writer=None if name is None else name.writer,
+            first_seq=self.first_seq,
+            last_seq=self.last_seq,
+        )
+
+    def _see_block(self, block: bytes) -> None:
+        if self._is_first:  # a byte order mark is no part of the first line
+            block, self._is_first = block.removeprefix(b"\xef\xbb\xbf"), False
+        if b"\n" not in block:  # a line of many blocks: they are joined once
+            self._parts.append(block)
+            self._pending += len(block)
+            if self._pending > MAX_LINE:
+                self._parts = [_NO_EVENT]  # so much of it as shows that it is none
+            return
+        data = b"".join([*self._parts, block]) if self._parts else block
+        lines = data.split(b"\n")
+        rest = lines.pop()
+        self._parts = [rest] if rest else []
+        self._pending = len(rest)
+        if not lines:
+            return
+        if self.by_position:
+            for group in _by_digits(lines):
+                self._see_alike(group)
+        else:
+            for line in lines:
+                self._see(line)
+
+    def _see_alike(self, lines: list[bytes]) -> None:
+        """Lines with one beginning and ends of one length, by position; others by parts."""
+        head, tail = _HEAD.match(lines[0]), _TAIL.search(lines[0])
+        if head and tail:
+            # What all lines between the least and the greatest begin with is what these two begin with, so their
+            # beginnings are all alike, and their times stand in order. Sorting what is nearly sorted is one comparison
+            # for each line.
+            ordered = sorted(lines)
+            end = -len(tail[0])
+            tails = sorted([line[end:] for line in lines])
+            earliest, latest = _HEAD.match(ordered[0]), _HEAD.match(ordered[-1])
+            first, last = _TAIL.fullmatch(tails[0]), _TAIL.fullmatch(tails[-1])
+            if first and last and earliest and latest and earliest[1] == latest[1]:
+                self.events += len(lines)
+                self.node_ids.add(earliest[1].decode())
+                self._take(earliest[2].decode(), int(first[1]))
+                self._take(latest[2].decode(), int(last[1]))
+                return
+        if len(lines) <= _FEW:
+            for line in lines:
+                self._see(line)
+        else:
+            middle = len(lines) // 2
+            self._see_alike(lines[:middle])
+            self._see_alike(lines[middle:])
+
+    def _see(self, line: bytes) -> None:
+        if not line.strip():
+            return
+        self.events += 1
+        try:
+            event = decode(line)
+        except EventError:
+            self.bad_lines += 1
+            return
+        if isinstance(node_id := event.get("node_id"), str):
+            self.node_ids.add(node_id)
+        seq = event.get("seq")
+        self._take(_normal_time(event.get("ts_utc")), seq if type(seq) is int else None)
+
+    def _take(self, when: str | None, seq: int | None) -> None:
+        if when is not None:
+            self.first_ts_utc = when if self.first_ts_utc is None else min(self.first_ts_utc, when)
+            self.last_ts_utc = when if self.last_ts_utc is None else max(self.last_ts_utc, when)
+        if seq is not None:
+            self.first_seq = seq if self.first_seq is None else min(self.first_seq, seq)
+            self.last_seq = seq if self.last_seq is None else max(self.last_seq, seq)
+
+
+def _by_digits(lines: list[bytes]) -> Iterator[list[bytes]]:
+    """The lines in groups whose `seq` has the same number of digits, as far as they are in order."""
+    start = 0
+    while start < len(lines):
+        digits = _digits(lines[start])
+        if _digits(lines[-1]) == digits:
+            yield lines[start:] if start else lines
+            return
+        end = bisect.bisect_right(lines, digits, start, key=_digits)
+        yield lines[start : max(end, start + 1)]
+        start = max(end, start + 1)
+
+
+def _digits(line: bytes) -> int:
+    return len(line) - line.rfind(b":")
+
+
+def _normal_time(text: object) -> str | None:
+    if not isinstance(text, str):
+        return None
+    if len(text) == 32 and text.endswith("+00:00"):
+        return text  # as we write it
+    try:
+        moment = datetime.fromisoformat(text)
+        return None if moment.tzinfo is None else moment.astimezone(UTC).isoformat(timespec="microseconds")
+    except (ValueError, OverflowError):
+        return None
+
+
+def blocks_of(stream: BinaryIO) -> Iterator[bytes]:
+    """A file's bytes, block by block."""
+    while block := stream.read(_BLOCK):
+        yield block
+
+
+def stats_for(filename: str) -> ChunkStats:
+    """Empty stats for a file of that name: by position for our own chunks."""
+    return ChunkStats(by_position=ChunkName.parse(filename) is not None)
+
+
+def stats_of(stream: BinaryIO, filename: str) -> ChunkStats:
+    """The stats of a whole file."""
+    stats = stats_for(filename)
+    for _ in stats.through(blocks_of(stream)):
+        pass
+    return stats
+
+
+def several_at_once(function: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
+    """The function's results in the order of the items; hashing and the disk leave the interpreter to other threads.
+
+    An error of the function is raised in its place; what was begun is ended first.
+    """
+    items = list(items)
+    if len(items) < 2:
+        yield from map(function, items)
+        return
+    with ThreadPoolExecutor(_WORKERS, "calyx-logging-files") as pool:
+        for start in range(0, len(items), _BATCH):
+            yield from pool.map(function, items[start : start + _BATCH])

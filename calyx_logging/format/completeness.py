@@ -1,0 +1,238 @@
+"""Completeness by node and writer: what is missing, told by the numbers that writers give their events and chunks.
+
+A writer is complete when its `seq` and its chunk numbers have no hole that a gap line does not name, and its end line
+is `closed` (docs/format.md). Values and rules alone: nothing is opened here.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from calyx_logging.core.ranges import runs_of
+from calyx_logging.core.text import count_text, runs_text
+from calyx_logging.format.chunk import ChunkName
+from calyx_logging.format.line_check import Scan
+
+__all__ = ["Elsewhere", "NodeAudit", "WriterAudit", "findings", "findings_of", "writers_of"]
+
+
+@dataclass
+class WriterAudit:
+    """What is known of one writer.
+
+    Attributes:
+        writer: its id.
+        state: `complete`; `holes`: some of its events or chunks are not here; `tail unknown`: it was killed, and what
+            it wrote last may not have reached the disk; `unfinished`: it has no end yet, it writes on or more is to
+            come.
+        events: lines here, control lines among them.
+        chunks: of it here.
+        last_seq: the greatest here; None without any.
+        missing_seqs: runs that neither a line nor a gap line accounts for.
+        missing_chunks: runs of chunk numbers.
+        gaps: events that it says it could not keep, by cause.
+        torn_bytes, bad_lines: what recovery could not keep.
+        repeated: how often a `seq` is here more than once.
+        open_in: the last bundle that says that a chunk of it was being written, where that has not come since.
+    """
+
+    writer: str
+    state: str = "complete"
+    events: int = 0
+    chunks: int = 0
+    last_seq: int | None = None
+    missing_seqs: list[list[int]] = field(default_factory=list)
+    missing_chunks: list[list[int]] = field(default_factory=list)
+    gaps: dict[str, int] = field(default_factory=dict)
+    torn_bytes: int = 0
+    bad_lines: int = 0
+    repeated: int = 0
+    open_in: str | None = None
+
+
+@dataclass
+class NodeAudit:
+    """What is known of one node.
+
+    Attributes:
+        node_id: which.
+        bundles: of it in the store.
+        events: lines here, of all chunks.
+        writers: of our own chunks.
+        foreign_chunks: of the first generation, whose completeness nobody can tell.
+        missing_bundles: hashes of manifests that others name as the one before them, and that are not here.
+        followers: for each missing bundle the folder of the one that names it.
+        histories: bundles that begin a chain, and such as follow one that another follows, too; more than one when a
+            machine was cloned, or lost what it knew of its exports.
+        damaged: what is in the store and not what its manifest says.
+        quarantined: bundles of it that contradict the store, and are kept apart.
+        bad_lines: lines that are no events of the node, in chunks that were accepted with them.
+        same_id: event ids that events with other content share, the first of them.
+        same_ids: how many there are.
+        goes_on: whether more may come of writers without an end: it is the node itself that was looked at, or one of
+            its bundles.
+    """
+
+    node_id: str
+    bundles: int = 0
+    events: int = 0
+    writers: list[WriterAudit] = field(default_factory=list)
+    foreign_chunks: int = 0
+    missing_bundles: list[str] = field(default_factory=list)
+    followers: dict[str, str] = field(default_factory=dict)
+    histories: list[str] = field(default_factory=list)
+    damaged: list[str] = field(default_factory=list)
+    quarantined: list[str] = field(default_factory=list)
+    bad_lines: int = 0
+    same_id: list[str] = field(default_factory=list)
+    same_ids: int = 0
+    goes_on: bool = False
+
+    @property
+    def complete(self) -> bool:
+        """Whether everything is here."""
+        return self.verdict == "complete"
+
+    @property
+    def verdict(self) -> str:
+        """`complete`; `complete but for unknown tails`: all is here that is known of, some writers were killed;
+        `complete so far`: some write on; `not complete`.
+        """
+        states = {writer.state for writer in self.writers}
+        wrong = (self.missing_bundles, self.histories, self.damaged, self.bad_lines, self.quarantined)
+        if any(wrong) or "holes" in states or ("unfinished" in states and not self.goes_on):
+            return "not complete"
+        if self.goes_on and "unfinished" in states:
+            return "complete so far"
+        return "complete but for unknown tails" if "tail unknown" in states else "complete"
+
+
+@dataclass(frozen=True)
+class Elsewhere:
+    """What of a writer lies elsewhere, and is accounted for: runs of chunk numbers, and of `seq`."""
+
+    writer: str
+    numbers: list[list[int]]
+    seqs: list[list[int]]
+
+
+def writers_of(
+    chunks: Iterable[tuple[ChunkName, Scan]],
+    still_open: Mapping[str, str] | None = None,
+    elsewhere: Iterable[Elsewhere] = (),
+) -> list[WriterAudit]:
+    """What is known of each writer, by its id.
+
+    Args:
+        chunks: what the lines of each chunk say.
+        still_open: of writers whose chunk was being written when a bundle was made, and has not come since: which.
+        elsewhere: what is not here, and need not be; of writers that have chunks here.
+    """
+    by_writer: dict[str, list[tuple[ChunkName, Scan]]] = defaultdict(list)
+    told: dict[str, list[list[int]]] = defaultdict(list)
+    for name, scan in chunks:
+        by_writer[name.writer].append((name, scan))
+        for gap in scan.gaps:
+            told[gap.writer or name.writer] += gap.seqs
+    numbers: dict[str, list[list[int]]] = defaultdict(list)
+    for other in elsewhere:
+        told[other.writer] += other.seqs
+        numbers[other.writer] += other.numbers
+    found = {writer: _writer(writer, of, told[writer], numbers[writer]) for writer, of in by_writer.items()}
+    for writer, folder in (still_open or {}).items():
+        one = found.setdefault(writer, WriterAudit(writer))
+        one.open_in = folder
+        if one.state != "holes":
+            one.state = "unfinished"
+    return sorted(found.values(), key=lambda one: one.writer)
+
+
+def _writer(
+    writer: str, chunks: list[tuple[ChunkName, Scan]], told: list[list[int]], numbers: list[list[int]]
+) -> WriterAudit:
+    scans = [scan for _, scan in chunks]
+    found = WriterAudit(writer, events=sum(scan.events for scan in scans), chunks=len(chunks))
+    seqs = [list(run) for scan in scans for run in scan.seqs]
+    lines = runs_of(seqs)
+    found.repeated = sum(scan.repeated for scan in scans) + _length(seqs) - _length(lines)
+    found.last_seq = lines[-1][1] if lines else None
+    found.missing_seqs = _holes(runs_of([*map(list, seqs), *map(list, told)]))
+    found.missing_chunks = _holes(runs_of([*numbers, *([name.number, name.number] for name, _ in chunks)]))
+    causes: Counter[str] = Counter()
+    for gap in (gap for scan in scans for gap in scan.gaps):
+        causes[gap.cause] += gap.count
+    found.gaps = dict(causes)
+    ends = [end for scan in scans for end in scan.ends]
+    recovered = [end for end in ends if end["reason"] != "closed"]
+    found.torn_bytes = sum(end.get("torn_bytes", 0) for end in recovered)
+    found.bad_lines = sum(end.get("bad_lines", 0) for end in recovered)
+    if found.missing_seqs or found.missing_chunks or found.repeated:
+        found.state = "holes"
+    elif recovered:
+        found.state = "tail unknown"
+    elif not ends:
+        found.state = "unfinished"
+    return found
+
+
+def _length(runs: Iterable[list[int]]) -> int:
+    return sum(last - first + 1 for first, last in runs)
+
+
+def _holes(runs: list[list[int]]) -> list[list[int]]:
+    """What is between 0 and the last, and not in the runs."""
+    holes, next_one = [], 0
+    for first, last in runs:
+        if first > next_one:
+            holes.append([next_one, first - 1])
+        next_one = last + 1
+    return holes
+
+
+# ------------------------------------------------------------------ in words
+
+
+def findings(audit: NodeAudit) -> Iterator[str]:
+    """What there is to be said of a node, a line each; nothing of one of which everything is there."""
+    for sha256 in audit.missing_bundles:
+        after = audit.followers[sha256]
+        yield f"a bundle is missing: the one before {after}, whose manifest has sha256 {sha256}"
+    if audit.missing_bundles:
+        yield "(if it is lost: carry the receipt to the node, prune with it there, and export --since-receipt)"
+    for history in audit.histories:
+        yield f"two histories under one node id (a cloned machine, or a lost index): {history}"
+    for place in audit.quarantined:
+        yield f"in quarantine (look at it, and delete it when that is settled): {place}"
+    for damage in audit.damaged:
+        yield f"damaged: {damage}"
+    if audit.bad_lines:
+        yield f"lines that are no events, in chunks accepted with them: {audit.bad_lines}"
+    for writer in audit.writers:
+        for said in findings_of(writer):
+            yield f"writer {writer.writer}: {said}"
+    if audit.foreign_chunks:
+        yield f"{count_text(audit.foreign_chunks, 'chunk')} of the first generation: nobody can tell what is missing"
+    if audit.same_ids:
+        named = ", ".join(repr(one)[:80] for one in audit.same_id[:3])
+        yield f"{count_text(audit.same_ids, 'event id')} that events of other content share, such as {named}"
+
+
+def findings_of(writer: WriterAudit) -> Iterator[str]:
+    """Likewise, of a writer."""
+    if writer.missing_seqs:
+        yield f"holes: seq {runs_text(writer.missing_seqs)} are not here"
+    if writer.missing_chunks:
+        yield f"holes: chunks {runs_text(writer.missing_chunks)} are not here"
+    if writer.repeated:
+        yield f"{count_text(writer.repeated, 'seq')} more than once"
+    if writer.state == "tail unknown":
+        lost = f"; not kept: {writer.torn_bytes} torn bytes, {writer.bad_lines} bad lines" if writer.torn_bytes else ""
+        yield f"tail unknown: it was killed; all up to seq {writer.last_seq} is here{lost}"
+    if writer.open_in is not None:
+        yield f"unfinished: a chunk of it was being written when {writer.open_in} was exported, and is not here"
+    elif writer.state == "unfinished":
+        yield f"unfinished: it has not ended, or more is to come; all up to seq {writer.last_seq} is here"
+    for cause, count in writer.gaps.items():
+        yield f"{count_text(count, 'event')} it could not keep: {cause}"

@@ -1,0 +1,313 @@
+"""What a chunk's lines say: which are no events, which `seq` are there, how its writer ended, what it could not keep.
+
+Every line is decoded; nothing is taken from a manifest. Invariant: memory is bounded by the longest line allowed, by
+the runs of `seq`, and by the lines that are named.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import threading
+from array import array
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import asdict, dataclass, field
+from operator import itemgetter
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import orjson
+
+from calyx_logging.core.ranges import runs_of
+from calyx_logging.errors import EventError
+from calyx_logging.events.event import CONTROL_SOURCE, LARGE, decode
+from calyx_logging.events.values import safe_repr
+from calyx_logging.format.chunk import MAX_LINE, open_chunk
+
+__all__ = ["BadLine", "GapLine", "Scan", "events_in", "numbered_lines", "scan_chunk", "what_is_wrong"]
+
+_MAX_NAMED = 100
+"""So many bad lines of one chunk are named one by one."""
+
+_MAX_CONTROLS = 10_000
+"""So many control lines of one chunk are kept; more are no writer's of ours."""
+
+_MAX_SEQ = 2**63
+_BLOCK = 1024 * 1024
+_TOO_LONG = bytes(bytearray(b"a line that is too long"))
+"""What stands for such a line; known by its identity."""
+
+_STAMPED = ("node_id", "ts_utc", "event_id", "source")
+_one_at_a_time = threading.Lock()
+"""Large lines take large memory."""
+
+_stamped = itemgetter(*_STAMPED)
+_TORN = ("torn_bytes", "bad_lines")
+
+
+@dataclass(frozen=True)
+class BadLine:
+    """A line that is no event of its node: its number, from 1, and why."""
+
+    line: int
+    why: str
+
+
+@dataclass(frozen=True)
+class GapLine:
+    """Events that a writer could not keep, as its control line says: how many, which `seq`, why, of which writer."""
+
+    count: int
+    seqs: list[list[int]]
+    cause: str
+    writer: str | None = None
+
+
+@dataclass
+class Scan:
+    """What the lines of one chunk say.
+
+    Attributes:
+        events: lines that are events, control lines among them.
+        seqs: first and last of each run of their `seq`.
+        repeated: how often a `seq` was there already.
+        ends: `reason`, and where recovery wrote it `torn_bytes` and `bad_lines`, of each end line.
+        gaps: the gap lines.
+        bad_count: lines that are no events of the node.
+        bad: the first of them.
+        ids: hashes (Python's own, of this process) of the event ids, where they were asked for.
+    """
+
+    events: int = 0
+    seqs: list[list[int]] = field(default_factory=list)
+    repeated: int = 0
+    ends: list[dict[str, Any]] = field(default_factory=list)
+    gaps: list[GapLine] = field(default_factory=list)
+    bad_count: int = 0
+    bad: list[BadLine] = field(default_factory=list)
+    ids: array[int] | None = None
+
+    def document(self) -> dict[str, Any]:
+        """For JSON; without the ids."""
+        return {name: value for name, value in asdict(self).items() if name != "ids"}
+
+    @classmethod
+    def of_document(cls, document: Mapping[str, Any]) -> Scan:
+        """What `document` gave.
+
+        Raises:
+            KeyError, TypeError, ValueError: it is of another form.
+        """
+        scan = cls(
+            events=int(document["events"]),
+            seqs=[[int(first), int(last)] for first, last in document["seqs"]],
+            repeated=int(document["repeated"]),
+            ends=[dict(end) for end in document["ends"]],
+            gaps=[GapLine(**gap) for gap in document["gaps"]],
+            bad_count=int(document["bad_count"]),
+            bad=[BadLine(**bad) for bad in document["bad"]],
+        )
+        if any(first > last for first, last in scan.seqs):
+            raise ValueError("a run of seq that ends before it begins")
+        return scan
+
+
+def scan_chunk(path: Path, node_id: str, *, with_ids: bool = False) -> Scan:
+    """Read every line of a chunk.
+
+    Args:
+        path: of the chunk.
+        node_id: whose events its lines have to be.
+        with_ids: keep a hash of each event id.
+
+    Raises:
+        ChunkError: it is no regular file.
+        StorageError: it cannot be opened.
+        OSError: it cannot be read.
+    """
+    scan = Scan(ids=array("q") if with_ids else None)
+    seqs: list[int] = []
+    with open_chunk(path) as stream:
+        for number, lines in _line_blocks(stream):
+            _see_lines(scan, lines, number, node_id, seqs)
+            _join(scan, seqs)
+    scan.seqs = runs_of(scan.seqs)
+    scan.repeated -= sum(last - first + 1 for first, last in scan.seqs)
+    return scan
+
+
+def numbered_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
+    """The lines that are not empty, by number, without newline and byte order mark; of one that is too long nothing."""
+    for number, lines in _line_blocks(stream):
+        yield from ((number + k, line) for k, line in enumerate(lines) if line.strip() and line is not _TOO_LONG)
+
+
+def _line_blocks(stream: BinaryIO) -> Iterator[tuple[int, list[bytes]]]:
+    """The number of the first line and the lines of a stretch; `_TOO_LONG` for one of more than `MAX_LINE` bytes."""
+    parts: list[bytes] = []
+    number, size = 1, 0
+    is_too_long, is_first = False, True
+    while block := stream.read(_BLOCK):
+        if is_first:
+            block, is_first = block.removeprefix(b"\xef\xbb\xbf"), False
+        size += len(block)
+        if b"\n" not in block:  # a line of many blocks: they are joined once
+            is_too_long = is_too_long or size > MAX_LINE
+            parts = [] if is_too_long else [*parts, block]
+            continue
+        lines = b"".join([*parts, block]).split(b"\n") if parts else block.split(b"\n")
+        if is_too_long or size - len(block) + block.index(b"\n") > MAX_LINE:
+            lines[0] = _TOO_LONG
+        rest = lines.pop()
+        parts, size, is_too_long = [rest] if rest else [], len(rest), False
+        yield number, lines
+        number += len(lines)
+    if size:
+        yield number, [_TOO_LONG if is_too_long else b"".join(parts)]
+
+
+def what_is_wrong(line: bytes, node_id: str) -> str | None:
+    """Why a line is no event of a node; None where it is one."""
+    scan = Scan()
+    _see_lines(scan, [line], 1, node_id, [])
+    return scan.bad[0].why if scan.bad else None
+
+
+def _see_lines(scan: Scan, lines: list[bytes], number: int, node_id: str, seqs: list[int]) -> None:
+    """Lines as our writers make them in few steps; of another form, in `_why`."""
+    begins, ids, events = _beginning(node_id), scan.ids, 0
+    for number, line in enumerate(lines, number):  # noqa: B020
+        if (event := _plain_event(line, node_id, begins)) is not None:
+            event_id, source = event["event_id"], event["source"]
+        else:
+            if not line.strip() and line is not _TOO_LONG:
+                continue
+            if (why := _why(line, node_id)) is not None:
+                scan.bad_count += 1
+                if len(scan.bad) < _MAX_NAMED:
+                    scan.bad.append(BadLine(number, why))
+                continue
+            event = decode(line)
+            event_id, source = event["event_id"], event["source"]
+        events += 1
+        if ids is not None:
+            ids.append(hash(event_id))
+        seq = event.get("seq")
+        if type(seq) is int and 0 <= seq < _MAX_SEQ:
+            seqs.append(seq)
+        if source == CONTROL_SOURCE:
+            _note_control(scan, event)
+    scan.events += events
+
+
+def events_in(lines: Iterable[bytes], node_id: str | None) -> Iterator[dict[str, Any] | None]:
+    """The event of each line; None for what is no event of the node (None: of any)."""
+    begins = _beginning(node_id or "")
+    for line in lines:
+        event = None if node_id is None else _plain_event(line, node_id, begins)
+        yield _odd_event(line, node_id) if event is None else event
+
+
+def _beginning(node_id: str) -> str:
+    return f'{{"node_id":"{node_id}","ts_utc":"'
+
+
+def _plain_event(line: bytes, node_id: str, begins: str) -> dict[str, Any] | None:
+    """The event of a line as our writers make them; None for any other."""
+    try:
+        if len(line) > LARGE:
+            return None  # it is looked at first
+        event: dict[str, Any] = orjson.loads(line)
+        said, when, event_id, source = _stamped(event)
+        is_plain = (
+            said == node_id
+            and type(when) is type(event_id) is type(source) is str
+            # what stands first is what stands last: a field that is there twice has one value
+            and line.startswith(f'{begins}{when}","event_id":"{event_id}","source":"{source}"'.encode())
+            and when
+            and event_id
+            and source
+        )
+    except Exception:  # no JSON, no object, a field missing; lone surrogates cannot be
+        return None
+    return event if is_plain else None
+
+
+def _odd_event(line: bytes, node_id: str | None) -> dict[str, Any] | None:
+    """The event of a line of any form."""
+    try:
+        event = decode(line)
+        whose = event.get("node_id") if node_id is None else node_id
+        return event if isinstance(whose, str) and _why(line, whose) is None else None
+    except EventError:
+        return None
+
+
+def _why(line: bytes, node_id: str) -> str | None:
+    """Why a line is no event of the node."""
+    if line is _TOO_LONG:
+        return f"longer than {MAX_LINE} bytes"
+    with _one_at_a_time if len(line) > LARGE else contextlib.nullcontext():
+        try:
+            event = decode(line)
+        except EventError as error:
+            return error.message[:200]
+    for name in _STAMPED:
+        value = event.get(name)
+        if type(value) is not str or not value:
+            return f"{name} is {safe_repr(value)[:100]}"
+    if event["node_id"] != node_id:
+        return f"node_id is {safe_repr(event['node_id'])[:100]}"
+    twice = _said_twice(line)
+    return None if twice is None else f"{twice} twice"
+
+
+def _said_twice(line: bytes) -> str | None:
+    """A stamped field that a line has twice: readers differ in which of them they take."""
+    twice: list[str] = []
+
+    def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in items]
+        twice[:] = [name for name in _STAMPED if names.count(name) > 1]  # the outermost object comes last
+        return {}
+
+    try:
+        json.loads(line, object_pairs_hook=pairs, parse_int=str, parse_float=str)
+    except (ValueError, RecursionError):
+        return None
+    return twice[0] if twice else None
+
+
+def _note_control(scan: Scan, event: dict[str, Any]) -> None:
+    if event.get("control") == "end" and len(scan.ends) < _MAX_CONTROLS:
+        counts = {name: event[name] for name in _TORN if type(event.get(name)) is int}
+        scan.ends.append({"reason": str(event.get("reason"))[:100], **counts})
+    elif event.get("control") == "gap" and len(scan.gaps) < _MAX_CONTROLS:
+        count, seqs, writer = event.get("count"), event.get("seqs"), event.get("writer")
+        runs = [run for run in seqs if _is_run(run)] if isinstance(seqs, list) else []
+        scan.gaps.append(
+            GapLine(
+                count=count if type(count) is int and count >= 0 else 0,
+                seqs=runs_of(runs),
+                cause=str(event.get("cause"))[:200],
+                writer=writer if type(writer) is str else None,
+            )
+        )
+
+
+def _is_run(run: object) -> bool:
+    if not isinstance(run, list) or len(run) != 2 or not all(type(seq) is int for seq in run):
+        return False
+    first, last = run
+    return bool(0 <= first <= last < _MAX_SEQ)
+
+
+def _join(scan: Scan, seqs: list[int]) -> None:
+    """Move single `seq` into runs."""
+    scan.repeated += len(seqs)
+    for seq in sorted(seqs):
+        if scan.seqs and scan.seqs[-1][1] == seq - 1:
+            scan.seqs[-1][1] = seq
+        else:
+            scan.seqs.append([seq, seq])
+    seqs.clear()

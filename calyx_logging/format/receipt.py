@@ -1,0 +1,97 @@
+"""The receipt: what a hub has of a node, and so what the node may delete. A value, and its bytes.
+
+Reading is pure: bytes in, a `Receipt` or a `ManifestError` out (docs/format.md, "Receipt").
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import orjson
+
+from calyx_logging.errors import ManifestError
+from calyx_logging.format.manifest import loads_object
+from calyx_logging.node import is_node_id
+
+__all__ = ["MAX_RECEIPT", "SIGNATURE_SUFFIX", "Receipt"]
+
+VERSION = 1
+SIGNATURE_SUFFIX = ".sig"
+MAX_RECEIPT = 512 * 1024 * 1024
+"""Bytes; a chunk takes 72."""
+
+_SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
+_TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}\+00:00", re.ASCII)
+_WRITER = re.compile(r"[0-9a-f]{8}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Receipt:
+    """What a hub acknowledges.
+
+    Attributes:
+        node_id: whose chunks.
+        written_at: UTC, as `ts_utc`.
+        chunks: the hashes of those that are in the store, whole, every line an event; sorted.
+        writers: for each writer the greatest `seq` up to which every event is in the store or is named by a gap line.
+        bundles: the hashes of the manifests in the store; sorted.
+    """
+
+    node_id: str
+    written_at: str
+    chunks: tuple[str, ...]
+    writers: Mapping[str, int]
+    bundles: tuple[str, ...] = ()
+
+    def to_bytes(self) -> bytes:
+        """UTF-8 JSON, the same bytes for the same value."""
+        document = {
+            "receipt_version": VERSION,
+            "node_id": self.node_id,
+            "written_at": self.written_at,
+            "chunks": list(self.chunks),
+            "writers": dict(sorted(self.writers.items())),
+            "bundles": list(self.bundles),
+        }
+        return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+
+    def says_the_same(self, other: Receipt) -> bool:
+        """Whether it acknowledges the same, whenever it was written."""
+        return replace(self, written_at=other.written_at) == other
+
+    @classmethod
+    def parse(cls, data: bytes) -> Receipt:
+        """Read a receipt.
+
+        Raises:
+            ManifestError: no JSON object, a key missing or of the wrong type, a version from the future.
+        """
+        if len(data) > MAX_RECEIPT:
+            raise ManifestError(f"the receipt is larger than {MAX_RECEIPT} bytes")
+        document = loads_object(data, "the receipt")
+        version = document.get("receipt_version")
+        if type(version) is not int or version < 1:
+            raise ManifestError(
+                "it is no receipt: it has no 'receipt_version'", hint="name the file that the hub wrote"
+            )
+        if version > VERSION:
+            raise ManifestError(f"the receipt is of version {version}", hint=f"this release reads up to {VERSION}")
+        node_id, written_at = document.get("node_id"), document.get("written_at")
+        if (
+            type(node_id) is not str
+            or not is_node_id(node_id)
+            or type(written_at) is not str
+            or not _TIME.fullmatch(written_at)
+        ):
+            raise ManifestError("the receipt has no node_id, or no written_at (UTC)")
+        chunks, writers, bundles = document.get("chunks"), document.get("writers"), document.get("bundles", [])
+        for name, hashes in (("chunks", chunks), ("bundles", bundles)):
+            if not isinstance(hashes, list) or not all(type(one) is str and _SHA256.fullmatch(one) for one in hashes):
+                raise ManifestError(f"the receipt's {name!r} is no list of SHA-256 hashes")
+        if not isinstance(writers, dict) or not all(
+            _WRITER.fullmatch(writer) and type(seq) is int and seq >= 0 for writer, seq in writers.items()
+        ):
+            raise ManifestError("the receipt's 'writers' is no object of writers and seq")
+        return cls(node_id, written_at, tuple(chunks or ()), writers, tuple(bundles))

@@ -1,0 +1,350 @@
+"""benchmark_run: a run and its cases as context managers, for harnesses that are new.
+
+    with benchmark_run(suite="arithmetic", run_id="r-42", cases_expected=2) as run:
+        with run.case("2+2") as case:
+            case.note(score=1.0, passed=True)
+
+Every record logged in the block, by whomever, bears `run_id`, `suite` and `run_instance_id`, and inside a case
+`case_id`: through context variables in the thread and its tasks, through the process's fields in threads begun
+meanwhile and in child processes (`calyx_logging.events.context`). The run leaves an envelope and a receipt of its
+cases in the results folder.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import logging
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Literal, Self
+
+from calyx_logging.core import files
+from calyx_logging.errors import ConfigError, StorageError, say
+from calyx_logging.events import context
+from calyx_logging.events.event import utc_text
+from calyx_logging.events.formatter import EventFormatter, StructlogMessage
+from calyx_logging.events.processors import NamedProcessor, is_drop, run_all
+from calyx_logging.events.tracebacks import plain_text
+from calyx_logging.events.values import lower
+from calyx_logging.format import run_paths
+from calyx_logging.format.run_envelope import EXIT_STATUSES, FileDigest, RunEnvelope
+from calyx_logging.format.run_paths import new_instance_id
+from calyx_logging.handlers.base import check_root
+from calyx_logging.handlers.execution_log import ExecutionLogHandler
+from calyx_logging.harness.doctor import goes_into_a_queue, outbox_handlers, outbox_handlers_for
+from calyx_logging.node import find_root
+
+__all__ = ["BenchmarkRun", "Case", "benchmark_run"]
+
+_OWN = ("event", "stage", "case_id", "started_at", "outcome", "duration_s", "error")
+"""Names of ours in a case's event and receipt."""
+
+
+class Case:
+    """One case of a run, while it goes on.
+
+    Attributes:
+        case_id: which.
+        fields: what `note` gathered; in the closing event and in the receipt.
+    """
+
+    def __init__(self, case_id: str) -> None:
+        self.case_id = case_id
+        self.fields: dict[str, Any] = {}
+
+    def note(self, /, **fields: Any) -> None:
+        """Add fields to the case's result.
+
+        One called `event`, `stage`, `case_id`, `started_at`, `outcome`, `duration_s` or `error` gets a `_` behind.
+        """
+        self.fields.update({f"{name}_" if name in _OWN else name: value for name, value in fields.items()})
+
+
+class BenchmarkRun:
+    """What `benchmark_run` gives; see there.
+
+    Attributes:
+        suite, run_id, run_instance_id, node_id: which; the last None where the root has no node id.
+        results_dir: the suite's results, of this node.
+        envelope_path, receipt_path: the run's files in it.
+        fields: what every record of the run bears.
+        environment: for child processes that are started with an environment of their own.
+    """
+
+    def __init__(
+        self,
+        root: Path,
+        suite: str,
+        run_id: str,
+        run_instance_id: str,
+        *,
+        cases_expected: int | None,
+        execution_log: bool,
+        logger: logging.Logger,
+    ) -> None:
+        self.suite, self.run_id, self.run_instance_id = suite, run_id, run_instance_id
+        self.node_id = run_paths.node_id_of(root / "runtime")
+        self.results_dir = run_paths.results_dir(run_paths.benchmarks_of(root), suite, self.node_id)
+        self.envelope_path = self.results_dir / run_paths.run_file(run_id, run_instance_id, run_paths.ENVELOPE_SUFFIX)
+        self.receipt_path = self.results_dir / run_paths.run_file(run_id, run_instance_id, run_paths.RECEIPT_SUFFIX)
+        self.fields = {"suite": suite, "run_id": run_id, context.RUN_INSTANCE: run_instance_id}
+        self.environment = {context.CHILD_VARIABLE: json.dumps(self.fields)}
+        self._root = root
+        self._logger = logger
+        self._cases_expected = cases_expected
+        self._has_log = execution_log
+        self._outcomes: list[str] = []  # no lock: a fork, or a signal handler, would find it held
+        self._torn = False
+        self._exit_status: str | None = None
+        self._began = 0.0
+        self._envelope: RunEnvelope | None = None
+        self._receipt: files.AppendFile | None = None
+        self._left: ExitStack | None = None
+
+    def __repr__(self) -> str:
+        return f"<BenchmarkRun {self.suite} {self.run_id} {self.run_instance_id}>"
+
+    # -------------------------------------------------------------- as a context
+
+    def __enter__(self) -> Self:
+        if self._envelope is not None:
+            raise ConfigError(f"run {self.run_id!r} was begun before", hint="call benchmark_run again for another")
+        with ExitStack() as undo:
+            self._begin_files(undo)
+            if self._has_log:
+                self._attach_log(undo)
+            context.begin(self.fields)
+            undo.callback(context.end, self.fields)
+            undo.callback(_unbind, _bind(self.fields), self.fields)
+            self._began = time.monotonic()
+            self._log(logging.INFO, "run started", None, stage="run_started", cases_expected=self._cases_expected)
+            self._left = undo.pop_all()
+        heard = outbox_handlers_for(self._logger, logging.INFO) or goes_into_a_queue(self._logger)
+        if self.node_id is not None and not heard:
+            say(
+                f"no OutboxHandler takes what logger {self._logger.name!r} says of run {self.run_id!r}; "
+                "calyx-telemetry doctor finds out why"
+            )
+        return self
+
+    def _begin_files(self, undo: ExitStack) -> None:
+        try:
+            files.make_dirs(self.results_dir)
+            if self.receipt_path.exists():
+                raise ConfigError(
+                    f"run {self.run_id!r} has an instance {self.run_instance_id!r} already",
+                    path=self.receipt_path,
+                    hint="leave run_instance_id out, or give one that is new",
+                )
+            self._receipt = files.AppendFile(self.receipt_path)
+        except OSError as error:
+            raise StorageError.of(error, "begin the run", self.receipt_path, "make the folder writable") from error
+        undo.callback(self._receipt.close)
+        self._envelope = RunEnvelope.start(
+            self.suite,
+            self.run_id,
+            self.run_instance_id,
+            node_id=self.node_id,
+            cases_expected=self._cases_expected,
+        )
+        self._envelope.write(self.envelope_path)
+
+    def _attach_log(self, undo: ExitStack) -> None:
+        """The run's execution log, where the root logger's records come, and the run's own."""
+        handler = ExecutionLogHandler(self.run_id, self.run_instance_id, root=self._root)
+        handler.setFormatter(EventFormatter(processors=[processor for _, processor in _processors_in_force()]))
+        undo.callback(handler.close)
+        for logger in {logging.getLogger(), self._logger}:
+            logger.addHandler(handler)  # a record that comes to both is taken once
+            undo.callback(logger.removeHandler, handler)
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> Literal[False]:
+        status = self._exit_status or self._status_after(error)
+        level = logging.INFO if status == "normal" else logging.WARNING if status != "error" else logging.ERROR
+        counts = {"cases_expected": self._cases_expected, "cases_completed": self._outcomes.count("completed")}
+        seconds = round(time.monotonic() - self._began, 6)
+        self._log(level, "run ended", error, stage="run_ended", exit_status=status, duration_s=seconds, **counts)
+        assert self._left is not None
+        assert self._receipt is not None
+        with suppress(OSError):  # whoever reads its hash reads what is on disk
+            self._receipt.sync()
+        self._left.close()
+        try:
+            self._end_envelope(status, error)
+        except (StorageError, OSError) as failure:
+            say(f"the end of run {self.run_id!r} is not in its envelope: {failure}")
+        return False
+
+    def _status_after(self, error: BaseException | None) -> str:
+        if error is None or (isinstance(error, SystemExit) and not error.code):
+            expected = self._cases_expected
+            ended = len(self._outcomes) - self._outcomes.count("interrupted")
+            return "normal" if expected is None or ended >= expected else "incomplete"
+        if isinstance(error, TimeoutError):
+            return "timeout"
+        return "error" if isinstance(error, Exception) else "incomplete"
+
+    def _end_envelope(self, status: str, error: BaseException | None) -> None:
+        assert self._envelope is not None
+        log = run_paths.execution_log(self._root, self.run_id, self.run_instance_id)
+        reason = None if error is None else self._cleaned({"error": _text_of(error)}).get("error")
+        ended = self._envelope.end(
+            status,
+            cases_completed=self._outcomes.count("completed"),
+            execution_log=FileDigest.of(log, self._root) if log.is_file() else None,
+            receipts=[FileDigest.of(self.receipt_path, self._root)],
+            error=None if reason is None else plain_text(reason),
+        )
+        ended.write(self.envelope_path)
+
+    # -------------------------------------------------------------- in the block
+
+    @contextmanager
+    def case(self, case_id: str, /, **fields: Any) -> Iterator[Case]:
+        """One case: its records bear `case_id`; its outcome is logged and stands in the receipt when it ends.
+
+        The outcome is `completed`, or, when an exception leaves the block, `timeout` (a TimeoutError), `interrupted`
+        (Ctrl-C and its like) or `error`; the exception goes on to whoever wrapped the block. Cases of one run may go on
+        in several threads or tasks.
+
+        Args:
+            case_id: which.
+            **fields: of the case's result; `Case.note` adds more.
+
+        Raises:
+            ConfigError: the run has not begun, or is over.
+        """
+        if self._receipt is None or self._receipt.closed:
+            raise ConfigError(f"case {case_id!r} is outside its run", hint="use it in the block of benchmark_run")
+        case = Case(case_id)
+        case.note(**fields)
+        started_at, began = utc_text(time.time()), time.monotonic()
+        bound = _bind({**self.fields, "case_id": case_id})
+        outcome, failure = "completed", None
+        try:
+            yield case
+        except BaseException as error:
+            failure = error
+            outcome = "timeout" if isinstance(error, TimeoutError) else "error"
+            if not isinstance(error, Exception):
+                outcome = "interrupted"
+            raise
+        finally:
+            result = {"outcome": outcome, "duration_s": round(time.monotonic() - began, 6), **case.fields}
+            level = logging.INFO if failure is None else logging.ERROR
+            self._log(level, f"case {outcome}", failure, stage="case_ended", case_id=case_id, **result)
+            _unbind(bound, ("case_id",))
+            receipt = {"case_id": case_id, "started_at": started_at, **result}
+            self._take_down(outcome, receipt | ({} if failure is None else {"error": _text_of(failure)}))
+
+    def end_as(self, exit_status: str) -> None:
+        """Say how the run ends, instead of what is concluded from the exception and the cases.
+
+        Raises:
+            ConfigError: there is no such exit status.
+        """
+        if exit_status not in EXIT_STATUSES:
+            raise ConfigError(f"exit status {exit_status!r}: give one of {', '.join(map(repr, EXIT_STATUSES))}")
+        self._exit_status = exit_status
+
+    # -------------------------------------------------------------- inside
+
+    def _take_down(self, outcome: str, receipt: dict[str, Any]) -> None:
+        line = json.dumps(lower(self._cleaned(receipt))[0], ensure_ascii=True).encode() + b"\n"
+        self._outcomes.append(outcome)
+        try:
+            assert self._receipt is not None
+            data = b"\n" + line if self._torn else line  # a line that the disk took a part of stays alone
+            self._torn = self._receipt.write(data) != len(data)
+            if self._torn:
+                raise OSError(errno.ENOSPC, "the disk took a part of it")
+        except OSError as error:
+            say(f"case {receipt['case_id']!r} is not in {self.receipt_path}: {error}")
+
+    def _cleaned(self, fields: dict[str, Any]) -> Mapping[str, Any]:
+        """What the outbox's processors make of fields: what they take out of events is to be nowhere."""
+        try:
+            return run_all(_processors_in_force(), self._logger, "info", dict(fields))
+        except BaseException as error:
+            if is_drop(error):
+                return {name: fields[name] for name in ("case_id", "outcome") if name in fields}
+            raise
+
+    def _log(self, level: int, message: str, error: BaseException | None, /, **fields: Any) -> None:
+        self._logger.log(level, StructlogMessage({"event": message, **fields}), exc_info=error)
+
+
+def benchmark_run(
+    *,
+    suite: str,
+    run_id: str,
+    run_instance_id: str | None = None,
+    cases_expected: int | None = None,
+    root: str | Path | None = None,
+    execution_log: bool = False,
+    logger: str | logging.Logger = "benchmark",
+) -> BenchmarkRun:
+    """A run, to be used with `with`.
+
+    On leaving the block its exit status is `normal`; `incomplete` when fewer cases ended than were expected, or on
+    Ctrl-C; `timeout` when a TimeoutError leaves the block; `error` with any other exception (which goes on).
+
+    Args:
+        suite: what is run; a part of the results' path.
+        run_id: this configuration of it.
+        run_instance_id: this time; new by default.
+        cases_expected: how many cases are to end.
+        root: the folder with `runtime`; default as in `OutboxHandler`. A root that is named need not have a node id.
+        execution_log: write an execution log (`ExecutionLogHandler`) of all that comes to the root logger meanwhile.
+        logger: what the run's own events are logged with.
+
+    Raises:
+        ConfigError: an id is not fit to be part of a file's name, or the instance is not new.
+        NodeError: there is no root.
+        StorageError: the results folder cannot be written.
+    """
+    if not isinstance(logger, (str, logging.Logger)):
+        raise ConfigError(f"logger is {logger!r}: give a logger, or its name")
+    check_root(root)
+    if cases_expected is not None and (type(cases_expected) is not int or cases_expected < 0):
+        raise ConfigError(f"cases_expected is {cases_expected!r}: give a number of cases, or leave it out")
+    return BenchmarkRun(
+        find_root(root),
+        suite,
+        run_paths.check_run_name("run_id", run_id),
+        run_paths.check_run_name("run_instance_id", new_instance_id() if run_instance_id is None else run_instance_id),
+        cases_expected=cases_expected,
+        execution_log=execution_log,
+        logger=logging.getLogger(logger) if isinstance(logger, str) else logger,
+    )
+
+
+def _processors_in_force() -> list[NamedProcessor]:
+    """Those of all OutboxHandlers of the process, each once."""
+    found = [named for handler in outbox_handlers() for named in handler.event_formatter.processors]
+    return list({id(processor): (name, processor) for name, processor in found}.values())
+
+
+def _text_of(error: BaseException) -> str:
+    return f"{type(error).__name__}: {plain_text(error)}"
+
+
+def _bind(fields: Mapping[str, Any]) -> Any:
+    from structlog.contextvars import bind_contextvars
+
+    return bind_contextvars(**fields)
+
+
+def _unbind(tokens: Any, names: Any) -> None:
+    from structlog.contextvars import reset_contextvars, unbind_contextvars
+
+    try:
+        reset_contextvars(**tokens)
+    except (ValueError, RuntimeError):  # the block is left in another context than it was entered in
+        unbind_contextvars(*names)

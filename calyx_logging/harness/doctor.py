@@ -1,0 +1,295 @@
+"""Does what a logger says arrive in the outbox, and if not, what stops it?
+
+A canary record is sent through each logger, the way every record goes, into a temporary outbox: nothing is left in the
+node's own. Where it does not arrive, the way is walked in `logging`'s order, and the first thing on it that stops a
+record is named, with what to do about it.
+"""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from calyx_logging.errors import CalyxError, EventError
+from calyx_logging.events.capture import captured_by
+from calyx_logging.events.event import decode
+from calyx_logging.format.chunk import open_chunk, read_lines
+from calyx_logging.handlers.base import EventHandler
+from calyx_logging.handlers.outbox import OutboxHandler
+from calyx_logging.node import Node, provision
+from calyx_logging.outbox.contents import look
+
+__all__ = [
+    "CANARY",
+    "Finding",
+    "examine",
+    "existing_loggers",
+    "goes_into_a_queue",
+    "outbox_handlers",
+    "outbox_handlers_for",
+]
+
+CANARY = "_calyx_canary"
+"""The canary's message, and the name of its field."""
+
+_PATIENCE_SECONDS = 2.0
+_ECHO_SECONDS = 0.1
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What became of one logger's canary.
+
+    Attributes:
+        logger: its name.
+        arrives: whether the canary came to the outbox.
+        cause: the first thing that stops it: `logging.disable`, `disabled`, `level`, `filter`, `handler level`,
+            `handler filter`, `queue`, `propagate`, `removed`, `elsewhere`, `no handler`, `dropped`; `twice` when it
+            arrives more than once, else None when it arrives.
+        where: the logger that does.
+        advice: what to do about it.
+    """
+
+    logger: str
+    arrives: bool
+    cause: str | None = None
+    where: str | None = None
+    advice: str | None = None
+
+    @property
+    def is_well(self) -> bool:
+        """Whether the canary arrived once."""
+        return self.arrives and self.cause is None
+
+
+def existing_loggers() -> set[str]:
+    """The names of all loggers there are; the root logger's is `root`."""
+    made = [name for name, one in logging.Logger.manager.loggerDict.items() if isinstance(one, logging.Logger)]
+    return {"root", *made}
+
+
+def outbox_handlers() -> list[OutboxHandler]:
+    """Every OutboxHandler of the process, attached or not."""
+    return [one for one in EventHandler.alive if isinstance(one, OutboxHandler)]
+
+
+def outbox_handlers_for(logger: logging.Logger, level: int) -> list[OutboxHandler]:
+    """The OutboxHandlers that a record of that level on that logger comes to, filters left aside."""
+    if logger.disabled or not logger.isEnabledFor(level):
+        return []
+    on_the_way = [handler for one in _way(logger) for handler in _handlers_of(one)]
+    return [handler for handler in on_the_way if isinstance(handler, OutboxHandler) and handler.level <= level]
+
+
+def goes_into_a_queue(logger: logging.Logger) -> bool:
+    """Whether a queue takes what the logger says: where it comes out, the logger does not know."""
+    return any(hasattr(handler, "queue") for one in _way(logger) for handler in one.handlers)
+
+
+def _handlers_of(logger: logging.Logger) -> Iterator[logging.Handler]:
+    """A logger's handlers, those that capture it, and those behind the listeners that dictConfig makes for queues."""
+    for handler in [*captured_by(logger), *logger.handlers]:
+        yield handler
+        yield from getattr(getattr(handler, "listener", None), "handlers", ())
+
+
+def examine(names: Iterable[str], level: int = logging.INFO) -> list[Finding]:
+    """Send a canary through each logger and say what became of it, in the order of the names."""
+    loggers = {name: _logger(name) for name in names}
+    tokens = {name: secrets.token_hex(8) for name in loggers}
+    with _diverted() as node, _listening(loggers.values()):
+        for name, logger in loggers.items():
+            with suppress(Exception):  # a filter, or a handler, of the harness's own: it is found below
+                logger.log(level, CANARY, extra={CANARY: tokens[name]})
+        arrived = _wait_for(node, set(tokens.values()), any(map(goes_into_a_queue, loggers.values())))
+    return [_found(name, logger, level, arrived[tokens[name]]) for name, logger in loggers.items()]
+
+
+def _found(name: str, logger: logging.Logger, level: int, times: int) -> Finding:
+    if not times:
+        return _why_not(name, logger, level)
+    if times == 1:
+        return Finding(name, True)
+    advice = "it comes to the outbox directly and through a QueueHandler: take one away, or give the QueueHandler the "
+    return Finding(name, True, "twice", name, advice + "filter calyx_logging.KeepContext, by which the second is known")
+
+
+@contextmanager
+def _listening(loggers: Iterable[logging.Logger]) -> Iterator[None]:
+    """The listeners that dictConfig made for queues, and whose program starts them later."""
+    handlers = {id(handler): handler for logger in loggers for one in _way(logger) for handler in one.handlers}
+    listeners = [getattr(handler, "listener", None) for handler in handlers.values()]
+    begun = [one for one in listeners if one is not None and getattr(one, "_thread", None) is None]
+    for listener in begun:
+        listener.start()
+    try:
+        yield
+    finally:
+        for listener in begun:
+            listener.stop()
+
+
+@contextmanager
+def _diverted() -> Iterator[Node]:
+    """All OutboxHandlers write into a temporary outbox, and execution logs nowhere."""
+    with tempfile.TemporaryDirectory(prefix="calyx-doctor-", ignore_cleanup_errors=True) as folder:
+        node = provision(folder, "doctor").node
+        handlers: list[Any] = [one for one in EventHandler.alive if hasattr(one, "divert")]
+        for handler in handlers:
+            handler.divert(node)
+        try:
+            yield node
+        finally:
+            for handler in handlers:
+                handler.divert(None)
+
+
+def _wait_for(node: Node, tokens: set[str], patiently: bool) -> Counter[str]:
+    """How often each token is in the outbox; a queue's listener is given some time."""
+    end = time.monotonic() + (_PATIENCE_SECONDS if patiently else 0.0)
+    while True:
+        found = Counter(_tokens_in(node.outbox))
+        if time.monotonic() >= end or (tokens <= found.keys() and not patiently):
+            return found
+        if tokens <= found.keys():
+            end, patiently = time.monotonic() + _ECHO_SECONDS, True  # whether one comes a second time
+            tokens = {""}
+        time.sleep(0.02)
+
+
+def _tokens_in(folder: Path) -> Iterator[str]:
+    contents = look(folder)
+    for path in [folder / name.open for name in contents.open] + [folder / name.sealed for name in contents.sealed]:
+        try:
+            with open_chunk(path) as stream:
+                for line, _ in read_lines(stream):
+                    yield str(decode(line).get(CANARY))
+        except (CalyxError, EventError, OSError):
+            continue  # sealed in between, or half a line: the next look sees it
+
+
+def _logger(name: str) -> logging.Logger:
+    return logging.getLogger(None if name == "root" else name)
+
+
+def _way(logger: logging.Logger) -> Iterator[logging.Logger]:
+    """The loggers whose handlers a record comes to."""
+    one: logging.Logger | None = logger
+    while one is not None:
+        yield one
+        one = one.parent if one.propagate else None
+
+
+# ------------------------------------------------------------------ what stops it
+
+
+def _why_not(name: str, logger: logging.Logger, level: int) -> Finding:
+    def because(cause: str, where: str, advice: str) -> Finding:
+        return Finding(name, False, cause, where, advice)
+
+    said = logging.getLevelName(level)
+    if logger.manager.disable >= level:
+        return because("logging.disable", "logging", "take the call of logging.disable() out of the harness")
+    if logger.disabled:
+        return because(
+            "disabled",
+            name,
+            'give "disable_existing_loggers": false to every dictConfig or fileConfig that is called, '
+            f"or set logging.getLogger({name!r}).disabled = False after them",
+        )
+    if (limit := logger.getEffectiveLevel()) > level:
+        owner = next(one for one in _ancestors(logger) if one.level)
+        of = f"the level of logger {owner.name!r} is {logging.getLevelName(limit)}"
+        return because("level", owner.name, f"{of}: set it, or that of {name!r}, to {said}")
+    record = logger.makeRecord(logger.name, level, "", 0, CANARY, (), None)
+    if (refusing := _refusing(logger, record)) is not None:
+        return because("filter", name, f"filter {refusing} on logger {name!r} refuses it: remove or change the filter")
+    on_the_way = [(one, handler) for one in _way(logger) for handler in _handlers_of(one)]
+    ours = [(one, handler) for one, handler in on_the_way if isinstance(handler, OutboxHandler)]
+    for one, handler in ours:
+        if handler.level > level:
+            limit_name = logging.getLevelName(handler.level)
+            return because(
+                "handler level", one.name, f"the OutboxHandler's own level is {limit_name}: set it to {said} or lower"
+            )
+        if (refusing := _refusing(handler, record)) is not None:
+            return because(
+                "handler filter",
+                one.name,
+                f"filter {refusing} on the OutboxHandler refuses it: remove or change the filter",
+            )
+    if ours:
+        processors = [processor for _, handler in ours for processor, _ in handler.event_formatter.processors]
+        return because(
+            "dropped",
+            ours[0][0].name,
+            "it came as far as the OutboxHandler, and no further: look at "
+            + (f"its processors ({', '.join(processors)})" if processors else "its subclass")
+            + f", and at what replaces methods of logger {name!r} (a {_name_of(logger)})",
+        )
+    if goes_into_a_queue(logger):
+        return because(
+            "queue",
+            next(one.name for one in _way(logger) if any(hasattr(handler, "queue") for handler in one.handlers)),
+            "a QueueHandler takes it, and no listener brings it to an OutboxHandler: start the QueueListener, with the "
+            "OutboxHandler among its handlers",
+        )
+    return because(*_why_no_handler(name, logger))
+
+
+def _why_no_handler(name: str, logger: logging.Logger) -> tuple[str, str, str]:
+    """Cause, where and advice when no OutboxHandler is on the way of a logger's records."""
+    capture = f'give the handler "capture": [{", ".join(f"{one!r}" for one in _cut_from(logger))}]'.replace("'", '"')
+    existing = outbox_handlers()
+    if not existing and not OutboxHandler.made:
+        return "no handler", "logging", "no OutboxHandler is configured: see the README, Configure"
+    homes = {one for one in existing_loggers() if any(handler in existing for handler in _handlers_of(_logger(one)))}
+    if not homes:
+        return (
+            "removed",
+            "root",
+            "the OutboxHandler was configured and is on no logger any more: something configured logging again "
+            f"(dictConfig, basicConfig(force=True), handlers.clear()); {capture}, which outlasts that",
+        )
+    above = {one.name for one in _ancestors(logger)}
+    cut = next((one for one in _ancestors(logger) if not one.propagate and one.parent is not None), None)
+    if cut is not None and homes & above:
+        return "propagate", cut.name, f"propagate is off on logger {cut.name!r}: {capture}"
+    return "elsewhere", ", ".join(sorted(homes)), f"no OutboxHandler is on its way, only elsewhere: {capture}"
+
+
+def _cut_from(logger: logging.Logger) -> list[str]:
+    """Where a handler has to be to get what the logger says: where its way ends."""
+    return [list(_way(logger))[-1].name]
+
+
+def _ancestors(logger: logging.Logger) -> Iterator[logging.Logger]:
+    one: logging.Logger | None = logger
+    while one is not None:
+        yield one
+        one = one.parent
+
+
+def _refusing(filterer: Any, record: logging.LogRecord) -> str | None:
+    """The filter that lets a record not pass."""
+    for one in list(filterer.filters):
+        try:
+            passes = one.filter(record) if hasattr(one, "filter") else one(record)
+        except Exception as error:  # then it stops every record
+            return f"{_name_of(one)} (raises {type(error).__name__})"
+        if not passes:
+            return _name_of(one)
+    return None
+
+
+def _name_of(thing: object) -> str:
+    kind = thing if hasattr(thing, "__qualname__") else type(thing)
+    return f"{getattr(kind, '__module__', '')}.{getattr(kind, '__qualname__', kind)}"

@@ -1,0 +1,194 @@
+"""Events that are dicts, not records, on their way into an outbox: one writer for each root and source of a process.
+
+The writers live here, in a module that nothing re-imports, so that a harness may re-import its own as often as it
+likes. They are sealed at exit.
+"""
+
+from __future__ import annotations
+
+import atexit
+import os
+import re
+import threading
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from calyx_logging.errors import CalyxError, say
+from calyx_logging.events.event import DEFAULT_MAX_EVENT_BYTES, StampEvent, check_source
+from calyx_logging.events.formatter import EventFormatter
+from calyx_logging.format.chunk import MAX_COMPONENT
+from calyx_logging.format.run_paths import root_above
+from calyx_logging.node import Node
+from calyx_logging.recording.options import WriterOptions
+from calyx_logging.recording.recorder import Recorder
+
+__all__ = ["Mirror", "component_of", "count_lost", "encode_mirrored", "lost", "mirror_of", "set_processors"]
+
+_OPTIONS = WriterOptions(16 * 1024 * 1024, 3600, "seal", 1.0)
+_MAX_KNOWN = 1000
+
+
+class Mirror:
+    """Keeps dicts in a node's outbox under one source.
+
+    Args:
+        node: whose outbox.
+        source: the events' source; the chunks' component is its slug.
+
+    Raises:
+        ConfigError: the source is none, or the outbox cannot be written or locked.
+
+    Attributes:
+        node: whose outbox.
+        lost: events so far that could not be written.
+    """
+
+    def __init__(self, node: Node, source: str) -> None:
+        self.node = node
+        self.lost = 0
+        self._stamp = StampEvent(node.id, source)
+        self._recorder = Recorder(node, component_of(source), _OPTIONS)
+
+    def encode(self, event: Mapping[str, Any], max_bytes: int = DEFAULT_MAX_EVENT_BYTES) -> bytes | None:
+        """The event's line without `seq`; None when a processor dropped it."""
+        return encode_mirrored(event, self._stamp, max_bytes)
+
+    def keep(self, event: Mapping[str, Any]) -> bool:
+        """Write the event; False when it could not be kept: then a gap line counts it, or a processor dropped it."""
+        return self._is_kept(self._recorder.submit(self.encode, event))
+
+    def keep_line(self, line: bytes) -> bool:
+        """Write a line that `encode` made."""
+        return self._is_kept(self._recorder.submit(_as_it_is, line))
+
+    def _is_kept(self, result: bool | None) -> bool:
+        self.lost += result is False
+        return bool(result)
+
+    def close(self) -> None:
+        """Seal what was written."""
+        self._recorder.close()
+
+
+def _as_it_is(line: bytes) -> bytes:
+    return line
+
+
+def component_of(source: str) -> str:
+    """A source's slug: lower case letters, digits, single `-`; `harness` where nothing is left."""
+    slug = re.sub(r"[-_]{2,}", "-", re.sub(r"[^a-z0-9_]", "-", source.lower())).strip("-_")
+    return slug[:MAX_COMPONENT].strip("-_") or "harness"
+
+
+_mirrors: dict[tuple[str, str], Mirror] = {}
+_places: dict[tuple[object, ...], Mirror] = {}
+_formatter = EventFormatter()
+
+
+def mirror_of(
+    source: str,
+    log_path: str | os.PathLike[str] | None,
+    runtime_root: str | os.PathLike[str] | None,
+    repo_root: str | os.PathLike[str] | None,
+) -> Mirror:
+    """The process's one mirror for a source and the root that these name.
+
+    Raises:
+        CalyxError: there is no such root, it has no node id, its outbox cannot be written, the source is none.
+        TypeError: a path is none.
+    """
+    place = (source, _text(log_path), _text(runtime_root), _text(repo_root), _here(), os.environ.get("CALYX_ROOT"))
+    if (found := _places.get(place)) is not None:
+        return found
+    if repo_root is not None:
+        root: Path | None = Path(repo_root)
+    elif runtime_root is not None:
+        root = Path(runtime_root).absolute().parent
+    else:
+        root = None if log_path is None else root_above(Path(log_path).absolute())
+    node = Node.find(root)
+    key = (os.path.normcase(node.root.resolve()), check_source(source))
+    if key not in _mirrors:
+        _mirrors.setdefault(key, Mirror(node, source))  # one step under the interpreter lock: all get the same
+    if len(_places) >= _MAX_KNOWN:  # a log path for each of very many runs
+        _places.clear()
+    _places[place] = _mirrors[key]
+    return _mirrors[key]
+
+
+def _text(path: str | os.PathLike[str] | None) -> str | None:
+    return None if path is None else os.fspath(path)
+
+
+def _here() -> str | None:
+    try:
+        return os.getcwd()  # noqa: PTH109 - for comparing, a million times
+    except OSError:  # it was deleted
+        return None
+
+
+def encode_mirrored(event: Mapping[str, Any], stamp: StampEvent, max_bytes: int) -> bytes | None:
+    """The line of a dict under a stamp, without `seq`, of at most so many bytes; None when a processor dropped it."""
+    return _formatter.bound_to(stamp, max_bytes).encode_mirrored(event)
+
+
+def set_processors(processors: Sequence[Any]) -> None:
+    """structlog processors for all that is mirrored, as in `EventFormatter`.
+
+    Raises:
+        ConfigError: one of them is not there, or is no processor.
+    """
+    global _formatter
+    _formatter = EventFormatter(processors=processors)
+
+
+# ------------------------------------------------------------------ what was not kept
+
+_lost: dict[str, int] = {}
+_lock = threading.RLock()  # a signal handler may mirror in the middle of this
+_MAX_CAUSES = 1000
+
+
+def lost() -> dict[str, int]:
+    """How many events could not be kept so far in this process, by cause."""
+    with _lock:
+        found = Counter(_lost)
+    for mirror in list(_mirrors.values()):
+        if mirror.lost:
+            found[f"{mirror.node.outbox}: the outbox cannot be written"] += mirror.lost
+    return dict(found)
+
+
+def count_lost(error: BaseException, what: str = "are not mirrored") -> None:
+    """Count an event that no writer could be had for; each cause is said once, and at exit how many there were."""
+    cause = str(error) if isinstance(error, CalyxError) else f"{type(error).__name__}: {error}"
+    with _lock:
+        if cause not in _lost and len(_lost) >= _MAX_CAUSES:
+            cause = "and other causes"
+        _lost[cause] = _lost.get(cause, 0) + 1
+        first = _lost[cause] == 1
+    if first:
+        say(f"events {what}, and counted: {cause}")
+
+
+def _at_exit() -> None:
+    for cause, count in list(_lost.items()):
+        if count > 1:
+            say(f"{count} events in all: {cause}")
+    for mirror in list(_mirrors.values()):
+        mirror.close()
+
+
+def _after_fork_in_child() -> None:
+    global _lock
+    _lock = threading.RLock()
+    _lost.clear()
+    for mirror in _mirrors.values():
+        mirror.lost = 0
+
+
+atexit.register(_at_exit)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork_in_child)

@@ -1,0 +1,1 @@
+"""The hub's store: import, inventory, receipts, audit."""

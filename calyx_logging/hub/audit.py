@@ -1,0 +1,221 @@
+"""The audit: is everything here that a node wrote? Per writer and per chain of bundles, from the store's own bytes.
+
+What is missing can be told because each writer numbers its events and its chunks, says when it ends and what it could
+not keep, and each bundle names the one before it. Nothing is taken from notes or manifests that a chunk's lines can
+say; each chunk's hash is computed anew. Only looks.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from array import array
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterator
+
+from calyx_logging.core import files
+from calyx_logging.errors import CalyxError, EventError, ManifestError
+from calyx_logging.events.event import decode
+from calyx_logging.format.chunk import SEALED_SUFFIX, ChunkName, names_in, open_chunk
+from calyx_logging.format.chunk_stats import blocks_of, several_at_once
+from calyx_logging.format.completeness import NodeAudit, writers_of
+from calyx_logging.format.line_check import Scan, numbered_lines, scan_chunk
+from calyx_logging.format.manifest import MANIFEST_NAME, SUMS_NAME, parse_sums
+from calyx_logging.hub.inventory import Held, Holdings, holdings_of, prefix_digests
+from calyx_logging.hub.store import Entry, Store
+
+__all__ = ["audit_node"]
+
+_MAX_NAMED = 20
+"""So many ids that two events bear are named."""
+
+_PARTS = 64
+"""Event ids are compared in so many parts, one after the other, which bounds the memory."""
+
+Progress = Callable[[int], None]
+
+
+def audit_node(store: Store, node_id: str, *, progress: Progress | None = None) -> NodeAudit:
+    """Look at all that the store has of a node; `progress` is told of bytes read.
+
+    Raises:
+        StorageError: a folder cannot be read.
+        OSError: a file cannot be read.
+    """
+    result = _audit(store, node_id, progress)
+    if result.damaged:  # or an import has moved something meanwhile: once more, with nobody else at it
+        with contextlib.suppress(OSError), store.alone():
+            return _audit(store, node_id, None)
+    return result
+
+
+def _audit(store: Store, node_id: str, progress: Progress | None) -> NodeAudit:
+    entries = store.load(node_id)
+    holdings = holdings_of(store, entries)
+    result = NodeAudit(node_id, bundles=len(entries), damaged=list(holdings.warnings))
+    _look_at_chain(holdings, result)
+    _look_for_lost_chunks(holdings, result)
+    _look_at_folders(store, entries, holdings, result)
+    _look_at_sums(store, holdings, result)
+    held = sorted(holdings.chunks.values(), key=lambda one: one.name)
+    scans = dict(zip(held, several_at_once(lambda one: _read(one, node_id, progress), held), strict=True))
+    good: dict[Held, Scan] = {}
+    for one, scan in scans.items():
+        if isinstance(scan, str):
+            result.damaged.append(scan)
+        else:
+            good[one] = scan
+    result.events = sum(scan.events for scan in good.values())
+    result.bad_lines = sum(scan.bad_count for scan in good.values())
+    result.foreign_chunks = sum(ChunkName.parse(one.name) is None for one in good)
+    named = ((ChunkName.parse(one.name), scan) for one, scan in good.items())
+    result.writers = writers_of(((name, scan) for name, scan in named if name is not None), _open_writers(holdings))
+    _look_for_same_ids(good, result)
+    return result
+
+
+def _read(held: Held, node_id: str, progress: Progress | None) -> Scan | str:
+    """What a chunk's lines say; in words, where it is not what its manifest says."""
+    digest = hashlib.sha256()
+    try:
+        with open_chunk(held.path) as stream:
+            for block in blocks_of(stream):
+                digest.update(block)
+                if progress is not None:
+                    progress(len(block))
+        if digest.hexdigest() != held.sha256:
+            return f"{held.path}: its hash is {digest.hexdigest()}, and was {held.sha256} when it came"
+        return scan_chunk(held.path, node_id, with_ids=True)
+    except CalyxError as error:
+        return str(error)
+
+
+# ------------------------------------------------------------------ bundles
+
+
+def _look_at_chain(holdings: Holdings, result: NodeAudit) -> None:
+    """Which bundles others come after, and are not here; where a chain begins twice, or parts."""
+    covered = [(entry, one) for entry, manifest in holdings.manifests for one in manifest.covers]
+    here = {entry.manifest_sha256 for entry, _ in holdings.manifests} | {one.manifest_sha256 for _, one in covered}
+    for entry, one in covered:  # it need not come, but what came before it has to be accounted for
+        if one.previous_manifest_sha256 is not None and one.previous_manifest_sha256 not in here:
+            result.missing_bundles.append(one.previous_manifest_sha256)
+            result.followers[one.previous_manifest_sha256] = entry.folder
+    ours = [(entry, manifest) for entry, manifest in holdings.manifests if manifest.version > 0]
+    after: dict[str | None, list[Entry]] = defaultdict(list)
+    for entry, manifest in ours:
+        after[manifest.previous_manifest_sha256].append(entry)
+    for previous, entries in after.items():
+        if previous is not None and previous not in here and previous not in result.followers:
+            result.missing_bundles.append(previous)
+            result.followers[previous] = entries[0].folder
+        if len(entries) > 1:
+            what = "begin a chain" if previous is None else f"follow {previous[:16]}"
+            result.histories.append(f"{', '.join(entry.folder for entry in entries)} {what}")
+
+
+def _look_at_sums(store: Store, holdings: Holdings, result: NodeAudit) -> None:
+    """Manifests that are not what the sums beside them say: the index may have been made from them."""
+    for entry, manifest in holdings.manifests:
+        path = store.bundle(entry) / SUMS_NAME
+        try:
+            said = parse_sums(files.read_regular(path)).get(MANIFEST_NAME)
+        except FileNotFoundError:
+            said = None if manifest.version > 0 else entry.manifest_sha256
+        except (OSError, ManifestError) as error:
+            result.damaged.append(f"{path} cannot be read: {error}")
+            continue
+        if said != entry.manifest_sha256:
+            result.damaged.append(f"{path} and the manifest beside it do not belong together")
+
+
+def _look_for_lost_chunks(holdings: Holdings, result: NodeAudit) -> None:
+    """Chunks that a manifest in the store names, and that lie nowhere in it; of one that grows, each of its states."""
+    begins: dict[str, dict[int, str]] = {}
+    for entry, manifest in holdings.manifests:
+        for chunk in manifest.chunks:
+            if chunk.sha256 in holdings.by_hash:
+                continue
+            held, states = holdings.chunks.get(chunk.filename), holdings.states[chunk.filename]
+            if held is not None and held.grows:
+                if chunk.filename not in begins:
+                    with contextlib.suppress(CalyxError, OSError):
+                        sizes = [size for size in states.values() if size is not None]
+                        begins[chunk.filename] = prefix_digests(held.path, sizes)
+                size = states[chunk.sha256]
+                if size is not None and begins.get(chunk.filename, {}).get(size) == chunk.sha256:
+                    continue
+            result.damaged.append(f"{chunk.filename} of bundle {entry.folder} is not in the store any more")
+
+
+def _look_at_folders(store: Store, entries: list[Entry], holdings: Holdings, result: NodeAudit) -> None:
+    """Bundles that were here, folders that are none, chunks that no manifest names, and what is in quarantine."""
+    node_id, folder = result.node_id, store.folder / result.node_id
+    if not store.is_sound(node_id):
+        result.damaged.append(f"{folder} is no folder of the store's own")
+        return
+    here, hashes = {entry.folder for entry in entries}, {entry.manifest_sha256 for entry in entries}
+    for entry in store.said(node_id):
+        if entry.manifest_sha256 not in hashes:
+            result.damaged.append(f"bundle {entry.folder}, imported {entry.imported_at}, is not in the store any more")
+    named = {entry.folder: {chunk.filename for chunk in manifest.chunks} for entry, manifest in holdings.manifests}
+    for name in names_in(folder):
+        if name not in here:
+            result.damaged.append(f"{folder / name} is no bundle's folder")
+        for file in names_in(folder / name) if name in named else ():
+            if file.endswith(SEALED_SUFFIX) and file not in named[name]:
+                result.damaged.append(f"{folder / name / file} is no chunk that its bundle's manifest names")
+    result.quarantined = [str(store.quarantine / node_id / name) for name in names_in(store.quarantine / node_id)]
+
+
+# ------------------------------------------------------------------ writers
+
+
+def _open_writers(holdings: Holdings) -> dict[str, str]:
+    """Writers whose chunk was being written when a bundle was made, and has not come since: in which bundle."""
+    found = {}
+    for entry, manifest in holdings.manifests:
+        for name in manifest.open_chunks:
+            parsed = ChunkName.parse(name)
+            if parsed is not None and parsed.sealed not in holdings.chunks:
+                found[parsed.writer] = entry.folder
+    return found
+
+
+# ------------------------------------------------------------------ ids
+
+
+def _look_for_same_ids(scans: dict[Held, Scan], result: NodeAudit) -> None:
+    """An id is a label: two lines with one id and other content are two events, and that is said."""
+    parts = [array("q") for _ in range(_PARTS)]
+    for scan in scans.values():
+        for number in scan.ids or ():
+            parts[number % _PARTS].append(number)
+    suspects: set[int] = set()
+    for part in parts:
+        if len(set(part)) != len(part):
+            suspects.update(number for number, count in Counter(part).items() if count > 1)
+    if not suspects:
+        return
+    contents: dict[str, bytes] = {}
+    shared: set[str] = set()
+    for held in scans:
+        for event_id, digest in _contents(held, suspects):
+            if contents.setdefault(event_id, digest) != digest:
+                shared.add(event_id)
+    result.same_ids = len(shared)
+    result.same_id = sorted(shared)[:_MAX_NAMED]
+
+
+def _contents(held: Held, suspects: set[int]) -> Iterator[tuple[str, bytes]]:
+    """Ids of a chunk's lines that may be there twice, and a hash of each such event apart from its `seq`."""
+    with contextlib.suppress(CalyxError), open_chunk(held.path) as stream:
+        for _, line in numbered_lines(stream):
+            try:
+                event = decode(line)
+            except EventError:
+                continue
+            event_id = event.get("event_id")
+            if isinstance(event_id, str) and hash(event_id) in suspects:
+                event.pop("seq", None)
+                yield event_id, hashlib.sha256(repr(sorted(event.items())).encode("utf-8", "replace")).digest()

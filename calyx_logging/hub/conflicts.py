@@ -1,0 +1,160 @@
+"""What comes against what the store holds: what is there already, what contradicts it, what is to be mended.
+
+Invariants: whether a file of the store is right is asked of its hash, never of its length; what was accepted once is
+never replaced by other content, whether it is still there or not; what is not as it came is kept in quarantine, not
+deleted. The caller holds the store's lock.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+from pathlib import Path
+
+from calyx_logging.bundle.folder import VerifiedBundle
+from calyx_logging.bundle.verification import Fault
+from calyx_logging.core import files
+from calyx_logging.errors import ManifestError
+from calyx_logging.format.chunk import ChunkName
+from calyx_logging.format.manifest import (
+    MANIFEST_NAME,
+    SIGNATURE_NAME,
+    SUMS_NAME,
+    ChunkEntry,
+    is_safe_filename,
+    parse_sums,
+)
+from calyx_logging.hub.inventory import Held, Holdings, begins_with, digest_of, prefix_digests
+from calyx_logging.hub.store import Store
+
+__all__ = ["bring_back_manifest", "compare", "put_back", "set_aside", "tidy"]
+
+
+def put_back(store: Store, bundle: VerifiedBundle, held: Holdings, folder: Path, warnings: list[str]) -> None:
+    """Chunks that somebody deleted in the store, or damaged, come back with the bundle that has them."""
+    back: list[str] = []
+    hashes: set[str] = set()
+    for chunk in bundle.manifest.chunks:
+        new, known = bundle.path / chunk.filename, held.chunks.get(chunk.filename)
+        if known is not None and known.is_whole():
+            if known.sha256 == chunk.sha256 or begins_with(known.path, new):
+                continue
+            if not (known.grows and begins_with(new, known.path)):
+                warnings.append(f"{known.path} has other content than this bundle, and is left")
+                continue
+        twin = held.by_hash.get(chunk.sha256) if known is None else None
+        if known is None and (chunk.sha256 in hashes or (twin is not None and not twin.grows and twin.is_whole())):
+            continue  # it is there under another name
+        shorter = known is not None and known.is_whole()
+        path = known.path if known is not None and known.sha256 == chunk.sha256 else folder / chunk.filename
+        if known is not None and not shorter:
+            set_aside(store, bundle.manifest.node_id, known.path, warnings)
+        if os.path.lexists(path):
+            set_aside(store, bundle.manifest.node_id, path, warnings)
+        files.rename_new(new, path)
+        files.sync_dir(path.parent)
+        if shorter and known is not None and known.path != path:
+            files.remove(known.path)
+        back.append(chunk.filename)
+        if ChunkName.parse(chunk.filename) is not None:
+            hashes.add(chunk.sha256)
+    if back:
+        warnings.append(f"put back in the store, where they were missing or damaged: {', '.join(back[:5])}")
+
+
+def set_aside(store: Store, node_id: str, path: Path, warnings: list[str]) -> None:
+    """What is not as it came is nothing to delete: some of it may be nowhere else."""
+    folder = store.quarantine / node_id / f"damaged-{secrets.token_hex(4)}"
+    files.make_dirs(folder)
+    files.publish(path, folder / path.name) if path.is_dir() else files.rename_new(path, folder / path.name)
+    files.sync_dir(folder)
+    warnings.append(f"{path} was damaged, and is kept in {folder}")
+
+
+def bring_back_manifest(store: Store, bundle: VerifiedBundle, warnings: list[str]) -> None:
+    """A bundle whose manifest somebody deleted or altered in the store is that bundle again, not another."""
+    for entry in store.said(bundle.manifest.node_id):
+        folder = store.bundle(entry)
+        path = folder / MANIFEST_NAME
+        if entry.manifest_sha256 != bundle.manifest_sha256 or not is_safe_filename(entry.folder):
+            continue
+        if not folder.is_dir() or folder.is_symlink():
+            continue
+        if os.path.lexists(path):
+            if _sums_say(folder) != bundle.manifest_sha256 or digest_of(path) == bundle.manifest_sha256:
+                continue  # this bundle's, or, whatever the index says, another's
+            set_aside(store, bundle.manifest.node_id, path, warnings)
+        for name in (SUMS_NAME, SIGNATURE_NAME, MANIFEST_NAME):
+            if (bundle.path / name).exists():
+                files.replace_file(folder / name, files.read_regular(bundle.path / name))
+        warnings.append("its manifest was missing in the store, or altered, and was put back")
+
+
+def _sums_say(folder: Path) -> str | None:
+    """The hash of the manifest that a folder's SHA256SUMS names."""
+    try:
+        return parse_sums(files.read_regular(folder / SUMS_NAME)).get(MANIFEST_NAME)
+    except (OSError, ManifestError):
+        return None
+
+
+def tidy(store: Store, node_id: str, held: Holdings, warnings: list[str]) -> bool:
+    """Of two files of one chunk, which a killed import leaves, the one that is right and longest stays; else both."""
+    changed = False
+    for shorter, longer in held.left_over:
+        if not longer.is_whole():
+            if shorter.is_whole():
+                set_aside(store, node_id, longer.path, warnings)
+                changed = True
+        elif not shorter.is_whole():
+            set_aside(store, node_id, shorter.path, warnings)
+            changed = True
+        elif begins_with(longer.path, shorter.path):
+            files.remove(shorter.path)
+            changed = True
+    return changed
+
+
+def compare(bundle: VerifiedBundle, held: Holdings, faults: list[Fault]) -> tuple[list[str], list[Held]]:
+    """Names that are not to be put in again, and chunks of the store that what comes takes the place of."""
+    there, superseded = [], []
+    hashes: set[str] = set()
+    for chunk in sorted(bundle.manifest.chunks, key=lambda one: ChunkName.parse(one.filename) is None):
+        new, known = bundle.path / chunk.filename, held.chunks.get(chunk.filename)
+        grows = ChunkName.parse(chunk.filename) is None
+        if other := _contradicted(chunk, new, held, grows):
+            where = "" if known is None else f", as in {known.path.parent}"
+            faults.append(Fault("contradicts", chunk.filename, f"sha256 {other}{where}", f"sha256 {chunk.sha256}"))
+        elif known is None:
+            twin = held.by_hash.get(chunk.sha256)
+            # the same lines under another name; of a chunk that grows nobody knows how long they stay the same
+            if chunk.sha256 in hashes or (twin is not None and not twin.grows and twin.is_whole()):
+                there.append(chunk.filename)
+        elif not known.is_whole():
+            superseded.append(known)
+        elif known.sha256 == chunk.sha256 or begins_with(known.path, new):
+            there.append(chunk.filename)
+        else:
+            superseded.append(known)
+        if not grows:
+            hashes.add(chunk.sha256)
+    return there, superseded
+
+
+def _contradicted(chunk: ChunkEntry, new: Path, held: Holdings, grows: bool) -> str | None:
+    """The hash of a state of this chunk that came before, and of which what comes is no continuation, nor beginning.
+
+    Whether that state is still in the store does not matter: what was accepted once is not replaced by other content.
+    """
+    states = {sha256: size for sha256, size in held.states.get(chunk.filename, {}).items() if sha256 != chunk.sha256}
+    if not grows:
+        return next(iter(states), None)
+    digests = prefix_digests(new, [size for size in states.values() if size is not None])
+    length, known = new.stat().st_size, held.chunks.get(chunk.filename)
+    for sha256, size in states.items():
+        if size is not None and size <= length:
+            if digests.get(size) != sha256:
+                return sha256
+        elif known is not None and known.sha256 == sha256 and known.is_whole() and not begins_with(known.path, new):
+            return sha256
+    return None

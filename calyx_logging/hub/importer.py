@@ -1,0 +1,370 @@
+"""Import: bundles from anywhere into the hub's store, each once, and only what is whole and genuine.
+
+A bundle is copied into staging, and the copy is verified, so that nothing that happens to the source meanwhile
+matters. Then, under the store's lock, it gets its final name by one rename, and the index is written. Killed at any
+moment, an import leaves a store in which every bundle is whole or not there; what it could not do the next does.
+
+Every event is in the store once: a chunk that is there already is not put in a second time; of a first-generation
+chunk, which grows in place, the longest state is kept. A chunk with the name of another and other content is a
+contradiction: the bundle is refused, and kept in quarantine.
+
+Whose signatures count is the hub's to say (`.allowed_signers`), never the bundle's.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from functools import lru_cache
+from pathlib import Path
+
+from calyx_logging.bundle.folder import VerifiedBundle
+from calyx_logging.bundle.signing import MANIFEST_NAMESPACE, signers_of, verify_signature
+from calyx_logging.bundle.staging import Source, bring, verdict
+from calyx_logging.bundle.verification import Fault, Progress
+from calyx_logging.core import files
+from calyx_logging.errors import CalyxError, SignatureError, StorageError
+from calyx_logging.events.event import utc_text
+from calyx_logging.format.chunk_stats import several_at_once
+from calyx_logging.format.line_check import Scan, scan_chunk
+from calyx_logging.format.manifest import MANIFEST_NAME, SIGNATURE_NAME, TIMESTAMP_FORMAT, Manifest
+from calyx_logging.hub.conflicts import bring_back_manifest, compare, put_back, set_aside, tidy
+from calyx_logging.hub.inventory import holdings_of
+from calyx_logging.hub.rejections import note_refused, note_taken
+from calyx_logging.hub.store import Entry, Store
+
+__all__ = ["ImportResult", "Job", "Policy", "import_bundle", "import_one", "settle"]
+
+_MAX_FAULTS = 10_000
+"""So many bad lines are named in all."""
+
+_FOLDER = re.compile(r"[0-9]{8}_[0-9]{6}", re.ASCII)
+
+
+@dataclass(frozen=True)
+class Policy:
+    """What the hub takes in.
+
+    Attributes:
+        require_signature: nothing unsigned, whoever it is from. Else unsigned bundles of nodes that have no key here.
+        accept_bad_lines: also chunks with lines that are no events of their node; those are noted, and the chunk is
+            never acknowledged.
+    """
+
+    require_signature: bool = False
+    accept_bad_lines: bool = False
+
+
+@dataclass
+class ImportResult:
+    """What became of one bundle.
+
+    Attributes:
+        source: the place it came from.
+        outcome: `imported`, `already imported`, `refused`; with a dry run `would be imported`; `failed` when the file
+            system said no, or a program that is needed is missing.
+        folder: where it is in the store; for one that contradicts the store, in quarantine.
+        manifest: None where it cannot be read.
+        manifest_sha256: likewise.
+        signed_by: the key, where a signature was checked and is valid.
+        bad_lines: lines that are no events of the node and were accepted.
+        faults: why it was refused, all of them.
+        warnings: what the user should know.
+        exit_code: of a command that has only this to do.
+    """
+
+    source: Path | Source
+    outcome: str
+    folder: Path | None = None
+    manifest: Manifest | None = None
+    manifest_sha256: str | None = None
+    signed_by: str | None = None
+    bad_lines: int = 0
+    faults: list[Fault] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    exit_code: int = 0
+
+
+def import_bundle(
+    store: Store,
+    source: Path | Source,
+    *,
+    policy: Policy | None = None,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+    clock: Callable[[], float] = time.time,
+) -> ImportResult:
+    """Put one bundle into the store.
+
+    Args:
+        store: the hub's.
+        source: the bundle's folder, or an archive of it, here or elsewhere; it is only read.
+        policy: what is taken in.
+        dry_run: only say what would happen.
+        progress: is told of bytes copied.
+        clock: seconds since the epoch.
+
+    Raises:
+        StorageError: a file cannot be read or written; the store is as it was.
+        ConfigError: ssh-keygen is needed, and missing.
+    """
+    try:
+        with store.staging() as room:
+            staged, faults = bring(source, room, progress)
+            result = _import_staged(store, source, staged, faults, policy or Policy(), dry_run, clock())
+    except OSError as error:
+        hint = "free some space" if error.errno == 28 else "check the folder's rights and the disk"
+        raise StorageError.of(error, "import", error.filename or store.folder, hint) from error
+    result.exit_code = 1 if result.outcome == "refused" else 0
+    if not dry_run:
+        _note(store, result, clock())
+    return result
+
+
+@dataclass(frozen=True)
+class Job:
+    """One bundle to be imported, by whichever process: the hub's root, where the bundle is, what is taken in."""
+
+    root: Path
+    source: Path | Source
+    policy: Policy = Policy()
+    dry_run: bool = False
+
+
+def import_one(job: Job, progress: Progress | None = None) -> ImportResult:
+    """Import a bundle; what the file system says no to is a result, too, so that it stops none of the others."""
+    try:
+        return import_bundle(_store(job.root), job.source, policy=job.policy, dry_run=job.dry_run, progress=progress)
+    except CalyxError as error:
+        return ImportResult(job.source, "failed", warnings=[str(error)], exit_code=error.exit_code)
+    except (MemoryError, SystemError):  # orjson raises the latter where there is no memory
+        return ImportResult(job.source, "failed", warnings=["there is not enough memory for it"], exit_code=4)
+
+
+@lru_cache(maxsize=1)
+def _store(root: Path) -> Store:
+    """The store, which remembers the manifests that it has read."""
+    return Store(root)
+
+
+def _import_staged(
+    store: Store, source: Path | Source, staged: Path, faults: list[Fault], policy: Policy, dry_run: bool, now: float
+) -> ImportResult:
+    report = verdict(staged, faults)
+    result = ImportResult(source, "refused", manifest=report.manifest, warnings=list(report.warnings))
+    result.manifest_sha256 = report.manifest_sha256
+    result.faults = list(report.faults)
+    if report.manifest is None or report.manifest_sha256 is None or result.faults:
+        return result
+    bundle = VerifiedBundle(staged, report.manifest, report.manifest_sha256, report.warnings)
+    _check_signature(store, bundle, policy, result)
+    if result.faults:
+        return result
+    known = any(entry.manifest_sha256 == bundle.manifest_sha256 for entry in store.load(bundle.manifest.node_id))
+    while True:
+        scans = None if known else _scan(bundle, policy, result)
+        if result.faults:
+            return result
+        with store.alone():
+            if _put_in(store, bundle, result, scans, dry_run, now):
+                return result
+        known = False  # it was in the store, and somebody has just taken it out
+
+
+def _note(store: Store, result: ImportResult, now: float) -> None:
+    """Whoever looks at the hub later is to see what was refused."""
+    source = str(result.source.absolute() if isinstance(result.source, Path) else result.source)
+    if result.outcome != "refused":
+        note_taken(store, source)
+        return
+    names = {"node_id": None, "timestamp": None} if result.manifest is None else vars(result.manifest)
+    try:
+        note_refused(
+            store,
+            source,
+            utc_text(now),
+            result.faults,
+            node_id=names["node_id"],
+            timestamp=names["timestamp"],
+            manifest_sha256=result.manifest_sha256,
+        )
+    except OSError as error:
+        result.warnings.append(f"that it was refused cannot be noted in {store.refused}: {error}")
+
+
+def settle(store: Store) -> list[str]:
+    """Make good what imports that were killed left; warnings of what is damaged in the store.
+
+    Raises:
+        StorageError: a file cannot be read or written.
+    """
+    result = ImportResult(store.folder, "")
+    try:
+        with store.alone():
+            strangers = store.strangers()
+            entries = []
+            for node_id in strangers:
+                entries += (of_node := store.load(node_id))
+                held = holdings_of(store, of_node)
+                result.warnings += held.warnings
+                tidy(store, node_id, held, result.warnings)
+            if strangers:
+                _save(store, entries, strangers, result)
+    except OSError as error:
+        raise StorageError.of(error, "look through the store", error.filename or store.folder) from error
+    return result.warnings
+
+
+# ------------------------------------------------------------------ whether it is genuine
+
+
+def _check_signature(store: Store, bundle: VerifiedBundle, policy: Policy, result: ImportResult) -> None:
+    """By the hub's policy: what it wants signed has to be, and what is signed by a node it knows has to be right."""
+    node_id, path = bundle.manifest.node_id, bundle.path / SIGNATURE_NAME
+    known, signed = signers_of(store.signers, node_id), path.exists()
+    trust = f"calyx-telemetry trust {node_id} KEY.pub"
+    if not known:
+        if policy.require_signature:
+            found = f"one by a key that nobody trusts here yet ({trust})" if signed else "it is not signed"
+            expected = f"one by a key that is trusted for node {node_id}"
+            result.faults.append(Fault("signature", SIGNATURE_NAME, expected, found))
+        elif signed:
+            result.warnings.append(f"its signature was not checked: no key is trusted for node {node_id} ({trust})")
+        return
+    if not signed:
+        result.faults.append(Fault("signature", SIGNATURE_NAME, f"one by a key of node {node_id}", "it is not signed"))
+        return
+    try:
+        result.signed_by = verify_signature(
+            files.read_regular(bundle.path / MANIFEST_NAME),
+            files.read_regular(path),
+            signers=store.signers,
+            principal=node_id,
+            namespace=MANIFEST_NAMESPACE,
+            revoked=store.revoked,
+        )
+    except SignatureError as error:
+        result.faults.append(Fault("signature", SIGNATURE_NAME, f"one by a key of node {node_id}", error.message))
+
+
+def _scan(bundle: VerifiedBundle, policy: Policy, result: ImportResult) -> dict[str, Scan]:
+    """Every line of every chunk is looked at; what is no event of the node is a fault, or is accepted and said."""
+    manifest = bundle.manifest
+    found = several_at_once(lambda chunk: scan_chunk(bundle.path / chunk.filename, manifest.node_id), manifest.chunks)
+    scans = {chunk.filename: scan for chunk, scan in zip(manifest.chunks, found, strict=True)}
+    bad = {name: scan for name, scan in scans.items() if scan.bad_count}
+    result.bad_lines = sum(scan.bad_count for scan in bad.values())
+    if policy.accept_bad_lines:
+        result.warnings += [
+            f"{name}: {scan.bad_count} lines are no events of node {manifest.node_id}; taken in, never acknowledged"
+            for name, scan in bad.items()
+        ]
+    else:
+        result.faults = list(_line_faults(bad, manifest.node_id))
+    return scans
+
+
+def _line_faults(bad: Mapping[str, Scan], node_id: str) -> Iterator[Fault]:
+    left = _MAX_FAULTS
+    for name, scan in bad.items():
+        for line in scan.bad[:left]:
+            yield Fault("bad line", f"{name}:{line.line}", f"an event of node {node_id}", line.why)
+        named = len(scan.bad[:left])
+        left -= named
+        if named < scan.bad_count:
+            more = f"{scan.bad_count - named} more lines that are none"
+            yield Fault("bad line", name, f"events of node {node_id}", more)
+        if left <= 0:
+            return
+
+
+# ------------------------------------------------------------------ into the store
+
+
+def _put_in(
+    store: Store,
+    bundle: VerifiedBundle,
+    result: ImportResult,
+    scans: Mapping[str, Scan] | None,
+    dry_run: bool,
+    now: float,
+) -> bool:
+    """With the store's lock held: refuse, or rename into place and index; False when its lines are to be read first."""
+    node_id = bundle.manifest.node_id
+    if not store.is_sound(node_id):
+        raise StorageError(
+            "is no folder of the store's own", path=store.folder / node_id, hint="no links: move the store as a whole"
+        )
+    if not dry_run:
+        bring_back_manifest(store, bundle, result.warnings)
+    entries = store.load(node_id)
+    held = holdings_of(store, entries)
+    result.warnings += held.warnings
+    if not dry_run:
+        if tidy(store, node_id, held, result.warnings):
+            held = holdings_of(store, entries)
+        if store.unsettled:
+            _save(store, entries, [node_id], result)
+    if known := next((entry for entry in entries if entry.manifest_sha256 == bundle.manifest_sha256), None):
+        result.outcome, result.folder = "already imported", store.bundle(known)
+        if not dry_run:
+            put_back(store, bundle, held, result.folder, result.warnings)
+        return True
+    if scans is None:
+        return False
+    others = [name for name in store.spellings_of(node_id) if name != node_id]
+    if others:
+        result.faults.append(Fault("contradicts", MANIFEST_NAME, f"node {others[0]}, which is here", f"node {node_id}"))
+        return True
+    there, superseded = compare(bundle, held, result.faults)
+    if dry_run:
+        result.outcome = "refused" if result.faults else "would be imported"
+        return True
+    if result.faults:
+        result.folder = store.quarantined(node_id, bundle.manifest_sha256)
+        if result.folder is not None:
+            return True
+        result.folder = _free_folder(store.quarantine / node_id, bundle.manifest, now)
+        files.make_dirs(result.folder.parent)
+        files.publish(bundle.path, result.folder)
+        return True
+    store.note_checked(bundle.manifest, bundle.manifest_sha256, scans, bundle.path)
+    for name in there:
+        files.remove(bundle.path / name)
+    target = _free_folder(store.folder / node_id, bundle.manifest, now)
+    files.make_dirs(target.parent)
+    files.publish(bundle.path, target)
+    for one in superseded:
+        if one.is_whole():
+            files.remove(one.path)
+        else:
+            set_aside(store, node_id, one.path, result.warnings)
+    result.outcome, result.folder = "imported", target
+    _save(store, [*entries, Entry(node_id, target.name, bundle.manifest_sha256, utc_text(now))], [node_id], result)
+    return True
+
+
+def _save(store: Store, entries: list[Entry], node_ids: list[str], result: ImportResult) -> None:
+    try:
+        store.save(entries, node_ids)
+    except OSError as error:  # it is only a summary
+        result.warnings.append(f"the import index cannot be written: {error}; the next import does")
+
+
+def _free_folder(parent: Path, manifest: Manifest, now: float) -> Path:
+    """The bundle's own name, or the next second's that is free; of another form, the time of the import."""
+    try:
+        if not _FOLDER.fullmatch(manifest.timestamp):
+            raise ValueError
+        moment = datetime.strptime(manifest.timestamp, TIMESTAMP_FORMAT).replace(tzinfo=UTC)
+        if not 1970 <= moment.year <= 9998:
+            raise ValueError
+    except ValueError:
+        moment = datetime.fromtimestamp(int(now), UTC)
+    while os.path.lexists(parent / moment.strftime(TIMESTAMP_FORMAT)):
+        moment += timedelta(seconds=1)
+    return parent / moment.strftime(TIMESTAMP_FORMAT)

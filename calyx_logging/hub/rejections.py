@@ -1,0 +1,110 @@
+"""Bundles that the hub refused, and why: noted in the store, since whoever looks at it later was not there.
+
+    telemetry/federated/.refused/<hash of the source>.json    the last time that a bundle from there was refused
+
+Invariant: a note is a help and no more; one that cannot be written or read stops no import. It goes when a bundle from
+the same place is taken in, and counts as settled when the same bundle has come from another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+
+import orjson
+
+from calyx_logging.bundle.verification import Fault
+from calyx_logging.core import files
+from calyx_logging.errors import ManifestError
+from calyx_logging.format.chunk import names_in
+from calyx_logging.format.manifest import loads_object
+from calyx_logging.hub.store import Store
+
+__all__ = ["Refusal", "note_refused", "note_taken", "refusals"]
+
+_MAX_FAULTS = 20
+_MAX_TEXT = 500
+_MAX_NOTES = 1000
+
+
+@dataclass(frozen=True)
+class Refusal:
+    """A bundle that was refused.
+
+    Attributes:
+        source: where it came from.
+        refused_at: UTC, as `ts_utc`.
+        node_id, timestamp, manifest_sha256: of its manifest; None where that cannot be read.
+        faults: the first of them, in words.
+        fault_count: how many there were.
+    """
+
+    source: str
+    refused_at: str
+    node_id: str | None
+    timestamp: str | None
+    manifest_sha256: str | None
+    faults: tuple[str, ...]
+    fault_count: int
+
+
+def note_refused(
+    store: Store,
+    source: str,
+    refused_at: str,
+    faults: Iterable[Fault],
+    *,
+    node_id: str | None,
+    timestamp: str | None,
+    manifest_sha256: str | None,
+) -> None:
+    """Note a refusal; of very many the oldest notes go.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    said = [str(fault)[:_MAX_TEXT] for fault in faults]
+    names = (node_id, None if timestamp is None else timestamp[:_MAX_TEXT], manifest_sha256)
+    note = Refusal(source, refused_at, *names, tuple(said[:_MAX_FAULTS]), len(said))
+    files.make_dirs(store.refused)
+    files.replace_file(store.refused / _name(source), orjson.dumps(asdict(note), option=orjson.OPT_APPEND_NEWLINE))
+    known = names_in(store.refused)
+    if len(known) > _MAX_NOTES:
+        oldest = sorted((_mtime(store, name), name) for name in known)
+        for _, name in oldest[: len(known) - _MAX_NOTES]:
+            files.remove(store.refused / name)
+
+
+def note_taken(store: Store, source: str) -> None:
+    """What came from there has been taken in."""
+    with suppress(OSError):
+        files.remove(store.refused / _name(source))
+
+
+def refusals(store: Store) -> list[Refusal]:
+    """Refused bundles that have not come since, the newest first; what cannot be read is passed over."""
+    found = []
+    for name in names_in(store.refused):
+        with suppress(OSError, ManifestError, KeyError, TypeError, ValueError):
+            said = loads_object(files.read_regular(store.refused / name), "a refusal")
+            texts = {key: None if said[key] is None else str(said[key]) for key in Refusal.__annotations__}
+            if texts["source"] is None or texts["refused_at"] is None:
+                continue
+            faults = tuple(str(fault)[:_MAX_TEXT] for fault in said["faults"])
+            found.append(Refusal(**{**texts, "faults": faults, "fault_count": int(said["fault_count"])}))  # type: ignore[arg-type]
+    here = {entry.manifest_sha256 for entry in store.load()} if found else set()
+    open_ones = [one for one in found if one.manifest_sha256 not in here]
+    return sorted(open_ones, key=lambda one: one.refused_at, reverse=True)
+
+
+def _name(source: str) -> str:
+    return f"{hashlib.sha256(source.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}.json"
+
+
+def _mtime(store: Store, name: str) -> float:
+    try:
+        return (store.refused / name).lstat().st_mtime
+    except OSError:
+        return 0.0

@@ -1,0 +1,1 @@
+"""The node's side after recording: recovery, export, receipts, pruning, status."""

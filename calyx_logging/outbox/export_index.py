@@ -1,0 +1,216 @@
+"""What has been exported: `.exported_index.json`, the manifests kept beside it, and the bundles themselves.
+
+Invariants: the index names only chunks of finished bundles; it is only a summary, and loading mends it from
+`.manifests/` and from the bundles still at hand, so that a lost, old or damaged index costs nothing; an entry is
+never dropped because its bundle was moved away.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from calyx_logging.bundle.folder import verify
+from calyx_logging.core import files
+from calyx_logging.errors import BundleError, ManifestError, StorageError
+from calyx_logging.format.chunk import names_in
+from calyx_logging.format.manifest import MANIFEST_NAME, Manifest, loads_object
+from calyx_logging.node import Node
+
+__all__ = ["BundleRef", "Exported", "hashes", "load", "manifests_of", "record", "save"]
+
+INDEX_NAME = ".exported_index.json"
+MANIFESTS_DIR = ".manifests"
+
+
+@dataclass(frozen=True, order=True)
+class BundleRef:
+    """A finished bundle: its folder's name, and the SHA-256 of its manifest."""
+
+    timestamp: str
+    manifest_sha256: str
+
+
+@dataclass
+class Exported:
+    """What is in finished bundles.
+
+    Attributes:
+        names: the chunks' file names.
+        bundles: in the order of their timestamps.
+        warnings: what was mended, and what could not be.
+        changed: whether this is more than the index on disk says.
+        unsaved: manifests without a copy in `.manifests/`, by timestamp.
+        order: the names again, in nearly the order in which they are written.
+    """
+
+    names: set[str] = field(default_factory=set)
+    bundles: list[BundleRef] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+    changed: bool = False
+    unsaved: dict[str, bytes] = field(default_factory=dict)
+    order: list[str] = field(default_factory=list)
+
+    @staticmethod
+    def digest(data: bytes) -> str:
+        """What a bundle is known by."""
+        return hashlib.sha256(data).hexdigest()
+
+    @property
+    def last(self) -> BundleRef | None:
+        """The newest bundle."""
+        return self.bundles[-1] if self.bundles else None
+
+    def _add(self, timestamp: str, data: bytes, manifest: Manifest) -> None:
+        self.order += [entry.filename for entry in manifest.chunks]
+        self.names.update(entry.filename for entry in manifest.chunks)
+        self.bundles.append(BundleRef(timestamp, hashlib.sha256(data).hexdigest()))
+        self.bundles.sort()
+        self.changed = True
+
+
+def load(node: Node) -> Exported:
+    """What the index says, mended by the manifests and bundles it does not know of; writes nothing.
+
+    Raises:
+        StorageError: a folder cannot be read.
+    """
+    exported = _read_index(node.outbox / INDEX_NAME)
+    known = {bundle.timestamp: bundle.manifest_sha256 for bundle in exported.bundles}
+    copies = node.outbox / MANIFESTS_DIR
+    copied = names_in(copies)
+    for name in copied:
+        timestamp = name.removesuffix(".json")
+        if timestamp == name or name.startswith(".") or timestamp in known:
+            continue
+        try:
+            data = files.read_regular(copies / name)
+            exported._add(timestamp, data, Manifest.parse(data))
+            known[timestamp] = exported.digest(data)
+        except (OSError, ManifestError) as error:
+            exported.warnings.append(f"{copies / name} cannot be read and is passed over: {error}")
+    there = set(copied)
+    hashes = set(known.values())
+    for timestamp in names_in(node.exports):
+        folder = node.exports / timestamp
+        if timestamp.startswith(".") or (timestamp in known and f"{timestamp}.json" in there) or not folder.is_dir():
+            continue
+        data = _manifest_in(folder)
+        if timestamp in known:  # its copy is gone
+            if exported.digest(data) == known[timestamp]:
+                exported.unsaved[timestamp] = data
+                exported.changed = True
+            continue
+        if exported.digest(data) in hashes:
+            continue  # somebody renamed or copied its folder
+        try:
+            verified = verify(folder)
+        except BundleError as error:
+            exported.warnings.append(f"{error}; its chunks are not taken for exported")
+            continue
+        if verified.manifest.node_id != node.id:
+            exported.warnings.append(f"{folder} is a bundle of node {verified.manifest.node_id}, and passed over")
+            continue
+        exported._add(timestamp, data, verified.manifest)
+        exported.unsaved[timestamp] = data
+    return exported
+
+
+def _manifest_in(folder: Path) -> bytes:
+    try:
+        return files.read_regular(folder / MANIFEST_NAME)
+    except OSError:
+        return b""  # `verify` says why
+
+
+def record(exported: Exported, timestamp: str, data: bytes, manifest: Manifest) -> None:
+    """Add a bundle that has just got its final name."""
+    exported._add(timestamp, data, manifest)
+    exported.unsaved[timestamp] = data
+
+
+def save(node: Node, exported: Exported) -> None:
+    """Write the copies of manifests that are missing, then the index, each atomically."""
+    copies = node.outbox / MANIFESTS_DIR
+    files.make_dirs(copies)
+    for timestamp, data in sorted(exported.unsaved.items()):
+        files.replace_file(copies / f"{timestamp}.json", data)
+    exported.unsaved.clear()
+    in_order = sorted(exported.order)  # quick, for what is nearly sorted
+    document = {
+        "exported": in_order if len(in_order) == len(exported.names) else sorted(exported.names),
+        "bundles": [
+            {"timestamp": bundle.timestamp, "manifest_sha256": bundle.manifest_sha256} for bundle in exported.bundles
+        ],
+    }
+    files.replace_file(
+        node.outbox / INDEX_NAME,
+        orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE),
+    )
+    exported.changed = False
+
+
+def hashes(node: Node) -> dict[str, str]:
+    """File name to the hash last exported, from every manifest at hand (for chunks that may have grown since)."""
+    found: dict[str, str] = {}
+    for manifest in _manifests(node):
+        found.update({entry.filename: entry.sha256 for entry in manifest.chunks})
+    return found
+
+
+def manifests_of(node: Node, bundles: Iterable[BundleRef]) -> Iterator[tuple[BundleRef, Manifest]]:
+    """The manifests of bundles, from their copies; one whose copy is not there, or another, is left out."""
+    for bundle in bundles:
+        try:
+            data = files.read_regular(node.outbox / MANIFESTS_DIR / f"{bundle.timestamp}.json")
+            if hashlib.sha256(data).hexdigest() == bundle.manifest_sha256:
+                yield bundle, Manifest.parse(data)
+        except (OSError, ManifestError):
+            continue
+
+
+def _manifests(node: Node) -> Iterator[Manifest]:
+    copies = node.outbox / MANIFESTS_DIR
+    paths = {Path(name).stem: copies / name for name in names_in(copies) if name.endswith(".json")}
+    for timestamp in names_in(node.exports):
+        paths.setdefault(timestamp, node.exports / timestamp / MANIFEST_NAME)
+    for _, path in sorted(paths.items()):
+        try:
+            yield Manifest.parse(files.read_regular(path))
+        except (OSError, ManifestError):
+            continue  # `load` warns of those; a chunk of unknown hash is exported once more, which the hub bears
+
+
+def _read_index(path: Path) -> Exported:
+    exported = Exported()
+    try:
+        document = loads_object(files.read_regular(path), "the exported index")
+        names, bundles = document.get("exported", []), document.get("bundles", [])
+        if not _are_texts(names) or not isinstance(bundles, list):
+            raise ManifestError("the exported index has no list 'exported'")
+        exported.bundles = sorted(_bundle_ref(bundle) for bundle in bundles)
+        exported.names.update(names)
+        exported.order = names
+    except FileNotFoundError:
+        exported.changed = True
+    except OSError as error:
+        raise StorageError.of(error, "read the exported index", path) from error
+    except ManifestError as error:
+        exported.warnings.append(f"{path}: {error.message}; it is made anew from the manifests")
+        exported.changed = True
+    return exported
+
+
+def _bundle_ref(entry: Any) -> BundleRef:
+    if not isinstance(entry, dict) or not _are_texts([entry.get("timestamp"), entry.get("manifest_sha256")]):
+        raise ManifestError("the exported index has a bundle without timestamp and manifest_sha256")
+    return BundleRef(entry["timestamp"], entry["manifest_sha256"])
+
+
+def _are_texts(values: object) -> bool:
+    return isinstance(values, list) and set(map(type, values)) <= {str}

@@ -1,0 +1,64 @@
+"""The exporter's lock of an outbox, and who holds it; without it nothing there is packed or deleted."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import orjson
+from filelock import Timeout
+
+from calyx_logging.core import files
+from calyx_logging.core.locks import os_lock
+from calyx_logging.errors import CalyxError, ConfigError, LockHeld
+from calyx_logging.events.event import utc_text
+from calyx_logging.node import Node
+
+__all__ = ["exclusive"]
+
+_LOCK, _HOLDER = ".export.lock", ".export.holder.json"
+
+
+@contextmanager
+def exclusive(node: Node, clock: Callable[[], float] = time.time) -> Iterator[None]:
+    """Hold the exporter's lock of an outbox, without which nothing there is sealed for others, packed or deleted.
+
+    Raises:
+        LockHeld: another process has it; the message says which.
+        ConfigError: the file system has no locks.
+        OSError: the lock file cannot be written.
+    """
+    files.make_dirs(node.outbox)
+    lock = os_lock(node.outbox / _LOCK)
+    holder = node.outbox / _HOLDER
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise LockHeld(
+            f"another export is running: {_describe(holder)}",
+            path=node.outbox,
+            hint="wait until it has ended, then run this again",
+        ) from None
+    except NotImplementedError as error:
+        raise ConfigError(
+            "this file system has no locks", path=node.outbox, hint="put the root on a local disk"
+        ) from error
+    try:
+        who = {"pid": os.getpid(), "host": socket.gethostname(), "since": utc_text(clock())}
+        files.replace_file(holder, orjson.dumps(who, option=orjson.OPT_APPEND_NEWLINE))
+        yield
+        files.remove(holder)
+    finally:
+        lock.release(force=True)
+
+
+def _describe(holder: Path) -> str:
+    try:
+        who = orjson.loads(holder.read_bytes())
+        return f"process {who['pid']} on {who['host']} since {who['since']}"
+    except (OSError, CalyxError, ValueError, KeyError, TypeError):
+        return "it has not said who it is"

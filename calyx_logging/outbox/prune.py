@@ -1,0 +1,209 @@
+"""Pruning: deleting, at the node, what a hub has acknowledged; and nothing else.
+
+Two steps: `plan` says what would go, `carry_out` deletes it under the exporter's lock. Each file's hash is computed
+anew in both, so that what changed is left. Invariants: a chunk is deleted only when the hash of the bytes that are
+there is in the receipt; a bundle's folder only when all of its chunks are, and by way of a dot name, so that a killed
+prune leaves no half bundle; copies of manifests and the index stay.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import socket
+import tempfile
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from calyx_logging.bundle.archive import FORMATS, members_of
+from calyx_logging.bundle.folder import check
+from calyx_logging.bundle.staging import bring, verdict
+from calyx_logging.core import files
+from calyx_logging.core.locks import is_gone
+from calyx_logging.errors import ManifestError, StorageError
+from calyx_logging.format.chunk import names_in, open_chunk
+from calyx_logging.format.chunk_stats import blocks_of, several_at_once
+from calyx_logging.format.manifest import MANIFEST_NAME, SIGNATURE_NAME, SUMS_NAME, Manifest
+from calyx_logging.node import Node
+from calyx_logging.outbox import contents, export_index, receipts
+from calyx_logging.outbox.export_index import MANIFESTS_DIR
+from calyx_logging.outbox.export_lock import exclusive
+from calyx_logging.outbox.receipts import CarriedReceipt
+
+__all__ = ["Plan", "carry_out", "plan", "take_note"]
+
+_PRUNING = ".pruning-"
+_CHECKING = ".checking-"
+_LEFT_BY_SYSTEMS = frozenset([".ds_store", "._.ds_store", "desktop.ini", "thumbs.db"])
+
+
+@dataclass
+class Plan:
+    """What a receipt lets go of.
+
+    Attributes:
+        chunks: sealed chunks in the outbox, by file name, with their bytes.
+        bundles: bundles' folders, by name, with their bytes.
+        archives: archives of such bundles, by file name, with their bytes.
+        kept: what is left although it looks acknowledged, and why.
+    """
+
+    chunks: dict[str, int] = field(default_factory=dict)
+    bundles: dict[str, int] = field(default_factory=dict)
+    archives: dict[str, int] = field(default_factory=dict)
+    kept: list[str] = field(default_factory=list)
+
+    @property
+    def bytes(self) -> int:
+        """Of all that goes."""
+        return sum(sum(sizes.values()) for sizes in (self.chunks, self.bundles, self.archives))
+
+    def __bool__(self) -> bool:
+        return bool(self.chunks or self.bundles or self.archives)
+
+
+def plan(node: Node, carried: CarriedReceipt) -> Plan:
+    """What would be deleted; writes nothing, but for a while a copy of what is in an archive.
+
+    Args:
+        node: whose outbox; the receipt's node.
+        carried: the receipt.
+
+    Raises:
+        StorageError: a file cannot be read.
+        ChunkError: something that is no regular file bears a chunk's name.
+        OSError: an archive's copy cannot be written.
+    """
+    known = set(carried.receipt.chunks)
+    found = Plan()
+    hashes = export_index.hashes(node)
+    sealed = [name.sealed for name in contents.look(node.outbox).sealed]
+    asked = [name for name in sealed if hashes.get(name) in known]
+    for name, (sha256, size) in zip(asked, several_at_once(lambda one: _hash(node.outbox / one), asked), strict=True):
+        if sha256 in known:
+            found.chunks[name] = size
+        else:
+            found.kept.append(f"{node.outbox / name} has changed since it was exported: look at it by hand")
+    for name in names_in(node.exports):
+        path = node.exports / name
+        if name.startswith(".") or path.is_symlink():
+            continue
+        if path.is_dir():
+            _look_at_bundle(path, known, found)
+        elif path.is_file():
+            _look_at_archive(node, path, known, found)
+    return found
+
+
+def take_note(node: Node, carried: CarriedReceipt, *, clock: Callable[[], float] = time.time) -> None:
+    """Keep the receipt, so that `status` and `export --since-receipt` know it; deletes nothing.
+
+    Raises:
+        LockHeld: an export, or a prune, is running.
+        StorageError: it cannot be written.
+    """
+    try:
+        with exclusive(node, clock):
+            receipts.keep(node, carried)
+    except OSError as error:
+        raise StorageError.of(error, "keep the receipt", error.filename or node.outbox) from error
+
+
+def carry_out(node: Node, carried: CarriedReceipt, *, clock: Callable[[], float] = time.time) -> Plan:
+    """Delete what `plan` finds now; what was deleted.
+
+    Raises:
+        LockHeld: an export, or another prune, is running.
+        ChunkError, StorageError: as in `plan`, or a file cannot be deleted; what is deleted is acknowledged.
+    """
+    try:
+        with exclusive(node, clock):
+            for name in names_in(node.exports):
+                if name.startswith(_PRUNING) or _is_left(node.exports / name):  # of a prune that was killed
+                    files.remove_tree(node.exports / name)
+            done = export_index.load(node)
+            export_index.save(node, done)  # every bundle's manifest is copied before the bundle goes
+            found = plan(node, carried)
+            for name in found.chunks:
+                files.remove(node.outbox / name)
+            files.sync_dir(node.outbox)
+            for name in found.archives:
+                files.remove(node.exports / name)
+            for name in found.bundles:
+                files.publish(node.exports / name, node.exports / f"{_PRUNING}{name}")
+                files.remove_tree(node.exports / f"{_PRUNING}{name}")
+            return found
+    except OSError as error:
+        raise StorageError.of(error, "prune", error.filename or node.outbox, "check the folder's rights") from error
+
+
+def _is_left(path: Path) -> bool:
+    """Whether it is the copy of an archive whose reader was killed."""
+    pid = path.name.removeprefix(_CHECKING).split("-", 1)[0]
+    return path.name.startswith(_CHECKING) and is_gone(f"{pid} {socket.gethostname()}")
+
+
+def _hash(path: Path) -> tuple[str, int]:
+    digest, size = hashlib.sha256(), 0
+    with open_chunk(path) as stream:
+        for block in blocks_of(stream):
+            digest.update(block)
+            size += len(block)
+    return digest.hexdigest(), size
+
+
+def _look_at_bundle(folder: Path, known: set[str], found: Plan) -> None:
+    try:
+        manifest = Manifest.parse(files.read_regular(folder / MANIFEST_NAME))
+    except (OSError, ManifestError) as error:
+        found.kept.append(f"{folder} is no bundle that can be read: {error}")
+        return
+    if not manifest.chunks or not known.issuperset(chunk.sha256 for chunk in manifest.chunks):
+        return
+    report = check(folder)
+    if report.faults:
+        found.kept.append(f"{folder} is damaged, and left: {report.faults[0]}")
+        return
+    for path in folder.iterdir():
+        if not _belongs(path.name, manifest) or not path.is_file() or path.is_symlink():
+            found.kept.append(f"{folder} is left: {path.name} in it is no part of the bundle")
+            return
+    found.bundles[folder.name] = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
+
+
+def _look_at_archive(node: Node, path: Path, known: set[str], found: Plan) -> None:
+    """An archive goes with its bundle, when it has the manifest that was kept under its name."""
+    suffix = next((suffix for suffix in FORMATS if path.name.endswith(f".{suffix}")), None)
+    if suffix is None:
+        return
+    try:
+        data = files.read_regular(node.outbox / MANIFESTS_DIR / f"{path.name.removesuffix(f'.{suffix}')}.json")
+        chunks = Manifest.parse(data).chunks
+    except (OSError, ManifestError):
+        return
+    if not chunks or not known.issuperset(chunk.sha256 for chunk in chunks):
+        return
+    with tempfile.TemporaryDirectory(prefix=f"{_CHECKING}{os.getpid()}-", dir=node.exports) as room:
+        staged, faults = bring(path, Path(room))
+        report = verdict(staged, faults)
+        is_it = not report.faults and report.manifest_sha256 == hashlib.sha256(data).hexdigest()
+        if is_it and report.manifest is not None:
+            with members_of(path, Path(room, "list")) as members:
+                names = [member.path.rsplit("/", 1)[-1] for member in members if member.kind != "folder"]
+            is_it = all(name in _names_of(report.manifest) for name in names)
+    if is_it:
+        found.archives[path.name] = path.stat().st_size
+    else:
+        found.kept.append(f"{path} is not just the archive of the bundle of that name, and left")
+
+
+def _names_of(manifest: Manifest) -> set[str]:
+    return {chunk.filename for chunk in manifest.chunks} | {MANIFEST_NAME, SUMS_NAME, SIGNATURE_NAME}
+
+
+def _belongs(name: str, manifest: Manifest) -> bool:
+    """Whether a file is the bundle's, or what an operating system made of its name, or leaves in every folder."""
+    known = _names_of(manifest)
+    return name in known or name.removeprefix("._") in known or name.lower() in _LEFT_BY_SYSTEMS

@@ -1,0 +1,148 @@
+"""What hubs have acknowledged: the receipts that were carried back to a node, kept in its outbox's `.receipts/`.
+
+Invariant: only receipts whose signature was checked, or that somebody accepted unsigned, are kept here.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from calyx_logging.bundle.signing import RECEIPT_NAMESPACE, verify_signature
+from calyx_logging.core import files
+from calyx_logging.errors import ConfigError, ManifestError, SignatureError, StorageError
+from calyx_logging.format.chunk import names_in
+from calyx_logging.format.receipt import MAX_RECEIPT, SIGNATURE_SUFFIX, Receipt
+from calyx_logging.node import Node
+
+__all__ = ["Acknowledged", "CarriedReceipt", "hub_signers", "keep", "load_acknowledged", "read_receipt"]
+
+RECEIPTS_DIR = ".receipts"
+_MAX_SIGNATURE = 1024 * 1024
+
+
+@dataclass(frozen=True)
+class CarriedReceipt:
+    """A receipt that came back: the value, its bytes, and the key that signed it (None: accepted unsigned)."""
+
+    receipt: Receipt
+    data: bytes
+    signed_by: str | None
+
+
+@dataclass
+class Acknowledged:
+    """What the kept receipts say together.
+
+    Attributes:
+        chunks: hashes.
+        bundles: hashes of the manifests that a hub has.
+        receipts: how many there are.
+        last: when the newest was written; None without one.
+        warnings: what cannot be read.
+    """
+
+    chunks: set[str] = field(default_factory=set)
+    bundles: set[str] = field(default_factory=set)
+    receipts: int = 0
+    last: str | None = None
+    warnings: list[str] = field(default_factory=list)
+
+
+def hub_signers(node: Node) -> Path:
+    """The file of the hubs whose receipts this root trusts, in OpenSSH's form."""
+    return node.root / "runtime" / "hub_signers"
+
+
+def read_receipt(node: Node, path: Path, *, accept_unsigned: bool) -> CarriedReceipt:
+    """Read and check a receipt that was carried here.
+
+    Args:
+        node: any id of the root that it may be for.
+        path: of the receipt; its signature lies beside it as `….sig`.
+        accept_unsigned: take one that is not signed, or whose signer nobody here trusts yet.
+
+    Raises:
+        ManifestError: it is no receipt, or for another node.
+        SignatureError: its signature is not by a hub that is trusted here.
+        ConfigError: it is unsigned, or no hub is trusted, and that was not accepted; or ssh-keygen is missing.
+        StorageError: it cannot be read.
+    """
+    try:
+        if path.stat().st_size > MAX_RECEIPT:
+            raise ManifestError(f"is no receipt: it is larger than {MAX_RECEIPT} bytes", path=path)
+        data = files.read_regular(path)
+        signature_path = path.with_name(path.name + SIGNATURE_SUFFIX)
+        signature = None
+        if signature_path.exists():
+            if signature_path.stat().st_size > _MAX_SIGNATURE:
+                raise SignatureError("is no SSH signature", path=signature_path)
+            signature = files.read_regular(signature_path)
+    except OSError as error:
+        raise StorageError.of(error, "read the receipt", path, "name the file that the hub wrote") from error
+    try:
+        receipt = Receipt.parse(data)
+    except ManifestError as error:
+        hint = error.hint or "name the file NODE_ID.json that the hub wrote"
+        raise ManifestError(error.message, path=path, hint=hint) from None
+    if receipt.node_id not in node.all_ids():
+        raise ManifestError(f"is for node {receipt.node_id}, and this is {node.id}", path=path)
+    signers = hub_signers(node)
+    if signature is not None and signers.exists():
+        try:
+            signed_by = verify_signature(data, signature, signers=signers, principal=None, namespace=RECEIPT_NAMESPACE)
+        except SignatureError as error:
+            raise SignatureError(error.message, path=path, hint=error.hint) from None
+        return CarriedReceipt(receipt, data, signed_by)
+    if not accept_unsigned:
+        what = "is not signed" if signature is None else f"is signed, but {signers} trusts no hub"
+        hint = "trust the hub's key with: calyx-telemetry trust --hub HUB KEY.pub; or say --accept-unsigned"
+        raise ConfigError(what, path=path, hint=hint)
+    return CarriedReceipt(receipt, data, None)
+
+
+def keep(node: Node, carried: CarriedReceipt) -> None:
+    """Keep a receipt in the outbox, with the exporter's lock held; those of which it says all are deleted.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    folder = node.outbox / RECEIPTS_DIR
+    files.make_dirs(folder)
+    name = f"{hashlib.sha256(carried.data).hexdigest()[:16]}.json"
+    files.replace_file(folder / name, carried.data)
+    known, bundles = set(carried.receipt.chunks), set(carried.receipt.bundles)
+    for other in names_in(folder):
+        if other.startswith(".") or other == name:
+            continue
+        try:
+            older = Receipt.parse(files.read_regular(folder / other))
+            if known.issuperset(older.chunks) and bundles.issuperset(older.bundles):
+                files.remove(folder / other)
+        except (OSError, ManifestError):
+            continue  # `load` says so
+
+
+def load_acknowledged(node: Node) -> Acknowledged:
+    """What the receipts kept in the outbox say.
+
+    Raises:
+        StorageError: the folder cannot be read.
+    """
+    found = Acknowledged()
+    folder = node.outbox / RECEIPTS_DIR
+    for name in names_in(folder):
+        if name.startswith("."):
+            continue
+        try:
+            receipt = Receipt.parse(files.read_regular(folder / name))
+        except (OSError, ManifestError) as error:
+            found.warnings.append(f"{folder / name} cannot be read and is passed over: {error}")
+            continue
+        if receipt.node_id == node.id:
+            found.chunks.update(receipt.chunks)
+            found.bundles.update(receipt.bundles)
+            found.receipts += 1
+            found.last = max(found.last or "", receipt.written_at)
+    return found

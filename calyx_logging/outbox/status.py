@@ -1,0 +1,150 @@
+"""What a node's outbox holds, what of it is exported and what is pending. Takes no locks and changes nothing."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from calyx_logging.core.locks import holder_of
+from calyx_logging.errors import StorageError
+from calyx_logging.format.chunk import open_chunk
+from calyx_logging.format.chunk_stats import blocks_of
+from calyx_logging.node import Node
+from calyx_logging.outbox import export_index
+from calyx_logging.outbox.contents import OpenChunk, look
+from calyx_logging.outbox.export import find_pending
+from calyx_logging.outbox.export_index import BundleRef
+from calyx_logging.outbox.receipts import load_acknowledged
+
+__all__ = ["NodeStatus", "Tally", "status_of"]
+
+
+@dataclass
+class Tally:
+    """So many chunks, with so many events and bytes."""
+
+    chunks: int = 0
+    events: int = 0
+    bytes: int = 0
+
+    def add(self, path: Path) -> tuple[int, int] | None:
+        """Count a chunk: its events and bytes; None for one that has just been renamed or deleted."""
+        events = size = 0
+        try:
+            with open_chunk(path) as stream:
+                for block in blocks_of(stream):
+                    events += block.count(b"\n")
+                    size += len(block)
+        except StorageError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return None
+            raise
+        self.count(events, size)
+        return events, size
+
+    def count(self, events: int, size: int) -> None:
+        """Count a chunk of so many events and bytes."""
+        self.chunks += 1
+        self.events += events
+        self.bytes += size
+
+
+@dataclass(frozen=True)
+class NodeStatus:
+    """The state of one node id's outbox; counts are lines, control lines included."""
+
+    node_id: str
+    open: Tally
+    sealed: Tally
+    foreign: Tally
+    exported: Tally
+    acknowledged: Tally
+    pending: Tally
+    open_chunks: tuple[OpenChunk, ...]
+    bundles: int
+    last_export: BundleRef | None
+    last_receipt: str | None
+    receipt_chunks: int
+    outbox_bytes: int
+    exports_bytes: int
+    free_bytes: int
+    warnings: tuple[str, ...]
+
+    def rows(self) -> Iterator[tuple[str, Tally]]:
+        """The tallies with their names, in reading order."""
+        for name in ("open", "sealed", "foreign", "exported", "acknowledged", "pending"):
+            yield name, getattr(self, name)
+
+    def document(self) -> dict[str, Any]:
+        """The status for `--json`."""
+        return {
+            "node_id": self.node_id,
+            **{name: asdict(tally) for name, tally in self.rows()},
+            "open_chunks": [
+                {"chunk": c.name.open, "writer": c.name.writer, "holder": c.holder} for c in self.open_chunks
+            ],
+            "bundles": self.bundles,
+            "last_export": None if self.last_export is None else asdict(self.last_export),
+            "last_receipt": self.last_receipt,
+            "receipt_chunks": self.receipt_chunks,
+            "outbox_bytes": self.outbox_bytes,
+            "exports_bytes": self.exports_bytes,
+            "free_bytes": self.free_bytes,
+            "warnings": list(self.warnings),
+        }
+
+
+def status_of(node: Node, *, clock: Callable[[], float] = time.time) -> NodeStatus:
+    """Look at one node id's outbox and exports.
+
+    Raises:
+        ChunkError: something that is no regular file bears a chunk's name.
+        StorageError: a file cannot be read.
+    """
+    contents = look(node.outbox)
+    done = export_index.load(node)
+    pending = find_pending(node, done.names, contents, clock())
+    receipts = load_acknowledged(node)
+    hashes = export_index.hashes(node) if receipts.chunks else {}
+    waiting = set(pending.chunks) | set(pending.quiet_soon)
+    tallies = {name: Tally() for name in ("open", "sealed", "foreign", "exported", "acknowledged", "pending")}
+    sealed = [name.sealed for name in contents.sealed]
+    for kind, names in (
+        ("open", [name.open for name in contents.open]),
+        ("sealed", sealed),
+        ("foreign", contents.foreign),
+        ("exported", [name for name in sealed + contents.foreign if name not in waiting]),
+        ("pending", sorted(waiting)),
+    ):
+        for name in names:
+            size = tallies[kind].add(node.outbox / name)
+            if kind == "exported" and hashes.get(name) in receipts.chunks and size is not None:
+                tallies["acknowledged"].count(*size)
+    return NodeStatus(
+        node_id=node.id,
+        **tallies,
+        open_chunks=tuple(OpenChunk(name, holder_of(node.outbox, name.writer)) for name in contents.open),
+        bundles=len(done.bundles),
+        last_export=done.last,
+        last_receipt=receipts.last,
+        receipt_chunks=len(receipts.chunks),
+        outbox_bytes=_disk_use(node.outbox),
+        exports_bytes=_disk_use(node.exports),
+        free_bytes=shutil.disk_usage(node.root).free,
+        warnings=(*done.warnings, *pending.warnings, *receipts.warnings),
+    )
+
+
+def _disk_use(folder: Path) -> int:
+    total = 0
+    for place, _, names in os.walk(folder):
+        for name in names:
+            path = Path(place, name)
+            if not path.is_symlink() and path.exists():
+                total += path.stat().st_size
+    return total

@@ -1,0 +1,71 @@
+"""The chunks of a place: an outbox, a hub's store, or a bundle's folder; the same for whoever reads events."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+from calyx_logging.core import files
+from calyx_logging.errors import ConfigError, ManifestError, StorageError
+from calyx_logging.format.chunk import OPEN_SUFFIX, SEALED_SUFFIX, names_in
+from calyx_logging.format.manifest import MANIFEST_NAME, Manifest
+from calyx_logging.format.reader import ChunkRef
+from calyx_logging.hub.inventory import holdings_of
+from calyx_logging.hub.store import Store, find_hub
+from calyx_logging.node import Node
+from calyx_logging.outbox.contents import look
+
+__all__ = ["chunks_at"]
+
+
+def chunks_at(place: str, root: str | os.PathLike[str] | None) -> Callable[[], list[ChunkRef]]:
+    """The chunks of a place, as they are at a moment.
+
+    Args:
+        place: `outbox`, `hub`, or the path of a bundle's folder.
+        root: of the node or hub; None for the one that is found.
+
+    Raises:
+        CalyxError: there is no such place.
+    """
+    if place == "outbox":
+        node = Node.find(root)
+        return lambda: [ref for node_id in node.all_ids() for ref in _of_outbox(node.with_id(node_id))]
+    if place == "hub":
+        store = Store(find_hub(root))
+        nodes = store.asked_for(())
+        return lambda: [ref for node_id in nodes for ref in _of_hub(store, node_id)]
+    if "://" in place:
+        raise ConfigError(f"{place!r} is a URL", hint="import it into a hub first, and say --from hub")
+    folder = Path(place)
+    if not folder.is_dir():
+        raise StorageError(
+            "there is no such folder", path=folder, hint="say --from outbox, --from hub, or the folder of a bundle"
+        )
+    names = names_in(folder)
+    node_id = _node_of(folder)
+    found = [name for name in names if name.endswith((SEALED_SUFFIX, OPEN_SUFFIX))]
+    chunks = [ChunkRef(folder / name, node_id, folder.name) for name in found]
+    if MANIFEST_NAME not in names and not chunks:
+        raise ConfigError("is no bundle", path=folder, hint="name the folder that has manifest.json in it")
+    return lambda: chunks
+
+
+def _node_of(folder: Path) -> str | None:
+    """Whose bundle it is; None where its manifest does not say."""
+    try:
+        return Manifest.parse(files.read_regular(folder / MANIFEST_NAME)).node_id
+    except (OSError, ManifestError):
+        return None
+
+
+def _of_outbox(node: Node) -> list[ChunkRef]:
+    contents = look(node.outbox)
+    names = [*(name.sealed for name in contents.sealed), *contents.foreign, *(name.open for name in contents.open)]
+    return [ChunkRef(node.outbox / name, node.id) for name in names]
+
+
+def _of_hub(store: Store, node_id: str) -> list[ChunkRef]:
+    held = sorted(holdings_of(store, store.load(node_id)).chunks.values(), key=lambda one: one.path)
+    return [ChunkRef(one.path, node_id, one.entry.folder) for one in held]

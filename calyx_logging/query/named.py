@@ -1,0 +1,159 @@
+"""The named queries, each in one place, as Ibis expressions: the same on every engine."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from calyx_logging.errors import ConfigError
+from calyx_logging.query import run_results
+from calyx_logging.query.duckdb_views import Rows, run_sql, said
+from calyx_logging.query.run_results import ERRORS, RUN, field_of
+
+if TYPE_CHECKING:
+    import ibis
+
+__all__ = ["NAMES", "QUERIES", "named", "run_named"]
+
+
+def _events_by(unit: str) -> Callable[[ibis.Table], ibis.Table]:
+    """Events, and errors among them, of each node in each stretch of time (UTC)."""
+    name = {"h": "hour", "m": "minute", "D": "day"}[unit]
+
+    def query(events: ibis.Table) -> ibis.Table:
+        begins = events.ts.truncate(unit).name(name)
+        is_error = events.level.isin(ERRORS)
+        return (
+            events.group_by([events.node_id, begins])
+            .aggregate(events=events.count(), errors=is_error.sum().cast("int64"))
+            .order_by(["node_id", name])
+        )
+
+    return query
+
+
+def _nodes(events: ibis.Table) -> ibis.Table:
+    """Each node: what it logged, and when."""
+    import ibis
+
+    run = ibis.literal("\x1f").join([events[name].fill_null("") for name in RUN])
+    return (
+        events.group_by("node_id")
+        .aggregate(
+            events=events.count(),
+            errors=events.level.isin(ERRORS).sum().cast("int64"),
+            warnings=(events.level == "warning").sum().cast("int64"),
+            runs=run.nunique(where=events.run_id.notnull()),
+            writers=events.writer.nunique(),
+            first_ts=events.ts.min(),
+            last_ts=events.ts.max(),
+        )
+        .order_by("node_id")
+    )
+
+
+def _errors_by_kind(events: ibis.Table) -> ibis.Table:
+    """Errors by the type of their exception (null without one) and their logger, the most frequent first."""
+    import ibis
+
+    errors = events.filter(events.level.isin(ERRORS))
+    errors = errors.mutate(exception_type=field_of(errors, "$.exception[0].type"))
+    return (
+        errors.group_by(["exception_type", "logger"])
+        .aggregate(
+            events=errors.count(),
+            nodes=errors.node_id.nunique(),
+            first_ts=errors.ts.min(),
+            last_ts=errors.ts.max(),
+            last_message=errors.message.substr(0, 500).argmax(errors.ts),
+            last_event_id=errors.event_id.argmax(errors.ts),
+        )
+        .order_by([ibis.desc("events"), "exception_type", "logger"])
+    )
+
+
+def _last_errors(events: ibis.Table) -> ibis.Table:
+    """The last error of each node."""
+    import ibis
+
+    errors = events.filter(events.level.isin(ERRORS))
+    errors = errors.mutate(at=errors.ts.fill_null(ibis.timestamp("0001-01-01 00:00:00")))
+    newest = errors.group_by("node_id").aggregate(at=errors.at.max())
+    errors = errors.semi_join(newest, ["node_id", "at"])  # few are left to be put in order
+    rank = ibis.row_number().over(group_by=errors.node_id, order_by=[errors.ts.desc(), errors.event_id])
+    last = errors.mutate(rank=rank).filter(lambda one: one.rank == 0)
+    names = ("node_id", "ts", "event_id", "logger", "message", "suite", "run_id", "case_id")
+    return last.select(
+        *names, exception_type=field_of(last, "$.exception[0].type"), exception=field_of(last, "$.exception[0].value")
+    ).order_by("node_id")
+
+
+def _around(events: ibis.Table, event_id: str, count: int) -> ibis.Table:
+    """The events with an id, and what the same writer wrote before and after; without `seq`, the lines of the chunk."""
+    found = events.filter(events.event_id == event_id)
+    found = found.select(
+        found.node_id, its_writer=found.writer, its_seq=found.seq, its_chunk=found.chunk, its_line=found.line
+    )
+    near = events.join(found.distinct(), "node_id")
+    by_seq = (near.writer == near.its_writer) & (near.seq - near.its_seq).between(-count, count)
+    by_line = (
+        near.its_seq.isnull() & (near.chunk == near.its_chunk) & (near.line - near.its_line).between(-count, count)
+    )
+    names = ("node_id", "ts", "writer", "seq", "level", "logger", "message", "event_id", "source", "run_id", "case_id")
+    near = near.filter(by_seq | by_line).select(*names, "chunk", "line").distinct()
+    return near.order_by(["node_id", "writer", "seq", "chunk", "line"])
+
+
+QUERIES: dict[str, Callable[[Any], Any]] = {
+    "nodes": _nodes,
+    "runs": run_results.runs,
+    "cases": run_results.cases,
+    "suites": run_results.suites,
+    "suites-by-node": run_results.suites_by_node,
+    "models": run_results.models,
+    "events-by-minute": _events_by("m"),
+    "events-by-hour": _events_by("h"),
+    "events-by-day": _events_by("D"),
+    "last-errors": _last_errors,
+    "errors-by-kind": _errors_by_kind,
+}
+"""Named queries: from the table `events` of an Ibis backend to an Ibis expression."""
+
+
+_VIEWS = {"gaps": "gaps", "recoveries": "recoveries"}
+
+NAMES = (*QUERIES, *_VIEWS, "around")
+"""All named queries."""
+
+
+def named(backend: Any, name: str, *, event_id: str | None = None, count: int = 5) -> Any:
+    """The expression of a named query on a backend; `.to_pandas()`, `.to_pyarrow()` and so on run it.
+
+    Args:
+        backend: of `connect`.
+        name: of `NAMES`.
+        event_id: for `around`: of the event.
+        count: for `around`: so many events before it, and after it.
+
+    Raises:
+        ConfigError: there is none of that name, or the event id is missing.
+    """
+    if name not in NAMES:
+        raise ConfigError(f"there is no query {name!r}", hint=f"there are {', '.join(NAMES)}")
+    if (name == "around") != (event_id is not None):
+        raise ConfigError("the query around, and no other, needs an event id", hint="--named around --event-id ID")
+    if name in _VIEWS:
+        return backend.table(_VIEWS[name]).order_by(["node_id", "ts"])
+    events = backend.table("events")
+    return QUERIES[name](events) if event_id is None else _around(events, event_id, count)
+
+
+def run_named(backend: Any, name: str, *, event_id: str | None = None, count: int = 5) -> Rows:
+    """The rows of a named query, as of `named`.
+
+    Raises:
+        ConfigError: there is none of that name, the event id is missing, or the engine refuses it.
+    """
+    with said():
+        sql = backend.compile(named(backend, name, event_id=event_id, count=count))
+    return run_sql(backend, sql)

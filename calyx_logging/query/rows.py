@@ -1,0 +1,262 @@
+"""A chunk's lines as rows: the columns of every table there is of events, and the one function that makes them.
+
+Plain Python and Arrow, without an engine, so that whoever makes a table makes the same one. Rows come in batches, so
+that memory does not grow with the chunk. Needs pyarrow (the extra `query`).
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import sys
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from hashlib import blake2b
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, BinaryIO
+
+from orjson import OPT_SORT_KEYS, dumps
+
+from calyx_logging.core import files
+from calyx_logging.errors import ConfigError
+from calyx_logging.format.chunk import OPEN_SUFFIX, ChunkName, open_chunk
+from calyx_logging.format.line_check import events_in, numbered_lines
+
+if TYPE_CHECKING:
+    import pyarrow
+
+__all__ = ["COLUMNS", "PROMOTED", "batches_of", "column_text", "rows_in", "schema", "write_parquet"]
+
+PROMOTED = ("run_id", "run_instance_id", "suite", "stage", "case_id", "decision_type", "score")
+"""Fields of the caller's that have columns of their own, as text."""
+
+COLUMNS = (
+    "node_id",
+    "ts",
+    "event_id",
+    "source",
+    "seq",
+    "level",
+    "logger",
+    "message",
+    *PROMOTED,
+    "control",
+    "rest",
+    "bad_line",
+    "writer",
+    "chunk",
+    "line",
+    "bundle",
+    "identity",
+)
+_TEXTS = ("event_id", "source", "level", "logger", "message", "control")
+_FROM_EVENT = ("node_id", "ts", "seq", *_TEXTS, *PROMOTED, "rest", "bad_line", "identity")
+_BAD = _FROM_EVENT.index("bad_line")
+_NOTHING = (None,) * (_BAD - 1)
+_FEW_VALUES = (
+    *("node_id", "source", "level", "logger", "message", "run_id", "run_instance_id", "suite", "stage"),
+    *("decision_type", "control", "writer", "chunk", "bundle"),
+)
+"""Columns in which values come again and again."""
+
+_DIGITS = bytes(ord("0") if chr(code).isdigit() and code < 128 else ord(" ") for code in range(256))
+_LONG_NUMBER = b"0" * 18
+"""So many digits in a row: more than a double, or 64 bits, may hold."""
+
+_FINER = re.compile(r"[.,][0-9]{7}")
+_BATCH = 20_000
+_BATCH_BYTES = 16 * 1024 * 1024
+_MAX_SEQ = 2**63
+_USUAL = len("2026-01-01T00:00:00.000000+00:00")
+_MAX_BAD = 10_000
+"""Characters of a line that is no event."""
+
+
+def schema() -> pyarrow.Schema:
+    """The columns with their types.
+
+    `ts` is a timestamp in microseconds, UTC without zone; `seq` and `line` are 64-bit integers; all others are text,
+    `identity` included (a hash of the event apart from its `seq`).
+
+    Raises:
+        ConfigError: pyarrow is not installed.
+    """
+    pa = _pyarrow()
+    types = {"ts": pa.timestamp("us"), "seq": pa.int64(), "line": pa.int64()}
+    return pa.schema([(name, types.get(name, pa.string())) for name in COLUMNS])
+
+
+def batches_of(path: Path, node_id: str | None = None, *, bundle: str | None = None) -> Iterator[pyarrow.RecordBatch]:
+    """The rows of a chunk, open or sealed; one a line, but for empty ones and a torn one at the end of an open chunk.
+
+    Args:
+        path: of the chunk.
+        node_id: whose events its lines have to be; None for any.
+        bundle: the name of the bundle's folder it came in.
+
+    Raises:
+        ChunkError: it is no regular file.
+        StorageError: it cannot be opened.
+        ConfigError: pyarrow is not installed.
+    """
+    pa = _pyarrow()
+    name = ChunkName.parse(path.name)
+    common = {"writer": None if name is None else name.writer, "chunk": column_text(path.name), "bundle": bundle}
+    is_open, fields = path.name.endswith(OPEN_SUFFIX), schema()
+    with open_chunk(path) as stream:
+        for batch, is_last in _batched(numbered_lines(stream)):
+            numbers, lines = zip(*batch, strict=True)
+            rows = [_row(event, line, node_id) for event, line in zip(events_in(lines, node_id), lines, strict=True)]
+            if is_open and is_last and rows[-1][_BAD] is not None:
+                rows.pop()  # its writer is in the middle of it
+            if not rows:
+                continue
+            columns = dict(zip(_FROM_EVENT, zip(*rows, strict=True), strict=True), line=numbers[: len(rows)])
+            arrays = {
+                name: pa.repeat(pa.scalar(value, fields.field(name).type), len(rows)) for name, value in common.items()
+            }
+            arrays |= {name: pa.array(values, fields.field(name).type) for name, values in columns.items()}
+            yield pa.RecordBatch.from_arrays([arrays[name] for name in fields.names], schema=fields)
+
+
+def column_text(name: str) -> str:
+    """A file's name as it stands in a column, which is UTF-8 whatever the name is."""
+    return name.encode("utf-8", "backslashreplace").decode()
+
+
+def _batched(lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[list[tuple[int, bytes]], bool]]:
+    """So many lines, and so many bytes, at once; whether they are the last."""
+    batch: list[tuple[int, bytes]] = []
+    size = 0
+    for numbered in lines:
+        if len(batch) == _BATCH or size > _BATCH_BYTES:
+            yield batch, False
+            batch, size = [], 0
+        batch.append(numbered)
+        size += len(numbered[1])
+    if batch:
+        yield batch, True
+
+
+def write_parquet(path: Path, batches: Iterable[pyarrow.RecordBatch]) -> int:
+    """Write rows to a Parquet file (zstd), synced; how many there are.
+
+    Raises:
+        OSError: it cannot be written; nothing of it is left.
+    """
+    import pyarrow.parquet as parquet
+
+    count = 0
+
+    def write(stream: BinaryIO) -> None:
+        nonlocal count
+        with parquet.ParquetWriter(
+            stream, schema(), compression="zstd", use_dictionary=list(_FEW_VALUES), write_page_checksum=True
+        ) as writer:
+            for batch in batches:
+                writer.write_batch(batch)
+                count += batch.num_rows
+
+    files.write_file(path, write)
+    return count
+
+
+def rows_in(path: Path, *, whole: bool = False) -> int | None:
+    """How many rows a Parquet file of ours has; None where there is none, or it cannot be read.
+
+    Args:
+        path: of the file.
+        whole: read all of it, instead of what its end says.
+    """
+    import pyarrow.parquet as parquet
+
+    if path.is_symlink() or not path.is_file():
+        return None
+    try:
+        with parquet.ParquetFile(path, page_checksum_verification=True) as file:
+            if not set(COLUMNS) <= set(file.schema_arrow.names):
+                return None
+            if whole and sum(batch.num_rows for batch in file.iter_batches(_BATCH)) != file.metadata.num_rows:
+                return None
+            return int(file.metadata.num_rows)
+    except (OSError, ValueError, _pyarrow().ArrowException):
+        return None
+
+
+def _row(event: dict[str, Any] | None, line: bytes, node_id: str | None) -> tuple[Any, ...]:
+    """What the columns that come from a line have, in the order of `_FROM_EVENT`."""
+    if event is None:
+        return (node_id, *_NOTHING, line.decode("utf-8", "replace")[:_MAX_BAD], None)
+    take = event.pop
+    has_seq, seq = "seq" in event, take("seq", None)
+    identity = blake2b(_sorted(event, line), digest_size=16).hexdigest()
+    if not (type(seq) is int and 0 <= seq < _MAX_SEQ):
+        if has_seq:
+            event["seq"] = seq
+        seq = None
+    whose, moment = take("node_id"), _moment(event["ts_utc"])
+    if moment is not None:
+        del event["ts_utc"]
+    texts = [take(name) if type(event.get(name)) is str else None for name in _TEXTS]
+    promoted = []
+    for name in PROMOTED:
+        value = event.get(name)
+        if value is not None:
+            del event[name]
+            if type(value) is not str:
+                value = _text(value)
+        promoted.append(value)
+    return (whose, moment, seq, *texts, *promoted, _text(event) if event else None, None, identity)
+
+
+def _sorted(event: dict[str, Any], line: bytes) -> bytes:
+    """An event's bytes whatever the order of its fields; long numbers as they are written."""
+    try:
+        if _LONG_NUMBER not in line.translate(_DIGITS):
+            return dumps(event, option=OPT_SORT_KEYS)
+        exact = json.loads(line.removeprefix(b"\xef\xbb\xbf"), parse_int="i{}".format, parse_float="f{}".format)
+        exact.pop("seq", None)
+        return _deep(exact).encode("utf-8", "surrogatepass")
+    except TypeError:
+        return _deep(event).encode("utf-8", "surrogatepass")
+
+
+def _text(value: Any) -> str:
+    try:
+        return dumps(value).decode()
+    except TypeError:
+        return _deep(value)
+
+
+def _deep(value: Any) -> str:
+    """JSON, sorted, of what is nested deeper than orjson writes; it reads up to 1024 levels."""
+    limit = sys.getrecursionlimit()
+    sys.setrecursionlimit(limit + 10_000)
+    try:
+        return json.dumps(value, ensure_ascii=False, separators=(",", ":"), sort_keys=True)
+    finally:
+        sys.setrecursionlimit(limit)
+
+
+def _moment(text: str) -> datetime | None:
+    """A time that microseconds say exactly; None for any other."""
+    try:
+        if len(text) > _USUAL and _FINER.search(text):
+            return None
+        if text.endswith("+00:00"):  # without a zone it takes a quarter of the time
+            moment = datetime.fromisoformat(text[:-6])
+            return moment if moment.tzinfo is None else None
+        moment = datetime.fromisoformat(text)
+        return None if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
+    except (ValueError, OverflowError):
+        return None
+
+
+def _pyarrow() -> Any:
+    try:
+        import pyarrow
+    except ImportError as error:
+        raise ConfigError(
+            f"tables need pyarrow, which is not installed ({error})", hint='pip install "calyx-logging[query]"'
+        ) from None
+    return pyarrow

@@ -1,0 +1,207 @@
+"""What became of runs, cases, suites and models, as Ibis expressions over events: the same on every engine.
+
+A case counts where it ended (`stage` is `case_ended`), each time that it did. It is completed where its `outcome` is
+`completed`, and passed where it is completed and bears no `passed` that is false. A score is no verdict.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from calyx_logging.query.duckdb_views import TEXT_OF
+
+if TYPE_CHECKING:
+    import ibis
+
+__all__ = ["ERRORS", "RUN", "cases", "field_of", "models", "runs", "suites", "suites_by_node"]
+
+RUN = ("node_id", "suite", "run_id", "run_instance_id")
+"""What a run is known by."""
+
+_STATUSES = ("error", "timeout", "incomplete", "normal")
+"""What a run may end with, the worst first."""
+
+_DIGITS = 6
+"""Of sums of seconds: microseconds. What lies beyond depends on which thread adds first."""
+
+ERRORS = ("error", "critical")
+"""Levels that count as errors."""
+
+
+def field_of(events: ibis.Table, path: str, where: Any = None) -> Any:
+    """A field that has no column of its own, as text.
+
+    Args:
+        events: the table.
+        path: in JSON, such as `$.model`.
+        where: of which rows; the JSON of others is not parsed.
+    """
+    import ibis
+
+    def text_at(document: Any, path: Any) -> Any:
+        """The engine's own function."""
+
+    name, signature = TEXT_OF[events.get_backend().name], (("string", "string"), "string")
+    text_of: Any = ibis.udf.scalar.builtin(text_at, name=name, signature=signature)
+    found = text_of(events.rest, path)
+    return found if where is None else ibis.ifelse(where, found, ibis.null("string"))
+
+
+def _seconds(text: Any) -> Any:
+    """As a number; null for what is no number of seconds that anything takes."""
+    return _between(text.try_cast("float64"), 0, 1e12)
+
+
+def _between(value: Any, least: float, most: float) -> Any:
+    """Null where it is not, as for NaN and the infinities, which would make every sum one of them."""
+    import ibis
+
+    return ibis.ifelse(value.between(least, most), value, ibis.null("float64"))
+
+
+def _with_ends(events: ibis.Table) -> ibis.Table:
+    """Events of runs, with what is said where a case, or a run, begins or ends."""
+    events = events.filter(events.run_id.notnull())
+    has_ended = (events.stage == "case_ended").fill_null(False)
+    outcome = field_of(events, "$.outcome", has_ended)
+    completed = has_ended & (outcome == "completed").fill_null(False)
+    said = field_of(events, "$.passed", completed)
+    return events.mutate(
+        has_ended=has_ended,
+        outcome=outcome,
+        is_completed=completed,
+        is_passed=completed & (said != "false").fill_null(True),
+        is_error=events.level.isin(ERRORS).fill_null(False),
+    )
+
+
+def runs(events: ibis.Table) -> ibis.Table:
+    """Each run: its cases, how many completed and passed, how it ended, how long it took.
+
+    `outcome` is `passed`; `failed` where a case was not passed, or the run ended with an error; `timeout`; `incomplete`
+    where it says so, has not ended, or fewer cases ended than were expected. Of several ends the worst counts.
+    """
+    import ibis
+
+    events = _with_ends(events)
+    begins, ends = events.stage == "run_started", (events.stage == "run_ended").fill_null(False)
+    events = events.mutate(status=field_of(events, "$.exit_status", ends))
+    is_known = events.status.isin(_STATUSES)
+    found = events.group_by(list(RUN)).aggregate(
+        started=events.ts.min(),
+        ended=events.ts.max(),
+        events=events.count(),
+        errors=events.is_error.sum().cast("int64"),
+        cases=events.has_ended.sum().cast("int64"),
+        completed=events.is_completed.sum().cast("int64"),
+        passed=events.is_passed.sum().cast("int64"),
+        cases_expected=field_of(events, "$.cases_expected", begins).try_cast("int64").max(),
+        other_status=events.status.max(where=~is_known),
+        **{f"ends_{name}": (events.status == name).fill_null(False).sum() for name in _STATUSES},
+    )
+    worst = [(found.other_status.notnull(), found.other_status)]
+    worst += [(found[f"ends_{name}"] > 0, ibis.literal(name)) for name in _STATUSES]
+    found = found.mutate(exit_status=ibis.cases(*worst, else_=ibis.null("string")))
+    found = found.drop("other_status", *(f"ends_{name}" for name in _STATUSES))
+    status, is_short = found.exit_status, (found.cases_expected > found.cases).fill_null(False)
+    found = found.mutate(
+        outcome=ibis.cases(
+            (status.isnull() | (status == "incomplete"), "incomplete"),
+            (status == "timeout", "timeout"),
+            ((status == "normal") & (found.passed < found.cases), "failed"),
+            ((status == "normal") & is_short, "incomplete"),
+            (status == "normal", "passed"),
+            else_="failed",
+        ),
+        pass_rate=_rate(found),
+        duration_s=(found.ended.cast("timestamp").delta(found.started.cast("timestamp"), unit="microsecond")) / 1e6,
+    )
+    return found.order_by(["started", "run_id", "run_instance_id"])
+
+
+def _rate(found: ibis.Table) -> Any:
+    import ibis
+
+    return ibis.ifelse(found.cases > 0, found.passed / found.cases, ibis.null())
+
+
+def cases(events: ibis.Table) -> ibis.Table:
+    """Each case of each run; `outcome` and what follows it are those of the last time it ended, null before."""
+    events = _with_ends(events)
+    events = events.filter(events.case_id.notnull()).mutate(
+        is_pass=events.is_passed.ifelse("true", "false"),
+        duration=_seconds(field_of(events, "$.duration_s", events.has_ended)),
+        model=field_of(events, "$.model", events.has_ended),
+        error=field_of(events, "$.exception[0].type", events.has_ended),
+    )
+
+    def last(name: str) -> Any:
+        return events[name].argmax(events.ts, where=events.has_ended)
+
+    return (
+        events.group_by([*RUN, "case_id"])
+        .aggregate(
+            started=events.ts.min(),
+            ended=events.ts.max(),
+            events=events.count(),
+            errors=events.is_error.sum().cast("int64"),
+            attempts=events.has_ended.sum().cast("int64"),
+            outcome=last("outcome"),
+            passed=last("is_pass"),
+            duration_s=last("duration"),
+            score=last("score"),
+            model=last("model"),
+            exception_type=last("error"),
+        )
+        .order_by([*RUN, "started", "case_id"])
+    )
+
+
+def suites(events: ibis.Table) -> ibis.Table:
+    """Each suite: its runs and their cases, and how long its runs took."""
+    return _rates(events, ["suite"])
+
+
+def suites_by_node(events: ibis.Table) -> ibis.Table:
+    """Each suite on each node, likewise."""
+    return _rates(events, ["suite", "node_id"])
+
+
+def _rates(events: ibis.Table, keys: list[str]) -> ibis.Table:
+    one = runs(events)
+    found = one.group_by(keys).aggregate(
+        runs=one.count(),
+        runs_passed=(one.outcome == "passed").sum().cast("int64"),
+        cases=one.cases.sum().cast("int64"),
+        completed=one.completed.sum().cast("int64"),
+        passed=one.passed.sum().cast("int64"),
+        run_seconds=one.duration_s.sum().round(_DIGITS),
+        median_run_s=one.duration_s.median(),
+    )
+    return found.mutate(pass_rate=_rate(found)).order_by(keys)
+
+
+def models(events: ibis.Table) -> ibis.Table:
+    """Each model in each suite, of cases that say their `model`: how they ended, their scores, how long they took."""
+    import ibis
+
+    events = _with_ends(events)
+    ended = events.filter(events.has_ended)
+    ended = ended.mutate(
+        model=field_of(ended, "$.model"),
+        duration=_seconds(field_of(ended, "$.duration_s")),
+        number=_between(ended.score.try_cast("float64"), -1e300, 1e300),
+        run=ibis.literal("\x1f").join([ended[name].fill_null("") for name in RUN]),
+    )
+    ended = ended.filter(ended.model.notnull())
+    found = ended.group_by(["suite", "model"]).aggregate(
+        runs=ended.run.nunique(),
+        cases=ended.count(),
+        completed=ended.is_completed.sum().cast("int64"),
+        passed=ended.is_passed.sum().cast("int64"),
+        scores=ended.number.count(),
+        mean_score=ended.number.mean(),
+        case_seconds=ended.duration.sum().round(_DIGITS),
+        median_case_s=ended.duration.median(),
+    )
+    return found.mutate(pass_rate=_rate(found)).order_by(["suite", "model"])

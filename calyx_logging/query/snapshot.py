@@ -1,0 +1,176 @@
+"""Which files of the hub's stored table are in force: `current.json`, which readers and writers go by alone.
+
+It is replaced in one step; a file that it does not name has no rows. A file that is no longer in force stays for a
+while, for who has just read the `current.json` before.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from calyx_logging.core import files
+from calyx_logging.core.locks import os_lock
+from calyx_logging.errors import StorageError
+from calyx_logging.format.chunk import names_in
+from calyx_logging.hub.store import Store
+from calyx_logging.node import is_node_id
+
+__all__ = ["Current", "NodeTable", "Part", "behind", "changing", "current", "folder_of", "lost", "swap"]
+
+VERSION = 1
+_CURRENT = "current.json"
+_GRACE = 600.0
+"""Seconds that a file stays when it is no longer in force."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A file in force.
+
+    Attributes:
+        name: below the table's folder.
+        rows: in it.
+        sha256: its own hash.
+        chunks: the hashes of the chunks whose rows they are.
+        compacted: whether `repeated` says which of its rows are there more than once.
+    """
+
+    name: str
+    rows: int
+    sha256: str
+    chunks: tuple[str, ...]
+    compacted: bool = False
+
+
+@dataclass
+class NodeTable:
+    """What is in force of one node: its files, and the bundles (hashes of manifests) whose chunks they hold."""
+
+    parts: list[Part] = field(default_factory=list)
+    bundles: set[str] = field(default_factory=set)
+
+    @property
+    def chunks(self) -> set[str]:
+        """The hashes of the chunks that the files hold."""
+        return {sha256 for part in self.parts for sha256 in part.chunks}
+
+
+@dataclass
+class Current:
+    """What is in force, by node, and since when (seconds since the epoch) files are not."""
+
+    nodes: dict[str, NodeTable] = field(default_factory=dict)
+    retired: dict[str, float] = field(default_factory=dict)
+
+
+def folder_of(store: Store) -> Path:
+    """Where the table is."""
+    return store.folder / ".table"
+
+
+def current(store: Store) -> Current:
+    """What is in force; nothing where that cannot be read, or was written by another version."""
+    try:
+        document = orjson.loads(files.read_regular(folder_of(store) / _CURRENT))
+        if document["table_version"] != VERSION:
+            return Current()
+        nodes = {
+            node_id: NodeTable([_part(node_id, one) for one in said["files"]], set(map(str, said["bundles"])))
+            for node_id, said in document["nodes"].items()
+            if is_node_id(node_id)
+        }
+        retired = {name: float(since) for name, since in document["retired"].items() if _is_ours(name)}
+        return Current(nodes, retired)
+    except (OSError, KeyError, TypeError, ValueError, AttributeError):
+        return Current()  # it is made anew
+
+
+def _part(node_id: str, said: dict[str, Any]) -> Part:
+    name: str = said["name"]
+    if not name.startswith(f"node_id={node_id}/") or not _is_ours(name):
+        raise ValueError("a file outside the table")
+    return Part(name, int(said["rows"]), said["sha256"], tuple(said["chunks"]), said["compacted"] is True)
+
+
+def _is_ours(name: str) -> bool:
+    """Whether a name is one that files of the table have."""
+    folder, _, file = name.partition("/")
+    is_plain = not (set(file) & set("/\\:\0")) and file.endswith(".parquet") and not file.startswith(".")
+    return is_plain and folder.startswith("node_id=") and is_node_id(folder.removeprefix("node_id="))
+
+
+def lost(store: Store, found: Current) -> list[str]:
+    """The nodes of which a file that is in force is not there."""
+    folder = folder_of(store)
+    there = {node_id: set(names_in(folder / f"node_id={node_id}")) for node_id in found.nodes}
+    return sorted(
+        node_id
+        for node_id, table in found.nodes.items()
+        if any(part.name.partition("/")[2] not in there[node_id] for part in table.parts)
+    )
+
+
+def behind(store: Store, found: Current) -> list[str]:
+    """The nodes whose bundles, as the import index and the names of folders say, are not the table's; quick to say."""
+    said: dict[str, set[str]] = {node_id: set() for node_id in found.nodes}
+    for entry in store.said():
+        said.setdefault(entry.node_id, set()).add(entry.manifest_sha256)
+    other = {node for node, hashes in said.items() if hashes != found.nodes.get(node, NodeTable()).bundles}
+    return sorted(other.union(store.strangers()))
+
+
+@contextmanager
+def changing(store: Store) -> Iterator[Current]:
+    """What is in force, to be changed, with nobody else at it; written when it has been."""
+    folder = folder_of(store)
+    try:
+        with os_lock(folder / ".lock"):
+            found = current(store)
+            before = {part.name for table in found.nodes.values() for part in table.parts}
+            yield found
+            now = time.time()
+            names = {part.name for table in found.nodes.values() for part in table.parts}
+            found.retired |= dict.fromkeys(before - names, now)
+            gone = [name for name, since in found.retired.items() if name in names or since < now - _GRACE]
+            for name in gone:
+                del found.retired[name]
+            document = {
+                "table_version": VERSION,
+                "nodes": {
+                    node_id: {"bundles": sorted(table.bundles), "files": [_document(part) for part in table.parts]}
+                    for node_id, table in sorted(found.nodes.items())
+                },
+                "retired": found.retired,
+            }
+            files.replace_file(folder / _CURRENT, orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE))
+            for name in set(gone) - names:
+                with suppress(OSError):  # on Windows somebody reads it
+                    files.remove(folder / name)
+    except OSError as error:
+        raise StorageError.of(error, "write the table", error.filename or folder, "check rights and space") from error
+
+
+def _document(part: Part) -> dict[str, Any]:
+    said = {"name": part.name, "rows": part.rows, "sha256": part.sha256}
+    return {**said, "chunks": list(part.chunks), "compacted": part.compacted}
+
+
+def swap(store: Store, node_id: str, old: Sequence[Part], new: Sequence[Part]) -> bool:
+    """Put files in force in the place of others; False where those are not in force any more.
+
+    Raises:
+        StorageError: the table cannot be written.
+    """
+    with changing(store) as found:
+        table = found.nodes.get(node_id, NodeTable())
+        if not set(old) <= set(table.parts):
+            return False
+        table.parts = sorted([*(set(table.parts) - set(old)), *new], key=lambda part: part.name)
+        return True

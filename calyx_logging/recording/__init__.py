@@ -1,0 +1,1 @@
+"""From an event line to a sealed chunk."""

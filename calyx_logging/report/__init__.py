@@ -1,0 +1,1 @@
+"""One page of what ran where, what failed and what is missing."""

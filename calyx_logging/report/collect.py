@@ -1,0 +1,350 @@
+"""What a report shows, as a value: the named queries' answers, the condition of nodes, and which runs are shown whole.
+
+Every number comes from a named query, or from `condition`; each list is bounded, and says how many rows there are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shlex
+import subprocess
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+from calyx_logging.errors import CalyxError, ConfigError
+from calyx_logging.hub.rejections import Refusal
+from calyx_logging.hub.store import find_hub
+from calyx_logging.node import Node
+from calyx_logging.query.duckdb_views import run_sql, said
+from calyx_logging.query.executors import Engine
+from calyx_logging.query.named import named
+from calyx_logging.query.rows import column_text
+from calyx_logging.query.run_results import RUN
+from calyx_logging.report.health import Condition, conditions_at, refused_at
+
+__all__ = ["Answer", "Choice", "Facts", "Source", "gather", "of_some_runs", "rows_of", "run_key"]
+
+MAX_NODES = 20_000
+"""Whose numbers are asked for."""
+
+MAX_TILES = 300
+"""Nodes that are shown."""
+
+MAX_RUNS = 5000
+MAX_ROWS = 200
+"""Of every other list."""
+
+MAX_CASES = 5000
+"""Of one run."""
+
+MAX_DAYS = 20_000
+MAX_POINTS = 1500
+"""Of what is drawn over time."""
+
+_TOUCHED = set('"$`\\!')
+"""What a shell touches inside double quotes."""
+
+_UNITS = (("minute", "events-by-minute", 60), ("hour", "events-by-hour", 3600), ("day", "events-by-day", 86400))
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Rows of a named query, as dicts, and how many it has in all."""
+
+    name: str
+    rows: list[dict[str, Any]]
+    count: int
+
+    @property
+    def left_out(self) -> int:
+        """How many are not here."""
+        return self.count - len(self.rows)
+
+
+@dataclass(frozen=True)
+class Choice:
+    """Which runs are shown whole: those that bear one of the ids, or else the last so many."""
+
+    ids: tuple[str, ...] = ()
+    last: int = 20
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a report is made from: `outbox`, `hub` or the folder of a bundle; the root; where that is, for people."""
+
+    place: str
+    root: str | None
+    where: str
+
+    @classmethod
+    def find(cls, place: str, root: str | None) -> Source:
+        """The place that the commands would find, by paths that mean the same from any folder.
+
+        Raises:
+            CalyxError: there is none.
+        """
+        if place not in ("outbox", "hub"):
+            place = place if "://" in place else os.path.abspath(place)  # noqa: PTH100  # without `..`, links as they are
+            return cls(place, None, column_text(place))
+        found = os.path.abspath(Node.find(root).root if place == "outbox" else find_hub(root))  # noqa: PTH100
+        return cls(place, found, column_text(found))
+
+    def command(self, name: str, *args: str) -> str:
+        """A command line that asks the same place."""
+        options = [] if self.place == "outbox" else ["--from", self.place]
+        return command_line(["calyx-telemetry", name, *options, *self._root(), *args])
+
+    def audit_command(self) -> str:
+        """The command line that says what is missing there, as far as one does."""
+        if self.place in ("outbox", "hub"):
+            return command_line(["calyx-telemetry", "status" if self.place == "outbox" else "audit", *self._root()])
+        return command_line(["calyx-telemetry", "verify", self.place])
+
+    def _root(self) -> list[str]:
+        return [] if self.root is None else ["--root", self.root]
+
+
+def command_line(words: Sequence[str]) -> str:
+    """As it is typed into this system's shell; an argument with quotes for SQL in double ones, which shells share."""
+    words = [column_text(word) for word in words]
+    if os.name == "nt":
+        return subprocess.list2cmdline(words)
+    return " ".join(f'"{word}"' if "'" in word and not _TOUCHED & set(word) else shlex.quote(word) for word in words)
+
+
+@dataclass
+class Facts:
+    """What a report shows.
+
+    Attributes:
+        source: where it is from.
+        answers: of named queries, by their names; of `runs` the newest, of `cases` none.
+        outcomes: runs, cases and so on by the runs' outcome, over all runs.
+        totals: over all nodes: events, errors, warnings, first and last time.
+        unit: `minute`, `hour` or `day`.
+        activity: begin of each such stretch that has any, events and errors of all nodes in it.
+        undated: events that have no time.
+        bad_lines: lines that are no events.
+        conditions: of each node.
+        refused: bundles that were refused, and why.
+        chosen: the runs that are shown whole, rows of `runs`, the newest first.
+        cases: of these, by `run_key`: rows of `cases`.
+        case_counts: how many there are in all.
+        warnings: what could not be read.
+    """
+
+    source: Source
+    answers: dict[str, Answer] = field(default_factory=dict)
+    outcomes: list[dict[str, Any]] = field(default_factory=list)
+    totals: dict[str, Any] = field(default_factory=dict)
+    unit: str = "minute"
+    activity: list[tuple[datetime, int, int]] = field(default_factory=list)
+    undated: int = 0
+    bad_lines: int = 0
+    conditions: list[Condition] = field(default_factory=list)
+    refused: list[Refusal] = field(default_factory=list)
+    chosen: list[dict[str, Any]] = field(default_factory=list)
+    cases: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    case_counts: dict[str, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
+
+    @property
+    def node_count(self) -> int:
+        """Nodes that are known there, whether they have events or not."""
+        return max(self.answers["nodes"].count, len(self.conditions))
+
+
+Step = Callable[[str], None]
+
+
+def gather(
+    backend: Any,
+    source: Source,
+    choice: Choice,
+    engine: Engine,
+    *,
+    step: Step | None = None,
+    warnings: Iterable[str] = (),
+) -> Facts:
+    """Ask everything.
+
+    Args:
+        backend: of `query.connect`, of the same place.
+        source: the place.
+        choice: which runs are shown whole.
+        engine: reads the chunks, for what the queries do not say.
+        step: is told what is being done.
+        warnings: of who connected.
+
+    Raises:
+        ConfigError: a run that was asked for is not there, or the engine refuses.
+        CalyxError: something cannot be read.
+    """
+    tell = step or (lambda text: None)
+    found = Facts(source, warnings=list(warnings))
+    tell("asking: runs")
+    _ask_runs(backend, found, choice)
+    limits = {"nodes": MAX_NODES, "suites-by-node": 2 * MAX_ROWS}
+    for name in ("nodes", "suites", "suites-by-node", "models", "last-errors", "errors-by-kind", "gaps", "recoveries"):
+        tell(f"asking: {name}")
+        found.answers[name] = _ask(backend, named(backend, name), name, limits.get(name, MAX_ROWS))
+    tell("asking: events over time")
+    _ask_totals(backend, found)
+    _ask_activity(backend, found)
+    tell("asking: cases")
+    _ask_cases(backend, found)
+    tell("looking for what is missing")
+    try:
+        found.conditions = list(conditions_at(source.place, source.root, engine))
+    except (CalyxError, OSError) as error:
+        found.warnings.append(f"whether anything is missing cannot be said: {error}")
+    try:
+        found.refused = refused_at(source.place, source.root)
+    except (CalyxError, OSError) as error:
+        found.warnings.append(f"which bundles were refused cannot be said: {error}")
+    return found
+
+
+def run_key(row: dict[str, Any]) -> str:
+    """A run's name in links: 16 hex digits that depend on what it is known by."""
+    text = json.dumps([row[name] for name in RUN])
+    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
+
+
+def of_some_runs(table: Any, chosen: list[dict[str, Any]]) -> Any:
+    """Which rows are of chosen runs, and hardly of others: a database finds these soon; `run_key` is exact."""
+    wanted = is_one_of(table.node_id, [row["node_id"] for row in chosen])
+    wanted &= is_one_of(table.run_id, [row["run_id"] for row in chosen])
+    return wanted & is_one_of(table.run_instance_id, [row["run_instance_id"] for row in chosen])
+
+
+def is_one_of(column: Any, values: Sequence[str | None]) -> Any:
+    """Whether a column is one of these; anything is, where one of them cannot stand in a query."""
+    import ibis
+
+    if any(value is not None and not can_be_asked(value) for value in values):
+        return ibis.literal(True)
+    found = column.isin([value for value in values if value is not None])
+    return found | column.isnull() if None in values else found
+
+
+def can_be_asked(text: str) -> bool:
+    """Whether a text can stand in a query: one with NUL, or that is no UTF-8, cannot."""
+    return "\0" not in text and text.encode("utf-8", "replace").decode() == text
+
+
+def rows_of(backend: Any, expression: Any) -> list[dict[str, Any]]:
+    """The rows of an expression.
+
+    Raises:
+        ConfigError: the engine refuses it.
+    """
+    with said():
+        sql = backend.compile(expression)
+    return run_sql(backend, sql).to_pylist()
+
+
+def _ask(backend: Any, expression: Any, name: str, limit: int) -> Answer:
+    rows = rows_of(backend, expression.limit(limit + 1))
+    count = len(rows)
+    if count > limit:
+        (counted,) = rows_of(backend, expression.aggregate(n=expression.count()))
+        count = counted["n"]
+    return Answer(name, rows[:limit], count)
+
+
+def _ask_runs(backend: Any, found: Facts, choice: Choice) -> None:
+    import ibis
+
+    runs = named(backend, "runs")
+    newest = [ibis.desc("ended"), ibis.desc("started"), *RUN]
+    found.answers["runs"] = _ask(backend, runs.order_by(newest), "runs", MAX_RUNS)
+    numbers = ("events", "errors", "cases", "completed", "passed")
+    sums = {name: runs[name].sum().cast("int64") for name in numbers}
+    by_outcome = runs.group_by("outcome").aggregate(runs=runs.count(), seconds=runs.duration_s.sum(), **sums)
+    found.outcomes = rows_of(backend, by_outcome.order_by("outcome"))
+    if not choice.ids:
+        found.chosen = found.answers["runs"].rows[: choice.last]
+        return
+    ids = [one for one in choice.ids if can_be_asked(one)]
+    chosen = runs.filter(runs.run_id.isin(ids) | runs.run_instance_id.isin(ids))
+    names = rows_of(backend, chosen.select("run_id", "run_instance_id").distinct())
+    there = {row[name] for row in names for name in ("run_id", "run_instance_id")}
+    for one in choice.ids:
+        if one not in there:
+            some = ", ".join(dict.fromkeys(str(row["run_id"]) for row in found.answers["runs"].rows[:50]))
+            hint = f"there are {some[:300]}" if some else "no event there bears a run_id"
+            raise ConfigError(f"there is no run {one!r}", hint=hint)
+    answer = _ask(backend, chosen.order_by(newest), "runs", MAX_ROWS)
+    found.chosen = answer.rows
+    if answer.left_out:
+        found.warnings.append(f"--run names {answer.count} runs: the last {MAX_ROWS} of them are shown whole")
+
+
+def _ask_totals(backend: Any, found: Facts) -> None:
+    nodes = named(backend, "nodes")
+    (found.totals,) = rows_of(
+        backend,
+        nodes.aggregate(
+            events=nodes.events.sum().cast("int64"),
+            errors=nodes.errors.sum().cast("int64"),
+            warnings=nodes.warnings.sum().cast("int64"),
+            first_ts=nodes.first_ts.min(),
+            last_ts=nodes.last_ts.max(),
+        ),
+    )
+    lines = backend.table("chunks")
+    (bad,) = rows_of(backend, lines.aggregate(n=lines.bad_lines.sum().cast("int64")))
+    found.bad_lines = bad["n"] or 0
+
+
+def _ask_activity(backend: Any, found: Facts) -> None:
+    """In the smallest unit of which there are not too many between the first event and the last."""
+    import ibis
+
+    first, last = found.totals["first_ts"], found.totals["last_ts"]
+    if first is None:
+        found.undated = found.totals["events"] or 0
+        return
+    try:
+        seconds = (last - first).total_seconds()
+    except TypeError:  # a year that Python does not know comes as text
+        seconds = float("inf")
+    found.unit, name, _ = next((unit for unit in _UNITS if seconds / unit[2] <= MAX_POINTS), _UNITS[-1])
+    by_node = named(backend, name)
+    of_all = by_node.group_by(found.unit).aggregate(
+        events=by_node.events.sum().cast("int64"), errors=by_node.errors.sum().cast("int64")
+    )
+    dated = of_all.filter(of_all[found.unit].notnull()).order_by(ibis.desc(found.unit))
+    rows = rows_of(backend, dated.limit(MAX_DAYS))
+    found.activity = [(row[found.unit], row["events"], row["errors"]) for row in reversed(rows)]
+    (undated,) = rows_of(
+        backend, of_all.filter(of_all[found.unit].isnull()).aggregate(n=of_all.events.sum().cast("int64"))
+    )
+    found.undated = undated["n"] or 0
+    left = found.totals["events"] - found.undated - sum(events for _, events, _ in found.activity)
+    if left:
+        found.warnings.append(f"{left} events before the last {MAX_DAYS} days that have any are not drawn over time")
+
+
+def _ask_cases(backend: Any, found: Facts) -> None:
+    import ibis
+
+    if not found.chosen:
+        return
+    cases = named(backend, "cases")
+    cases = cases.filter(of_some_runs(cases, found.chosen))
+    rank = ibis.row_number().over(group_by=list(RUN), order_by=["started", "case_id"])
+    ranked = cases.mutate(rank=rank, in_all=cases.case_id.count().over(group_by=list(RUN)))
+    wanted = {run_key(row) for row in found.chosen}
+    for row in rows_of(backend, ranked.filter(ranked.rank < MAX_CASES).order_by([*RUN, "rank"])):
+        key = run_key(row)
+        if key in wanted:
+            del row["rank"]
+            found.case_counts[key] = row.pop("in_all")
+            found.cases.setdefault(key, []).append(row)

@@ -1,0 +1,262 @@
+"""Events for a report, as their lines are: those of chosen runs, the last errors, the last ones outside of runs.
+
+Lines are read from their chunks, so that what is shown is what was written. Invariant: however many there are, and
+however large, what is taken is bounded, and what is left out is counted.
+"""
+
+from __future__ import annotations
+
+import base64
+import gzip
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from calyx_logging.errors import CalyxError
+from calyx_logging.events.event import decode
+from calyx_logging.format.chunk import open_chunk
+from calyx_logging.format.line_check import numbered_lines
+from calyx_logging.format.reader import ChunkRef
+from calyx_logging.query.rows import column_text
+from calyx_logging.query.run_results import ERRORS, RUN
+from calyx_logging.report.collect import can_be_asked, of_some_runs, rows_of, run_key
+
+__all__ = ["NOT_READ", "Excerpt", "Packed", "excerpts_of", "pack"]
+
+MAX_EVENTS = 5000
+"""Of one run, and of errors."""
+
+MAX_OF_RUNS = 100_000
+"""Of all runs together."""
+
+MAX_OUTSIDE = 1000
+MAX_LINE = 16_000
+"""Characters of an event; of a longer one the long values are cut."""
+
+_MAX_VALUE = 2_000
+_ALIKE = 3
+"""Events of one id that are wanted by it."""
+
+NOT_READ = b'{"message":"(its line cannot be read any more)"}'
+"""What stands for an event whose chunk has gone since."""
+
+_ORDER = ("ts", "writer", "seq", "chunk", "line")
+
+
+@dataclass
+class Excerpt:
+    """Events of one kind, in order.
+
+    Attributes:
+        key: of the run; `errors`, or `outside`.
+        places: chunk and line of each event.
+        count: how many there are in all.
+        lines: their text, UTF-8; empty before it is read.
+        cut: bytes of the lines that were cut, by their number.
+        gap: before which of them some are left out.
+        keeps_last: whether the last stay, instead of the first, where there is no room for all.
+    """
+
+    key: str
+    places: list[tuple[str | None, str, int]] = field(default_factory=list)
+    count: int = 0
+    lines: list[bytes] = field(default_factory=list)
+    cut: dict[int, int] = field(default_factory=dict)
+    gap: int | None = None
+    keeps_last: bool = False
+
+
+@dataclass(frozen=True)
+class Packed:
+    """An excerpt as it lies in the page: gzip, base64; how many events of it there was room for."""
+
+    key: str
+    data: str
+    events: int
+    count: int
+
+
+def excerpts_of(
+    backend: Any, chunks: Iterable[ChunkRef], chosen: list[dict[str, Any]], also: Iterable[str] = ()
+) -> list[Excerpt]:
+    """The events of the chosen runs, one excerpt each, then the last `errors` of all, then the last `outside` of runs.
+
+    Of a run with more than `MAX_EVENTS`, the first and the last of them.
+
+    Args:
+        backend: of `query.connect`.
+        chunks: of the same place.
+        chosen: rows of the named query `runs`.
+        also: ids of errors that are wanted, however long ago they were.
+
+    Raises:
+        ConfigError: the engine refuses.
+    """
+    events = backend.table("events")
+    errors, outside = events.filter(events.level.isin(ERRORS)), events.filter(events.run_id.isnull())
+    ids = [one for one in also if can_be_asked(one)]
+    found = [
+        *_of_runs(backend, events, chosen),
+        _newest(backend, errors, Excerpt("errors", keeps_last=True), MAX_EVENTS, ids),
+        _newest(backend, outside, Excerpt("outside", keeps_last=True), MAX_OUTSIDE),
+    ]
+    _read(found, chunks)
+    return found
+
+
+def _backward() -> list[Any]:
+    import ibis
+
+    return [ibis.desc(name, nulls_first=True) for name in _ORDER]
+
+
+def _of_runs(backend: Any, events: Any, chosen: list[dict[str, Any]]) -> list[Excerpt]:
+    import ibis
+
+    found = {run_key(row): Excerpt(run_key(row)) for row in chosen}
+    if not chosen:
+        return []
+    of_runs = events.filter(of_some_runs(events, chosen))
+    by_run = {"group_by": [of_runs[name] for name in RUN]}
+    most = min(MAX_EVENTS, MAX_OF_RUNS // len(chosen))
+    ranked = of_runs.mutate(
+        rank=ibis.row_number().over(**by_run, order_by=list(_ORDER)),
+        from_end=ibis.row_number().over(**by_run, order_by=_backward()),
+        in_all=of_runs.chunk.count().over(**by_run),
+    )
+    wanted = ranked.filter((ranked.rank < most // 2) | (ranked.from_end < most - most // 2))
+    for row in rows_of(backend, wanted.order_by(list(_ORDER)).select(*RUN, *_ORDER, "in_all")):
+        if (excerpt := found.get(run_key(row))) is not None:
+            excerpt.places.append((row["node_id"], row["chunk"], row["line"]))
+            excerpt.count = row["in_all"]
+            excerpt.gap = most // 2 if excerpt.count > most else None
+    return list(found.values())
+
+
+def _newest(backend: Any, events: Any, excerpt: Excerpt, limit: int, also: Sequence[str] = ()) -> Excerpt:
+    """The last so many of some events, and a few of each of some ids."""
+    import ibis
+
+    excerpt.count = rows_of(backend, events.aggregate(n=events.count()))[0]["n"]
+    nth = ibis.row_number().over(group_by=events.event_id, order_by=_backward())
+    ranked = events.mutate(rank=ibis.row_number().over(order_by=_backward()), **({"nth": nth} if also else {}))
+    is_wanted = ranked.rank < limit
+    if also:
+        is_wanted |= ranked.event_id.isin(also) & (ranked.nth < _ALIKE)
+    wanted = ranked.filter(is_wanted).order_by(list(_ORDER))
+    for row in rows_of(backend, wanted.select("node_id", "chunk", "line")):
+        excerpt.places.append((row["node_id"], row["chunk"], row["line"]))
+    return excerpt
+
+
+def _read(excerpts: Iterable[Excerpt], chunks: Iterable[ChunkRef]) -> None:
+    """Each chunk once."""
+    paths = {(ref.node_id, _sealed(column_text(ref.path.name))): ref.path for ref in chunks}
+    wanted: dict[tuple[str | None, str], dict[int, list[tuple[Excerpt, int]]]] = defaultdict(dict)
+    for excerpt in excerpts:
+        excerpt.lines = [NOT_READ] * len(excerpt.places)
+        for number, (node_id, chunk, line) in enumerate(excerpt.places):
+            wanted[node_id, _sealed(chunk)].setdefault(line, []).append((excerpt, number))
+    for (node_id, chunk), lines in wanted.items():
+        path = paths.get((node_id, chunk)) or paths.get((None, chunk))
+        for line, data in () if path is None else _lines_at(path, lines):
+            text, is_cut = shortened(data)
+            for excerpt, number in lines[line]:
+                excerpt.lines[number] = text.encode("utf-8", "replace")
+                if is_cut:
+                    excerpt.cut[number] = len(data)
+
+
+def _sealed(name: str) -> str:
+    return name.removesuffix(".open")
+
+
+def _lines_at(path: Path, numbers: Mapping[int, Any]) -> Iterator[tuple[int, bytes]]:
+    """Some lines of a chunk, which may have been sealed since it was listed."""
+    left = len(numbers)
+    for one in (path, path.with_name(_sealed(path.name))):
+        try:
+            with open_chunk(one) as stream:
+                for number, line in numbered_lines(stream):
+                    if number in numbers:
+                        yield number, line
+                        left -= 1
+                        if not left:
+                            return
+            return
+        except (CalyxError, OSError):
+            continue
+
+
+def shortened(line: bytes) -> tuple[str, bool]:
+    """An event's text; of one that is longer than `MAX_LINE` its first fields, long values cut, and whether it is."""
+    text = line.decode("utf-8", "replace")
+    if len(text) <= MAX_LINE:
+        return text, False
+    try:
+        event = decode(line)
+    except CalyxError:
+        return json.dumps({"message": text[:_MAX_VALUE]}), True
+    kept: dict[str, Any] = {}
+    left = MAX_LINE
+    for name, value in event.items():
+        short = _short(value)
+        left -= len(name[:200]) + len(short if isinstance(short, str) else json.dumps(short)) + 6
+        if left < 0:
+            kept["…"] = f"{len(event) - len(kept):,} more fields"
+            break
+        kept[name[:200]] = short
+    return json.dumps(kept), True
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, str):
+        return value if len(value) <= _MAX_VALUE else f"{value[:_MAX_VALUE]}… ({len(value):,} characters)"
+    try:
+        text = json.dumps(value)
+    except (ValueError, RecursionError):
+        return "(it is too deep to be shown)"
+    return value if len(text) <= _MAX_VALUE else f"{text[:_MAX_VALUE]}… ({len(text):,} characters of JSON)"
+
+
+def pack(excerpts: list[Excerpt], room: int) -> list[Packed]:
+    """As much of each as there is room for, in characters in all; what one leaves the next ones may have.
+
+    Of a run the first events are kept, of errors and of what is outside of runs the last.
+    """
+    whole = {number: _pack_one(excerpt, room) for number, excerpt in enumerate(excerpts)}
+    packed: dict[int, Packed] = {}
+    by_size = sorted(whole, key=lambda number: len(whole[number].data))
+    for done, number in enumerate(by_size):  # the small ones leave more to the large
+        share = room // (len(by_size) - done)
+        one = whole[number] if len(whole[number].data) <= share else _pack_one(excerpts[number], share)
+        packed[number] = one
+        room -= len(one.data)
+    return [packed[number] for number in sorted(packed)]
+
+
+def packed_text(document: object) -> str:
+    """A document as the page unpacks it: JSON, gzip, base64."""
+    return base64.b64encode(gzip.compress(orjson.dumps(document), 6, mtime=0)).decode()
+
+
+def _pack_one(excerpt: Excerpt, room: int) -> Packed:
+    count = len(excerpt.lines)
+    while True:
+        first = len(excerpt.lines) - count if excerpt.keeps_last else 0
+        keep = range(first, first + count)
+        document = {
+            "lines": [excerpt.lines[number].decode() for number in keep],
+            "where": [excerpt.places[number][1:] for number in keep],
+            "gap": excerpt.gap if excerpt.gap in keep else None,
+            "cut": {str(number - keep.start): size for number, size in excerpt.cut.items() if number in keep},
+        }
+        data = packed_text(document)
+        if len(data) <= room or not count:
+            return Packed(excerpt.key, data, count, excerpt.count)
+        count = max(0, min(count - 1, int(count * room / len(data) * 0.95)))

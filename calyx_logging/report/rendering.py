@@ -1,0 +1,238 @@
+"""The page's templates and scripts: filters that put values into words, what a text may look like, the page's policy.
+
+The files are those of `calyx_logging/report/page`, put into the page as they are. Invariant: a filter gives text, or markup of
+its own in which every text is escaped.
+"""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import math
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from functools import lru_cache
+from itertools import islice
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import orjson
+
+from calyx_logging.errors import ConfigError
+
+if TYPE_CHECKING:
+    from jinja2 import Environment
+
+__all__ = [
+    "UNSEEN",
+    "ago",
+    "cell",
+    "check_installed",
+    "clipped",
+    "duration",
+    "fill",
+    "for_script",
+    "frame",
+    "milliseconds",
+    "moment_of",
+    "number",
+    "percent",
+    "when",
+]
+
+_PAGE = Path(__file__).parent / "page"
+_SCRIPTS = ("text.js", "tables.js", "events.js", "charts.js", "main.js")
+_MAX_TEXT = 300
+_MAX_UNSEEN = 10
+"""Of the letters that cannot be seen, so many are named one by one."""
+
+
+UNSEEN = re.compile(
+    "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164"
+    "\ufeff\uffa0\ufff0-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
+)
+"""What reorders text, or cannot be seen; as in text.js."""
+
+
+def clipped(text: str) -> str:
+    """So much of a text as a cell shows."""
+    return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}… ({len(text):,} characters)"
+
+
+def milliseconds(value: Any) -> Any:
+    """A time as milliseconds since the epoch, what is no number as None, anything else as it is."""
+    if isinstance(value, datetime):
+        return (value.replace(tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1000
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def cell(value: Any) -> Any:
+    """A value of a row for the scripts: a text no longer than is shown, anything else as `milliseconds` has it."""
+    return clipped(value) if isinstance(value, str) else milliseconds(value)
+
+
+# ------------------------------------------------------------------ words
+
+
+def _shown(value: object) -> Any:
+    from markupsafe import Markup, escape
+
+    text, parts, end = clipped(str(value)), [], 0
+    named = list(islice(UNSEEN.finditer(text), _MAX_UNSEEN))
+    if len(named) == _MAX_UNSEEN:
+        text = text[: named[-1].end()] + UNSEEN.sub("\ufffd", text[named[-1].end() :])
+    for match in named:
+        parts += [escape(text[end : match.start()]), Markup('<span class="u">U+{:04X}</span>').format(ord(match[0]))]
+        end = match.end()
+    return Markup("<bdi>{}</bdi>").format(Markup("").join([*parts, escape(text[end:])]))
+
+
+def _clean(value: object) -> str:
+    return UNSEEN.sub("\ufffd", clipped(str(value)))
+
+
+def _named(value: object, otherwise: str = "(none)") -> Any:
+    return otherwise if value is None else _shown(value)
+
+
+def number(value: object) -> str:
+    """With separators; a dash for None."""
+    return "–" if value is None else f"{value:,}"
+
+
+def _decimal(value: float) -> str:
+    return f"{value:.4g}" if math.isfinite(value) else "–"
+
+
+def percent(value: float) -> str:
+    """Of a share from 0 to 1."""
+    return f"{100 * value:.1f} %"
+
+
+def duration(seconds: float | None) -> str:
+    """In the units that people use; a dash for what is no number."""
+    if seconds is None or not math.isfinite(seconds):
+        return "–"
+    if seconds < 1:
+        return f"{1000 * seconds:.0f} ms"
+    if seconds < 60:
+        return f"{seconds:.2f} s"
+    whole = round(seconds)
+    if whole >= 86_400:
+        return f"{whole // 86_400} d {whole // 3600 % 24} h"
+    return f"{whole // 3600} h {whole // 60 % 60} min" if whole >= 3600 else f"{whole // 60} min {whole % 60} s"
+
+
+def moment_of(value: object) -> datetime | None:
+    """A time of a row (naive, UTC), or in a text."""
+    try:
+        moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
+        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
+    except (ValueError, OverflowError):
+        return None
+
+
+def when(value: object) -> Any:
+    """A time element, which the scripts write in the reader's zone; what is no time as text."""
+    from markupsafe import Markup
+
+    moment = moment_of(value)
+    if value is None or moment is None:
+        return "–" if value is None else _shown(value)
+    exact = moment.isoformat(timespec="milliseconds")
+    text = moment.strftime("%H:%M:%S").rjust(8)
+    return Markup('<time datetime="{}" title="{}">{}</time>').format(
+        exact, moment.isoformat(timespec="microseconds"), f"{moment.date().isoformat()} {text}"
+    )
+
+
+def ago(value: object, now: float) -> str:
+    """How long before the page was made."""
+    moment = moment_of(value)
+    if value is None or moment is None:
+        return ""
+    seconds = now - moment.timestamp()
+    if seconds < -60:
+        return f"({duration(-seconds)} after this page was made, says its clock)"
+    return f"({duration(max(0.0, round(seconds)))} before this page)"
+
+
+# ------------------------------------------------------------------ the page
+
+
+@lru_cache(maxsize=1)
+def _environment() -> Environment:
+    """Jinja2's, which escapes whatever it is given.
+
+    Raises:
+        ConfigError: it is not installed.
+    """
+    try:
+        from jinja2 import Environment, FileSystemLoader, StrictUndefined
+    except ImportError as error:
+        hint = 'pip install "calyx-logging[report]"'
+        raise ConfigError(f"reports need jinja2, which is not installed ({error})", hint=hint) from None
+    environment = Environment(
+        loader=FileSystemLoader(_PAGE), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    filters: dict[str, Callable[..., Any]] = {
+        "shown": _shown,
+        "clean": _clean,
+        "named": _named,
+        "number": number,
+        "decimal": _decimal,
+        "percent": percent,
+        "duration": duration,
+        "when": when,
+    }
+    environment.filters.update(filters)
+    return environment
+
+
+def check_installed() -> None:
+    """Say so before the work is done for nothing.
+
+    Raises:
+        ConfigError: jinja2 is not installed.
+    """
+    _environment()
+
+
+def fill(values: dict[str, Any]) -> str:
+    """The page, filled in.
+
+    Raises:
+        ConfigError: jinja2 is not installed.
+    """
+    return _environment().get_template("page.html").render(values)
+
+
+@lru_cache(maxsize=1)
+def frame() -> dict[str, Any]:
+    """What of the page is no data: its style and scripts, and the policy that lets these run, and nothing else."""
+    from markupsafe import Markup
+
+    style, library = _read("page.css"), _read("echarts.min.js")
+    script = "\n".join(_read(name) for name in _SCRIPTS)
+    hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, library, script)]
+    policy = (
+        f"default-src 'none'; style-src 'sha256-{hashes[0]}'; script-src 'sha256-{hashes[1]}' 'sha256-{hashes[2]}'; "
+        "base-uri 'none'; form-action 'none'; require-trusted-types-for 'script'; trusted-types default"
+    )
+    texts = {"style": style, "library": library, "script": script}
+    return {"policy": policy, **{name: Markup(text) for name, text in texts.items()}}  # our own files
+
+
+def _read(name: str) -> str:
+    return (_PAGE / name).read_text("utf-8")
+
+
+def for_script(document: object) -> Any:
+    """For a script element, in which `<` must not stand."""
+    from markupsafe import Markup
+
+    text = orjson.dumps(document, option=orjson.OPT_NON_STR_KEYS).decode()
+    for letter in "<>&\u2028\u2029":
+        text = text.replace(letter, f"\\u{ord(letter):04x}")
+    return Markup(text)  # as JSON has it

@@ -1,0 +1,177 @@
+"""The report: one HTML page that holds all it shows, from named queries and the condition of nodes.
+
+Invariants: whatever an event says is shown as text (templates escape, scripts make text nodes only), and the page's
+policy lets nothing run but its own two scripts, and nothing be fetched. What there is no room for is counted on the
+page, with the query that shows it. Needs the extra `report`.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from calyx_logging import __version__
+from calyx_logging.core import files
+from calyx_logging.errors import CalyxError, ConfigError, StorageError
+from calyx_logging.format.run_envelope import RunEnvelope
+from calyx_logging.format.run_paths import ENVELOPE_SUFFIX, benchmarks_of, is_run_name, results_dir, run_file
+from calyx_logging.node import Node
+from calyx_logging.query import connect
+from calyx_logging.query.executors import Engine, Here
+from calyx_logging.query.locations import chunks_at
+from calyx_logging.report.collect import Choice, Facts, Source, gather, run_key
+from calyx_logging.report.events import NOT_READ, Packed, excerpts_of, pack, packed_text
+from calyx_logging.report.rendering import cell, check_installed, clipped
+from calyx_logging.report.view import Sheet
+
+__all__ = ["MAX_BYTES", "MEMORY", "Report", "make_report", "write_report"]
+
+MEMORY = "512MB"
+"""What the database takes at most: with the processes beside it, less than 1 GiB in all."""
+
+MAX_BYTES = 6_000_000
+"""Of the page."""
+
+_ENVELOPE = 20_000
+_CASES = 1_000_000
+"""Characters for cases."""
+
+_CASE = (
+    *("case_id", "started", "ended", "outcome", "passed", "attempts", "events", "errors"),
+    *("duration_s", "score", "model", "exception_type"),
+)
+
+
+@dataclass(frozen=True)
+class Report:
+    """A page.
+
+    Attributes:
+        html: its bytes, UTF-8.
+        facts: what it was made from.
+        packed: the events in it.
+    """
+
+    html: bytes
+    facts: Facts
+    packed: list[Packed]
+
+
+def make_report(
+    source: Source,
+    choice: Choice | None = None,
+    *,
+    engine: Engine | None = None,
+    memory: str = MEMORY,
+    max_bytes: int = MAX_BYTES,
+    again: Sequence[str] = (),
+    step: Callable[[str], None] | None = None,
+    clock: Callable[[], float] = time.time,
+) -> Report:
+    """Make the page of an outbox, a bundle or a hub; nothing is written but in the temporary folder.
+
+    Args:
+        source: what it is made from.
+        choice: which runs are shown whole; the last 20 by default.
+        engine: does what there is to do; None for this process.
+        memory: that the database takes at most.
+        max_bytes: how large the page may become; events are left out, and counted, so that it does not.
+        again: options of the command that makes this page again.
+        step: is told what is being done.
+        clock: seconds since the epoch.
+
+    Raises:
+        ConfigError: an extra is not installed, there is no such place, or run, or the page cannot be so small.
+        CalyxError: something cannot be read.
+    """
+    check_installed()
+    tell = step or (lambda text: None)
+    warnings: list[str] = []
+    tell("reading")
+    engine = engine or Here()
+    backend = connect(source.root, source.place, engine=engine, memory=memory, closed=True, warn=warnings.append)
+    try:
+        facts = gather(backend, source, choice or Choice(), engine, step=step, warnings=warnings)
+        tell("fetching events")
+        excerpts = excerpts_of(backend, chunks_at(source.place, source.root)(), facts.chosen, _errors_named(facts))
+    finally:
+        backend.disconnect()
+    gone = sum(excerpt.lines.count(NOT_READ) for excerpt in excerpts)
+    if gone:
+        facts.warnings.append(f"{gone} events cannot be shown: their chunks have gone since they were counted")
+    tell("making the page")
+    sheet = Sheet(facts, clock(), __version__, _cases(facts), _envelopes(source, facts.chosen), again)
+    empty = [Packed(excerpt.key, "", 0, excerpt.count) for excerpt in excerpts]
+    frame = len(sheet.render(empty)) + 200 * len(empty)
+    if frame > max_bytes:
+        hint = f"say {frame / 1e6 + 0.1:.1f}MB at least"
+        raise ConfigError(f"the page is larger than {max_bytes / 1e6:g} MB without any event", hint=hint)
+    packed = pack(excerpts, max_bytes - frame)
+    return Report(sheet.render(packed), facts, packed)
+
+
+def write_report(report: Report, path: Path) -> None:
+    """Put the page at `path`, whole or not at all.
+
+    Raises:
+        StorageError: it cannot be.
+    """
+    hint = "name a file in a folder that is there and can be written, with --output"
+    if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
+        raise StorageError("is no regular file", path=path, hint=hint)
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")  # another report may be on its way to the same name
+    try:
+        try:
+            files.write_new(temporary, [report.html])
+            files.rename_over(temporary, path)
+        finally:
+            with suppress(OSError):
+                files.remove(temporary)
+    except OSError as error:
+        raise StorageError.of(error, "write the report", path, hint) from error
+
+
+def _errors_named(facts: Facts) -> Iterator[str]:
+    """Those that the tables of errors lead to."""
+    for name, column in (("last-errors", "event_id"), ("errors-by-kind", "last_event_id")):
+        yield from (row[column] for row in facts.answers[name].rows if row[column] is not None)
+
+
+def _cases(facts: Facts) -> str:
+    """The chosen runs' cases, packed as the page unpacks them; the last ones are left out where there are too many."""
+    rows = {
+        key: [[cell(case[name]) for name in _CASE] for case in found] for key, found in facts.cases.items() if found
+    }
+    while True:
+        data = packed_text(rows)
+        if len(data) <= _CASES:
+            return data
+        rows = {key: found[: len(found) * 2 // 3] for key, found in rows.items()}
+
+
+def _envelopes(source: Source, chosen: list[dict[str, Any]]) -> dict[str, str]:
+    """What runs left in the results folder, where that is here: at their own node."""
+    if source.place != "outbox":
+        return {}
+    root = Node.find(source.root).root
+    found: dict[str, str] = {}
+    for row in chosen:
+        names = [row[name] for name in ("suite", "run_id", "run_instance_id")]
+        if not all(is_run_name(name) for name in names):
+            continue
+        suite, run_id, instance = names
+        try:
+            folder = results_dir(benchmarks_of(root), suite, row["node_id"])
+            path = folder / run_file(run_id, instance, ENVELOPE_SUFFIX)
+            if path.is_file():
+                text = RunEnvelope.read(path).to_bytes().decode()
+                found[run_key(row)] = text if len(text) <= _ENVELOPE else "its envelope is too large to be shown"
+        except (CalyxError, OSError, RecursionError) as error:
+            found[run_key(row)] = f"its envelope cannot be read: {clipped(str(error))}"
+    return found

@@ -1,0 +1,308 @@
+"""The page as a sheet that is filled in: facts into rows and words, for the templates and for the scripts."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import cached_property
+from typing import Any
+
+from calyx_logging.core.text import count_text, runs_text
+from calyx_logging.events.event import utc_text
+from calyx_logging.format.completeness import WriterAudit, findings
+from calyx_logging.report.collect import MAX_ROWS, MAX_TILES, Answer, Facts, run_key
+from calyx_logging.report.events import Packed
+from calyx_logging.report.health import Condition
+from calyx_logging.report.rendering import (
+    ago,
+    cell,
+    clipped,
+    duration,
+    fill,
+    for_script,
+    frame,
+    milliseconds,
+    moment_of,
+    number,
+    percent,
+    when,
+)
+
+__all__ = ["Sheet"]
+
+_MAX_FINDINGS = 20
+_NOT_LOOKED_AT = "not looked at"
+_MAX_RUN_CHARACTERS = 1_000_000
+_OUTCOMES = (("passed", "✓"), ("failed", "✗"), ("timeout", "◷"), ("incomplete", "…"))
+_RUN = (
+    *("suite", "run_id", "run_instance_id", "started", "ended", "events", "errors", "cases", "completed", "passed"),
+    *("cases_expected", "exit_status", "outcome", "duration_s"),
+)
+
+
+class Sheet:
+    """A page to be made of facts.
+
+    Args:
+        facts: what it shows.
+        made_at: seconds since the epoch.
+        version: of the program.
+        cases: packed.
+        envelopes: of runs, by their keys; a text where one cannot be read.
+        again: options of the command that makes this page again.
+    """
+
+    def __init__(
+        self,
+        facts: Facts,
+        made_at: float,
+        version: str,
+        cases: str,
+        envelopes: dict[str, Any],
+        again: Sequence[str] = (),
+    ) -> None:
+        self.facts, self.made_at, self.version, self.cases = facts, made_at, version, cases
+        self.envelopes = envelopes
+        self._again = facts.source.command("report", *again)
+        self._conditions = {condition.node_id: condition for condition in facts.conditions}
+        self._values = self._all_values()
+
+    def render(self, packed: list[Packed]) -> bytes:
+        """The page with these events in it."""
+        from markupsafe import Markup
+
+        blobs = {one.key: {"events": one.events, "count": one.count} for one in packed}
+        data = [{"key": one.key, "data": Markup(one.data)} for one in packed]  # base64
+        values = {
+            **frame(),
+            **self._values,
+            "packed": data,
+            "facts": for_script({**self._for_scripts(), "blobs": blobs}),
+        }
+        return fill(values).encode("utf-8", "replace")
+
+    # -------------------------------------------------------------- for the templates
+
+    def _all_values(self) -> dict[str, Any]:
+        from markupsafe import Markup
+
+        facts, source = self.facts, self.facts.source
+        runs = facts.answers["runs"]
+        what = {"outbox": "the outbox of", "hub": "the hub at"}.get(source.place, "the bundle")
+        outcomes = {row["outcome"]: row for row in facts.outcomes}
+        nodes = self._nodes()
+        said = [node for node in nodes if node["findings"] or node["state"] != "fine"]
+        writers = self._writers()
+        return {
+            "title": source.where,
+            "what": what,
+            "where": source.where,
+            "version": self.version,
+            "made_at": utc_text(self.made_at),
+            "command": self._again,
+            "warnings": facts.warnings[:_MAX_FINDINGS],
+            "nothing": not facts.totals["events"],
+            "verdict": self._verdict(nodes, outcomes),
+            "totals": self._totals(outcomes),
+            "nodes": nodes[:MAX_TILES],
+            "nodes_left_out": facts.node_count - len(nodes[:MAX_TILES]),
+            "run_count": runs.count,
+            "runs_left_out": runs.count - len(self._run_rows),
+            "outcome_names": [
+                {"name": name, "sign": sign, "count": outcomes.get(name, {}).get("runs", 0)} for name, sign in _OUTCOMES
+            ],
+            "chosen_text": "one" if len(facts.chosen) == 1 else f"{len(facts.chosen):,}",
+            "answers": facts.answers,
+            "queries": self._queries(),
+            "unit": facts.unit,
+            "activity": facts.activity,
+            "activity_said": self._activity_said(),
+            "findings": [
+                {
+                    "node_id": node["node_id"],
+                    "verdict": node["verdict"],
+                    "texts": node["findings"],
+                    "left_out": node["finding_count"] - len(node["findings"]),
+                }
+                for node in said[:MAX_ROWS]
+            ],
+            "findings_left_out": max(0, len(said) - MAX_ROWS),
+            "conditions_known": bool(nodes) and all(node["verdict"] != _NOT_LOOKED_AT for node in nodes),
+            "warnings_left_out": max(0, len(facts.warnings) - _MAX_FINDINGS),
+            "writers": Answer("writers", writers[:MAX_ROWS], len(writers)),
+            "is_hub": source.place == "hub",
+            "refused": Answer("refused", [vars(one) for one in facts.refused[:MAX_ROWS]], len(facts.refused)),
+            "cases": Markup(self.cases),  # base64
+        }
+
+    def _verdict(self, nodes: list[dict[str, Any]], outcomes: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
+        """What one wants to know first."""
+        said: list[dict[str, str]] = []
+
+        def say(is_problem: bool, text: str) -> None:
+            said.append({"state": "problem" if is_problem else "fine", "text": text})
+
+        if nodes:
+            say(*_on_completeness([node["verdict"] for node in nodes]))
+        if self.facts.refused:
+            say(True, f"{_counted(len(self.facts.refused), 'bundle')} refused.")
+        if outcomes:
+            runs = sum(row["runs"] for row in outcomes.values())
+            words = {"failed": "failed", "timeout": "timed out", "incomplete": "did not complete"}
+            parts = [f"{outcomes[name]['runs']:,} {word}" for name, word in words.items() if name in outcomes]
+            say(
+                bool(parts),
+                f"Of {_counted(runs, 'run')} {', '.join(parts)}." if parts else f"{_counted(runs, 'run')}, all passed.",
+            )
+        return said
+
+    def _totals(self, outcomes: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
+        totals, sums = self.facts.totals, dict.fromkeys(("runs", "cases", "passed"), 0)
+        for row in outcomes.values():
+            for name in sums:
+                sums[name] += row[name]
+        seconds = sum(row["seconds"] or 0 for row in outcomes.values())
+        rate = f"{percent(sums['passed'] / sums['cases'])} passed" if sums["cases"] else ""
+        found = [
+            ("Nodes", number(self.facts.node_count), ""),
+            ("Runs", number(sums["runs"]), f"{duration(seconds)} of runs" if sums["runs"] else ""),
+            ("Cases", number(sums["cases"]), rate),
+            ("Events", number(totals["events"] or 0), ""),
+            ("Errors", number(totals["errors"] or 0), ""),
+            ("Warnings", number(totals["warnings"] or 0), ""),
+            ("First event", when(totals["first_ts"]), ""),
+            ("Last event", when(totals["last_ts"]), ago(totals["last_ts"], self.made_at)),
+        ]
+        if self.facts.bad_lines:
+            found.append(("Lines that are no events", number(self.facts.bad_lines), ""))
+        if self.facts.undated:
+            found.append(("Events without a time", number(self.facts.undated), ""))
+        return [{"name": name, "value": value, "more": more} for name, value, more in found]
+
+    def _nodes(self) -> list[dict[str, Any]]:
+        """Those that something is wrong with first."""
+        rows = {row["node_id"]: row for row in self.facts.answers["nodes"].rows}
+        names = [*rows, *(name for name in self._conditions if name not in rows)]
+        tiles = [self._tile(name, rows.get(name), self._conditions.get(name)) for name in names]
+        order = {"problem": 0, "some": 1, "fine": 2}
+        return sorted(tiles, key=lambda tile: (order[tile["state"]], str(tile["node_id"])))
+
+    def _tile(self, node_id: str | None, row: dict[str, Any] | None, condition: Condition | None) -> dict[str, Any]:
+        nothing = None if self.facts.answers["nodes"].left_out else 0
+        numbers = row or {"events": nothing, "errors": nothing, "runs": nothing, "first_ts": None, "last_ts": None}
+        is_known = condition is not None and condition.why_not is None
+        verdict = condition.audit.verdict if condition is not None and is_known else _NOT_LOOKED_AT
+        texts = [] if condition is None else [*findings(condition.audit), *condition.notes]
+        ahead = 0.0 if condition is None else condition.clock_ahead_s or 0.0
+        fine = ("complete", "complete so far")
+        return {
+            "node_id": "(none)" if node_id is None else node_id,
+            **{name: numbers[name] for name in ("events", "errors", "runs", "first_ts", "last_ts")},
+            "age": ago(numbers["last_ts"], self.made_at),
+            "verdict": verdict,
+            "state": "problem" if verdict == "not complete" else "fine" if verdict in fine and ahead <= 0 else "some",
+            "delivery": () if condition is None else condition.delivery,
+            "bundles": None if condition is None else condition.bundles,
+            "last_bundle": None if condition is None else condition.last_bundle,
+            "clock": None if condition is None else condition.clock,
+            "clock_is_ahead": ahead > 0,
+            "findings": texts[:_MAX_FINDINGS],
+            "finding_count": len(texts),
+        }
+
+    def _writers(self) -> list[dict[str, Any]]:
+        """Those that are not complete, or could not keep something."""
+        return [
+            {
+                "node_id": condition.node_id,
+                "writer": writer.writer,
+                "state": writer.state,
+                "events": writer.events,
+                "chunks": writer.chunks,
+                "holes": _holes(writer) or "–",
+                "not_kept": "; ".join(f"{n} ({why})" for why, n in writer.gaps.items()) or "–",
+            }
+            for condition in self.facts.conditions
+            for writer in condition.audit.writers
+            if writer.state != "complete" or writer.gaps
+        ]
+
+    def _queries(self) -> dict[str, str]:
+        source = self.facts.source
+        of_name = {name: source.command("query", "--named", name) for name in self.facts.answers}
+        return {
+            **of_name,
+            "choose": source.command("report", "--run", "RUN"),
+            "audit": source.audit_command(),
+            "writers": source.audit_command() if source.place == "hub" else "",
+            "activity": source.command("query", "--named", f"events-by-{self.facts.unit}"),
+            "cases": source.command("query", "--named", "cases"),
+            "errors": source.command("query", "SELECT * FROM events WHERE level IN ('error', 'critical') ORDER BY ts"),
+            "outside": source.command("query", "SELECT * FROM events WHERE run_id IS NULL ORDER BY ts"),
+        }
+
+    def _activity_said(self) -> str:
+        if not self.facts.activity:
+            return ""
+        most = max(self.facts.activity, key=lambda point: point[1])
+        of_all = sum(point[1] for point in self.facts.activity)
+        when = moment_of(most[0])
+        at = "" if when is None else f", at {when:%Y-%m-%d %H:%M} UTC"
+        return f"{of_all:,} events; the most in one {self.facts.unit}: {most[1]:,}{at}."
+
+    # -------------------------------------------------------------- for the scripts
+
+    @cached_property
+    def _run_rows(self) -> list[dict[str, Any]]:
+        """Those that are in the page: the newest, and the chosen ones."""
+        rows = {run_key(row): row for row in [*self.facts.chosen, *self.facts.answers["runs"].rows]}
+        kept, room = [], _MAX_RUN_CHARACTERS
+        for row in rows.values():
+            room -= len(for_script([100 * " ", *(cell(row[name]) for name in _RUN)]))
+            if room < 0:
+                break
+            kept.append(row)
+        return kept
+
+    def _for_scripts(self) -> dict[str, Any]:
+        facts, source = self.facts, self.facts.source
+        chosen = {run_key(row) for row in facts.chosen}
+        rows = sorted(self._run_rows, key=lambda row: milliseconds(row["ended"]) or 0, reverse=True)
+        nodes = list(dict.fromkeys(row["node_id"] for row in rows))
+        index = {node: number for number, node in enumerate(nodes)}
+        return {
+            "unit_ms": {"minute": 60_000, "hour": 3_600_000, "day": 86_400_000}[facts.unit],
+            "activity": [[milliseconds(at), events, errors] for at, events, errors in facts.activity],
+            "nodes": [clipped(node) for node in nodes],
+            "runs": [
+                [run_key(row), index[row["node_id"]], *(cell(row[name]) for name in _RUN), run_key(row) in chosen]
+                for row in rows
+            ],
+            "case_counts": facts.case_counts,
+            "envelopes": self.envelopes,
+            "show": source.command("show"),
+            "report": source.command("report"),
+            "query": source.command("query"),
+            "query_cases": source.command("query", "--named", "cases"),
+        }
+
+
+def _on_completeness(verdicts: list[str]) -> tuple[bool, str]:
+    """Whether there is a problem, and which, of all nodes."""
+    number, one = len(verdicts), len(verdicts) == 1
+    if wrong := verdicts.count("not complete"):
+        return True, "Something is missing." if one else f"{wrong:,} of {number:,} nodes are not complete."
+    if unknown := verdicts.count(_NOT_LOOKED_AT):
+        return True, f"Whether anything is missing is not known of {_counted(unknown, 'node')}."
+    if tails := verdicts.count("complete but for unknown tails"):
+        whose = "the tail of a killed writer is" if one else f"tails of killed writers of {_counted(tails, 'node')} are"
+        return False, f"Nothing that is known of is missing; {whose} unknown."
+    return False, "Nothing that is known of is missing." if one else f"All {number:,} nodes are complete."
+
+
+def _counted(count: int, thing: str) -> str:
+    return count_text(count, thing, separator=",")
+
+
+def _holes(writer: WriterAudit) -> str:
+    missing = (("seq", writer.missing_seqs), ("chunks", writer.missing_chunks))
+    return "; ".join(f"{what} {runs_text(runs)}" for what, runs in missing if runs)
