@@ -6,15 +6,21 @@ import hashlib
 import json
 import logging
 import logging.config
+import shutil
+import subprocess
 from pathlib import Path
 from typing import Any
+
+import pytest
 
 from calyx_logging import Node, provision
 from calyx_logging.bundle.folder import sums_of
 from calyx_logging.format.chunk_stats import stats_of
 from calyx_logging.format.manifest import Manifest
+from calyx_logging.hub.receipts import write_receipt
 from calyx_logging.hub.store import Store
 from calyx_logging.outbox.export import ExportOptions, export
+from calyx_logging.outbox.receipts import CarriedReceipt
 from conftest import close_logging, config, lines_of
 
 START = 1_760_000_000
@@ -75,3 +81,18 @@ def reseal(bundle: Path, **changes: Any) -> None:
     data = Manifest(**fields).to_bytes()
     (bundle / "manifest.json").write_bytes(data)
     (bundle / "SHA256SUMS").write_bytes(sums_of(Manifest.parse(data), hashlib.sha256(data).hexdigest()))
+
+
+def receipt_of(store: Store, node_id: str = "n-1") -> CarriedReceipt:
+    """The hub's, carried back."""
+    receipt = write_receipt(store, node_id).receipt
+    return CarriedReceipt(receipt, receipt.to_bytes(), None)
+
+
+def make_key(path: Path, passphrase: str = "", kind: str = "ed25519") -> Path:
+    """A new key pair; the private key's path."""
+    if shutil.which("ssh-keygen") is None:
+        pytest.skip("needs ssh-keygen")
+    command = ["ssh-keygen", "-q", "-t", kind, "-N", passphrase, "-C", path.name, "-f", str(path)]
+    subprocess.run(command, check=True, capture_output=True)
+    return path

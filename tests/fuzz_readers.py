@@ -2,7 +2,7 @@
 
     python tests/fuzz_readers.py manifest -max_total_time=60 CORPUS
 
-runs one under atheris (`pip install -e .[fuzz]`); tests/test_fuzz.py runs all under Hypothesis.
+runs one under atheris (`pip install -e .[fuzz]`); tests/whole/test_fuzz.py runs all under Hypothesis.
 """
 
 from __future__ import annotations

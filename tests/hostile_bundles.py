@@ -27,7 +27,6 @@ from pathlib import Path
 from typing import Any
 
 from bundles import foreign, make_bundle, make_node, reseal
-
 from calyx_logging.bundle.folder import sums_of
 from calyx_logging.bundle.signing import RECEIPT_NAMESPACE, sign
 from calyx_logging.errors import CalyxError

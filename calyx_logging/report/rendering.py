@@ -1,7 +1,7 @@
 """The page's templates and scripts: filters that put values into words, what a text may look like, the page's policy.
 
-The files are those of `calyx_logging/report/page`, put into the page as they are. Invariant: a filter gives text, or markup of
-its own in which every text is escaped.
+The files in `report/page/` go into the page unchanged. Invariant: a filter gives text, or markup of its own in which
+every text is escaped.
 """
 
 from __future__ import annotations

@@ -24,11 +24,11 @@ pytest.importorskip("pyspark", reason='needs the extra "spark"')
 
 import pyspark
 
+from answers import check_answers_of
 from calyx_logging.query import hub_table, snapshot
 from calyx_logging.query.named import QUERIES, run_named
 from calyx_logging.query.spark import SparkEngine, session
 from fleet_data import make_fleet
-from test_stored import check_answers_of
 
 pytestmark = [
     pytest.mark.integration,

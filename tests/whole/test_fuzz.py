@@ -8,11 +8,11 @@ from pathlib import Path
 
 import fuzz_readers
 import pytest
-from bundles import foreign, make_bundle, make_node
 from fuzz_readers import TARGETS
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from bundles import foreign, make_bundle, make_node
 from calyx_logging.bundle.archive import write_archive
 from calyx_logging.hub.importer import import_bundle
 from calyx_logging.hub.receipts import write_receipt

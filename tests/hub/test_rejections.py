@@ -6,8 +6,8 @@ import shutil
 from pathlib import Path
 
 import pytest
-from bundles import make_bundle, make_node
 
+from bundles import make_bundle, make_node
 from calyx_logging.hub import rejections as refusals_module
 from calyx_logging.hub.importer import import_bundle
 from calyx_logging.hub.rejections import refusals

@@ -25,7 +25,7 @@ import calyx_logging
 from calyx_logging import Node, OutboxHandler
 from calyx_logging.errors import CalyxError, ConfigError, NodeError
 from calyx_logging.format.chunk import ChunkName
-from conftest import config, controls_of, events_of, lines_of, python, tree
+from conftest import REPO, config, controls_of, events_of, lines_of, python, tree
 
 Configure = Callable[..., logging.Logger]
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
@@ -529,11 +529,11 @@ def test_multiprocessing_children_end_their_writers(node: Node, tmp_path: Path, 
         "import runpy, sys; sys.path.insert(0, sys.argv.pop(1)); runpy.run_path(sys.argv.pop(1), run_name='__main__')"
         if method == "fork"
         else f"import subprocess, sys; sys.exit(subprocess.call([sys.executable, {str(program)!r}, *sys.argv[3:]]))",
-        str(Path(__file__).parent),
+        str(REPO / "tests"),
         str(program),
         method,
         str(node.root),
-        PYTHONPATH=str(Path(__file__).parent),
+        PYTHONPATH=str(REPO / "tests"),
     )
     assert done.returncode == 0, done.stderr
     assert sorted(event["n"] for event in events_of(node.outbox)) == [0, 1, 2]

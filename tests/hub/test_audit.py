@@ -11,10 +11,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from bundles import START, foreign, make_bundle, make_node, numbers, reseal
-from test_prune import receipt_of
 
 import calyx_logging.outbox.export as export_module
+from bundles import START, foreign, make_bundle, make_node, numbers, receipt_of, reseal
 from calyx_logging import Node
 from calyx_logging.errors import StorageError
 from calyx_logging.format.completeness import NodeAudit

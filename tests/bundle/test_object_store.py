@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import START, make_bundle, make_node, numbers
 
+from bundles import START, make_bundle, make_node, numbers
 from calyx_logging import Node
 from calyx_logging.bundle import object_store
 from calyx_logging.bundle.object_store import RemoteBundle, bundles_at, send

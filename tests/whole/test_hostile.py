@@ -18,13 +18,13 @@ from typing import Any
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from test_export import foreign, index, log_events
 
 from calyx_logging import EventFormatter, Node, StampEvent
 from calyx_logging.bundle.folder import verify
 from calyx_logging.events.event import RESERVED
 from calyx_logging.outbox.export import export
 from conftest import close_logging, config, controls_of, events_of, lines_of, python, telemetry
+from outboxes import foreign, index, log_events
 
 Configure = Callable[..., logging.Logger]
 posix = pytest.mark.skipif(os.name != "posix", reason="POSIX only")

@@ -14,8 +14,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from bundles import foreign, make_bundle, make_node, numbers, reseal
 
+from bundles import foreign, make_bundle, make_node, numbers, reseal
 from calyx_logging.bundle.archive import FORMATS, is_archive, write_archive
 from calyx_logging.errors import StorageError
 from calyx_logging.hub.importer import import_bundle

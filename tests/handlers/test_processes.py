@@ -15,7 +15,7 @@ import pytest
 
 from calyx_logging import Node
 from calyx_logging.outbox.export import export
-from conftest import config, events_of, lines_of, python
+from conftest import REPO, config, events_of, lines_of, python
 
 Configure = Callable[..., logging.Logger]
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
@@ -30,7 +30,7 @@ log = logging.getLogger("harness")
 def run(node: Node, body: str, **options: object) -> list[str]:
     """Run a program under the handler; the messages that a final export finds."""
     code = HEAD + "\n".join(line[8:] if line.startswith("        ") else line for line in body.splitlines())
-    done = python(code, json.dumps(config(node, **options)), cwd=Path(__file__).parent)
+    done = python(code, json.dumps(config(node, **options)), cwd=REPO / "tests")
     assert 'File "' not in done.stderr, done.stderr
     assert "calyx-logging:" not in done.stderr, done.stderr
     export(node)

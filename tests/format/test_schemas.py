@@ -11,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import make_bundle, make_node
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bundles import make_bundle, make_node
 from calyx_logging import Node
 from calyx_logging.errors import CalyxError, ManifestError
 from calyx_logging.format.manifest import Manifest

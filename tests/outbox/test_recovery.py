@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import logging
 import os
 from collections.abc import Callable
@@ -14,22 +13,8 @@ from calyx_logging import Node
 from calyx_logging.errors import ChunkError
 from calyx_logging.format.chunk import ChunkName
 from calyx_logging.outbox import contents as outbox_contents
-from conftest import config, controls_of, events_of, lines_of, python, tree
-
-KILLED = """
-    import json, logging, logging.config, os, signal, sys
-    logging.config.dictConfig(json.loads(sys.argv[1]))
-    log = logging.getLogger("harness")
-    for n in range(int(sys.argv[2])):
-        log.info("event", extra={"n": n})
-    os.kill(os.getpid(), getattr(signal, "SIGKILL", signal.SIGTERM))
-"""
-
-
-def killed_writer(node: Node, events: int = 3, **options: object) -> list[Path]:
-    """A program that logged and was killed; the open chunks it left."""
-    python(KILLED, json.dumps(config(node, **options)), str(events))
-    return sorted(node.outbox.glob("*.open"))
+from conftest import controls_of, events_of, lines_of, tree
+from outboxes import killed_writer
 
 
 def test_a_dead_writers_chunk_is_sealed(node: Node) -> None:

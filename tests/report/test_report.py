@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import make_bundle, make_node
 
+from bundles import make_bundle, make_node
 from calyx_logging import Node, provision
 from calyx_logging.hub.importer import import_bundle
 from calyx_logging.hub.store import Store

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import make_bundle, make_node
 
+from bundles import make_bundle, make_node
 from calyx_logging import Node, provision
 from calyx_logging.bundle.folder import verify
 from calyx_logging.core import files
@@ -22,16 +22,9 @@ from calyx_logging.errors import ChunkError, LockHeld, StorageError
 from calyx_logging.format.manifest import Manifest
 from calyx_logging.outbox.export import ExportResult, export, export_all
 from conftest import close_logging, events_of, lines_of, telemetry, tree
-from test_outbox import killed_writer
+from outboxes import FOREIGN, foreign, index, killed_writer, log_events
 
 Configure = Callable[..., logging.Logger]
-
-
-def log_events(configure: Configure, *numbers: int) -> None:
-    logger = configure()
-    for n in numbers:
-        logger.info("event", extra={"n": n})
-    close_logging()
 
 
 def bundles(node: Node) -> list[Path]:
@@ -47,11 +40,6 @@ def exported_events(node: Node) -> list[int]:
             event.pop("seq")
             seen[json.dumps(event, sort_keys=True)] = event["n"]
     return sorted(seen.values())
-
-
-def index(node: Node) -> dict[str, Any]:
-    document: dict[str, Any] = json.loads((node.outbox / ".exported_index.json").read_bytes())
-    return document
 
 
 def test_an_export_makes_a_bundle(node: Node, configure: Configure) -> None:
@@ -311,17 +299,6 @@ def test_a_damaged_bundle_that_no_index_knows_is_not_trusted(node: Node, configu
     assert result.bundle is not None
     assert result.bundle != first
     assert any("not whole" in warning for warning in result.warnings)
-
-
-FOREIGN = "20240101_010101__bench__ab12.jsonl"
-
-
-def foreign(node: Node, *lines: str, age: float = 3600.0) -> Path:
-    path = node.outbox / FOREIGN
-    path.write_text("".join(f"{line}\n" for line in lines))
-    now = path.stat().st_mtime - age
-    os.utime(path, (now, now))
-    return path
 
 
 def test_a_foreign_chunk_waits_until_it_is_quiet(node: Node) -> None:

@@ -16,7 +16,7 @@ from calyx_logging import Node
 from calyx_logging.core import files
 from calyx_logging.scripts.cli import COMMANDS, size_text
 from conftest import REPO, close_logging, python, telemetry, tree
-from test_outbox import killed_writer
+from outboxes import killed_writer
 
 Configure = Callable[..., logging.Logger]
 

@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import foreign, make_bundle, make_node, numbers, reseal, stored
 
+from bundles import foreign, make_bundle, make_node, numbers, reseal, stored
 from calyx_logging.bundle.folder import write_manifest
 from calyx_logging.bundle.staging import bundles_in
 from calyx_logging.core import files

@@ -11,8 +11,8 @@ import sys
 from pathlib import Path
 
 import pytest
-from bundles import make_bundle, make_node
 
+from bundles import make_bundle, make_key, make_node
 from calyx_logging import Node
 from calyx_logging.bundle.signing import (
     MANIFEST_NAMESPACE,
@@ -33,15 +33,6 @@ from conftest import telemetry, tree
 
 pytestmark = pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs ssh-keygen")
 NEEDS_POSIX = pytest.mark.skipif(sys.platform == "win32", reason="POSIX sessions and permissions")
-
-
-def make_key(path: Path, passphrase: str = "", kind: str = "ed25519") -> Path:
-    """A new key pair; the private key's path."""
-    if shutil.which("ssh-keygen") is None:
-        pytest.skip("needs ssh-keygen")
-    command = ["ssh-keygen", "-q", "-t", kind, "-N", passphrase, "-C", path.name, "-f", str(path)]
-    subprocess.run(command, check=True, capture_output=True)
-    return path
 
 
 @pytest.fixture

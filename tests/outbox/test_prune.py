@@ -12,9 +12,8 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from bundles import START, foreign, make_bundle, make_node, numbers, reseal
-from test_signature import make_key
 
+from bundles import START, foreign, make_bundle, make_key, make_node, numbers, receipt_of, reseal
 from calyx_logging import Node
 from calyx_logging.bundle.signing import RECEIPT_NAMESPACE, add_line, read_public_key, signer_line
 from calyx_logging.errors import ConfigError, LockHeld, ManifestError, SignatureError, StorageError
@@ -27,7 +26,7 @@ from calyx_logging.outbox import receipts
 from calyx_logging.outbox.export import ExportOptions, export, export_all
 from calyx_logging.outbox.export_lock import exclusive
 from calyx_logging.outbox.prune import carry_out, plan, take_note
-from calyx_logging.outbox.receipts import CarriedReceipt, read_receipt
+from calyx_logging.outbox.receipts import read_receipt
 from calyx_logging.outbox.status import status_of
 from conftest import close_logging, config, events_of, telemetry, tree
 from faults.disk import Failing, through
@@ -43,12 +42,6 @@ def store(tmp_path: Path) -> Store:
 @pytest.fixture
 def laptop(tmp_path: Path) -> Node:
     return make_node(tmp_path, "n-1")
-
-
-def receipt_of(store: Store, node_id: str = "n-1") -> CarriedReceipt:
-    """The hub's, carried back."""
-    receipt = write_receipt(store, node_id).receipt
-    return CarriedReceipt(receipt, receipt.to_bytes(), None)
 
 
 def test_a_receipt_is_a_value() -> None:

@@ -13,8 +13,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from bundles import make_bundle, make_node
 
+from bundles import make_bundle, make_node
 from calyx_logging import Node
 from calyx_logging.format.reader import Filter, Follower, last_events
 from calyx_logging.hub.importer import import_bundle

@@ -13,9 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hostile_bundles import CASES, Case, box_in, imported
 
 from conftest import REPO, tree
+from hostile_bundles import CASES, Case, box_in, imported
 
 READS = {"open", "os.listdir", "os.scandir"}
 WRITES = {"os.rename", "os.remove", "os.mkdir", "os.rmdir", "os.link", "os.symlink", "os.truncate", "os.chmod"}

@@ -12,8 +12,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from bundles import foreign, reseal
 
+from bundles import foreign, reseal
 from calyx_logging import Node, benchmark_run, provision
 from calyx_logging.errors import ConfigError
 from calyx_logging.format.reader import ChunkRef

@@ -221,7 +221,11 @@ def test_child_processes(node: Node, configure: Configure, method: str) -> None:
     code = "import sys, json, test_benchmark; test_benchmark._child(json.loads(sys.argv[1]))"
     subprocess.run(
         [sys.executable, "-c", code, json.dumps(config(node))],
-        env={**os.environ, **run.environment, "PYTHONPATH": str(REPO / "tests")},
+        env={
+            **os.environ,
+            **run.environment,
+            "PYTHONPATH": os.pathsep.join(map(str, (REPO / "tests", Path(__file__).parent))),
+        },
         cwd=REPO.parent,
         check=True,
     )
