@@ -28,7 +28,8 @@ from pathlib import Path
 import peers
 
 from calyx_logging import Node, provision
-from calyx_logging.events.event import encode, utc_text, with_seq
+from calyx_logging.core.times import utc_text
+from calyx_logging.events.event import encode, with_seq
 from calyx_logging.format.chunk import ChunkName
 
 SHAPES = {"16 files": 16, "10,000 files": 10_000, "1 file": 1}

@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import IO, BinaryIO, cast
 
 from calyx_logging.core import files
+from calyx_logging.core.reading import BLOCK, names_in
 from calyx_logging.errors import ArchiveError, StorageError
-from calyx_logging.format.chunk import names_in, open_chunk
+from calyx_logging.format.chunk import open_chunk
 from calyx_logging.format.manifest import MANIFEST_NAME, SUMS_NAME
 
 __all__ = ["FORMATS", "Member", "has_archive_name", "is_archive", "members_of", "unpacked_limit", "write_archive"]
@@ -47,7 +48,6 @@ _ALWAYS_UNPACKED = 256 * 1024 * 1024
 _RATIO = 200
 """Lines with random ids in them are never pressed to less than a hundredth."""
 
-_BLOCK = 512 * 1024
 _BROKEN = (
     zipfile.BadZipFile,
     tarfile.TarError,
@@ -130,7 +130,7 @@ def _pack_zip(bundle: Path, names: list[str], stream: BinaryIO) -> None:
             with open_chunk(bundle / name) as source:
                 large = os.fstat(source.fileno()).st_size > 2**31 - 2**20
                 with archive.open(info, "w", force_zip64=large) as member:
-                    while block := source.read(_BLOCK):
+                    while block := source.read(BLOCK):
                         member.write(block)
 
 
@@ -179,7 +179,7 @@ def members_of(path: Path, scratch: Path) -> Iterator[list[Member]]:
 def _unpacked(path: Path, limit: int) -> Iterator[bytes]:
     done = 0
     with gzip.open(path, "rb") as stream:
-        while block := stream.read(_BLOCK):
+        while block := stream.read(BLOCK):
             done += len(block)
             if done > limit:
                 raise ArchiveError(
@@ -247,7 +247,7 @@ def _tar_kind(info: tarfile.TarInfo) -> str:
 
 def _tar_reader(stream: _Bounded, start: int, size: int) -> Callable[[], Iterator[bytes]]:
     def blocks() -> Iterator[bytes]:
-        stream.limit, stream.headers = _BLOCK, 0
+        stream.limit, stream.headers = BLOCK, 0
         stream.seek(start)
         yield from _blocks_of(stream, size)
 
@@ -255,7 +255,7 @@ def _tar_reader(stream: _Bounded, start: int, size: int) -> Callable[[], Iterato
 
 
 def _blocks_of(stream: IO[bytes], size: int) -> Iterator[bytes]:
-    while size > 0 and (block := stream.read(min(_BLOCK, size))):
+    while size > 0 and (block := stream.read(min(BLOCK, size))):
         size -= len(block)
         yield block
     if size > 0:

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
@@ -14,17 +13,13 @@ from pathlib import Path
 
 from calyx_logging.bundle.verification import Progress, Report, is_junk, judge
 from calyx_logging.core import files
+from calyx_logging.core.parallel import several_at_once
+from calyx_logging.core.reading import blocks_of, sha256_of
+from calyx_logging.core.times import TIMESTAMP_FORMAT
 from calyx_logging.errors import BundleError, ConfigError, StorageError
 from calyx_logging.format.chunk import SEALED_SUFFIX, open_chunk
-from calyx_logging.format.chunk_stats import ChunkStats, blocks_of, several_at_once, stats_of
-from calyx_logging.format.manifest import (
-    MANIFEST_NAME,
-    SIGNATURE_NAME,
-    SUMS_NAME,
-    TIMESTAMP_FORMAT,
-    Manifest,
-    format_sums,
-)
+from calyx_logging.format.chunk_stats import ChunkStats, stats_of
+from calyx_logging.format.manifest import MANIFEST_NAME, SIGNATURE_NAME, SUMS_NAME, Manifest, format_sums
 from calyx_logging.node import check_node_id
 
 __all__ = ["VerifiedBundle", "check", "sums_of", "verify", "write_manifest"]
@@ -132,7 +127,7 @@ def write_manifest(
     try:
         files.remove(folder / SUMS_NAME)
         files.replace_file(folder / MANIFEST_NAME, data)
-        files.replace_file(folder / SUMS_NAME, sums_of(manifest, hashlib.sha256(data).hexdigest()))
+        files.replace_file(folder / SUMS_NAME, sums_of(manifest, sha256_of(data)))
     except OSError as error:
         raise StorageError.of(error, "write the manifest", folder, "make the folder writable") from error
     return manifest

@@ -10,7 +10,6 @@ library of the store; the extra `s3` has both for s3://.
 
 from __future__ import annotations
 
-import hashlib
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -20,8 +19,9 @@ from typing import Any
 
 from calyx_logging.bundle.archive import has_archive_name
 from calyx_logging.core import files
+from calyx_logging.core.reading import BLOCK, names_in, sha256_of_blocks
 from calyx_logging.errors import CalyxError, ConfigError, ManifestError, StorageError
-from calyx_logging.format.chunk import SEALED_SUFFIX, names_in
+from calyx_logging.format.chunk import SEALED_SUFFIX
 from calyx_logging.format.manifest import MANIFEST_NAME, SIGNATURE_NAME, SUMS_NAME, Manifest
 
 __all__ = ["RemoteBundle", "Sent", "bundles_at", "check_url", "is_url", "send"]
@@ -30,7 +30,9 @@ _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _PLACED = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://+[^/]")
 _PASSWORD = re.compile(r"(://[^:/@\s]*):[^@\s]*@")
 _SECRET = re.compile(r"([?&][^=&\s]+)=[^&\s]+")
-_BLOCK = 4 * 1024 * 1024
+_ASKED_AT_ONCE = 8 * BLOCK
+"""Each answer of an object store takes its time, however short it is."""
+
 _MAKES_CONDITIONALLY = ("s3", "s3a")
 """Stores that can be told to make an object only where there is none."""
 
@@ -128,8 +130,8 @@ class _Files:
         return not set(_MAKES_CONDITIONALLY).isdisjoint([protocol] if isinstance(protocol, str) else protocol)
 
     def blocks(self, name: str) -> Iterator[bytes]:
-        with self.asked("read", name), self.system.open(self.path(name), "rb", block_size=_BLOCK) as stream:
-            while block := stream.read(_BLOCK):
+        with self.asked("read", name), self.system.open(self.path(name), "rb", block_size=_ASKED_AT_ONCE) as stream:
+            while block := stream.read(_ASKED_AT_ONCE):
                 yield block
 
 
@@ -342,11 +344,9 @@ def _put(place: _Files, source: Path, name: str) -> None:
 
 def _read_again(place: _Files, name: str, manifest: bytes) -> None:
     for chunk in Manifest.parse(manifest).chunks:
-        digest = hashlib.sha256()
-        for block in place.blocks(f"{name}/{chunk.filename}"):
-            digest.update(block)
-        if digest.hexdigest() != chunk.sha256:
+        digest, _ = sha256_of_blocks(place.blocks(f"{name}/{chunk.filename}"))
+        if digest != chunk.sha256:
             raise ManifestError(
-                f"{place.url}/{name}/{chunk.filename} has sha256 {digest.hexdigest()}, and not {chunk.sha256}",
+                f"{place.url}/{name}/{chunk.filename} has sha256 {digest}, and not {chunk.sha256}",
                 hint="delete it there, and run this again",
             )

@@ -19,9 +19,10 @@ from calyx_logging.bundle.archive import Member, is_archive, members_of, unpacke
 from calyx_logging.bundle.folder import check
 from calyx_logging.bundle.verification import Fault, Progress, Report, is_junk
 from calyx_logging.core import files
+from calyx_logging.core.parallel import several_at_once
+from calyx_logging.core.reading import blocks_of
 from calyx_logging.errors import ArchiveError, ChunkError, ManifestError, StorageError
 from calyx_logging.format.chunk import SEALED_SUFFIX, open_chunk
-from calyx_logging.format.chunk_stats import blocks_of, several_at_once
 from calyx_logging.format.manifest import (
     MANIFEST_NAME,
     MAX_MANIFEST,

@@ -6,13 +6,14 @@ one. What is said does not depend on the order of the names, and each fault says
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from calyx_logging.core.parallel import several_at_once
+from calyx_logging.core.reading import sha256_of
 from calyx_logging.errors import CalyxError, ChunkError, ManifestError, StorageError
 from calyx_logging.format.chunk import SEALED_SUFFIX
-from calyx_logging.format.chunk_stats import several_at_once, stats_for
+from calyx_logging.format.chunk_stats import stats_for
 from calyx_logging.format.manifest import (
     MANIFEST_NAME,
     MAX_MANIFEST,
@@ -87,7 +88,7 @@ def judge(names: Collection[str], read: Read, *, progress: Progress | None = Non
         manifest = Manifest.parse(data)
     except (ManifestError, ChunkError, StorageError, OSError) as error:
         return Report(None, None, (Fault("malformed", MANIFEST_NAME, "", _said(error)),), warnings)
-    digest = hashlib.sha256(data).hexdigest()
+    digest = sha256_of(data)
     faults = [*_manifest_faults(manifest), *_chunk_faults(manifest, set(names) - set(junk), read, progress)]
     if SUMS_NAME in names:
         try:

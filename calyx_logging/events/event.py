@@ -6,17 +6,18 @@ a caller's field of such a name stands under `shadowed`; whatever was altered is
 
 from __future__ import annotations
 
-import hashlib
 import logging
 import os
 import time
 from collections.abc import Callable, Iterable, Mapping, MutableMapping
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
 import orjson
 import uuid_utils
 
+from calyx_logging.core.reading import sha256_of
+from calyx_logging.core.times import moment_text, parse_utc, utc_text
 from calyx_logging.errors import ConfigError, EventError
 from calyx_logging.events.values import by_rule, has_nonfinite, is_a, lower_fields
 from calyx_logging.node import Node, check_node_id
@@ -45,7 +46,6 @@ __all__ = [
     "note",
     "shadow",
     "take",
-    "utc_text",
     "with_seq",
 ]
 
@@ -253,18 +253,13 @@ def check_source(source: object) -> str:
     return source
 
 
-def utc_text(seconds: float) -> str:
-    """Seconds since the epoch as ISO-8601 in UTC with microseconds and `+00:00`."""
-    return datetime.fromtimestamp(seconds, UTC).isoformat(timespec="microseconds")
-
-
 def _aware(value: Any) -> str | None:
     """A caller's timestamp normalised to UTC; None unless it is a valid aware one."""
     try:
-        moment: Any = datetime.fromisoformat(str.__str__(value)) if is_a(value, str) else value
+        moment: Any = parse_utc(str.__str__(value)) if is_a(value, str) else value
         if not is_a(moment, datetime) or moment.utcoffset() is None:
             return None
-        return datetime.isoformat(moment.astimezone(UTC), timespec="microseconds")
+        return moment_text(moment)
     except Exception:  # a caller's zone may raise anything: then it is no valid timestamp
         return None
 
@@ -340,7 +335,7 @@ def _truncated(event: dict[str, Any], room: int) -> dict[str, Any]:
 
 def _marker(value: object) -> dict[str, Any]:
     data = value.encode() if isinstance(value, str) else orjson.dumps(value)
-    return {"truncated": True, "bytes": len(data), "sha256": hashlib.sha256(data).hexdigest()}
+    return {"truncated": True, "bytes": len(data), "sha256": sha256_of(data)}
 
 
 def with_seq(line: bytes, seq: int) -> bytes:

@@ -15,6 +15,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
+from calyx_logging.core.reading import BLOCK
 from calyx_logging.errors import ChunkError, ConfigError, StorageError
 
 __all__ = [
@@ -26,7 +27,6 @@ __all__ = [
     "ChunkName",
     "check_component",
     "foreign_among",
-    "names_in",
     "open_chunk",
     "read_lines",
     "without_foreign",
@@ -48,7 +48,6 @@ _NAME = re.compile(
 )
 _ALL_OURS = re.compile(r"(?:[0-9]{8}_[0-9]{6}__[a-z0-9_-]*+(?<=[a-z0-9]__[0-9a-f]{8}-[0-9]{4})\.jsonl\n)*+", re.ASCII)
 _FOREIGN = re.compile(rf"^(?!{_NAME.pattern}\.jsonl$).*$", re.ASCII | re.MULTILINE)
-_BLOCK = 1024 * 1024
 
 
 def check_component(component: object) -> str:
@@ -129,20 +128,6 @@ def without_foreign(names: Set[str]) -> Set[str]:
     return names - foreign if foreign else names
 
 
-def names_in(folder: Path) -> list[str]:
-    """The names in a folder, sorted; none where it is not there.
-
-    Raises:
-        StorageError: it cannot be read.
-    """
-    try:
-        return sorted(os.listdir(folder))
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise StorageError.of(error, "read the folder", folder) from error
-
-
 def open_chunk(path: Path) -> BinaryIO:
     """Open a chunk for reading; a symbolic link, a folder or a pipe is refused.
 
@@ -161,7 +146,7 @@ def open_chunk(path: Path) -> BinaryIO:
     if not stat.S_ISREG(os.fstat(fd).st_mode):
         os.close(fd)
         raise ChunkError("is no regular file", path=path, hint=hint)
-    return os.fdopen(fd, "rb", buffering=_BLOCK)
+    return os.fdopen(fd, "rb", buffering=BLOCK)
 
 
 def read_lines(stream: BinaryIO) -> Iterator[tuple[bytes, bool]]:

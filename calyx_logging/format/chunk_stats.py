@@ -1,4 +1,4 @@
-"""What is said of a chunk's bytes in a manifest, gathered in one pass; several chunks at once.
+"""What is said of a chunk's bytes in a manifest, gathered in one pass.
 
 Lines that look as our writers make them (the same node id first, `ts_utc` next, `seq` last) are read by position, block
 by block; any other line is parsed. Invariant: for chunks as our writers and recovery seal them the figures are those
@@ -10,27 +10,22 @@ from __future__ import annotations
 
 import bisect
 import hashlib
-import os
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO
 
+from calyx_logging.core import reading
+from calyx_logging.core.times import moment_text, parse_utc
 from calyx_logging.errors import EventError
 from calyx_logging.events.event import decode
 from calyx_logging.format.chunk import MAX_LINE, ChunkName
 from calyx_logging.format.manifest import ChunkEntry
 
-__all__ = ["ChunkStats", "blocks_of", "several_at_once", "stats_for", "stats_of"]
+__all__ = ["ChunkStats", "stats_for", "stats_of"]
 
-_BLOCK = 512 * 1024
 _NO_EVENT = b"["
-_WORKERS = min(8, 2 * (os.cpu_count() or 1))
-_BATCH = 256
-"""So many results are waited for at most before the next are begun."""
-
 _FEW = 8
 """Lines that are sooner parsed than looked at by position."""
 
@@ -39,8 +34,6 @@ _HEAD = re.compile(
     rb'"ts_utc":"([0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}\+00:00)"'
 )
 _TAIL = re.compile(rb',"seq":(0|[1-9][0-9]{0,18})\}$')
-_T = TypeVar("_T")
-_R = TypeVar("_R")
 
 
 @dataclass
@@ -81,7 +74,7 @@ class ChunkStats:
                     seeing.result()
                     seeing = None
                 self.size += len(block)
-                if len(block) < _BLOCK:  # the last one, of most chunks the only one
+                if len(block) < reading.BLOCK:  # the last one, of most chunks the only one
                     self._see_block(block)
                 else:
                     helper = helper or ThreadPoolExecutor(1, "calyx-logging-stats")
@@ -205,17 +198,8 @@ def _normal_time(text: object) -> str | None:
         return None
     if len(text) == 32 and text.endswith("+00:00"):
         return text  # as we write it
-    try:
-        moment = datetime.fromisoformat(text)
-        return None if moment.tzinfo is None else moment.astimezone(UTC).isoformat(timespec="microseconds")
-    except (ValueError, OverflowError):
-        return None
-
-
-def blocks_of(stream: BinaryIO) -> Iterator[bytes]:
-    """A file's bytes, block by block."""
-    while block := stream.read(_BLOCK):
-        yield block
+    moment = parse_utc(text)
+    return None if moment is None else moment_text(moment)
 
 
 def stats_for(filename: str) -> ChunkStats:
@@ -226,20 +210,6 @@ def stats_for(filename: str) -> ChunkStats:
 def stats_of(stream: BinaryIO, filename: str) -> ChunkStats:
     """The stats of a whole file."""
     stats = stats_for(filename)
-    for _ in stats.through(blocks_of(stream)):
+    for _ in stats.through(reading.blocks_of(stream)):
         pass
     return stats
-
-
-def several_at_once(function: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
-    """The function's results in the order of the items; hashing and the disk leave the interpreter to other threads.
-
-    An error of the function is raised in its place; what was begun is ended first.
-    """
-    items = list(items)
-    if len(items) < 2:
-        yield from map(function, items)
-        return
-    with ThreadPoolExecutor(_WORKERS, "calyx-logging-files") as pool:
-        for start in range(0, len(items), _BATCH):
-            yield from pool.map(function, items[start : start + _BATCH])

@@ -19,6 +19,7 @@ from typing import Any, BinaryIO
 import orjson
 
 from calyx_logging.core.ranges import runs_of
+from calyx_logging.core.reading import BLOCK
 from calyx_logging.errors import EventError
 from calyx_logging.events.event import CONTROL_SOURCE, LARGE, decode
 from calyx_logging.events.values import safe_repr
@@ -33,7 +34,6 @@ _MAX_CONTROLS = 10_000
 """So many control lines of one chunk are kept; more are no writer's of ours."""
 
 _MAX_SEQ = 2**63
-_BLOCK = 1024 * 1024
 _TOO_LONG = bytes(bytearray(b"a line that is too long"))
 """What stands for such a line; known by its identity."""
 
@@ -147,7 +147,7 @@ def _line_blocks(stream: BinaryIO) -> Iterator[tuple[int, list[bytes]]]:
     parts: list[bytes] = []
     number, size = 1, 0
     is_too_long, is_first = False, True
-    while block := stream.read(_BLOCK):
+    while block := stream.read(BLOCK):
         if is_first:
             block, is_first = block.removeprefix(b"\xef\xbb\xbf"), False
         size += len(block)

@@ -26,7 +26,6 @@ __all__ = [
     "MAX_MANIFEST",
     "SIGNATURE_NAME",
     "SUMS_NAME",
-    "TIMESTAMP_FORMAT",
     "ChunkEntry",
     "Covered",
     "Manifest",
@@ -40,7 +39,6 @@ __all__ = [
 MANIFEST_NAME = "manifest.json"
 SUMS_NAME = "SHA256SUMS"
 SIGNATURE_NAME = "manifest.json.sig"
-TIMESTAMP_FORMAT = "%Y%m%d_%H%M%S"
 MAX_CHUNKS = 100_000
 """So many chunks are in one bundle at most."""
 

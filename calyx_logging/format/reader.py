@@ -12,13 +12,14 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from calyx_logging.core.reading import BLOCK
+from calyx_logging.core.times import utc_text
 from calyx_logging.errors import CalyxError, EventError
-from calyx_logging.events.event import decode, utc_text
+from calyx_logging.events.event import decode
 from calyx_logging.format.chunk import MAX_LINE, OPEN_SUFFIX, SEALED_SUFFIX, open_chunk
 
 __all__ = ["ChunkRef", "Filter", "Follower", "Line", "last_events", "lines_of"]
 
-_BLOCK = 64 * 1024
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "warn": 30, "error": 40, "critical": 50, "fatal": 50}
 
 
@@ -193,7 +194,7 @@ class Follower:
 def _start_of_line(stream: BinaryIO, place: int) -> int:
     """Where the line begins that `place` is in."""
     while place > 0:
-        start = max(0, place - _BLOCK)
+        start = max(0, place - BLOCK)
         stream.seek(start)
         newline = stream.read(place - start).rfind(b"\n")
         if newline >= 0:

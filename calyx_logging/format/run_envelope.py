@@ -6,7 +6,6 @@ exit status is `incomplete`.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import time
 from collections.abc import Callable, Iterable, Mapping
@@ -15,8 +14,9 @@ from pathlib import Path
 from typing import Any, Self
 
 from calyx_logging.core import files
+from calyx_logging.core.reading import blocks_of, sha256_of_blocks
+from calyx_logging.core.times import utc_text
 from calyx_logging.errors import ConfigError, ManifestError, StorageError
-from calyx_logging.events.event import utc_text
 
 __all__ = ["EXIT_STATUSES", "FileDigest", "RunEnvelope"]
 
@@ -47,12 +47,11 @@ class FileDigest:
         """
         try:
             with path.open("rb") as stream:
-                digest = hashlib.file_digest(stream, "sha256")
-                size = stream.tell()
+                digest, size = sha256_of_blocks(blocks_of(stream))
         except OSError as error:
             raise StorageError.of(error, "hash a file of the run", path) from error
         inside = path.is_relative_to(root)
-        return cls((path.relative_to(root) if inside else path).as_posix(), digest.hexdigest(), size)
+        return cls((path.relative_to(root) if inside else path).as_posix(), digest, size)
 
 
 @dataclass(frozen=True)

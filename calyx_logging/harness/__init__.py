@@ -10,7 +10,6 @@ the harness: it is counted (`not_kept`) and said once on standard error.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import secrets
@@ -21,6 +20,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from calyx_logging.core.reading import sha256_of
 from calyx_logging.errors import CalyxError, ConfigError
 from calyx_logging.events.event import (
     DEFAULT_MAX_EVENT_BYTES,
@@ -228,7 +228,7 @@ def _line_of(fields: Mapping[str, Any], mirror: Mirror | None) -> bytes | None:
     event = decode(line)
     del event["ts_utc"]
     text = json.dumps(event, sort_keys=True, ensure_ascii=False)
-    return b'%b,"%b":"%b"}' % (line[:-1], _HASH.encode(), hashlib.sha256(text.encode()).hexdigest().encode())
+    return b'%b,"%b":"%b"}' % (line[:-1], _HASH.encode(), sha256_of(text.encode()).encode())
 
 
 def _without_node(line: bytes) -> bytes:

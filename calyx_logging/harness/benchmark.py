@@ -23,9 +23,9 @@ from types import TracebackType
 from typing import Any, Literal, Self
 
 from calyx_logging.core import files
+from calyx_logging.core.times import utc_text
 from calyx_logging.errors import ConfigError, StorageError, say
 from calyx_logging.events import context
-from calyx_logging.events.event import utc_text
 from calyx_logging.events.formatter import EventFormatter, StructlogMessage
 from calyx_logging.events.processors import NamedProcessor, is_drop, run_all
 from calyx_logging.events.tracebacks import plain_text

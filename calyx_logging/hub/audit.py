@@ -11,13 +11,14 @@ import contextlib
 import hashlib
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 from calyx_logging.core import files
+from calyx_logging.core.parallel import several_at_once
+from calyx_logging.core.reading import blocks_of, names_in, sha256_of_blocks
 from calyx_logging.errors import CalyxError, EventError, ManifestError
 from calyx_logging.events.event import decode
-from calyx_logging.format.chunk import SEALED_SUFFIX, ChunkName, names_in, open_chunk
-from calyx_logging.format.chunk_stats import blocks_of, several_at_once
+from calyx_logging.format.chunk import SEALED_SUFFIX, ChunkName, open_chunk
 from calyx_logging.format.completeness import NodeAudit, writers_of
 from calyx_logging.format.line_check import Scan, numbered_lines, scan_chunk
 from calyx_logging.format.manifest import MANIFEST_NAME, SUMS_NAME, parse_sums
@@ -76,18 +77,21 @@ def _audit(store: Store, node_id: str, progress: Progress | None) -> NodeAudit:
 
 def _read(held: Held, node_id: str, progress: Progress | None) -> Scan | str:
     """What a chunk's lines say; in words, where it is not what its manifest says."""
-    digest = hashlib.sha256()
     try:
         with open_chunk(held.path) as stream:
-            for block in blocks_of(stream):
-                digest.update(block)
-                if progress is not None:
-                    progress(len(block))
-        if digest.hexdigest() != held.sha256:
-            return f"{held.path}: its hash is {digest.hexdigest()}, and was {held.sha256} when it came"
+            digest, _ = sha256_of_blocks(_reported(blocks_of(stream), progress))
+        if digest != held.sha256:
+            return f"{held.path}: its hash is {digest}, and was {held.sha256} when it came"
         return scan_chunk(held.path, node_id, with_ids=True)
     except CalyxError as error:
         return str(error)
+
+
+def _reported(blocks: Iterable[bytes], progress: Progress | None) -> Iterator[bytes]:
+    for block in blocks:
+        yield block
+        if progress is not None:
+            progress(len(block))
 
 
 # ------------------------------------------------------------------ bundles

@@ -27,11 +27,11 @@ from calyx_logging.bundle.signing import MANIFEST_NAMESPACE, signers_of, verify_
 from calyx_logging.bundle.staging import Source, bring, verdict
 from calyx_logging.bundle.verification import Fault, Progress
 from calyx_logging.core import files
+from calyx_logging.core.parallel import several_at_once
+from calyx_logging.core.times import TIMESTAMP_FORMAT, parse_timestamp, utc_text
 from calyx_logging.errors import CalyxError, SignatureError, StorageError
-from calyx_logging.events.event import utc_text
-from calyx_logging.format.chunk_stats import several_at_once
 from calyx_logging.format.line_check import Scan, scan_chunk
-from calyx_logging.format.manifest import MANIFEST_NAME, SIGNATURE_NAME, TIMESTAMP_FORMAT, Manifest
+from calyx_logging.format.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest
 from calyx_logging.hub.conflicts import bring_back_manifest, compare, put_back, set_aside, tidy
 from calyx_logging.hub.inventory import holdings_of
 from calyx_logging.hub.rejections import note_refused, note_taken
@@ -357,13 +357,8 @@ def _save(store: Store, entries: list[Entry], node_ids: list[str], result: Impor
 
 def _free_folder(parent: Path, manifest: Manifest, now: float) -> Path:
     """The bundle's own name, or the next second's that is free; of another form, the time of the import."""
-    try:
-        if not _FOLDER.fullmatch(manifest.timestamp):
-            raise ValueError
-        moment = datetime.strptime(manifest.timestamp, TIMESTAMP_FORMAT).replace(tzinfo=UTC)
-        if not 1970 <= moment.year <= 9998:
-            raise ValueError
-    except ValueError:
+    moment = parse_timestamp(manifest.timestamp) if _FOLDER.fullmatch(manifest.timestamp) else None
+    if moment is None or not 1970 <= moment.year <= 9998:
         moment = datetime.fromtimestamp(int(now), UTC)
     while os.path.lexists(parent / moment.strftime(TIMESTAMP_FORMAT)):
         moment += timedelta(seconds=1)

@@ -11,15 +11,13 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from calyx_logging.core.reading import BLOCK, blocks_of
 from calyx_logging.errors import CalyxError, ManifestError, StorageError
 from calyx_logging.format.chunk import ChunkName, open_chunk
-from calyx_logging.format.chunk_stats import blocks_of
 from calyx_logging.format.manifest import Manifest, is_safe_filename
 from calyx_logging.hub.store import Entry, Store
 
 __all__ = ["Held", "Holdings", "begins_with", "digest_of", "holdings_of", "prefix_digests"]
-
-_BLOCK = 1024 * 1024
 
 
 @dataclass(frozen=True)
@@ -133,7 +131,7 @@ def prefix_digests(path: Path, sizes: Iterable[int]) -> dict[int, str]:
     digest, done = hashlib.sha256(), 0
     with open_chunk(path) as stream:
         for size in sorted(set(sizes)):
-            while done < size and (block := stream.read(min(_BLOCK, size - done))):
+            while done < size and (block := stream.read(min(BLOCK, size - done))):
                 digest.update(block)
                 done += len(block)
             if done < size:

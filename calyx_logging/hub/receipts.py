@@ -15,11 +15,11 @@ from pathlib import Path
 from calyx_logging.bundle.signing import RECEIPT_NAMESPACE, sign
 from calyx_logging.core import files
 from calyx_logging.core.locks import os_lock
+from calyx_logging.core.parallel import several_at_once
 from calyx_logging.core.ranges import runs_of
+from calyx_logging.core.times import utc_text
 from calyx_logging.errors import ManifestError, StorageError
-from calyx_logging.events.event import utc_text
 from calyx_logging.format.chunk import ChunkName
-from calyx_logging.format.chunk_stats import several_at_once
 from calyx_logging.format.line_check import Scan, scan_chunk
 from calyx_logging.format.receipt import SIGNATURE_SUFFIX, Receipt
 from calyx_logging.hub.inventory import Held, holdings_of, prefix_digests

@@ -8,7 +8,6 @@ the same place is taken in, and counts as settled when the same bundle has come 
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -17,8 +16,8 @@ import orjson
 
 from calyx_logging.bundle.verification import Fault
 from calyx_logging.core import files
+from calyx_logging.core.reading import names_in, sha256_of
 from calyx_logging.errors import ManifestError
-from calyx_logging.format.chunk import names_in
 from calyx_logging.format.manifest import loads_object
 from calyx_logging.hub.store import Store
 
@@ -100,7 +99,7 @@ def refusals(store: Store) -> list[Refusal]:
 
 
 def _name(source: str) -> str:
-    return f"{hashlib.sha256(source.encode('utf-8', 'surrogatepass')).hexdigest()[:32]}.json"
+    return f"{sha256_of(source.encode('utf-8', 'surrogatepass'))[:32]}.json"
 
 
 def _mtime(store: Store, name: str) -> float:

@@ -16,7 +16,6 @@ the folders, so that one that is lost, old or damaged costs nothing.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import secrets
 from collections import defaultdict
@@ -31,9 +30,9 @@ from filelock import Timeout
 
 from calyx_logging.core import files
 from calyx_logging.core.locks import os_lock
+from calyx_logging.core.reading import names_in, sha256_of
+from calyx_logging.core.times import utc_text
 from calyx_logging.errors import ConfigError, ManifestError, RootNotFound, StorageError
-from calyx_logging.events.event import utc_text
-from calyx_logging.format.chunk import names_in
 from calyx_logging.format.line_check import Scan
 from calyx_logging.format.manifest import MANIFEST_NAME, Manifest, is_safe_filename, loads_object
 from calyx_logging.node import is_node_id
@@ -278,7 +277,7 @@ class Store:
             manifest = Manifest.parse(data)
         except ManifestError:
             manifest = None
-        self._read[path] = mark, hashlib.sha256(data).hexdigest(), manifest
+        self._read[path] = mark, sha256_of(data), manifest
         return self._read[path][1:]
 
     def said(self, node_id: str | None = None) -> list[Entry]:
@@ -363,6 +362,6 @@ def _is_folder(path: Path) -> bool:
 
 def _digest(path: Path) -> str:
     try:
-        return hashlib.sha256(files.read_regular(path)).hexdigest()
+        return sha256_of(files.read_regular(path))
     except OSError as error:
         raise StorageError.of(error, "read an imported manifest", path) from error

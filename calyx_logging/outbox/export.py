@@ -8,7 +8,6 @@ good by the next export, so that repeating an export after a crash at any point 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Set
@@ -20,16 +19,17 @@ from calyx_logging.bundle.archive import write_archive
 from calyx_logging.bundle.folder import sums_of
 from calyx_logging.bundle.signing import MANIFEST_NAMESPACE, named_key, sign
 from calyx_logging.core import files
+from calyx_logging.core.parallel import several_at_once
+from calyx_logging.core.reading import blocks_of, names_in, sha256_of
+from calyx_logging.core.times import TIMESTAMP_FORMAT, parse_timestamp, utc_text
 from calyx_logging.errors import StorageError
-from calyx_logging.events.event import utc_text
-from calyx_logging.format.chunk import ChunkName, names_in, open_chunk, without_foreign
-from calyx_logging.format.chunk_stats import blocks_of, several_at_once, stats_for, stats_of
+from calyx_logging.format.chunk import ChunkName, open_chunk, without_foreign
+from calyx_logging.format.chunk_stats import stats_for, stats_of
 from calyx_logging.format.manifest import (
     MANIFEST_NAME,
     MAX_CHUNKS,
     SIGNATURE_NAME,
     SUMS_NAME,
-    TIMESTAMP_FORMAT,
     ChunkEntry,
     Covered,
     Manifest,
@@ -300,7 +300,7 @@ def _make_bundle(
             covers=_covered(node, extras, entries),
         )
         data = manifest.to_bytes()
-        digest = hashlib.sha256(data).hexdigest()
+        digest = sha256_of(data)
         files.write_new(staging / SUMS_NAME, [sums_of(manifest, digest)])
         files.write_new(staging / MANIFEST_NAME, [data])
         if extras.key is not None:
@@ -366,9 +366,7 @@ def _free_timestamp(node: Node, done: export_index.Exported, now: float) -> str:
     moment = datetime.fromtimestamp(int(now), UTC)
     taken = {bundle.timestamp for bundle in done.bundles}
     for bundle in reversed(done.bundles):
-        try:
-            last = datetime.strptime(bundle.timestamp, TIMESTAMP_FORMAT).replace(tzinfo=UTC)
-        except ValueError:
+        if (last := parse_timestamp(bundle.timestamp)) is None:
             continue  # a first-generation folder may be called anything
         with contextlib.suppress(OverflowError):  # somebody called a folder 99991231_235959
             moment = max(moment, last + timedelta(seconds=1))

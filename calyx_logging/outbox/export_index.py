@@ -7,7 +7,6 @@ never dropped because its bundle was moved away.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -17,8 +16,8 @@ import orjson
 
 from calyx_logging.bundle.folder import verify
 from calyx_logging.core import files
+from calyx_logging.core.reading import names_in, sha256_of
 from calyx_logging.errors import BundleError, ManifestError, StorageError
-from calyx_logging.format.chunk import names_in
 from calyx_logging.format.manifest import MANIFEST_NAME, Manifest, loads_object
 from calyx_logging.node import Node
 
@@ -59,7 +58,7 @@ class Exported:
     @staticmethod
     def digest(data: bytes) -> str:
         """What a bundle is known by."""
-        return hashlib.sha256(data).hexdigest()
+        return sha256_of(data)
 
     @property
     def last(self) -> BundleRef | None:
@@ -69,7 +68,7 @@ class Exported:
     def _add(self, timestamp: str, data: bytes, manifest: Manifest) -> None:
         self.order += [entry.filename for entry in manifest.chunks]
         self.names.update(entry.filename for entry in manifest.chunks)
-        self.bundles.append(BundleRef(timestamp, hashlib.sha256(data).hexdigest()))
+        self.bundles.append(BundleRef(timestamp, sha256_of(data)))
         self.bundles.sort()
         self.changed = True
 
@@ -168,7 +167,7 @@ def manifests_of(node: Node, bundles: Iterable[BundleRef]) -> Iterator[tuple[Bun
     for bundle in bundles:
         try:
             data = files.read_regular(node.outbox / MANIFESTS_DIR / f"{bundle.timestamp}.json")
-            if hashlib.sha256(data).hexdigest() == bundle.manifest_sha256:
+            if sha256_of(data) == bundle.manifest_sha256:
                 yield bundle, Manifest.parse(data)
         except (OSError, ManifestError):
             continue

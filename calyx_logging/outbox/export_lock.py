@@ -14,8 +14,8 @@ from filelock import Timeout
 
 from calyx_logging.core import files
 from calyx_logging.core.locks import os_lock
+from calyx_logging.core.times import utc_text
 from calyx_logging.errors import CalyxError, ConfigError, LockHeld
-from calyx_logging.events.event import utc_text
 from calyx_logging.node import Node
 
 __all__ = ["exclusive"]

@@ -8,7 +8,6 @@ prune leaves no half bundle; copies of manifests and the index stay.
 
 from __future__ import annotations
 
-import hashlib
 import os
 import socket
 import tempfile
@@ -22,9 +21,10 @@ from calyx_logging.bundle.folder import check
 from calyx_logging.bundle.staging import bring, verdict
 from calyx_logging.core import files
 from calyx_logging.core.locks import is_gone
+from calyx_logging.core.parallel import several_at_once
+from calyx_logging.core.reading import blocks_of, names_in, sha256_of, sha256_of_blocks
 from calyx_logging.errors import ManifestError, StorageError
-from calyx_logging.format.chunk import names_in, open_chunk
-from calyx_logging.format.chunk_stats import blocks_of, several_at_once
+from calyx_logging.format.chunk import open_chunk
 from calyx_logging.format.manifest import MANIFEST_NAME, SIGNATURE_NAME, SUMS_NAME, Manifest
 from calyx_logging.node import Node
 from calyx_logging.outbox import contents, export_index, receipts
@@ -146,12 +146,8 @@ def _is_left(path: Path) -> bool:
 
 
 def _hash(path: Path) -> tuple[str, int]:
-    digest, size = hashlib.sha256(), 0
     with open_chunk(path) as stream:
-        for block in blocks_of(stream):
-            digest.update(block)
-            size += len(block)
-    return digest.hexdigest(), size
+        return sha256_of_blocks(blocks_of(stream))
 
 
 def _look_at_bundle(folder: Path, known: set[str], found: Plan) -> None:
@@ -188,7 +184,7 @@ def _look_at_archive(node: Node, path: Path, known: set[str], found: Plan) -> No
     with tempfile.TemporaryDirectory(prefix=f"{_CHECKING}{os.getpid()}-", dir=node.exports) as room:
         staged, faults = bring(path, Path(room))
         report = verdict(staged, faults)
-        is_it = not report.faults and report.manifest_sha256 == hashlib.sha256(data).hexdigest()
+        is_it = not report.faults and report.manifest_sha256 == sha256_of(data)
         if is_it and report.manifest is not None:
             with members_of(path, Path(room, "list")) as members:
                 names = [member.path.rsplit("/", 1)[-1] for member in members if member.kind != "folder"]

@@ -5,14 +5,13 @@ Invariant: only receipts whose signature was checked, or that somebody accepted 
 
 from __future__ import annotations
 
-import hashlib
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from calyx_logging.bundle.signing import RECEIPT_NAMESPACE, verify_signature
 from calyx_logging.core import files
+from calyx_logging.core.reading import names_in, sha256_of
 from calyx_logging.errors import ConfigError, ManifestError, SignatureError, StorageError
-from calyx_logging.format.chunk import names_in
 from calyx_logging.format.receipt import MAX_RECEIPT, SIGNATURE_SUFFIX, Receipt
 from calyx_logging.node import Node
 
@@ -110,7 +109,7 @@ def keep(node: Node, carried: CarriedReceipt) -> None:
     """
     folder = node.outbox / RECEIPTS_DIR
     files.make_dirs(folder)
-    name = f"{hashlib.sha256(carried.data).hexdigest()[:16]}.json"
+    name = f"{sha256_of(carried.data)[:16]}.json"
     files.replace_file(folder / name, carried.data)
     known, bundles = set(carried.receipt.chunks), set(carried.receipt.bundles)
     for other in names_in(folder):

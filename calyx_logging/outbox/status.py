@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 from calyx_logging.core.locks import holder_of
+from calyx_logging.core.reading import blocks_of
 from calyx_logging.errors import StorageError
 from calyx_logging.format.chunk import open_chunk
-from calyx_logging.format.chunk_stats import blocks_of
 from calyx_logging.node import Node
 from calyx_logging.outbox import export_index
 from calyx_logging.outbox.contents import OpenChunk, look

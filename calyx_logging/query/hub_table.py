@@ -6,7 +6,6 @@ db = connect(Store(root))           # an Ibis backend, as of `database`
 
 from __future__ import annotations
 
-import hashlib
 import secrets
 from collections.abc import Callable
 from contextlib import suppress
@@ -15,6 +14,7 @@ from typing import Any
 
 from calyx_logging.core import files
 from calyx_logging.core.locks import os_lock
+from calyx_logging.core.reading import sha256_of
 from calyx_logging.errors import StorageError
 from calyx_logging.format.reader import ChunkRef
 from calyx_logging.hub.inventory import digest_of, holdings_of
@@ -131,7 +131,7 @@ def compact(store: Store, node_id: str, *, memory: str = MEMORY) -> Part | None:
             if not parts or (len(parts) == 1 and parts[0].compacted):
                 return None
             chunks = tuple(sorted({sha256 for part in parts for sha256 in part.chunks}))
-            digest = hashlib.sha256("\n".join(chunks).encode()).hexdigest()
+            digest = sha256_of("\n".join(chunks).encode())
             name = f"node_id={node_id}/set-{digest}.parquet"
             temporary_file = folder / f"node_id={node_id}" / f".set-{secrets.token_hex(4)}.tmp"
             try:

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 
 from calyx_logging.core import files
+from calyx_logging.core.reading import names_in
 from calyx_logging.errors import ConfigError, ManifestError, StorageError
-from calyx_logging.format.chunk import OPEN_SUFFIX, SEALED_SUFFIX, names_in
+from calyx_logging.format.chunk import OPEN_SUFFIX, SEALED_SUFFIX
 from calyx_logging.format.manifest import MANIFEST_NAME, Manifest
 from calyx_logging.format.reader import ChunkRef
 from calyx_logging.hub.inventory import holdings_of

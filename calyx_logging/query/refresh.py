@@ -21,8 +21,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from calyx_logging.core import files
+from calyx_logging.core.reading import names_in
 from calyx_logging.errors import CalyxError, StorageError
-from calyx_logging.format.chunk import names_in
 from calyx_logging.hub.inventory import Holdings, digest_of, holdings_of
 from calyx_logging.hub.store import Store
 from calyx_logging.query.executors import Engine, Here

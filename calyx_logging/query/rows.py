@@ -10,7 +10,7 @@ import json
 import re
 import sys
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
+from datetime import datetime
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from orjson import OPT_SORT_KEYS, dumps
 
 from calyx_logging.core import files
+from calyx_logging.core.times import parse_utc
 from calyx_logging.errors import ConfigError
 from calyx_logging.format.chunk import OPEN_SUFFIX, ChunkName, open_chunk
 from calyx_logging.format.line_check import events_in, numbered_lines
@@ -246,10 +247,10 @@ def _moment(text: str) -> datetime | None:
         if text.endswith("+00:00"):  # without a zone it takes a quarter of the time
             moment = datetime.fromisoformat(text[:-6])
             return moment if moment.tzinfo is None else None
-        moment = datetime.fromisoformat(text)
-        return None if moment.tzinfo is None else moment.astimezone(UTC).replace(tzinfo=None)
-    except (ValueError, OverflowError):
+    except ValueError:
         return None
+    with_zone = parse_utc(text)
+    return None if with_zone is None else with_zone.replace(tzinfo=None)
 
 
 def _pyarrow() -> Any:

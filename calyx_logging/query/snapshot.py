@@ -17,8 +17,8 @@ import orjson
 
 from calyx_logging.core import files
 from calyx_logging.core.locks import os_lock
+from calyx_logging.core.reading import names_in
 from calyx_logging.errors import StorageError
-from calyx_logging.format.chunk import names_in
 from calyx_logging.hub.store import Store
 from calyx_logging.node import is_node_id
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from calyx_logging.core.ranges import runs_of
+from calyx_logging.core.times import utc_text
 from calyx_logging.errors import say
-from calyx_logging.events.event import utc_text
 
 __all__ = ["Gap", "Losses"]
 

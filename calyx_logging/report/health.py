@@ -6,12 +6,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
 from calyx_logging.bundle.folder import check
 from calyx_logging.core import files
+from calyx_logging.core.times import moment_text, parse_timestamp, parse_utc
 from calyx_logging.errors import CalyxError, ManifestError, StorageError
 from calyx_logging.format.chunk import OPEN_SUFFIX, ChunkName
 from calyx_logging.format.completeness import Elsewhere, NodeAudit, writers_of
@@ -168,17 +168,8 @@ def _at_hub(store: Store, audit: NodeAudit) -> Condition:
 
 def _seconds_between(earlier: str, later: str) -> float | None:
     """How much later; None where one is no time with a zone."""
-    try:
-        return (_moment(later) - _moment(earlier)).total_seconds()
-    except (ValueError, OverflowError):
-        return None
-
-
-def _moment(text: str) -> datetime:
-    moment = datetime.fromisoformat(text)
-    if moment.tzinfo is None:
-        raise ValueError("a time without a zone")
-    return moment.astimezone(UTC)
+    began, ended = parse_utc(earlier), parse_utc(later)
+    return None if began is None or ended is None else (ended - began).total_seconds()
 
 
 # ------------------------------------------------------------------ at a node, and of a bundle
@@ -267,10 +258,8 @@ def _at_node(node: Node, engine: Engine) -> Condition:
 
 def _time_of(timestamp: str) -> str:
     """A bundle's name as a time; as it is where it is of another form."""
-    try:
-        return datetime.strptime(timestamp, "%Y%m%d_%H%M%S").replace(tzinfo=UTC).isoformat(timespec="microseconds")
-    except ValueError:
-        return timestamp
+    moment = parse_timestamp(timestamp)
+    return timestamp if moment is None else moment_text(moment)
 
 
 def _of_bundle(folder: Path, refs: list[ChunkRef], engine: Engine) -> Condition:

@@ -19,6 +19,7 @@ from typing import TYPE_CHECKING, Any
 
 import orjson
 
+from calyx_logging.core.times import in_utc, parse_utc
 from calyx_logging.errors import ConfigError
 
 if TYPE_CHECKING:
@@ -126,11 +127,9 @@ def duration(seconds: float | None) -> str:
 
 def moment_of(value: object) -> datetime | None:
     """A time of a row (naive, UTC), or in a text."""
-    try:
-        moment = value if isinstance(value, datetime) else datetime.fromisoformat(str(value))
-        return moment.replace(tzinfo=UTC) if moment.tzinfo is None else moment.astimezone(UTC)
-    except (ValueError, OverflowError):
-        return None
+    if isinstance(value, datetime):
+        return in_utc(value, naive_is_utc=True)
+    return parse_utc(str(value), naive_is_utc=True)
 
 
 def when(value: object) -> Any:

@@ -7,7 +7,7 @@ from functools import cached_property
 from typing import Any
 
 from calyx_logging.core.text import count_text, runs_text
-from calyx_logging.events.event import utc_text
+from calyx_logging.core.times import utc_text
 from calyx_logging.format.completeness import WriterAudit, findings
 from calyx_logging.report.collect import MAX_ROWS, MAX_TILES, Answer, Facts, run_key
 from calyx_logging.report.events import Packed

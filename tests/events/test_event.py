@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calyx_logging import StampEvent
+from calyx_logging.core.times import utc_text
 from calyx_logging.errors import ConfigError, EventError, InvalidNodeId
-from calyx_logging.events.event import CONTROL_SOURCE, control_event, decode, encode, utc_text, with_seq
+from calyx_logging.events.event import CONTROL_SOURCE, control_event, decode, encode, with_seq
 
 
 def stamped(**fields: Any) -> dict[str, Any]:

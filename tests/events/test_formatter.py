@@ -17,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calyx_logging import EventFormatter, Node, StampEvent, configure_structlog
+from calyx_logging.core.times import utc_text
 from calyx_logging.errors import ConfigError, NodeNotProvisioned
-from calyx_logging.events.event import take, utc_text
+from calyx_logging.events.event import take
 
 
 class Lines(logging.Handler):

@@ -9,9 +9,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calyx_logging.events.event import encode, utc_text, with_seq
+from calyx_logging.core import reading
+from calyx_logging.core.parallel import several_at_once
+from calyx_logging.core.times import utc_text
+from calyx_logging.events.event import encode, with_seq
 from calyx_logging.format import chunk_stats as module
-from calyx_logging.format.chunk_stats import ChunkStats, several_at_once, stats_of
+from calyx_logging.format.chunk_stats import ChunkStats, stats_of
 from calyx_logging.format.line_check import scan_chunk
 
 OURS = "20260101_000000__x__0123abcd-0000.jsonl"
@@ -72,11 +75,11 @@ odd = st.sampled_from(
 )
 def test_by_position_as_by_parsing(lines: list[bytes], torn: bytes, block: int) -> None:
     """Whatever the lines are, wherever the blocks end."""
-    before, module._BLOCK = module._BLOCK, block
+    before, reading.BLOCK = reading.BLOCK, block
     try:
         assert_same(b"".join(lines) + torn)
     finally:
-        module._BLOCK = before
+        reading.BLOCK = before
 
 
 def test_lines_alike_are_read_by_position(monkeypatch: pytest.MonkeyPatch) -> None:
