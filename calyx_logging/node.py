@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calyx_logging.core import files
+from calyx_logging.core.reading import BOM
 from calyx_logging.errors import InvalidNodeId, NodeConflict, NodeNotProvisioned, RootNotFound, StorageError
 
 __all__ = [
@@ -73,7 +74,7 @@ def read_node_id(runtime: Path) -> str | None:
         raise StorageError.of(error, "read the node id", path) from error
     encoding = "utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8"
     try:
-        return data.removeprefix(b"\xef\xbb\xbf").decode(encoding).strip() or None
+        return data.removeprefix(BOM).decode(encoding).strip() or None
     except UnicodeDecodeError as error:
         raise InvalidNodeId("is no text", path=path, hint="provision the node again with --force") from error
 

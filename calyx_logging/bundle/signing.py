@@ -22,6 +22,7 @@ from pathlib import Path
 
 from calyx_logging.core import files
 from calyx_logging.core.locks import os_lock
+from calyx_logging.core.reading import BOM
 from calyx_logging.errors import ConfigError, SignatureError, StorageError
 
 __all__ = [
@@ -196,7 +197,7 @@ def _text_of(path: Path) -> str:
         raise StorageError.of(error, "read the file", path) from error
     if data.startswith(b"SSHKRL"):
         raise ConfigError("is a binary list of revoked keys", path=path, hint="use ssh-keygen -k -u to add a key to it")
-    if data.startswith((b"\xef\xbb\xbf", b"\xff\xfe", b"\xfe\xff")) or b"\0" in data:
+    if data.startswith((BOM, b"\xff\xfe", b"\xfe\xff")) or b"\0" in data:
         raise ConfigError("is no plain text", path=path, hint="save it as UTF-8 without byte order mark")
     text = data.decode("utf-8", "surrogateescape")
     if _BREAKS.search(text):

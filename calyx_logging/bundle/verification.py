@@ -95,7 +95,7 @@ def judge(names: Collection[str], read: Read, *, progress: Progress | None = Non
             faults += _sums_faults(manifest, digest, parse_sums(_whole(SUMS_NAME, read)))
         except (ManifestError, ChunkError, StorageError, OSError) as error:
             faults.append(Fault("malformed", SUMS_NAME, "", _said(error)))
-    elif manifest.version > 0:
+    elif not manifest.is_legacy:
         faults.append(Fault("missing", SUMS_NAME, "a line for each file", "no such file"))
     return Report(manifest, digest, tuple(faults), warnings)
 

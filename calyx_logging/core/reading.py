@@ -10,10 +10,13 @@ from typing import BinaryIO
 
 from calyx_logging.errors import StorageError
 
-__all__ = ["BLOCK", "blocks_of", "names_in", "sha256_of", "sha256_of_blocks"]
+__all__ = ["BLOCK", "BOM", "blocks_of", "names_in", "sha256_of", "sha256_of_blocks"]
 
 BLOCK = 512 * 1024
 """Bytes that are read at once: so many that a call costs little beside them, so few that a core's cache holds them."""
+
+BOM = b"\xef\xbb\xbf"
+"""The byte order mark of UTF-8, with which other programs begin a file: no part of its text."""
 
 
 def names_in(folder: Path) -> list[str]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 import stat
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,14 +22,13 @@ __all__ = [
     "MAX_CHUNK_NUMBER",
     "MAX_COMPONENT",
     "MAX_LINE",
+    "NAME_PATTERN",
     "OPEN_SUFFIX",
     "SEALED_SUFFIX",
     "ChunkName",
     "check_component",
-    "foreign_among",
     "open_chunk",
     "read_lines",
-    "without_foreign",
 ]
 
 SEALED_SUFFIX = ".jsonl"
@@ -42,12 +41,12 @@ MAX_LINE = 64 * 1024 * 1024
 """Bytes of a line that is still read as an event, its newline among them."""
 
 _COMPONENT = r"[a-z0-9]+(?:[_-][a-z0-9]+)*"
-_NAME = re.compile(
-    rf"(?P<when>[0-9]{{8}}_[0-9]{{6}})__(?P<component>{_COMPONENT})__(?P<writer>[0-9a-f]{{8}})-(?P<number>[0-9]{{4}})",
-    re.ASCII,
+NAME_PATTERN = (
+    rf"(?P<when>[0-9]{{8}}_[0-9]{{6}})__(?P<component>{_COMPONENT})__(?P<writer>[0-9a-f]{{8}})-(?P<number>[0-9]{{4}})"
 )
-_ALL_OURS = re.compile(r"(?:[0-9]{8}_[0-9]{6}__[a-z0-9_-]*+(?<=[a-z0-9]__[0-9a-f]{8}-[0-9]{4})\.jsonl\n)*+", re.ASCII)
-_FOREIGN = re.compile(rf"^(?!{_NAME.pattern}\.jsonl$).*$", re.ASCII | re.MULTILINE)
+"""The form of a name without suffix; whether its time exists is for `ChunkName.parse` to say."""
+
+_NAME = re.compile(NAME_PATTERN, re.ASCII)
 
 
 def check_component(component: object) -> str:
@@ -112,20 +111,6 @@ class ChunkName:
         except ValueError:
             return None
         return cls(when, match["component"], match["writer"], int(match["number"]))
-
-
-def foreign_among(names: Iterable[str]) -> set[str]:
-    """Those that are no names of sealed chunks of ours, by their form alone; quick for very many."""
-    text = "\n".join(names) + "\n"
-    if _ALL_OURS.fullmatch(text):
-        return set()
-    return {match[0] for match in _FOREIGN.finditer(text)} - {""}
-
-
-def without_foreign(names: Set[str]) -> Set[str]:
-    """Names of our own chunks among them, which never change: who looks for something new leaves them out."""
-    foreign = foreign_among(names)
-    return names - foreign if foreign else names
 
 
 def open_chunk(path: Path) -> BinaryIO:

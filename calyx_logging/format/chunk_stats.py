@@ -21,6 +21,7 @@ from calyx_logging.core.times import moment_text, parse_utc
 from calyx_logging.errors import EventError
 from calyx_logging.events.event import decode
 from calyx_logging.format.chunk import MAX_LINE, ChunkName
+from calyx_logging.format.legacy import is_foreign
 from calyx_logging.format.manifest import ChunkEntry
 
 __all__ = ["ChunkStats", "stats_for", "stats_of"]
@@ -106,7 +107,7 @@ class ChunkStats:
 
     def _see_block(self, block: bytes) -> None:
         if self._is_first:  # a byte order mark is no part of the first line
-            block, self._is_first = block.removeprefix(b"\xef\xbb\xbf"), False
+            block, self._is_first = block.removeprefix(reading.BOM), False
         if b"\n" not in block:  # a line of many blocks: they are joined once
             self._parts.append(block)
             self._pending += len(block)
@@ -204,7 +205,7 @@ def _normal_time(text: object) -> str | None:
 
 def stats_for(filename: str) -> ChunkStats:
     """Empty stats for a file of that name: by position for our own chunks."""
-    return ChunkStats(by_position=ChunkName.parse(filename) is not None)
+    return ChunkStats(by_position=not is_foreign(filename))
 
 
 def stats_of(stream: BinaryIO, filename: str) -> ChunkStats:

@@ -19,7 +19,7 @@ from typing import Any, BinaryIO
 import orjson
 
 from calyx_logging.core.ranges import runs_of
-from calyx_logging.core.reading import BLOCK
+from calyx_logging.core.reading import BLOCK, BOM
 from calyx_logging.errors import EventError
 from calyx_logging.events.event import CONTROL_SOURCE, LARGE, decode
 from calyx_logging.events.values import safe_repr
@@ -149,7 +149,7 @@ def _line_blocks(stream: BinaryIO) -> Iterator[tuple[int, list[bytes]]]:
     is_too_long, is_first = False, True
     while block := stream.read(BLOCK):
         if is_first:
-            block, is_first = block.removeprefix(b"\xef\xbb\xbf"), False
+            block, is_first = block.removeprefix(BOM), False
         size += len(block)
         if b"\n" not in block:  # a line of many blocks: they are joined once
             is_too_long = is_too_long or size > MAX_LINE

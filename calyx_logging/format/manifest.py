@@ -1,6 +1,6 @@
 """The manifest: a value, its bytes, and SHA256SUMS.
 
-This is the one place that knows the manifest's keys, those of the first generation too (docs/format.md, "Manifest").
+This is the one place that knows the manifest's keys (docs/format.md, "Manifest"); `legacy` knows the others.
 Reading is pure: bytes in, a `Manifest` or a `ManifestError` out.
 """
 
@@ -17,7 +17,9 @@ from typing import Any
 
 import orjson
 
+from calyx_logging.core.reading import BOM
 from calyx_logging.errors import ManifestError
+from calyx_logging.format import legacy
 from calyx_logging.node import is_device_name
 
 __all__ = [
@@ -101,7 +103,7 @@ class Manifest:
         open_chunks: names of chunks that were still being written.
         covers: earlier manifests that a hub may never see, because every chunk of them is in this bundle, or
             was acknowledged.
-        version: 0 for the first generation's.
+        version: that of the first generation's is `legacy.VERSION`.
     """
 
     node_id: str
@@ -123,6 +125,11 @@ class Manifest:
         """Bytes in all chunks, as far as it says."""
         return sum(chunk.bytes or 0 for chunk in self.chunks)
 
+    @property
+    def is_legacy(self) -> bool:
+        """Whether it is one of the first generation: without SHA256SUMS, and in no chain of bundles."""
+        return self.version <= legacy.VERSION
+
     def to_bytes(self) -> bytes:
         """`manifest.json`: UTF-8, no byte order mark, the same bytes for the same value."""
         document: dict[str, Any] = {
@@ -140,7 +147,7 @@ class Manifest:
 
     @classmethod
     def parse(cls, data: bytes) -> Manifest:
-        """Read a manifest of ours or of the first generation (version 0 then).
+        """Read a manifest of ours or of the first generation.
 
         Raises:
             ManifestError: no JSON object, a key missing or of the wrong type, a version from the future.
@@ -148,7 +155,7 @@ class Manifest:
         if len(data) > MAX_MANIFEST or sum(map(data.count, (b",", b"[", b"{"))) > _MAX_VALUES:
             raise ManifestError(f"the manifest is larger than that of {MAX_CHUNKS} chunks")
         document = loads_object(data, "the manifest")
-        version = _get(document, "manifest_version", int, 0)
+        version = _get(document, "manifest_version", int, legacy.VERSION)
         if version > VERSION:
             raise ManifestError(
                 f"the manifest is of version {version}", hint=f"this release reads up to {VERSION}: update it"
@@ -180,7 +187,7 @@ def _refuse_twice(data: bytes) -> None:
         return found
 
     with contextlib.suppress(RecursionError):  # so deep that nothing of it is read
-        json.loads(data.removeprefix(b"\xef\xbb\xbf"), object_pairs_hook=pairs, parse_int=str, parse_float=str)
+        json.loads(data.removeprefix(BOM), object_pairs_hook=pairs, parse_int=str, parse_float=str)
 
 
 def _parse_covered(covered: object, number: int) -> Covered:
@@ -196,10 +203,11 @@ def _parse_entry(entry: object, number: int) -> ChunkEntry:
     where = f"chunks[{number}]"
     if not isinstance(entry, Mapping):
         raise ManifestError(f"the manifest's {where} is no object")
-    name = entry.get("filename", entry.get("file"))
+    entry = legacy.entry_like_ours(entry)
+    name = entry["filename"]
     if not isinstance(name, str):
         raise ManifestError(f"the manifest's {where} has no 'filename'")
-    sha256 = _get(entry, "sha256", str, where=where).lower()
+    sha256 = _get(entry, "sha256", str, where=where)
     if not _SHA256.fullmatch(sha256):
         raise ManifestError(f"the manifest's {where}.sha256 is not 64 hex digits")
     return ChunkEntry(
@@ -235,7 +243,7 @@ def _optional(document: Mapping[str, Any], key: str, kind: type, where: str = ""
 def loads_object(data: bytes, what: str) -> dict[str, Any]:
     """A JSON object from bytes, with or without a byte order mark; `what` names it in the error."""
     try:
-        document = orjson.loads(data.removeprefix(b"\xef\xbb\xbf"))
+        document = orjson.loads(data.removeprefix(BOM))
     except orjson.JSONDecodeError as error:
         raise ManifestError(f"{what} is no JSON: {error}") from None
     if not isinstance(document, dict):
@@ -281,7 +289,7 @@ def parse_sums(data: bytes) -> dict[str, str]:
     """
     sums: dict[str, str] = {}
     try:
-        lines = data.removeprefix(b"\xef\xbb\xbf").decode().removesuffix("\n").split("\n")
+        lines = data.removeprefix(BOM).decode().removesuffix("\n").split("\n")
     except UnicodeDecodeError:
         raise ManifestError(f"{SUMS_NAME} is no UTF-8 text") from None
     for number, line in enumerate(lines, 1):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
-from calyx_logging.core.reading import BLOCK
+from calyx_logging.core.reading import BLOCK, BOM
 from calyx_logging.core.times import utc_text
 from calyx_logging.errors import CalyxError, EventError
 from calyx_logging.events.event import decode
@@ -99,7 +99,7 @@ def lines_of(path: Path) -> Iterator[Line]:
 
 
 def _line(data: bytes, path: Path, number: int) -> Iterator[Line]:
-    data = data.rstrip(b"\r\n").removeprefix(b"\xef\xbb\xbf")
+    data = data.rstrip(b"\r\n").removeprefix(BOM)
     if data.strip():
         try:
             yield Line(decode(data), data, path, number)

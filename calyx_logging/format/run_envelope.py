@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Self
 
 from calyx_logging.core import files
-from calyx_logging.core.reading import blocks_of, sha256_of_blocks
+from calyx_logging.core.reading import BOM, blocks_of, sha256_of_blocks
 from calyx_logging.core.times import utc_text
 from calyx_logging.errors import ConfigError, ManifestError, StorageError
 
@@ -140,7 +140,7 @@ class RunEnvelope:
             ManifestError: it is none.
         """
         try:
-            document: Any = json.loads(data.removeprefix(b"\xef\xbb\xbf"))
+            document: Any = json.loads(data.removeprefix(BOM))
             return cls._of(document)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             reason = f"{type(error).__name__}: {error}"

@@ -68,7 +68,7 @@ def _audit(store: Store, node_id: str, progress: Progress | None) -> NodeAudit:
             good[one] = scan
     result.events = sum(scan.events for scan in good.values())
     result.bad_lines = sum(scan.bad_count for scan in good.values())
-    result.foreign_chunks = sum(ChunkName.parse(one.name) is None for one in good)
+    result.foreign_chunks = sum(one.grows for one in good)
     named = ((ChunkName.parse(one.name), scan) for one, scan in good.items())
     result.writers = writers_of(((name, scan) for name, scan in named if name is not None), _open_writers(holdings))
     _look_for_same_ids(good, result)
@@ -105,7 +105,7 @@ def _look_at_chain(holdings: Holdings, result: NodeAudit) -> None:
         if one.previous_manifest_sha256 is not None and one.previous_manifest_sha256 not in here:
             result.missing_bundles.append(one.previous_manifest_sha256)
             result.followers[one.previous_manifest_sha256] = entry.folder
-    ours = [(entry, manifest) for entry, manifest in holdings.manifests if manifest.version > 0]
+    ours = [(entry, manifest) for entry, manifest in holdings.manifests if not manifest.is_legacy]
     after: dict[str | None, list[Entry]] = defaultdict(list)
     for entry, manifest in ours:
         after[manifest.previous_manifest_sha256].append(entry)
@@ -125,7 +125,7 @@ def _look_at_sums(store: Store, holdings: Holdings, result: NodeAudit) -> None:
         try:
             said = parse_sums(files.read_regular(path)).get(MANIFEST_NAME)
         except FileNotFoundError:
-            said = None if manifest.version > 0 else entry.manifest_sha256
+            said = entry.manifest_sha256 if manifest.is_legacy else None
         except (OSError, ManifestError) as error:
             result.damaged.append(f"{path} cannot be read: {error}")
             continue

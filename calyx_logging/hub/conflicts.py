@@ -15,7 +15,7 @@ from calyx_logging.bundle.folder import VerifiedBundle
 from calyx_logging.bundle.verification import Fault
 from calyx_logging.core import files
 from calyx_logging.errors import ManifestError
-from calyx_logging.format.chunk import ChunkName
+from calyx_logging.format.legacy import is_foreign
 from calyx_logging.format.manifest import (
     MANIFEST_NAME,
     SIGNATURE_NAME,
@@ -56,7 +56,7 @@ def put_back(store: Store, bundle: VerifiedBundle, held: Holdings, folder: Path,
         if shorter and known is not None and known.path != path:
             files.remove(known.path)
         back.append(chunk.filename)
-        if ChunkName.parse(chunk.filename) is not None:
+        if not is_foreign(chunk.filename):
             hashes.add(chunk.sha256)
     if back:
         warnings.append(f"put back in the store, where they were missing or damaged: {', '.join(back[:5])}")
@@ -119,9 +119,9 @@ def compare(bundle: VerifiedBundle, held: Holdings, faults: list[Fault]) -> tupl
     """Names that are not to be put in again, and chunks of the store that what comes takes the place of."""
     there, superseded = [], []
     hashes: set[str] = set()
-    for chunk in sorted(bundle.manifest.chunks, key=lambda one: ChunkName.parse(one.filename) is None):
+    for chunk in sorted(bundle.manifest.chunks, key=lambda one: is_foreign(one.filename)):
         new, known = bundle.path / chunk.filename, held.chunks.get(chunk.filename)
-        grows = ChunkName.parse(chunk.filename) is None
+        grows = is_foreign(chunk.filename)
         if other := _contradicted(chunk, new, held, grows):
             where = "" if known is None else f", as in {known.path.parent}"
             faults.append(Fault("contradicts", chunk.filename, f"sha256 {other}{where}", f"sha256 {chunk.sha256}"))

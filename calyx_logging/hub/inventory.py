@@ -13,7 +13,8 @@ from pathlib import Path
 
 from calyx_logging.core.reading import BLOCK, blocks_of
 from calyx_logging.errors import CalyxError, ManifestError, StorageError
-from calyx_logging.format.chunk import ChunkName, open_chunk
+from calyx_logging.format.chunk import open_chunk
+from calyx_logging.format.legacy import is_foreign
 from calyx_logging.format.manifest import Manifest, is_safe_filename
 from calyx_logging.hub.store import Entry, Store
 
@@ -39,7 +40,7 @@ class Held:
     @property
     def grows(self) -> bool:
         """Whether it is one of the first generation, appended to in place."""
-        return ChunkName.parse(self.name) is None
+        return is_foreign(self.name)
 
     def is_whole(self) -> bool:
         """Whether its bytes are those that came."""

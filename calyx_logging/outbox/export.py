@@ -23,7 +23,8 @@ from calyx_logging.core.parallel import several_at_once
 from calyx_logging.core.reading import blocks_of, names_in, sha256_of
 from calyx_logging.core.times import TIMESTAMP_FORMAT, parse_timestamp, utc_text
 from calyx_logging.errors import StorageError
-from calyx_logging.format.chunk import ChunkName, open_chunk, without_foreign
+from calyx_logging.format import legacy
+from calyx_logging.format.chunk import open_chunk
 from calyx_logging.format.chunk_stats import stats_for, stats_of
 from calyx_logging.format.manifest import (
     MANIFEST_NAME,
@@ -42,7 +43,6 @@ from calyx_logging.outbox.export_lock import exclusive
 from calyx_logging.outbox.receipts import Acknowledged, load_acknowledged
 
 __all__ = [
-    "FOREIGN_QUIET_SECONDS",
     "ExportOptions",
     "ExportResult",
     "Pending",
@@ -50,9 +50,6 @@ __all__ = [
     "export_all",
     "find_pending",
 ]
-
-FOREIGN_QUIET_SECONDS = 600
-"""A foreign chunk is exported once it has not changed for so long: its writer appends in place and has no lock."""
 
 _STAGING = ".staging"
 Progress = Callable[[int, int], None]
@@ -194,7 +191,7 @@ def find_pending(
             continue
         spellings.add(filename.casefold())
         state = path.stat()
-        if now - state.st_mtime < FOREIGN_QUIET_SECONDS:
+        if now - state.st_mtime < legacy.QUIET_SECONDS:
             pending.quiet_soon.append(filename)
             continue
         if filename in known:
@@ -222,7 +219,7 @@ def _export_locked(
     if options.since_receipt:
         covered = {name: sha256 for name, sha256 in export_index.hashes(node).items() if sha256 in receipts.chunks}
         names = names & covered.keys()
-    leave_out = without_foreign(names)
+    leave_out = legacy.without_foreign(names)
     recovery = recover(node.outbox, node.id, orphans=options.recover_orphans, leave_out=leave_out, clock=clock)
     contents = recovery.contents
     if done.changed and (done.names or done.bundles):
@@ -323,7 +320,7 @@ def _covered(node: Node, extras: _Extras, entries: list[ChunkEntry]) -> tuple[Co
     if extras.receipts is None:
         return ()
     there = extras.taken | extras.receipts.chunks
-    grown = {entry.filename: entry.bytes or 0 for entry in entries if ChunkName.parse(entry.filename) is None}
+    grown = {entry.filename: entry.bytes or 0 for entry in entries if legacy.is_foreign(entry.filename)}
     unknown = [bundle for bundle in extras.earlier if bundle.manifest_sha256 not in extras.receipts.bundles]
     return tuple(
         Covered(bundle.manifest_sha256, manifest.previous_manifest_sha256)

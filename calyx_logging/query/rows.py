@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from orjson import OPT_SORT_KEYS, dumps
 
 from calyx_logging.core import files
+from calyx_logging.core.reading import BOM
 from calyx_logging.core.times import parse_utc
 from calyx_logging.errors import ConfigError
 from calyx_logging.format.chunk import OPEN_SUFFIX, ChunkName, open_chunk
@@ -215,7 +216,7 @@ def _sorted(event: dict[str, Any], line: bytes) -> bytes:
     try:
         if _LONG_NUMBER not in line.translate(_DIGITS):
             return dumps(event, option=OPT_SORT_KEYS)
-        exact = json.loads(line.removeprefix(b"\xef\xbb\xbf"), parse_int="i{}".format, parse_float="f{}".format)
+        exact = json.loads(line.removeprefix(BOM), parse_int="i{}".format, parse_float="f{}".format)
         exact.pop("seq", None)
         return _deep(exact).encode("utf-8", "surrogatepass")
     except TypeError:

@@ -13,7 +13,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calyx_logging.errors import ChunkError, ConfigError, StorageError
-from calyx_logging.format.chunk import ChunkName, check_component, foreign_among, open_chunk, read_lines
+from calyx_logging.format.chunk import ChunkName, check_component, open_chunk, read_lines
+from calyx_logging.format.legacy import foreign_among
 
 names = st.builds(
     ChunkName,
