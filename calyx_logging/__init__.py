@@ -14,9 +14,9 @@ from calyx_logging._version import __version__
 if TYPE_CHECKING:
     from calyx_logging.errors import CalyxError
     from calyx_logging.events.context import KeepContext
-    from calyx_logging.events.event import StampEvent
     from calyx_logging.events.fast_logger import install_fast_logger
     from calyx_logging.events.formatter import EventFormatter
+    from calyx_logging.events.stamp import StampEvent
     from calyx_logging.events.structlog_bridge import configure_structlog
     from calyx_logging.handlers.execution_log import ExecutionLogHandler
     from calyx_logging.handlers.outbox import OutboxHandler
@@ -47,7 +47,7 @@ _HOMES = {
     "KeepContext": "events.context",
     "Node": "node",
     "OutboxHandler": "handlers.outbox",
-    "StampEvent": "events.event",
+    "StampEvent": "events.stamp",
     "benchmark_run": "harness.benchmark",
     "configure_structlog": "events.structlog_bridge",
     "install_fast_logger": "events.fast_logger",

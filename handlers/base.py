@@ -10,8 +10,9 @@ from typing import ClassVar
 
 from calyx_logging.core.validation import whole_bytes
 from calyx_logging.errors import ConfigError
-from calyx_logging.events.event import MIN_MAX_EVENT_BYTES, StampEvent
+from calyx_logging.events.event import MIN_MAX_EVENT_BYTES
 from calyx_logging.events.formatter import EventFormatter
+from calyx_logging.events.stamp import StampEvent
 from calyx_logging.format.chunk import MAX_LINE
 from calyx_logging.node import Node
 

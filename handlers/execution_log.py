@@ -23,7 +23,8 @@ from calyx_logging.core import files
 from calyx_logging.core.validation import refuse_unknown
 from calyx_logging.errors import ConfigError, StorageError, say
 from calyx_logging.events.context import RUN_INSTANCE, bound_context
-from calyx_logging.events.event import DEFAULT_MAX_EVENT_BYTES, DEFAULT_SOURCE, control_event, take
+from calyx_logging.events.event import DEFAULT_MAX_EVENT_BYTES, DEFAULT_SOURCE, control_event
+from calyx_logging.events.stamp import take
 from calyx_logging.format.run_paths import execution_log, root_above
 from calyx_logging.handlers.base import EventHandler, check_root
 from calyx_logging.node import Node

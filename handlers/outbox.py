@@ -10,8 +10,9 @@ from typing import Any
 from calyx_logging.core.validation import refuse_unknown
 from calyx_logging.errors import ConfigError
 from calyx_logging.events.capture import attach, check_names
-from calyx_logging.events.event import DEFAULT_MAX_EVENT_BYTES, DEFAULT_SOURCE, take
+from calyx_logging.events.event import DEFAULT_MAX_EVENT_BYTES, DEFAULT_SOURCE
 from calyx_logging.events.fast_logger import install_fast_logger
+from calyx_logging.events.stamp import take
 from calyx_logging.format.chunk import check_component
 from calyx_logging.handlers.base import EventHandler, check_root
 from calyx_logging.node import Node

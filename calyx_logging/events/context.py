@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from calyx_logging.events.event import QUEUED, mark_of
+from calyx_logging.events.stamp import QUEUED, mark_of
 from calyx_logging.events.tracebacks import exception_chain, plain_text
 from calyx_logging.events.values import is_a, lower
 

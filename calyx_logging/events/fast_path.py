@@ -12,7 +12,8 @@ from collections.abc import Mapping
 from typing import Any
 
 from calyx_logging.events.context import PROCESS_FIELDS, bound_context
-from calyx_logging.events.event import OWNER, QUEUED, RECORD_MARK, RESERVED, TO_BE_STAMPED, identity
+from calyx_logging.events.event import RESERVED
+from calyx_logging.events.stamp import OWNER, QUEUED, RECORD_MARK, TO_BE_STAMPED, identity
 
 __all__ = ["STANDARD_ATTRIBUTES", "TEXT_BYTES", "plain_event", "plain_fields"]
 

@@ -25,18 +25,15 @@ from calyx_logging.events.context import bound_context
 from calyx_logging.events.event import (
     DEFAULT_MAX_EVENT_BYTES,
     DEFAULT_SOURCE,
-    QUEUED,
-    RECORD_MARK,
     RESERVED,
-    StampEvent,
     check_source,
     encode,
-    mark_of,
     note,
     shadow,
 )
 from calyx_logging.events.fast_path import STANDARD_ATTRIBUTES, TEXT_BYTES, plain_event, plain_fields
 from calyx_logging.events.processors import NamedProcessor, conform, is_drop, resolve_all, run_all
+from calyx_logging.events.stamp import QUEUED, RECORD_MARK, StampEvent, mark_of
 from calyx_logging.events.tracebacks import exception_chain, plain_text
 from calyx_logging.events.values import is_a
 

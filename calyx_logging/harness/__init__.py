@@ -22,15 +22,8 @@ from typing import TYPE_CHECKING, Any
 
 from calyx_logging.core.reading import sha256_of
 from calyx_logging.errors import CalyxError, ConfigError
-from calyx_logging.events.event import (
-    DEFAULT_MAX_EVENT_BYTES,
-    DEFAULT_SOURCE,
-    StampEvent,
-    control_event,
-    decode,
-    encode,
-    shadow,
-)
+from calyx_logging.events.event import DEFAULT_MAX_EVENT_BYTES, DEFAULT_SOURCE, control_event, decode, encode, shadow
+from calyx_logging.events.stamp import StampEvent
 from calyx_logging.format import run_paths
 from calyx_logging.format.run_envelope import FileDigest, RunEnvelope
 from calyx_logging.harness.mirror import Mirror, count_lost, encode_mirrored, lost, mirror_of, set_processors

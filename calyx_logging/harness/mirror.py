@@ -16,8 +16,9 @@ from pathlib import Path
 from typing import Any
 
 from calyx_logging.errors import CalyxError, say
-from calyx_logging.events.event import DEFAULT_MAX_EVENT_BYTES, StampEvent, check_source
+from calyx_logging.events.event import DEFAULT_MAX_EVENT_BYTES, check_source
 from calyx_logging.events.formatter import EventFormatter
+from calyx_logging.events.stamp import StampEvent
 from calyx_logging.format.chunk import MAX_COMPONENT
 from calyx_logging.format.run_paths import root_above
 from calyx_logging.node import Node

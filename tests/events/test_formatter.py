@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 from calyx_logging import EventFormatter, Node, StampEvent, configure_structlog
 from calyx_logging.core.times import utc_text
 from calyx_logging.errors import ConfigError, NodeNotProvisioned
-from calyx_logging.events.event import take
+from calyx_logging.events.stamp import take
 
 
 class Lines(logging.Handler):
