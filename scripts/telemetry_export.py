@@ -125,8 +125,8 @@ def _tell(result: ExportResult, *, alone: bool) -> None:
 def _remark(result: ExportResult) -> None:
     for chunk in result.recovery.recovered:
         lost = f"; not kept: {chunk.torn_bytes} torn bytes, {chunk.bad_lines} bad lines"
-        said = lost if chunk.torn_bytes or chunk.bad_lines else ""
-        remark(f"recovered {chunk.name.sealed} of a writer that died: {count_text(chunk.events, 'event')}{said}")
+        not_kept = lost if chunk.torn_bytes or chunk.bad_lines else ""
+        remark(f"recovered {chunk.name.sealed} of a writer that died: {count_text(chunk.events, 'event')}{not_kept}")
     for open_chunk in result.recovery.live:
         remark(f"still being written, not exported: {open_chunk}")
     for open_chunk in result.recovery.orphaned:

@@ -33,7 +33,7 @@ try:
         warn_all,
     )
     from calyx_logging.scripts.engines import engine_of, engine_options
-    from calyx_logging.scripts.telemetry_receipt import said, write_receipts
+    from calyx_logging.scripts.telemetry_receipt import receipt_text, write_receipts
 except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py import") from None
 
@@ -89,7 +89,7 @@ def command(
         try:
             for written in write_receipts(store, sorted(nodes), key, anew=False):
                 if not as_json:
-                    tell(f"receipt: {said(written)}")
+                    tell(f"receipt: {receipt_text(written)}")
         except CalyxError as error:  # what was imported is in; the next import writes the receipts
             remark(f"error: the receipts were not all written: {error}")
             code = max(code, error.exit_code)

@@ -88,8 +88,8 @@ def _ask() -> None:
 
 def _what(found: Plan) -> str:
     kinds = ((found.chunks, "chunk"), (found.bundles, "bundle"), (found.archives, "archive"))
-    said = [count_text(len(sizes), kind) for sizes, kind in kinds if sizes]
-    return f"{', '.join(said)}, {size_text(found.bytes)}" if said else "nothing"
+    parts = [count_text(len(sizes), kind) for sizes, kind in kinds if sizes]
+    return f"{', '.join(parts)}, {size_text(found.bytes)}" if parts else "nothing"
 
 
 def _tell(found: Plan, carried: CarriedReceipt, tell: Callable[[str], None]) -> None:

@@ -53,7 +53,7 @@ def command(
         print_json([document(one) for one in written])
         return
     for one in written:
-        tell(said(one))
+        tell(receipt_text(one))
 
 
 def write_receipts(store: Store, node_ids: Iterable[str], key: str | None, *, anew: bool) -> Iterator[Written]:
@@ -65,7 +65,7 @@ def write_receipts(store: Store, node_ids: Iterable[str], key: str | None, *, an
         yield written
 
 
-def said(written: Written) -> str:
+def receipt_text(written: Written) -> str:
     """A receipt in one line."""
     chunks = count_text(len(written.receipt.chunks), "chunk")
     return f"{written.path}: {chunks} acknowledged, {'signed' if written.signed else 'unsigned'}"

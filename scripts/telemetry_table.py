@@ -6,8 +6,8 @@ try:
     import click
 
     from calyx_logging.hub.store import Store, find_hub
+    from calyx_logging.query import hub_table
     from calyx_logging.query.duckdb_views import MEMORY
-    from calyx_logging.query.hub_table import compact as compact_node
     from calyx_logging.query.refresh import refresh
     from calyx_logging.query.snapshot import current, folder_of
     from calyx_logging.scripts.cli import count_text, hub_option, json_option, print_json, run, tell, warn_all
@@ -47,7 +47,9 @@ def command(
     engine = engine_of(engine_name, master, jobs)
     done = refresh(store, node_ids, engine, check=check, anew=anew)
     warn_all(done.warnings)
-    compacted = [node_id for node_id in node_ids if compact and compact_node(store, node_id, memory=memory) is not None]
+    compacted = [
+        node_id for node_id in node_ids if compact and hub_table.compact(store, node_id, memory=memory) is not None
+    ]
     tables = {node_id: table for node_id, table in current(store).nodes.items() if node_id in node_ids}
     parts = [part for table in tables.values() for part in table.parts]
     files, rows = len(parts), sum(part.rows for part in parts)

@@ -17,8 +17,7 @@ import pytest
 
 from calyx_logging import provision
 from calyx_logging.events.event import RESERVED
-from calyx_logging.handlers import execution_log as execution_log_module
-from calyx_logging.handlers import outbox as outbox_module
+from calyx_logging.handlers import execution_log, outbox
 from calyx_logging.scripts.cli import COMMANDS
 from conftest import REPO, events_of, telemetry
 
@@ -162,9 +161,9 @@ def test_every_command_and_option_is_in_the_readme() -> None:
     """A command nobody can find does not exist."""
     for name in COMMANDS:
         assert name in README
-    for option in outbox_module._OPTIONS[:-3]:  # logging's own three are no news
+    for option in outbox._OPTIONS[:-3]:  # logging's own three are no news
         assert f"| `{option}` |" in README
-    for option in execution_log_module._OPTIONS[:-4]:
+    for option in execution_log._OPTIONS[:-4]:
         assert f"`{option}`" in HARNESS
 
 

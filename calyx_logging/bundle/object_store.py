@@ -88,10 +88,12 @@ class _Files:
             system, root = url_to_fs(url, use_listings_cache=False)
         except (ImportError, ValueError) as error:
             raise ConfigError(
-                f"{_without_password(url)} cannot be used: {_said(error, _secret_of(url))}", hint=_hint(extra)
+                f"{_without_password(url)} cannot be used: {_error_text(error, _secret_of(url))}", hint=_hint(extra)
             ) from None
         except Exception as error:
-            raise StorageError(f"{_without_password(url)} cannot be reached: {_said(error, _secret_of(url))}") from None
+            raise StorageError(
+                f"{_without_password(url)} cannot be reached: {_error_text(error, _secret_of(url))}"
+            ) from None
         return cls(_without_password(url.rstrip("/")), system, root.rstrip("/"), _secret_of(url))
 
     @contextmanager
@@ -104,7 +106,7 @@ class _Files:
         except Exception as error:
             place = f"{self.url}/{name}" if name else self.url
             hint = "check the network, the credentials and the bucket's name; running it again goes on from here"
-            raise StorageError(f"cannot {what} {place}: {_said(error, self.secret)}", hint=hint) from error
+            raise StorageError(f"cannot {what} {place}: {_error_text(error, self.secret)}", hint=hint) from error
 
     def path(self, name: str) -> str:
         return f"{self.root}/{name}" if name else self.root
@@ -139,7 +141,7 @@ def _hint(extra: str | None) -> str:
     return f'pip install "calyx-logging[{extra}]"' if extra else "pip install fsspec and the library of that store"
 
 
-def _said(error: Exception, secret: str | None) -> str:
+def _error_text(error: Exception, secret: str | None) -> str:
     text = " ".join(_without_password(str(error)).split())
     text = text.replace(secret, "***") if secret else text
     return text[:300] or type(error).__name__

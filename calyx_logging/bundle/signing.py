@@ -274,16 +274,16 @@ def sign(data: bytes, key: str, namespace: str) -> bytes:
     done = _ssh_keygen("sign", "-f", str(path), "-n", namespace, data=data)
     if done.returncode == 0 and done.stdout.startswith(b"-----BEGIN SSH SIGNATURE-----"):
         return done.stdout
-    said = _said(done)
-    if "passphrase" in said:
+    complaint = _complaint_of(done)
+    if "passphrase" in complaint:
         hint = "add it to ssh-agent with ssh-add and name its .pub file, or run this in a terminal"
-    elif "too open" in said:
+    elif "too open" in complaint:
         hint = f"chmod 600 {path}"
     elif path.suffix == ".pub":
         hint = "add its private key to ssh-agent with ssh-add, or name the private key"
     else:
         hint = "name an OpenSSH private key, or the .pub of one that ssh-agent holds"
-    raise ConfigError(f"cannot sign with this key: {said}", path=path, hint=hint)
+    raise ConfigError(f"cannot sign with this key: {complaint}", path=path, hint=hint)
 
 
 def verify_signature(
@@ -322,7 +322,7 @@ def verify_signature(
             found = _ssh_keygen("find-principals", "-f", str(signers), "-s", str(path), "-n", namespace, data=b"")
             if found.returncode:
                 raise SignatureError(
-                    f"{_who_signed(path, namespace, data)}, which is not trusted here: {_said(found)}",
+                    f"{_who_signed(path, namespace, data)}, which is not trusted here: {_complaint_of(found)}",
                     hint="if that key is the hub's: calyx-telemetry trust --hub HUB KEY.pub",
                 )
             principal = found.stdout.decode("utf-8", "replace").splitlines()[0].split(",")[0]
@@ -331,7 +331,7 @@ def verify_signature(
         match = _GOOD.search(done.stdout.decode("utf-8", "replace")) if done.returncode == 0 else None
         if match is None:
             who = _who_signed(path, namespace, data)
-            raise SignatureError(f"{who}, and that does not hold for {principal}: {_said(done)}")
+            raise SignatureError(f"{who}, and that does not hold for {principal}: {_complaint_of(done)}")
         # asked for by itself, because ssh-keygen does not say that a key is revoked
         if revoked is not None and os.path.lexists(revoked):
             done = _ssh_keygen("verify", *options, "-r", str(revoked), data=data)
@@ -362,7 +362,7 @@ def _why_revoked(revoked: Path, key: str) -> str:
     return f"which is revoked in {revoked}, or that is no list of keys that ssh-keygen reads"
 
 
-def _said(done: subprocess.CompletedProcess[bytes]) -> str:
+def _complaint_of(done: subprocess.CompletedProcess[bytes]) -> str:
     """What ssh-keygen had to say, in one line."""
     text = (done.stderr + b"\n" + done.stdout).decode("utf-8", "replace")
     lines = [line.strip(" @\r") for line in text.splitlines()]

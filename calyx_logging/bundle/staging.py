@@ -297,8 +297,8 @@ def _unpack(members: list[Member], staged: Path, limit: int) -> Iterator[Fault]:
     folders = sorted({folder for folder, _, _ in placed})
     if len(folders) > 1:
         found = ", ".join(repr(folder)[:50] for folder in folders[:5])
-        said = f"files of several folders ({found}): unpack it, and import that"
-        yield Fault("malformed", MANIFEST_NAME, "an archive of one bundle", said)
+        found_text = f"files of several folders ({found}): unpack it, and import that"
+        yield Fault("malformed", MANIFEST_NAME, "an archive of one bundle", found_text)
         return
     for _, name, member in placed:
         if member.kind != "file":

@@ -87,14 +87,14 @@ def judge(names: Collection[str], read: Read, *, progress: Progress | None = Non
         data = _whole(MANIFEST_NAME, read)
         manifest = Manifest.parse(data)
     except (ManifestError, ChunkError, StorageError, OSError) as error:
-        return Report(None, None, (Fault("malformed", MANIFEST_NAME, "", _said(error)),), warnings)
+        return Report(None, None, (Fault("malformed", MANIFEST_NAME, "", _error_text(error)),), warnings)
     digest = sha256_of(data)
     faults = [*_manifest_faults(manifest), *_chunk_faults(manifest, set(names) - set(junk), read, progress)]
     if SUMS_NAME in names:
         try:
             faults += _sums_faults(manifest, digest, parse_sums(_whole(SUMS_NAME, read)))
         except (ManifestError, ChunkError, StorageError, OSError) as error:
-            faults.append(Fault("malformed", SUMS_NAME, "", _said(error)))
+            faults.append(Fault("malformed", SUMS_NAME, "", _error_text(error)))
     elif not manifest.is_legacy:
         faults.append(Fault("missing", SUMS_NAME, "a line for each file", "no such file"))
     return Report(manifest, digest, tuple(faults), warnings)
@@ -115,7 +115,7 @@ def _whole(name: str, read: Read) -> bytes:
     return bytes(found)
 
 
-def _said(error: Exception) -> str:
+def _error_text(error: Exception) -> str:
     if isinstance(error, OSError):
         return error.strerror or str(error)
     return error.message if isinstance(error, CalyxError) else str(error)
@@ -157,8 +157,8 @@ def _chunk_faults(manifest: Manifest, names: set[str], read: Read, progress: Pro
     for name in sorted(names - listed):
         extra = _entry_of(name, read, progress) if missing else None
         twin = missing.get(extra.sha256) if isinstance(extra, ChunkEntry) else None
-        said = f"the content of {twin}: it was renamed" if twin else "a file that the manifest does not name"
-        faults.append(Fault("extra", name, "", said))
+        found_text = f"the content of {twin}: it was renamed" if twin else "a file that the manifest does not name"
+        faults.append(Fault("extra", name, "", found_text))
     return faults
 
 
@@ -170,7 +170,7 @@ def _entry_of(name: str, read: Read, progress: Progress | None) -> ChunkEntry | 
                 progress(len(block))
         return stats.entry(name)
     except (ChunkError, StorageError, OSError) as error:
-        return Fault("unreadable", name, "a regular file", _said(error))
+        return Fault("unreadable", name, "a regular file", _error_text(error))
 
 
 def _differences(expected: ChunkEntry, found: ChunkEntry) -> Iterable[Fault]:
@@ -178,9 +178,9 @@ def _differences(expected: ChunkEntry, found: ChunkEntry) -> Iterable[Fault]:
         yield Fault("changed", expected.filename, f"sha256 {expected.sha256}", f"sha256 {found.sha256}")
         return
     for name in _FIELDS:
-        said, is_so = getattr(expected, name), getattr(found, name)
-        if said is not None and said != is_so:
-            yield Fault("malformed", MANIFEST_NAME, f"{name} {is_so} for {expected.filename}", f"{name} {said}")
+        stated, is_so = getattr(expected, name), getattr(found, name)
+        if stated is not None and stated != is_so:
+            yield Fault("malformed", MANIFEST_NAME, f"{name} {is_so} for {expected.filename}", f"{name} {stated}")
 
 
 def _sums_faults(manifest: Manifest, digest: str, sums: Mapping[str, str]) -> list[Fault]:
@@ -193,8 +193,8 @@ def _sums_faults(manifest: Manifest, digest: str, sums: Mapping[str, str]) -> li
             faults.append(Fault("malformed", SUMS_NAME, "", f"a line for {name!r}, which the manifest does not name"))
         elif sums[name] != expected[name]:
             if name == MANIFEST_NAME:
-                said = f"sha256 {sums[name]} as {SUMS_NAME} says"
-                faults.append(Fault("changed", name, said, f"sha256 {digest}"))
+                expected_text = f"sha256 {sums[name]} as {SUMS_NAME} says"
+                faults.append(Fault("changed", name, expected_text, f"sha256 {digest}"))
             else:
                 faults.append(
                     Fault("malformed", SUMS_NAME, f"sha256 {expected[name]} for {name}", f"sha256 {sums[name]}")

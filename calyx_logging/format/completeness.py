@@ -210,8 +210,8 @@ def findings(audit: NodeAudit) -> Iterator[str]:
     if audit.bad_lines:
         yield f"lines that are no events, in chunks accepted with them: {audit.bad_lines}"
     for writer in audit.writers:
-        for said in findings_of(writer):
-            yield f"writer {writer.writer}: {said}"
+        for finding in findings_of(writer):
+            yield f"writer {writer.writer}: {finding}"
     if audit.foreign_chunks:
         yield f"{count_text(audit.foreign_chunks, 'chunk')} of the first generation: nobody can tell what is missing"
     if audit.same_ids:

@@ -218,9 +218,9 @@ def _plain_event(line: bytes, node_id: str, begins: str) -> dict[str, Any] | Non
         if len(line) > LARGE:
             return None  # it is looked at first
         event: dict[str, Any] = orjson.loads(line)
-        said, when, event_id, source = _stamped(event)
+        stamped_node, when, event_id, source = _stamped(event)
         is_plain = (
-            said == node_id
+            stamped_node == node_id
             and type(when) is type(event_id) is type(source) is str
             # what stands first is what stands last: a field that is there twice has one value
             and line.startswith(f'{begins}{when}","event_id":"{event_id}","source":"{source}"'.encode())

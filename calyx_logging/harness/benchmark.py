@@ -240,8 +240,8 @@ class BenchmarkRun:
             level = logging.INFO if failure is None else logging.ERROR
             self._log(level, f"case {outcome}", failure, stage="case_ended", case_id=case_id, **result)
             _unbind(bound, ("case_id",))
-            receipt = {"case_id": case_id, "started_at": started_at, **result}
-            self._take_down(outcome, receipt | ({} if failure is None else {"error": _text_of(failure)}))
+            case_entry = {"case_id": case_id, "started_at": started_at, **result}
+            self._take_down(outcome, case_entry | ({} if failure is None else {"error": _text_of(failure)}))
 
     def end_as(self, exit_status: str) -> None:
         """Say how the run ends, instead of what is concluded from the exception and the cases.
@@ -255,8 +255,8 @@ class BenchmarkRun:
 
     # -------------------------------------------------------------- inside
 
-    def _take_down(self, outcome: str, receipt: dict[str, Any]) -> None:
-        line = json.dumps(lower(self._cleaned(receipt))[0], ensure_ascii=True).encode() + b"\n"
+    def _take_down(self, outcome: str, case_entry: dict[str, Any]) -> None:
+        line = json.dumps(lower(self._cleaned(case_entry))[0], ensure_ascii=True).encode() + b"\n"
         self._outcomes.append(outcome)
         try:
             assert self._receipt is not None
@@ -265,7 +265,7 @@ class BenchmarkRun:
             if self._torn:
                 raise OSError(errno.ENOSPC, "the disk took a part of it")
         except OSError as error:
-            say(f"case {receipt['case_id']!r} is not in {self.receipt_path}: {error}")
+            say(f"case {case_entry['case_id']!r} is not in {self.receipt_path}: {error}")
 
     def _cleaned(self, fields: dict[str, Any]) -> Mapping[str, Any]:
         """What the outbox's processors make of fields: what they take out of events is to be nowhere."""

@@ -195,7 +195,7 @@ def _why_not(name: str, logger: logging.Logger, level: int) -> Finding:
     def because(cause: str, where: str, advice: str) -> Finding:
         return Finding(name, False, cause, where, advice)
 
-    said = logging.getLevelName(level)
+    level_name = logging.getLevelName(level)
     if logger.manager.disable >= level:
         return because("logging.disable", "logging", "take the call of logging.disable() out of the harness")
     if logger.disabled:
@@ -208,7 +208,7 @@ def _why_not(name: str, logger: logging.Logger, level: int) -> Finding:
     if (limit := logger.getEffectiveLevel()) > level:
         owner = next(one for one in _ancestors(logger) if one.level)
         of = f"the level of logger {owner.name!r} is {logging.getLevelName(limit)}"
-        return because("level", owner.name, f"{of}: set it, or that of {name!r}, to {said}")
+        return because("level", owner.name, f"{of}: set it, or that of {name!r}, to {level_name}")
     record = logger.makeRecord(logger.name, level, "", 0, CANARY, (), None)
     if (refusing := _refusing(logger, record)) is not None:
         return because("filter", name, f"filter {refusing} on logger {name!r} refuses it: remove or change the filter")
@@ -218,7 +218,9 @@ def _why_not(name: str, logger: logging.Logger, level: int) -> Finding:
         if handler.level > level:
             limit_name = logging.getLevelName(handler.level)
             return because(
-                "handler level", one.name, f"the OutboxHandler's own level is {limit_name}: set it to {said} or lower"
+                "handler level",
+                one.name,
+                f"the OutboxHandler's own level is {limit_name}: set it to {level_name} or lower",
             )
         if (refusing := _refusing(handler, record)) is not None:
             return because(

@@ -123,13 +123,13 @@ def _look_at_sums(store: Store, holdings: Holdings, result: NodeAudit) -> None:
     for entry, manifest in holdings.manifests:
         path = store.bundle(entry) / SUMS_NAME
         try:
-            said = parse_sums(files.read_regular(path)).get(MANIFEST_NAME)
+            digest = parse_sums(files.read_regular(path)).get(MANIFEST_NAME)
         except FileNotFoundError:
-            said = entry.manifest_sha256 if manifest.is_legacy else None
+            digest = entry.manifest_sha256 if manifest.is_legacy else None
         except (OSError, ManifestError) as error:
             result.damaged.append(f"{path} cannot be read: {error}")
             continue
-        if said != entry.manifest_sha256:
+        if digest != entry.manifest_sha256:
             result.damaged.append(f"{path} and the manifest beside it do not belong together")
 
 
@@ -159,7 +159,7 @@ def _look_at_folders(store: Store, entries: list[Entry], holdings: Holdings, res
         result.damaged.append(f"{folder} is no folder of the store's own")
         return
     here, hashes = {entry.folder for entry in entries}, {entry.manifest_sha256 for entry in entries}
-    for entry in store.said(node_id):
+    for entry in store.indexed(node_id):
         if entry.manifest_sha256 not in hashes:
             result.damaged.append(f"bundle {entry.folder}, imported {entry.imported_at}, is not in the store any more")
     named = {entry.folder: {chunk.filename for chunk in manifest.chunks} for entry, manifest in holdings.manifests}

@@ -73,7 +73,7 @@ def set_aside(store: Store, node_id: str, path: Path, warnings: list[str]) -> No
 
 def bring_back_manifest(store: Store, bundle: VerifiedBundle, warnings: list[str]) -> None:
     """A bundle whose manifest somebody deleted or altered in the store is that bundle again, not another."""
-    for entry in store.said(bundle.manifest.node_id):
+    for entry in store.indexed(bundle.manifest.node_id):
         folder = store.bundle(entry)
         path = folder / MANIFEST_NAME
         if entry.manifest_sha256 != bundle.manifest_sha256 or not is_safe_filename(entry.folder):
@@ -81,7 +81,7 @@ def bring_back_manifest(store: Store, bundle: VerifiedBundle, warnings: list[str
         if not folder.is_dir() or folder.is_symlink():
             continue
         if os.path.lexists(path):
-            if _sums_say(folder) != bundle.manifest_sha256 or digest_of(path) == bundle.manifest_sha256:
+            if _sum_of_manifest(folder) != bundle.manifest_sha256 or digest_of(path) == bundle.manifest_sha256:
                 continue  # this bundle's, or, whatever the index says, another's
             set_aside(store, bundle.manifest.node_id, path, warnings)
         for name in (SUMS_NAME, SIGNATURE_NAME, MANIFEST_NAME):
@@ -90,7 +90,7 @@ def bring_back_manifest(store: Store, bundle: VerifiedBundle, warnings: list[str
         warnings.append("its manifest was missing in the store, or altered, and was put back")
 
 
-def _sums_say(folder: Path) -> str | None:
+def _sum_of_manifest(folder: Path) -> str | None:
     """The hash of the manifest that a folder's SHA256SUMS names."""
     try:
         return parse_sums(files.read_regular(folder / SUMS_NAME)).get(MANIFEST_NAME)

@@ -96,7 +96,7 @@ def _receipt(store: Store, node_id: str, written_at: str, anew: bool) -> tuple[R
         notes = store.checked(entry) | notes  # the first that brought a chunk is, as a rule, where it lies
     held = list(holdings.by_hash.values())
     is_whole = several_at_once(lambda one: _is_whole(one, None if anew else notes.get(one.sha256)), held)
-    whole = [one for one, said in zip(held, is_whole, strict=True) if said]
+    whole = [one for one, is_so in zip(held, is_whole, strict=True) if is_so]
     unknown = [one for one in whole if one.sha256 not in notes]
     scans = {sha256: note.scan for sha256, note in notes.items()}
     scanned = several_at_once(lambda one: scan_chunk(one.path, node_id), unknown)

@@ -64,9 +64,9 @@ def note_refused(
     Raises:
         OSError: it cannot be written.
     """
-    said = [str(fault)[:_MAX_TEXT] for fault in faults]
+    fault_texts = [str(fault)[:_MAX_TEXT] for fault in faults]
     names = (node_id, None if timestamp is None else timestamp[:_MAX_TEXT], manifest_sha256)
-    note = Refusal(source, refused_at, *names, tuple(said[:_MAX_FAULTS]), len(said))
+    note = Refusal(source, refused_at, *names, tuple(fault_texts[:_MAX_FAULTS]), len(fault_texts))
     files.make_dirs(store.refused)
     files.replace_file(store.refused / _name(source), orjson.dumps(asdict(note), option=orjson.OPT_APPEND_NEWLINE))
     known = names_in(store.refused)
@@ -87,12 +87,12 @@ def refusals(store: Store) -> list[Refusal]:
     found = []
     for name in names_in(store.refused):
         with suppress(OSError, ManifestError, KeyError, TypeError, ValueError):
-            said = loads_object(files.read_regular(store.refused / name), "a refusal")
-            texts = {key: None if said[key] is None else str(said[key]) for key in Refusal.__annotations__}
+            document = loads_object(files.read_regular(store.refused / name), "a refusal")
+            texts = {key: None if document[key] is None else str(document[key]) for key in Refusal.__annotations__}
             if texts["source"] is None or texts["refused_at"] is None:
                 continue
-            faults = tuple(str(fault)[:_MAX_TEXT] for fault in said["faults"])
-            found.append(Refusal(**{**texts, "faults": faults, "fault_count": int(said["fault_count"])}))  # type: ignore[arg-type]
+            faults = tuple(str(fault)[:_MAX_TEXT] for fault in document["faults"])
+            found.append(Refusal(**{**texts, "faults": faults, "fault_count": int(document["fault_count"])}))  # type: ignore[arg-type]
     here = {entry.manifest_sha256 for entry in store.load()} if found else set()
     open_ones = [one for one in found if one.manifest_sha256 not in here]
     return sorted(open_ones, key=lambda one: one.refused_at, reverse=True)

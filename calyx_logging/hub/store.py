@@ -162,7 +162,7 @@ class Store:
         Raises:
             StorageError: a folder cannot be read.
         """
-        said = {(entry.node_id, entry.folder): entry for entry in self._read_index()}
+        indexed = {(entry.node_id, entry.folder): entry for entry in self._read_index()}
         entries = []
         self.unsettled = set()
         for node in self.nodes() if node_id is None else [node_id]:
@@ -172,7 +172,7 @@ class Store:
                 path = self.folder / node / name / MANIFEST_NAME
                 if not is_safe_filename(name) or not _is_folder(path.parent) or path.is_symlink() or not path.is_file():
                     continue
-                digest, entry = self._read_manifest(path)[0], said.get((node, name))
+                digest, entry = self._read_manifest(path)[0], indexed.get((node, name))
                 if entry is None or entry.manifest_sha256 != digest:
                     self.unsettled.add(node)
                     entry = Entry(node, name, digest, utc_text(path.stat().st_mtime))
@@ -219,11 +219,11 @@ class Store:
 
     def strangers(self) -> list[str]:
         """Nodes with folders that the index does not name, or none for those it names; reads no manifest."""
-        said: dict[str, set[str]] = defaultdict(set)
+        indexed: dict[str, set[str]] = defaultdict(set)
         for entry in self._read_index():
-            said[entry.node_id].add(entry.folder)
+            indexed[entry.node_id].add(entry.folder)
         here = {node: {name for name in names_in(self.folder / node) if name[0] != "."} for node in self.nodes()}
-        return sorted(node for node in said.keys() | here.keys() if said[node] != here.get(node, set()))
+        return sorted(node for node in indexed.keys() | here.keys() if indexed[node] != here.get(node, set()))
 
     def save(self, entries: list[Entry], node_ids: Collection[str]) -> None:
         """Write the index, in the first generation's form, with the manifests' hashes beside it.
@@ -280,7 +280,7 @@ class Store:
         self._read[path] = mark, sha256_of(data), manifest
         return self._read[path][1:]
 
-    def said(self, node_id: str | None = None) -> list[Entry]:
+    def indexed(self, node_id: str | None = None) -> list[Entry]:
         """What the index says of a node, or of all, whether it is so or not."""
         return [entry for entry in self._read_index() if node_id is None or entry.node_id == node_id]
 
@@ -308,8 +308,8 @@ class Store:
         chunks = []
         for chunk in manifest.chunks:
             state = (folder / chunk.filename).stat()
-            said = {"filename": chunk.filename, "sha256": chunk.sha256, "bytes": state.st_size}
-            chunks.append({**said, "mtime_ns": state.st_mtime_ns, **scans[chunk.filename].document()})
+            identity = {"filename": chunk.filename, "sha256": chunk.sha256, "bytes": state.st_size}
+            chunks.append({**identity, "mtime_ns": state.st_mtime_ns, **scans[chunk.filename].document()})
         path = self._checked(manifest.node_id, manifest_sha256)
         files.make_dirs(path.parent)
         files.replace_file(path, orjson.dumps({"chunks": chunks}, option=orjson.OPT_APPEND_NEWLINE))

@@ -212,12 +212,12 @@ def _export_locked(
         if name.startswith(".") and name.endswith(".tmp"):  # of an archive that was being written
             files.remove(node.exports / name)
     done = export_index.load(node)
-    receipts = load_acknowledged(node)
+    acknowledged = load_acknowledged(node)
     names, covered = done.names, None
-    if options.since_receipt and not receipts.receipts:
+    if options.since_receipt and not acknowledged.count:
         done.warnings.append("no receipt of a hub was taken here yet (see prune): everything is packed again")
     if options.since_receipt:
-        covered = {name: sha256 for name, sha256 in export_index.hashes(node).items() if sha256 in receipts.chunks}
+        covered = {name: sha256 for name, sha256 in export_index.hashes(node).items() if sha256 in acknowledged.chunks}
         names = names & covered.keys()
     leave_out = legacy.without_foreign(names)
     recovery = recover(node.outbox, node.id, orphans=options.recover_orphans, leave_out=leave_out, clock=clock)
@@ -233,8 +233,8 @@ def _export_locked(
     del pending.chunks[MAX_CHUNKS:]
     if pending.chunks:
         key = None if options.unsigned else options.sign_with or named_key(node.root)
-        knows = receipts.receipts or options.since_receipt
-        extras = _Extras(key, receipts if knows else None, tuple(done.bundles))
+        knows = acknowledged.count or options.since_receipt
+        extras = _Extras(key, acknowledged if knows else None, tuple(done.bundles))
         _make_bundle(node, done, pending, result, extras, progress, clock)
     if options.archive is not None and done.last is not None:
         _archive(node, result, options.archive, done.last.timestamp)
@@ -264,7 +264,7 @@ class _Extras:
     """
 
     key: str | None
-    receipts: Acknowledged | None
+    acknowledged: Acknowledged | None
     earlier: tuple[export_index.BundleRef, ...]
     taken: set[str] = field(default_factory=set)
 
@@ -317,11 +317,11 @@ def _covered(node: Node, extras: _Extras, entries: list[ChunkEntry]) -> tuple[Co
     Of a first-generation chunk, which grows, a later state is taken for an earlier one.
     """
     extras.taken.update(entry.sha256 for entry in entries)
-    if extras.receipts is None:
+    if extras.acknowledged is None:
         return ()
-    there = extras.taken | extras.receipts.chunks
+    there = extras.taken | extras.acknowledged.chunks
     grown = {entry.filename: entry.bytes or 0 for entry in entries if legacy.is_foreign(entry.filename)}
-    unknown = [bundle for bundle in extras.earlier if bundle.manifest_sha256 not in extras.receipts.bundles]
+    unknown = [bundle for bundle in extras.earlier if bundle.manifest_sha256 not in extras.acknowledged.bundles]
     return tuple(
         Covered(bundle.manifest_sha256, manifest.previous_manifest_sha256)
         for bundle, manifest in export_index.manifests_of(node, unknown)

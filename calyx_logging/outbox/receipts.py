@@ -37,14 +37,14 @@ class Acknowledged:
     Attributes:
         chunks: hashes.
         bundles: hashes of the manifests that a hub has.
-        receipts: how many there are.
+        count: how many receipts there are.
         last: when the newest was written; None without one.
         warnings: what cannot be read.
     """
 
     chunks: set[str] = field(default_factory=set)
     bundles: set[str] = field(default_factory=set)
-    receipts: int = 0
+    count: int = 0
     last: str | None = None
     warnings: list[str] = field(default_factory=list)
 
@@ -142,6 +142,6 @@ def load_acknowledged(node: Node) -> Acknowledged:
         if receipt.node_id == node.id:
             found.chunks.update(receipt.chunks)
             found.bundles.update(receipt.bundles)
-            found.receipts += 1
+            found.count += 1
             found.last = max(found.last or "", receipt.written_at)
     return found

@@ -109,8 +109,8 @@ def status_of(node: Node, *, clock: Callable[[], float] = time.time) -> NodeStat
     contents = look(node.outbox)
     done = export_index.load(node)
     pending = find_pending(node, done.names, contents, clock())
-    receipts = load_acknowledged(node)
-    hashes = export_index.hashes(node) if receipts.chunks else {}
+    acknowledged = load_acknowledged(node)
+    hashes = export_index.hashes(node) if acknowledged.chunks else {}
     waiting = set(pending.chunks) | set(pending.quiet_soon)
     tallies = {name: Tally() for name in ("open", "sealed", "foreign", "exported", "acknowledged", "pending")}
     sealed = [name.sealed for name in contents.sealed]
@@ -123,7 +123,7 @@ def status_of(node: Node, *, clock: Callable[[], float] = time.time) -> NodeStat
     ):
         for name in names:
             size = tallies[kind].add(node.outbox / name)
-            if kind == "exported" and hashes.get(name) in receipts.chunks and size is not None:
+            if kind == "exported" and hashes.get(name) in acknowledged.chunks and size is not None:
                 tallies["acknowledged"].count(*size)
     return NodeStatus(
         node_id=node.id,
@@ -131,12 +131,12 @@ def status_of(node: Node, *, clock: Callable[[], float] = time.time) -> NodeStat
         open_chunks=tuple(OpenChunk(name, holder_of(node.outbox, name.writer)) for name in contents.open),
         bundles=len(done.bundles),
         last_export=done.last,
-        last_receipt=receipts.last,
-        receipt_chunks=len(receipts.chunks),
+        last_receipt=acknowledged.last,
+        receipt_chunks=len(acknowledged.chunks),
         outbox_bytes=_disk_use(node.outbox),
         exports_bytes=_disk_use(node.exports),
         free_bytes=shutil.disk_usage(node.root).free,
-        warnings=(*done.warnings, *pending.warnings, *receipts.warnings),
+        warnings=(*done.warnings, *pending.warnings, *acknowledged.warnings),
     )
 
 

@@ -31,10 +31,10 @@ __all__ = [
     "TEXT_OF",
     "Rows",
     "attach",
+    "clear_errors",
     "connect_chunks",
     "in_files",
     "run_sql",
-    "said",
     "temporary",
     "views",
 ]
@@ -258,7 +258,7 @@ def _in_file(task: _Task) -> bool:
 
 
 @contextmanager
-def said() -> Iterator[None]:
+def clear_errors() -> Iterator[None]:
     """What the engine refuses, as an error of ours in one line."""
     try:
         yield
@@ -315,7 +315,7 @@ class Rows:
         if ahead is not None:
             yield ahead
         while True:
-            with said():
+            with clear_errors():
                 try:
                     batch = self._reader.read_next_batch()
                 except StopIteration:
@@ -378,7 +378,7 @@ def run_sql(backend: Any, sql: str) -> Rows:
     Raises:
         ConfigError: DuckDB refuses it; the message says why.
     """
-    with said():
+    with clear_errors():
         if backend.name == "pyspark":
             return Rows(_plain_times(backend.raw_sql(sql).toArrow()).to_reader(_BATCH))
         statements = backend.con.extract_statements(sql)

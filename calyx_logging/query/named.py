@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from calyx_logging.errors import ConfigError
 from calyx_logging.query import run_results
-from calyx_logging.query.duckdb_views import Rows, run_sql, said
+from calyx_logging.query.duckdb_views import Rows, clear_errors, run_sql
 from calyx_logging.query.run_results import ERRORS, RUN, field_of
 
 if TYPE_CHECKING:
@@ -154,6 +154,6 @@ def run_named(backend: Any, name: str, *, event_id: str | None = None, count: in
     Raises:
         ConfigError: there is none of that name, the event id is missing, or the engine refuses it.
     """
-    with said():
+    with clear_errors():
         sql = backend.compile(named(backend, name, event_id=event_id, count=count))
     return run_sql(backend, sql)

@@ -65,12 +65,12 @@ def _with_ends(events: ibis.Table) -> ibis.Table:
     has_ended = (events.stage == "case_ended").fill_null(False)
     outcome = field_of(events, "$.outcome", has_ended)
     completed = has_ended & (outcome == "completed").fill_null(False)
-    said = field_of(events, "$.passed", completed)
+    passed = field_of(events, "$.passed", completed)
     return events.mutate(
         has_ended=has_ended,
         outcome=outcome,
         is_completed=completed,
-        is_passed=completed & (said != "false").fill_null(True),
+        is_passed=completed & (passed != "false").fill_null(True),
         is_error=events.level.isin(ERRORS).fill_null(False),
     )
 

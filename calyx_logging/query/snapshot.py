@@ -82,8 +82,8 @@ def current(store: Store) -> Current:
         if document["table_version"] != VERSION:
             return Current()
         nodes = {
-            node_id: NodeTable([_part(node_id, one) for one in said["files"]], set(map(str, said["bundles"])))
-            for node_id, said in document["nodes"].items()
+            node_id: NodeTable([_part(node_id, one) for one in table["files"]], set(map(str, table["bundles"])))
+            for node_id, table in document["nodes"].items()
             if is_node_id(node_id)
         }
         retired = {name: float(since) for name, since in document["retired"].items() if _is_ours(name)}
@@ -92,11 +92,11 @@ def current(store: Store) -> Current:
         return Current()  # it is made anew
 
 
-def _part(node_id: str, said: dict[str, Any]) -> Part:
-    name: str = said["name"]
+def _part(node_id: str, entry: dict[str, Any]) -> Part:
+    name: str = entry["name"]
     if not name.startswith(f"node_id={node_id}/") or not _is_ours(name):
         raise ValueError("a file outside the table")
-    return Part(name, int(said["rows"]), said["sha256"], tuple(said["chunks"]), said["compacted"] is True)
+    return Part(name, int(entry["rows"]), entry["sha256"], tuple(entry["chunks"]), entry["compacted"] is True)
 
 
 def _is_ours(name: str) -> bool:
@@ -119,10 +119,10 @@ def lost(store: Store, found: Current) -> list[str]:
 
 def behind(store: Store, found: Current) -> list[str]:
     """The nodes whose bundles, as the import index and the names of folders say, are not the table's; quick to say."""
-    said: dict[str, set[str]] = {node_id: set() for node_id in found.nodes}
-    for entry in store.said():
-        said.setdefault(entry.node_id, set()).add(entry.manifest_sha256)
-    other = {node for node, hashes in said.items() if hashes != found.nodes.get(node, NodeTable()).bundles}
+    indexed: dict[str, set[str]] = {node_id: set() for node_id in found.nodes}
+    for entry in store.indexed():
+        indexed.setdefault(entry.node_id, set()).add(entry.manifest_sha256)
+    other = {node for node, hashes in indexed.items() if hashes != found.nodes.get(node, NodeTable()).bundles}
     return sorted(other.union(store.strangers()))
 
 
@@ -158,8 +158,8 @@ def changing(store: Store) -> Iterator[Current]:
 
 
 def _document(part: Part) -> dict[str, Any]:
-    said = {"name": part.name, "rows": part.rows, "sha256": part.sha256}
-    return {**said, "chunks": list(part.chunks), "compacted": part.compacted}
+    named = {"name": part.name, "rows": part.rows, "sha256": part.sha256}
+    return {**named, "chunks": list(part.chunks), "compacted": part.compacted}
 
 
 def swap(store: Store, node_id: str, old: Sequence[Part], new: Sequence[Part]) -> bool:

@@ -19,7 +19,7 @@ from calyx_logging.errors import CalyxError, ConfigError
 from calyx_logging.hub.rejections import Refusal
 from calyx_logging.hub.store import find_hub
 from calyx_logging.node import Node
-from calyx_logging.query.duckdb_views import run_sql, said
+from calyx_logging.query.duckdb_views import clear_errors, run_sql
 from calyx_logging.query.executors import Engine
 from calyx_logging.query.named import named
 from calyx_logging.query.rows import column_text
@@ -244,7 +244,7 @@ def rows_of(backend: Any, expression: Any) -> list[dict[str, Any]]:
     Raises:
         ConfigError: the engine refuses it.
     """
-    with said():
+    with clear_errors():
         sql = backend.compile(expression)
     return run_sql(backend, sql).to_pylist()
 

@@ -80,37 +80,29 @@ class Condition:
         return f"ahead of the hub's by {self.clock_ahead_s:.0f} s at least"
 
 
-def conditions_at(
-    place: str, root: str | Path | None, engine: Engine, said: Callable[[int], None] | None = None
-) -> Iterator[Condition]:
+def conditions_at(place: str, root: str | Path | None, engine: Engine) -> Iterator[Condition]:
     """The condition of each node that is known there.
 
     Args:
         place: `outbox`, `hub`, or the path of a bundle's folder.
         root: of the node or hub; None for the one that is found.
         engine: reads the chunks.
-        said: is told how many nodes there are, first.
 
     Raises:
         CalyxError: there is no such place, or it cannot be read.
     """
-    tell = said or (lambda count: None)
     if place == "hub":
         store = Store(find_hub(root))
         nodes = store.asked_for(())
-        tell(len(nodes))
         tasks = [_AuditTask(store.root, node_id) for node_id in nodes]
         size = sum(path.lstat().st_size for path in store.folder.glob("[!.]*/*/*.jsonl"))
         for audit in engine.map(_audit, tasks, size):
             yield _or_why(audit.node_id, partial(_at_hub, store, audit))
     elif place == "outbox":
         node = Node.find(root)
-        ids = node.all_ids()
-        tell(len(ids))
-        for node_id in ids:
+        for node_id in node.all_ids():
             yield _or_why(node_id, partial(_at_node, node.with_id(node_id), engine))
     else:
-        tell(1)
         yield _of_bundle(Path(place), chunks_at(place, root)(), engine)
 
 

@@ -90,7 +90,7 @@ class Sheet:
         what = {"outbox": "the outbox of", "hub": "the hub at"}.get(source.place, "the bundle")
         outcomes = {row["outcome"]: row for row in facts.outcomes}
         nodes = self._nodes()
-        said = [node for node in nodes if node["findings"] or node["state"] != "fine"]
+        to_be_shown = [node for node in nodes if node["findings"] or node["state"] != "fine"]
         writers = self._writers()
         return {
             "title": source.where,
@@ -123,9 +123,9 @@ class Sheet:
                     "texts": node["findings"],
                     "left_out": node["finding_count"] - len(node["findings"]),
                 }
-                for node in said[:MAX_ROWS]
+                for node in to_be_shown[:MAX_ROWS]
             ],
-            "findings_left_out": max(0, len(said) - MAX_ROWS),
+            "findings_left_out": max(0, len(to_be_shown) - MAX_ROWS),
             "conditions_known": bool(nodes) and all(node["verdict"] != _NOT_LOOKED_AT for node in nodes),
             "warnings_left_out": max(0, len(facts.warnings) - _MAX_FINDINGS),
             "writers": Answer("writers", writers[:MAX_ROWS], len(writers)),
@@ -136,10 +136,10 @@ class Sheet:
 
     def _verdict(self, nodes: list[dict[str, Any]], outcomes: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
         """What one wants to know first."""
-        said: list[dict[str, str]] = []
+        lines: list[dict[str, str]] = []
 
         def say(is_problem: bool, text: str) -> None:
-            said.append({"state": "problem" if is_problem else "fine", "text": text})
+            lines.append({"state": "problem" if is_problem else "fine", "text": text})
 
         if nodes:
             say(*_on_completeness([node["verdict"] for node in nodes]))
@@ -153,7 +153,7 @@ class Sheet:
                 bool(parts),
                 f"Of {_counted(runs, 'run')} {', '.join(parts)}." if parts else f"{_counted(runs, 'run')}, all passed.",
             )
-        return said
+        return lines
 
     def _totals(self, outcomes: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
         totals, sums = self.facts.totals, dict.fromkeys(("runs", "cases", "passed"), 0)

@@ -13,7 +13,7 @@ from calyx_logging.core import reading
 from calyx_logging.core.parallel import several_at_once
 from calyx_logging.core.times import utc_text
 from calyx_logging.events.event import encode, with_seq
-from calyx_logging.format import chunk_stats as module
+from calyx_logging.format import chunk_stats
 from calyx_logging.format.chunk_stats import ChunkStats, stats_of
 from calyx_logging.format.line_check import scan_chunk
 
@@ -86,7 +86,7 @@ def test_lines_alike_are_read_by_position(monkeypatch: pytest.MonkeyPatch) -> No
     """Not one of them is parsed."""
     data = b"".join(line(seq, 1_700_000_000 + seq, text="x" * 100) for seq in range(1000, 9999))
     expected = by_parsing(data)
-    monkeypatch.setattr(module, "decode", None)
+    monkeypatch.setattr(chunk_stats, "decode", None)
     found = stats_of(io.BytesIO(data), OURS)
     assert [getattr(found, name) for name in FIGURES] == [getattr(expected, name) for name in FIGURES]
     assert (found.first_seq, found.last_seq, found.events) == (1000, 9998, 8999)

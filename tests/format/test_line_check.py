@@ -10,8 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calyx_logging.format import chunk_stats as stats_module
-from calyx_logging.format import line_check as scan_module
+from calyx_logging.format import chunk_stats, line_check
 from calyx_logging.format.chunk_stats import stats_of
 from calyx_logging.format.line_check import Scan, numbered_lines, scan_chunk, what_is_wrong
 
@@ -71,8 +70,8 @@ def test_seq_in_any_order(tmp_path: Path) -> None:
 
 def test_a_line_that_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """It is no event, what comes after it is; it is never held in memory whole; both readers count it as one line."""
-    monkeypatch.setattr(scan_module, "MAX_LINE", 3_000_000)
-    monkeypatch.setattr(stats_module, "MAX_LINE", 3_000_000)
+    monkeypatch.setattr(line_check, "MAX_LINE", 3_000_000)
+    monkeypatch.setattr(chunk_stats, "MAX_LINE", 3_000_000)
     path = tmp_path / "c.jsonl"
     for before, after in ((b"", b""), (line(seq=0) + b"\n", b"\n" + line(seq=1) + b"\n"), (b"", b"\n" + line(seq=1))):
         for length in (2_000_000, 9_000_000):

@@ -12,7 +12,6 @@ from pathlib import Path
 
 import pytest
 
-import calyx_logging.outbox.export as export_module
 from bundles import START, foreign, make_bundle, make_node, numbers, receipt_of, reseal
 from calyx_logging import Node
 from calyx_logging.errors import StorageError
@@ -419,7 +418,7 @@ def test_a_lost_bundle_whose_chunks_were_sent_again_in_several(
     """The part that has the last of its chunks says that it is covered; a part that does not come is missed."""
     node = make_node(tmp_path, "n-1")
     lost = rolled(node, 5)
-    monkeypatch.setattr(export_module, "MAX_CHUNKS", 2)
+    monkeypatch.setattr("calyx_logging.outbox.export.MAX_CHUNKS", 2)
     again = export_all(node, ExportOptions(since_receipt=True), clock=lambda: START + 10.0)
     parts = [one.bundle for one in again if one.bundle is not None]
     covers = [json.loads((part / "manifest.json").read_bytes()).get("covers") for part in parts]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from bundles import make_bundle, make_node
-from calyx_logging.hub import rejections as refusals_module
+from calyx_logging.hub import rejections
 from calyx_logging.hub.importer import import_bundle
 from calyx_logging.hub.rejections import refusals
 from calyx_logging.hub.store import Store
@@ -63,7 +63,7 @@ def test_a_dry_run_notes_nothing(store: Store, tmp_path: Path) -> None:
 
 def test_notes_are_bounded_and_need_not_be_whole(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The oldest go; what is no note is passed over."""
-    monkeypatch.setattr(refusals_module, "_MAX_NOTES", 3)
+    monkeypatch.setattr(rejections, "_MAX_NOTES", 3)
     empty = tmp_path / "empty"
     for n in range(5):
         (empty / str(n)).mkdir(parents=True)

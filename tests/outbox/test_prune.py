@@ -21,7 +21,6 @@ from calyx_logging.format.receipt import Receipt
 from calyx_logging.hub.importer import Policy, import_bundle
 from calyx_logging.hub.receipts import write_receipt
 from calyx_logging.hub.store import Store
-from calyx_logging.outbox import export as export_module
 from calyx_logging.outbox import receipts
 from calyx_logging.outbox.export import ExportOptions, export, export_all
 from calyx_logging.outbox.export_lock import exclusive
@@ -271,7 +270,7 @@ def test_status_and_export_since_the_receipt(store: Store, laptop: Node) -> None
     take_note(laptop, receipt_of(store))
     assert export(laptop, ExportOptions(since_receipt=True)).bundle is None
     assert len(list((laptop.outbox / ".receipts").iterdir())) == 1  # the older one says nothing more
-    assert receipts.load_acknowledged(laptop).receipts == 1
+    assert receipts.load_acknowledged(laptop).count == 1
 
 
 def test_since_the_receipt_without_one_repeats_all(store: Store, laptop: Node) -> None:
@@ -458,7 +457,7 @@ def test_another_key_signs_anew(store: Store, laptop: Node, tmp_path: Path) -> N
 
 def test_more_chunks_than_a_bundle_takes(laptop: Node, monkeypatch: pytest.MonkeyPatch) -> None:
     """They go into several, with and without --since-receipt."""
-    monkeypatch.setattr(export_module, "MAX_CHUNKS", 2)
+    monkeypatch.setattr("calyx_logging.outbox.export.MAX_CHUNKS", 2)
     logging.config.dictConfig(config(laptop, max_bytes=300))
     for n in range(5):
         logging.getLogger("harness").info("event", extra={"n": n})

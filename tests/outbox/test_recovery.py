@@ -12,7 +12,7 @@ import pytest
 from calyx_logging import Node
 from calyx_logging.errors import ChunkError
 from calyx_logging.format.chunk import ChunkName
-from calyx_logging.outbox import contents as outbox_contents
+from calyx_logging.outbox.contents import Contents, look, recover
 from conftest import controls_of, events_of, lines_of, tree
 from outboxes import killed_writer
 
@@ -21,7 +21,7 @@ def test_a_dead_writers_chunk_is_sealed(node: Node) -> None:
     """Its lines are kept, the end line says that it was recovered, lock and open chunk are gone."""
     (path,) = killed_writer(node)
     before = path.read_bytes()
-    recovery = outbox_contents.recover(node.outbox, node.id)
+    recovery = recover(node.outbox, node.id)
     (done,) = recovery.recovered
     assert (done.events, done.torn_bytes, done.bad_lines) == (3, 0, 0)
     (sealed,) = node.outbox.glob("*.jsonl")
@@ -37,9 +37,9 @@ def test_a_dead_writers_chunk_is_sealed(node: Node) -> None:
 def test_recovering_twice_changes_nothing(node: Node) -> None:
     """The second finds nothing to do."""
     killed_writer(node)
-    outbox_contents.recover(node.outbox, node.id)
+    recover(node.outbox, node.id)
     before = tree(node.outbox)
-    assert outbox_contents.recover(node.outbox, node.id).recovered == []
+    assert recover(node.outbox, node.id).recovered == []
     assert tree(node.outbox) == before
 
 
@@ -64,7 +64,7 @@ def test_what_is_torn_or_bad_is_not_kept_and_counted(
     (path,) = killed_writer(node)
     data = damage(path.read_bytes())
     path.write_bytes(data)
-    (done,) = outbox_contents.recover(node.outbox, node.id).recovered
+    (done,) = recover(node.outbox, node.id).recovered
     assert done.torn_bytes == (len(data.rpartition(b"\n")[2]) if torn is None else torn)
     assert (done.bad_lines, done.events) == (bad, kept)
     end = controls_of(node.outbox)[-1]
@@ -77,12 +77,12 @@ def test_what_is_torn_or_bad_is_not_kept_and_counted(
 def test_a_chunk_that_already_has_its_end_line_gets_no_other(node: Node) -> None:
     """Killed between the end line and the rename, the writer had closed in order."""
     (path,) = killed_writer(node)
-    outbox_contents.recover(node.outbox, node.id)
+    recover(node.outbox, node.id)
     sealed = path.with_name(path.name.removesuffix(".open"))
     data = sealed.read_bytes()
     sealed.rename(path)
     (node.outbox / ".writers" / f"{ChunkName.parse(path.name).writer}.lock").touch()  # type: ignore[union-attr]
-    outbox_contents.recover(node.outbox, node.id)
+    recover(node.outbox, node.id)
     assert sealed.read_bytes() == data
 
 
@@ -91,12 +91,12 @@ def test_the_leftover_of_a_killed_recovery_is_deleted(node: Node) -> None:
     (path,) = killed_writer(node)
     writer = ChunkName.parse(path.name).writer  # type: ignore[union-attr]
     data = path.read_bytes()
-    outbox_contents.recover(node.outbox, node.id)
+    recover(node.outbox, node.id)
     before = tree(node.outbox)
     path.write_bytes(data)
     (node.outbox / ".writers" / f"{writer}.lock").touch()
     (node.outbox / f".{path.name.removesuffix('.open')}.tmp").write_bytes(b"half")
-    outbox_contents.recover(node.outbox, node.id)
+    recover(node.outbox, node.id)
     after = tree(node.outbox)
     after.pop(f".{path.name.removesuffix('.open')}.tmp", None)
     assert after == before
@@ -106,7 +106,7 @@ def test_a_living_writers_chunk_is_left_alone(node: Node, configure: Callable[..
     """Its lock is held: it is named with its process, and goes on."""
     logger = configure()
     logger.info("before")
-    recovery = outbox_contents.recover(node.outbox, node.id)
+    recovery = recover(node.outbox, node.id)
     (live,) = recovery.live
     assert recovery.recovered == []
     assert str(os.getpid()) in str(live)
@@ -119,10 +119,10 @@ def test_an_open_chunk_without_lock_file_is_orphaned(node: Node) -> None:
     (path,) = killed_writer(node)
     for lock in (node.outbox / ".writers").iterdir():
         lock.unlink()
-    recovery = outbox_contents.recover(node.outbox, node.id)
+    recovery = recover(node.outbox, node.id)
     assert [chunk.name.open for chunk in recovery.orphaned] == [path.name]
     assert path.exists()
-    recovery = outbox_contents.recover(node.outbox, node.id, orphans=True)
+    recovery = recover(node.outbox, node.id, orphans=True)
     assert [chunk.name.open for chunk in recovery.recovered] == [path.name]
     assert [event["n"] for event in events_of(node.outbox)] == [0, 1, 2]
 
@@ -131,7 +131,7 @@ def test_a_writer_that_died_after_rolling(node: Node) -> None:
     """The end line of an empty last chunk goes on from the seq of the sealed ones."""
     *_, path = killed_writer(node, 30, max_bytes=2000)
     path.write_bytes(b"torn")
-    outbox_contents.recover(node.outbox, node.id)
+    recover(node.outbox, node.id)
     seqs = sorted(line["seq"] for line in lines_of(node.outbox))
     assert seqs == list(range(len(seqs)))
     assert lines_of(node.outbox)[-1]["torn_bytes"] == 4
@@ -141,7 +141,7 @@ def test_a_dead_writers_lock_without_chunk_is_cleared(node: Node) -> None:
     """Killed between lock and first chunk, a writer left nothing to keep."""
     (node.outbox / ".writers").mkdir()
     (node.outbox / ".writers" / "0123abcd.lock").touch()
-    assert outbox_contents.recover(node.outbox, node.id).recovered == []
+    assert recover(node.outbox, node.id).recovered == []
     assert list((node.outbox / ".writers").iterdir()) == []
 
 
@@ -155,8 +155,8 @@ def test_more_dead_writers_than_one_batch(node: Node) -> None:
         other = ChunkName(name.when, name.component, f"{n:08x}", 0)
         (node.outbox / other.open).write_bytes(data)
         (node.outbox / ".writers" / f"{n:08x}.lock").touch()
-    assert len(outbox_contents.recover(node.outbox, node.id).recovered) == 251
-    assert len(outbox_contents.look(node.outbox).sealed) == 251
+    assert len(recover(node.outbox, node.id).recovered) == 251
+    assert len(look(node.outbox).sealed) == 251
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
@@ -168,7 +168,7 @@ def test_a_symbolic_link_among_the_chunks(node: Node, tmp_path: Path, suffix: st
     (node.outbox / f"20260101_000000__x__00000000-0000{suffix}").symlink_to(tmp_path / "elsewhere")
     before = tree(node.outbox)
     with pytest.raises(ChunkError, match="symbolic link"):
-        outbox_contents.recover(node.outbox, node.id)
+        recover(node.outbox, node.id)
     assert tree(node.outbox) == before
 
 
@@ -183,9 +183,9 @@ def test_looking_sorts_by_kind(node: Node) -> None:
         ".hidden.jsonl",
     ):
         (node.outbox / name).write_bytes(b"")
-    contents = outbox_contents.look(node.outbox)
+    contents = look(node.outbox)
     assert [name.number for name in contents.sealed] == [0]
     assert [name.number for name in contents.open] == [1]
     assert contents.foreign == ["20240101_000000__bench__abc.jsonl"]
     assert contents.unknown == ["scratch.jsonl.open"]
-    assert outbox_contents.look(node.outbox / "nowhere") == outbox_contents.Contents()
+    assert look(node.outbox / "nowhere") == Contents()

@@ -13,14 +13,14 @@ from pathlib import Path
 import pytest
 
 from calyx_logging.errors import StorageError
-from calyx_logging.query import executors as engine_module
+from calyx_logging.query import executors
 from calyx_logging.query.executors import Engine, Here, Pool
 
 
 @pytest.mark.parametrize("engine", [Here(), Pool(2), Pool(1), Pool()])
 def test_results_are_in_order(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     """On every engine, of no item, one, and many."""
-    monkeypatch.setattr(engine_module, "_WORTH_A_POOL", 0)
+    monkeypatch.setattr(executors, "_WORTH_A_POOL", 0)
     for count in (0, 1, 200):
         names = [f"folder/{n}" for n in range(count)]
         assert list(engine.map(os.path.basename, names, 1)) == [str(n) for n in range(count)]
@@ -29,7 +29,7 @@ def test_results_are_in_order(engine: Engine, monkeypatch: pytest.MonkeyPatch) -
 def test_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
     """Little work is done here; a process that is killed is said, and none is left behind."""
     assert set(Pool(2).map(_process, [1, 2, 3], 10)) == {os.getpid()}
-    monkeypatch.setattr(engine_module, "_WORTH_A_POOL", 0)
+    monkeypatch.setattr(executors, "_WORTH_A_POOL", 0)
     assert os.getpid() not in set(Pool(2).map(_process, [1, 2, 3], 10))
     with pytest.raises(StorageError, match="a worker process was killed"):
         list(Pool(2).map(_die, [1, 2], 10))
@@ -56,13 +56,13 @@ def test_the_pool_ends_with_its_parent(tmp_path: Path) -> None:
     script.write_text(
         "import os, sys, time\n"
         "from pathlib import Path\n"
-        "from calyx_logging.query import executors as engine\n"
+        "from calyx_logging.query import executors\n"
         "def work(name):\n"
         "    Path(name).write_text(str(os.getpid()))\n"
         "    time.sleep(100)\n"
         "if __name__ == '__main__':\n"
-        "    engine._WORTH_A_POOL = 0\n"
-        f"    list(engine.Pool(2).map(work, [{str(tmp_path / 'a')!r}, {str(tmp_path / 'b')!r}], 1))\n"
+        "    executors._WORTH_A_POOL = 0\n"
+        f"    list(executors.Pool(2).map(work, [{str(tmp_path / 'a')!r}, {str(tmp_path / 'b')!r}], 1))\n"
     )
     parent = subprocess.Popen([sys.executable, str(script)])
     names = [tmp_path / "a", tmp_path / "b"]

@@ -139,9 +139,9 @@ def test_a_pool_makes_the_same(fleet: tuple[Path, Truth], store: Store) -> None:
     script = f"""
         import sys
         from pathlib import Path
-        from calyx_logging.query import executors as engine
+        from calyx_logging.query import executors
         from calyx_logging.scripts.cli import main
-        engine._WORTH_A_POOL = 0
+        executors._WORTH_A_POOL = 0
         if __name__ == "__main__":
             sys.argv = ["calyx-telemetry", "import", {str(folder)!r}, "--root", {str(store.root)!r}, "--jobs", "2",
                         "--accept-bad-lines", "--json"]

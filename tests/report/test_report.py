@@ -34,7 +34,6 @@ pytest.importorskip("duckdb")
 pytest.importorskip("pyarrow")
 pytest.importorskip("jinja2")
 
-from calyx_logging.report import events as excerpts_module
 from calyx_logging.report.collect import Choice, Source, run_key
 from calyx_logging.report.events import MAX_LINE, shortened
 from calyx_logging.report.rendering import UNSEEN
@@ -293,7 +292,7 @@ def test_of_a_long_run_the_first_and_the_last_events(
 ) -> None:
     """And how many there are."""
     whole = Page(make_report(places["hub"], Choice(("good",))).html)
-    monkeypatch.setattr(excerpts_module, "MAX_EVENTS", 4)
+    monkeypatch.setattr("calyx_logging.report.events.MAX_EVENTS", 4)
     few = Page(make_report(places["hub"], Choice(("good",))).html)
     key = next(row[0] for row in few.facts["runs"] if row[3] == "good")
     lines = whole.blob(key)["lines"]
