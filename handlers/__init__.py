@@ -1,4 +1,10 @@
-"""Logging handlers, imported as `calyx_logging.handlers`."""
+"""Logging handlers, imported as `calyx_logging.handlers`.
+
+Invariant: what cannot be kept never stops the program that logs; it is counted, and said once on standard error.
+
+The way: `base` gives a record to the formatter, and the line goes to the recorder (`outbox`) or to the run's execution
+log (`execution_log`, whose dependencies are loaded where it is used).
+"""
 
 from __future__ import annotations
 

@@ -99,27 +99,22 @@ def group() -> None:
 
 def root_option(function: _F) -> _F:
     """`--root`, with `--repo-root` as its other name."""
-    option = click.option(
-        "--root",
-        "--repo-root",
-        "root",
-        metavar="FOLDER",
-        help="The folder that holds runtime/, telemetry/ and exports/. Default: CALYX_ROOT, else the nearest folder "
+    return _named_root(
+        function,
+        "The folder that holds runtime/, telemetry/ and exports/. Default: CALYX_ROOT, else the nearest folder "
         "from here upwards with runtime/node_id.txt.",
     )
-    return option(function)
 
 
 def hub_option(function: _F) -> _F:
     """`--root` of a hub."""
-    option = click.option(
-        "--root",
-        "--repo-root",
-        "root",
-        metavar="FOLDER",
-        help="The hub's root; the store is telemetry/federated below it. Default: CALYX_ROOT, else as for a node.",
+    return _named_root(
+        function, "The hub's root; the store is telemetry/federated below it. Default: CALYX_ROOT, else as for a node."
     )
-    return option(function)
+
+
+def _named_root(function: _F, help_text: str) -> _F:
+    return click.option("--root", "--repo-root", "root", metavar="FOLDER", help=help_text)(function)
 
 
 def sign_options(function: _F) -> _F:

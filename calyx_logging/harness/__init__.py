@@ -1,7 +1,9 @@
 """Functions for harness code that exists: a dict mirrored into the outbox, the execution log, results by node.
 
 They have the signatures such code already calls, so that only its import lines change. What cannot be kept never stops
-the harness: it is counted (`not_kept`) and said once on standard error.
+the harness: it is counted (`not_kept`) and said once on standard error. The way: a dict or a case's record is encoded
+as any event is, and goes to a writer of this process (`mirror`) and to the run's files (`benchmark`). Other wings use
+`doctor`, which finds out why events of a harness do not arrive.
 
     from calyx_logging.harness import append_event, get_results_dir
 

@@ -32,7 +32,7 @@ from calyx_logging.core.times import TIMESTAMP_FORMAT, parse_timestamp, utc_text
 from calyx_logging.errors import CalyxError, SignatureError, StorageError
 from calyx_logging.format.line_check import Scan, scan_chunk
 from calyx_logging.format.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest
-from calyx_logging.hub.conflicts import bring_back_manifest, compare, put_back, set_aside, tidy
+from calyx_logging.hub._conflicts import bring_back_manifest, compare, put_back, set_aside, tidy
 from calyx_logging.hub.inventory import holdings_of
 from calyx_logging.hub.rejections import note_refused, note_taken
 from calyx_logging.hub.store import Entry, Store

@@ -3,6 +3,12 @@
 from calyx_logging.query import connect
 db = connect(root)                     # of the node's outbox; connect(root, "hub") of a hub
 db.table("events").filter(...).to_pandas()
+
+Invariant: one function (in `rows`) makes every table of events, so a query has one answer on every engine.
+
+The way: `locations` finds the chunks; `rows` makes them Parquet, for the time of a query (`duckdb_views`) or in the
+hub's stored table (`refresh`, `snapshot`, `hub_table`), wherever `executors` or `spark` map it; `named` and
+`run_results` ask. Other wings use these, and `connect`.
 """
 
 from __future__ import annotations

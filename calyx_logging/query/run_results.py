@@ -75,6 +75,16 @@ def _with_ends(events: ibis.Table) -> ibis.Table:
     )
 
 
+def _extent(events: ibis.Table) -> dict[str, Any]:
+    """From when to when a group of events goes, how many they are, and how many of them are errors."""
+    return {
+        "started": events.ts.min(),
+        "ended": events.ts.max(),
+        "events": events.count(),
+        "errors": events.is_error.sum().cast("int64"),
+    }
+
+
 def runs(events: ibis.Table) -> ibis.Table:
     """Each run: its cases, how many completed and passed, how it ended, how long it took.
 
@@ -88,10 +98,7 @@ def runs(events: ibis.Table) -> ibis.Table:
     events = events.mutate(status=field_of(events, "$.exit_status", ends))
     is_known = events.status.isin(_STATUSES)
     found = events.group_by(list(RUN)).aggregate(
-        started=events.ts.min(),
-        ended=events.ts.max(),
-        events=events.count(),
-        errors=events.is_error.sum().cast("int64"),
+        **_extent(events),
         cases=events.has_ended.sum().cast("int64"),
         completed=events.is_completed.sum().cast("int64"),
         passed=events.is_passed.sum().cast("int64"),
@@ -141,10 +148,7 @@ def cases(events: ibis.Table) -> ibis.Table:
     return (
         events.group_by([*RUN, "case_id"])
         .aggregate(
-            started=events.ts.min(),
-            ended=events.ts.max(),
-            events=events.count(),
-            errors=events.is_error.sum().cast("int64"),
+            **_extent(events),
             attempts=events.has_ended.sum().cast("int64"),
             outcome=last("outcome"),
             passed=last("is_pass"),

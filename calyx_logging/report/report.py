@@ -25,10 +25,10 @@ from calyx_logging.node import Node
 from calyx_logging.query import connect
 from calyx_logging.query.executors import Engine, Here
 from calyx_logging.query.locations import chunks_at
+from calyx_logging.report._rendering import cell, check_installed, clipped
+from calyx_logging.report._view import Sheet
 from calyx_logging.report.collect import Choice, Facts, Source, gather, run_key
 from calyx_logging.report.events import NOT_READ, Packed, excerpts_of, pack, packed_text
-from calyx_logging.report.rendering import cell, check_installed, clipped
-from calyx_logging.report.view import Sheet
 
 __all__ = ["MAX_BYTES", "MEMORY", "Report", "make_report", "write_report"]
 

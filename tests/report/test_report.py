@@ -34,9 +34,9 @@ pytest.importorskip("duckdb")
 pytest.importorskip("pyarrow")
 pytest.importorskip("jinja2")
 
+from calyx_logging.report._rendering import UNSEEN
 from calyx_logging.report.collect import Choice, Source, run_key
 from calyx_logging.report.events import MAX_LINE, shortened
-from calyx_logging.report.rendering import UNSEEN
 from calyx_logging.report.report import MAX_BYTES, make_report
 
 

@@ -9,10 +9,7 @@ from typing import Any
 from calyx_logging.core.text import count_text, runs_text
 from calyx_logging.core.times import utc_text
 from calyx_logging.format.completeness import WriterAudit, findings
-from calyx_logging.report.collect import MAX_ROWS, MAX_TILES, Answer, Facts, run_key
-from calyx_logging.report.events import Packed
-from calyx_logging.report.health import Condition
-from calyx_logging.report.rendering import (
+from calyx_logging.report._rendering import (
     ago,
     cell,
     clipped,
@@ -26,6 +23,9 @@ from calyx_logging.report.rendering import (
     percent,
     when,
 )
+from calyx_logging.report.collect import MAX_ROWS, MAX_TILES, Answer, Facts, run_key
+from calyx_logging.report.events import Packed
+from calyx_logging.report.health import Condition
 
 __all__ = ["Sheet"]
 
