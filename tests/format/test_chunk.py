@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from calyx_logging.errors import ChunkError, ConfigError, StorageError
 from calyx_logging.format.chunk import ChunkName, check_component, open_chunk, read_lines
-from calyx_logging.format.legacy import foreign_among
 
 names = st.builds(
     ChunkName,
@@ -99,18 +98,3 @@ def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
         os.mkfifo(tmp_path / "pipe.jsonl")
         with pytest.raises(ChunkError, match="no regular file"):
             open_chunk(tmp_path / "pipe.jsonl")
-
-
-@given(
-    st.lists(
-        st.from_regex(r"[0-9]{8}_[0-9]{6}__[a-z0-9]{1,4}([_-][a-z]+)?__[0-9a-f]{8}-[0-9]{4}\.jsonl", fullmatch=True)
-        | st.from_regex(r"[0-9]{8}_[0-9]{6}__[a-z_-]{1,9}__[0-9a-f-]{12,14}\.jsonl", fullmatch=True)
-        | st.sampled_from(["events.jsonl", "20260101_000000__x__0a.jsonl", "a b.jsonl", ".jsonl"])
-    )
-)
-def test_foreign_names_are_told_from_ours_by_form(names: list[str]) -> None:
-    """As the parser does, which besides asks whether there is such a day."""
-    foreign = foreign_among(names)
-    for name in names:
-        ours = ChunkName.parse(f"20260101_000000{name[15:]}" if name[:1].isdigit() else name)
-        assert (name in foreign) == (ours is None)

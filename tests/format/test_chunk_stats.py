@@ -10,7 +10,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from calyx_logging.core import reading
-from calyx_logging.core.parallel import several_at_once
 from calyx_logging.core.times import utc_text
 from calyx_logging.events.event import encode, with_seq
 from calyx_logging.format import chunk_stats
@@ -90,22 +89,6 @@ def test_lines_alike_are_read_by_position(monkeypatch: pytest.MonkeyPatch) -> No
     found = stats_of(io.BytesIO(data), OURS)
     assert [getattr(found, name) for name in FIGURES] == [getattr(expected, name) for name in FIGURES]
     assert (found.first_seq, found.last_seq, found.events) == (1000, 9998, 8999)
-
-
-def test_several_at_once_keeps_order_and_errors() -> None:
-    """The first error comes out in its place."""
-    assert list(several_at_once(str, range(1000))) == [str(n) for n in range(1000)]
-    assert list(several_at_once(str, [])) == []
-
-    def fails(n: int) -> int:
-        if n in (3, 5):
-            raise OSError(f"number {n}")
-        return n
-
-    results = several_at_once(fails, range(9))
-    assert [next(results) for _ in range(3)] == [0, 1, 2]
-    with pytest.raises(OSError, match="number 3"):
-        next(results)
 
 
 def test_memory_stays_flat(tmp_path: Path) -> None:

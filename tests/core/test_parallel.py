@@ -1,0 +1,23 @@
+"""Work on several files at once."""
+
+from __future__ import annotations
+
+import pytest
+
+from calyx_logging.core.parallel import several_at_once
+
+
+def test_several_at_once_keeps_order_and_errors() -> None:
+    """The first error comes out in its place."""
+    assert list(several_at_once(str, range(1000))) == [str(n) for n in range(1000)]
+    assert list(several_at_once(str, [])) == []
+
+    def fails(n: int) -> int:
+        if n in (3, 5):
+            raise OSError(f"number {n}")
+        return n
+
+    results = several_at_once(fails, range(9))
+    assert [next(results) for _ in range(3)] == [0, 1, 2]
+    with pytest.raises(OSError, match="number 3"):
+        next(results)
