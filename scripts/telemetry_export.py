@@ -39,8 +39,8 @@ except ImportError as error:
 @click.option(
     "--recover-orphans",
     is_flag=True,
-    help="Also seal open chunks that have no lock file. Only when no harness is running: somebody may have deleted "
-    "the lock file of a living writer.",
+    help="Also seal open chunks of writers on another host or without a lock file, once nothing was written to "
+    "them for 10 minutes.",
 )
 @click.option(
     "--since-receipt",
@@ -51,7 +51,7 @@ except ImportError as error:
 @click.option(
     "--to", metavar="URL", help="Also send bundles that are not there yet to object storage: s3://BUCKET/FOLDER."
 )
-@click.option("--paranoid", is_flag=True, help="With --to: read all that is there again, and compare its hashes.")
+@click.option("--paranoid", is_flag=True, help="With --to: read everything there again and compare hashes.")
 @sign_options
 @json_option
 def command(
@@ -98,7 +98,7 @@ def command(
 
 
 def _send(node: Node, url: str, *, paranoid: bool) -> dict[str, Sent]:
-    """What is not there yet, of each node id of the root; what was exported stays exported when that fails."""
+    """Upload what is not there yet, for each node id of the root; a failure does not undo the export."""
     sent = {}
     with progress_bar("sending") as progress:
         for node_id in node.all_ids():
@@ -128,9 +128,16 @@ def _remark(result: ExportResult) -> None:
         not_kept = lost if chunk.torn_bytes or chunk.bad_lines else ""
         remark(f"recovered {chunk.name.sealed} of a writer that died: {count_text(chunk.events, 'event')}{not_kept}")
     for open_chunk in result.recovery.live:
-        remark(f"still being written, not exported: {open_chunk}")
+        wait = result.recovery.wait.get(open_chunk.name.open)
+        later = (
+            "" if wait is None else f"; its lock is free: it is sealed when nothing is written to it for {wait} s more"
+        )
+        remark(f"still being written, not exported: {open_chunk}{later}")
     for open_chunk in result.recovery.orphaned:
-        remark(f"open, but its writer's lock file is gone: {open_chunk}; if no harness runs: --recover-orphans")
+        wait = result.recovery.wait.get(open_chunk.name.open)
+        when = "" if wait is None else f" in {wait} s, if nothing is written to it until then"
+        why = "its writer's lock file is gone" if open_chunk.holder is None else "may still be written by it"
+        remark(f"open, {why}: {open_chunk}; if no harness runs: --recover-orphans{when}")
     for filename in result.quiet_soon:
         remark(f"changed in the last 10 minutes, not exported yet: {filename}")
     for warning in result.warnings:

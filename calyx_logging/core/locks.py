@@ -1,6 +1,6 @@
-"""Locks: which process is alive, and who it is.
+"""Locks that show which processes are alive, and files that name the holder.
 
-Invariant: a lock is the operating system's alone; its file is only its name, and says who holds it.
+Invariant: the operating system alone holds the lock; the file gives it a name and says which process has it.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import secrets
 import socket
 import threading
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -21,37 +22,70 @@ from filelock import FileLock, Timeout
 from calyx_logging.core import files
 from calyx_logging.errors import ConfigError, StorageError
 
-__all__ = ["OsLock", "WriterLock", "holder_of", "is_gone", "lock_file", "os_lock", "probe"]
+__all__ = [
+    "Holder",
+    "OsLock",
+    "WriterLock",
+    "has_no_locks",
+    "holder_of",
+    "is_gone",
+    "lock_file",
+    "os_lock",
+    "probe",
+    "read_holder",
+]
+
+_NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK}
 
 _RESERVE_BYTES = 8192
 
 
 def lock_file(outbox: Path, writer: str) -> Path:
-    """The file that is locked while a writer lives."""
+    """Return the path of the file that a writer keeps locked while it lives."""
     return outbox / ".writers" / f"{writer}.lock"
 
 
 class OsLock(FileLock):
     """A filelock that does not log.
 
-    It is taken and given back while the recorder's own lock is held. A thread that configures logging meanwhile holds
-    logging's lock and waits for the recorder's to close the old handler: were filelock to ask logging whether it may
-    log, neither would ever end.
+    It is acquired and released while the recorder's own lock is held. A thread that reconfigures logging at that moment
+    holds logging's lock and waits for the recorder's, to close the old handler. If filelock then asked logging whether
+    a level is enabled, the two threads would deadlock.
     """
 
     def acquire(self, *args: Any, **kwargs: Any) -> Any:
-        """As in filelock."""
+        """Acquire as filelock does, but never wait forever on a file system that refuses every lock.
+
+        Raises:
+            ConfigError: the file system has no locks.
+        """
         try:
-            with _quiet:
-                return super().acquire(*args, **kwargs)
-        except BaseExceptionGroup as group:  # Ctrl-C in the middle of it comes in a group
+            if not args and kwargs.get("blocking", True) and "timeout" not in kwargs:
+                try:  # filelock takes EACCES for a lock held elsewhere and retries forever
+                    return self._acquire_quietly(**{**kwargs, "blocking": False})
+                except Timeout:
+                    folder = Path(self.lock_file).parent
+                    if has_no_locks(folder):
+                        raise _without_locks(folder) from None
+            return self._acquire_quietly(*args, **kwargs)
+        except OSError as error:
+            if error.errno in _NO_LOCKS:
+                raise _without_locks(Path(self.lock_file).parent) from error
+            raise
+        except NotImplementedError as error:
+            raise _without_locks(Path(self.lock_file).parent) from error
+        except BaseExceptionGroup as group:  # Ctrl-C during the call arrives in a group
             interrupts = group.subgroup(KeyboardInterrupt)
             if interrupts is not None:
                 raise KeyboardInterrupt from group
             raise
 
+    def _acquire_quietly(self, *args: Any, **kwargs: Any) -> Any:
+        with _quiet:
+            return super().acquire(*args, **kwargs)
+
     def release(self, force: bool = False) -> None:
-        """As in filelock."""
+        """Release as filelock does."""
         with _quiet:
             super().release(force=force)
 
@@ -64,8 +98,11 @@ class _Quiet:
         self._lock = threading.RLock()
         self._inside = 0
         self._before = False
+        self._pid = os.getpid()
 
     def __enter__(self) -> None:
+        if self._pid != os.getpid():  # another library's fork hook logged in the child before ours ran
+            self.after_fork_in_child()
         with self._lock:
             if self._inside == 0:
                 self._before = self._logger.disabled
@@ -73,13 +110,22 @@ class _Quiet:
             self._logger.disabled = True
 
     def __exit__(self, *_: object) -> None:
+        if self._pid != os.getpid():  # the process forked while this thread was in here
+            self.after_fork_in_child()
+            return
         with self._lock:
             self._inside -= 1
+            if self._inside < 0:  # entered before the fork
+                self._inside = 0
+                return
             if self._inside == 0:
                 self._logger.disabled = self._before
 
     def after_fork_in_child(self) -> None:
-        """Another thread of the parent may have been in here."""
+        """Reset what another thread of the parent may have left; a second call in the child does nothing."""
+        if self._pid == os.getpid():
+            return
+        self._pid = os.getpid()
         self._lock = threading.RLock()
         if self._inside:
             self._inside, self._logger.disabled = 0, self._before
@@ -93,24 +139,20 @@ if hasattr(os, "register_at_fork"):
 
 
 def os_lock(path: Path, *, on_acquired: Callable[[int], None] | None = None) -> OsLock:
-    """A lock by the operating system alone, one for all threads, whose file is kept on release."""
+    """Make an operating system lock, shared by all threads, whose file stays on release."""
     files.make_dirs(path.parent)
     return OsLock(path, thread_local=False, fallback_to_soft=False, preserve_lock_file=True, on_acquired=on_acquired)
 
 
 def probe(outbox: Path) -> None:
-    """Find out now, when a writer is configured, what would fail at its first event.
+    """Fail now, when a writer is configured, if its first event would fail.
 
     Raises:
         ConfigError: the outbox cannot be written, or its file system has no locks.
     """
-    path = lock_file(outbox, f"probe-{os.getpid()}-{threading.get_ident()}")
     try:
-        with os_lock(path):
-            pass
-        files.remove(path)
-    except NotImplementedError as error:
-        raise ConfigError("this file system has no locks", path=outbox, hint="put the root on a local disk") from error
+        if has_no_locks(outbox / ".writers"):
+            raise _without_locks(outbox)
     except OSError as error:
         storage = StorageError.of(error, "write to the outbox", outbox)
         raise ConfigError(
@@ -118,10 +160,38 @@ def probe(outbox: Path) -> None:
         ) from error
 
 
-class WriterLock:
-    """A living writer's lock. Its file holds blanks that can be given up, so that a full disk has room again.
+def has_no_locks(folder: Path) -> bool:
+    """Tell whether not even a new file in the folder can be locked.
 
-    One space, process id and host (Windows locks the first byte against readers), then 8 KiB of blanks.
+    Raises:
+        OSError: no file can be created there.
+    """
+    path = folder / f".probe-{os.getpid()}-{secrets.token_hex(4)}"  # a name that recovery ignores
+    lock = os_lock(path)
+    try:
+        lock.acquire(blocking=False)
+    except (Timeout, ConfigError):  # nobody else knows this name, so the file system refuses
+        with contextlib.suppress(OSError):
+            files.remove(path)
+        return True
+    lock.release(force=True)
+    files.remove(path)
+    return False
+
+
+def _without_locks(folder: Path) -> ConfigError:
+    return ConfigError("this file system has no locks", path=folder, hint="put the root on a local disk")
+
+
+_inherited: list[OsLock] = []
+
+
+class WriterLock:
+    """The lock of a living writer; its file reserves some bytes that it can release when the disk is full.
+
+    The file's first line holds a space (Windows locks the first byte against readers), the process id and the host. The
+    second line holds the boot id, the pid namespace and the process's start time, or a dash for what the system does
+    not tell. 8 KiB of blanks follow.
 
     Attributes:
         writer: the writer's id, 8 hexadecimal digits; settled once the lock is held.
@@ -135,32 +205,32 @@ class WriterLock:
         self._named = b""
 
     def take(self) -> None:
-        """Take the lock, unless it is held.
+        """Take the lock unless this object already holds it.
 
         Raises:
-            FileNotFoundError: the root is gone.
-            OSError: there can be no lock.
+            FileNotFoundError: the root folder was deleted.
+            OSError: the file cannot be created or locked.
         """
         if self._lock is not None:
             return
         root = self._outbox.parents[2]
-        if not root.is_dir():  # a root that was deleted is not made again
-            raise FileNotFoundError(errno.ENOENT, "the root is gone", str(root))
+        if not root.is_dir():  # do not recreate a root that was deleted
+            raise FileNotFoundError(errno.ENOENT, "the root folder was deleted", str(root))
         while True:
             lock = os_lock(lock_file(self._outbox, self.writer), on_acquired=self._fill)
             try:
                 lock.acquire(blocking=False)
                 break
-            except Timeout:  # another writer drew the same eight digits
+            except Timeout:  # another writer has the same random id
                 self.writer = secrets.token_hex(4)
-            except NotImplementedError as error:
-                raise OSError(str(error)) from error
-        # before the first chunk, so that no loss of power leaves a chunk whose writer seems never to have been
+            except ConfigError as error:
+                raise OSError(errno.ENOLCK, error.message, str(self._outbox)) from error
+        # before the first chunk, so that a power loss cannot leave a chunk without its writer's lock file
         files.sync_dir(self._outbox / ".writers")
         self._lock = lock
 
     def give_back(self, *, delete: bool) -> None:
-        """Let others have the lock, if it is held; its file stays unless nothing of the writer is left to recover."""
+        """Release the lock if it is held; its file stays if the writer left anything to recover."""
         lock, self._lock = self._lock, None
         if lock is not None:
             lock.release(force=True)
@@ -168,11 +238,14 @@ class WriterLock:
                 files.remove(lock_file(self._outbox, self.writer))
 
     def forget(self) -> None:
-        """In a forked child: filelock has closed the child's copy, and only the parent may unlock."""
+        """Forget the lock in a forked child without unlocking it: it is still the parent's."""
+        if self._lock is not None:
+            _inherited.append(self._lock)
         self._lock = None
+        self._reserve = None
 
     def free_room(self) -> bool:
-        """Give up the blanks; False when there are none."""
+        """Release the reserved bytes; return False if there are none."""
         fd, self._reserve = self._reserve, None
         if fd is None:
             return False
@@ -182,35 +255,117 @@ class WriterLock:
         return False
 
     def _fill(self, fd: int) -> None:
-        self._named = f" {os.getpid()} {socket.gethostname()}\n".encode()
-        with contextlib.suppress(OSError):  # on a full disk the lock holds all the same, only without reserve
+        self._named = (
+            f" {os.getpid()} {socket.gethostname()}\n{_boot()} {_namespace()} {_start(os.getpid())}\n".encode()
+        )
+        with contextlib.suppress(OSError):  # on a full disk the lock still holds, without its reserve
             os.lseek(fd, 0, os.SEEK_SET)
             os.write(fd, self._named)
             os.write(fd, b" " * _RESERVE_BYTES)
             self._reserve = fd
+            os.fsync(fd)  # after a loss of power, recovery asks after the process that is named here
+
+
+@dataclass(frozen=True)
+class Holder:
+    """The process that a lock file names.
+
+    Attributes:
+        pid, host: the process.
+        boot: the system's boot id; "-" if unknown.
+        namespace: its pid namespace; "-" if unknown.
+        start: when the process started, in the system's ticks; "-" if unknown.
+    """
+
+    pid: int
+    host: str
+    boot: str = "-"
+    namespace: str = "-"
+    start: str = "-"
+
+    def __str__(self) -> str:
+        return f"{self.pid} {self.host}"
+
+    @property
+    def is_here(self) -> bool:
+        """Whether its process id is valid here, that is in this host and pid namespace."""
+        known = self.namespace == "-" or self.namespace == _namespace()  # older versions wrote no namespace
+        return self.host == socket.gethostname() and known
+
+    @property
+    def is_of_this_boot(self) -> bool:
+        """Whether the system has not been rebooted since, as far as is known."""
+        return self.boot != "-" and self.boot == _boot()
+
+    @property
+    def has_ended(self) -> bool:
+        """Whether the process ran in this host and namespace and is known to have ended; POSIX only."""
+        if os.name != "posix" or not self.is_here or self.boot not in ("-", _boot()):
+            return False
+        try:
+            os.kill(self.pid, 0)
+        except (ProcessLookupError, OverflowError):
+            return True
+        except OSError:
+            pass  # it exists and belongs to another user
+        start = _start(self.pid)
+        return start == _ENDED or (self.start != "-" and start != "-" and start != self.start)
+
+
+_ENDED = "ended"
+
+
+def _start(pid: int) -> str:
+    """Return when a process started, in the system's ticks; `ended` for a zombie."""
+    try:
+        after_name = Path(f"/proc/{pid}/stat").read_bytes().rpartition(b")")[2].split()
+        return _ENDED if after_name[0] in (b"Z", b"X") else after_name[19].decode()
+    except (OSError, IndexError):
+        return "-"
+
+
+def _boot() -> str:
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip() or "-"
+    except (OSError, ValueError):
+        return "-"
+
+
+def _namespace() -> str:
+    try:
+        return str(Path("/proc/self/ns/pid").readlink()).replace(" ", "") or "-"
+    except (OSError, AttributeError):
+        return "-"
 
 
 def is_gone(holder: str | None) -> bool:
-    """Whether the process that a lock file names is known to have ended: asked of this host's system, POSIX only."""
+    """Tell whether the process that a lock file names ("1234 hostname") is known to have ended; POSIX only."""
     pid, _, host = (holder or "").partition(" ")
-    if os.name != "posix" or host != socket.gethostname() or not pid.isdigit():
-        return False
-    try:
-        os.kill(int(pid), 0)
-    except ProcessLookupError:
-        return True
-    except OSError:
-        return False  # it is there, and another user's
-    return False
+    return pid.isdigit() and Holder(int(pid), host).has_ended
 
 
 def holder_of(outbox: Path, writer: str) -> str | None:
-    """Process id and host in a writer's lock file; None without one."""
+    """Return process id and host from a writer's lock file; None if there is no such file."""
+    found = _lines_of(lock_file(outbox, writer))
+    return None if found is None else (found[0] if found else "") or "unknown"
+
+
+def read_holder(outbox: Path, writer: str) -> Holder | None:
+    """Return the process that a writer's lock file names; None if it names none or cannot be read."""
+    found = _lines_of(lock_file(outbox, writer)) or [""]
+    pid, _, host = found[0].partition(" ")
+    if not pid.isdigit() or not host:
+        return None
+    more = found[1].split() if len(found) > 1 else []
+    return Holder(int(pid), host, *more) if len(more) == 3 else Holder(int(pid), host)
+
+
+def _lines_of(path: Path) -> list[str] | None:
     try:
-        with lock_file(outbox, writer).open("rb", buffering=0) as stream:
+        with path.open("rb", buffering=0) as stream:
             stream.seek(1)  # Windows locks the first byte against readers
-            return stream.read(300).decode("utf-8", "replace").strip() or "unknown"
+            return [line.strip() for line in stream.read(600).decode("utf-8", "replace").split("\n")]
     except FileNotFoundError:
         return None
     except OSError:
-        return "unknown"
+        return []

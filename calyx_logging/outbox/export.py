@@ -1,8 +1,8 @@
-"""Export: the sealed chunks that are in no finished bundle become one, under the exporter's lock.
+"""Export sealed chunks that are in no finished bundle as a new one, under the exporter's lock.
 
 The order is the protocol (docs/format.md, "Export"): lock; recover; list; copy and hash into staging; manifest, sums;
-sync; rename; copy of the manifest; index. Everything before the rename can be thrown away, everything after it is made
-good by the next export, so that repeating an export after a crash at any point gives the same end.
+sync; rename; copy of the manifest; index. Everything before the rename can be thrown away, and the next export
+completes everything after it. So an export repeated after a crash at any point ends in the same state.
 """
 
 from __future__ import annotations
@@ -38,9 +38,10 @@ from calyx_logging.format.manifest import (
 )
 from calyx_logging.node import Node
 from calyx_logging.outbox import export_index
-from calyx_logging.outbox.contents import Contents, Recovery, recover
+from calyx_logging.outbox.contents import Contents
 from calyx_logging.outbox.export_lock import exclusive
 from calyx_logging.outbox.receipts import Acknowledged, load_acknowledged
+from calyx_logging.outbox.recovery import Recovery, recover
 
 __all__ = [
     "ExportOptions",
@@ -57,13 +58,13 @@ Progress = Callable[[int, int], None]
 
 @dataclass
 class Pending:
-    """What the next bundle would take.
+    """The chunks that the next bundle would take.
 
     Attributes:
-        chunks: file names, sorted.
-        bytes: their bytes in all.
-        quiet_soon: foreign chunks that changed too lately.
-        warnings: chunks that can never be taken, and why.
+        chunks: their file names, sorted.
+        bytes: their total size.
+        quiet_soon: foreign chunks that changed too recently.
+        warnings: chunks that can never be exported, and why.
     """
 
     chunks: list[str] = field(default_factory=list)
@@ -74,17 +75,17 @@ class Pending:
 
 @dataclass
 class ExportResult:
-    """What an export of one node did.
+    """The result of exporting one node.
 
     Attributes:
-        node_id: whose outbox.
+        node_id: the node.
         bundle: the new bundle's folder; None when there was nothing new.
         manifest: the new bundle's manifest.
         manifest_sha256: its hash.
-        recovery: what recovery found: chunks sealed, chunks still being written, orphaned ones.
-        archive: the new bundle as one file, where that was asked for; with nothing new, the last bundle's.
-        quiet_soon: foreign chunks that changed too lately to be taken.
-        warnings: what the user should know.
+        recovery: the result of recovery: chunks sealed, chunks still being written, orphaned chunks.
+        archive: the new bundle as one file, if requested; the last bundle's if there was nothing new.
+        quiet_soon: foreign chunks that changed too recently to be exported.
+        warnings: warnings for the user.
     """
 
     node_id: str
@@ -99,13 +100,13 @@ class ExportResult:
 
 @dataclass(frozen=True)
 class ExportOptions:
-    """How to export.
+    """Options of an export.
 
     Attributes:
-        recover_orphans: also seal open chunks that have no lock file.
-        since_receipt: also take what was exported before and no receipt covers.
-        sign_with: the key to sign with, see `signature.sign`; None for the one named at provisioning, if one was.
-        unsigned: do not sign, whatever was named.
+        recover_orphans: also seal quiet open chunks whose writer's state cannot be determined here.
+        since_receipt: also take chunks that were exported before but that no receipt covers.
+        sign_with: the key to sign with, see `signing.sign`; None for the one named at provisioning, if any.
+        unsigned: do not sign, even if a key was named.
         archive: `zip` or `tar.gz`: also pack the bundle into one file.
     """
 
@@ -123,13 +124,13 @@ def export_all(
     progress: Progress | None = None,
     clock: Callable[[], float] = time.time,
 ) -> list[ExportResult]:
-    """Export the node, and whatever is pending under ids its root bore before; one bundle for each id.
+    """Export the node, and chunks still pending under earlier ids of its root; one bundle for each id.
 
     Raises:
         LockHeld: another export is running.
-        ChunkError: something that is no regular file bears a chunk's name.
-        ConfigError: it cannot be signed.
-        StorageError: a file cannot be read or written; the outbox is as it was.
+        ChunkError: something with a chunk's name is not a regular file.
+        ConfigError: the bundle cannot be signed.
+        StorageError: a file cannot be read or written; the outbox is unchanged.
     """
     return [
         result
@@ -145,9 +146,9 @@ def export(
     progress: Progress | None = None,
     clock: Callable[[], float] = time.time,
 ) -> ExportResult:
-    """Export one node id's outbox; the last result, where there are more chunks than a bundle takes.
+    """Export one node id's outbox; return the last result if its chunks need several bundles.
 
-    Arguments and errors as in `export_all`.
+    Arguments and errors are those of `export_all`.
     """
     return _export_one(node, options or ExportOptions(), progress, clock)[-1]
 
@@ -159,21 +160,21 @@ def _export_one(
         with exclusive(node, clock):
             return list(_export_locked(node, options, progress, clock))
     except OSError as error:
-        hint = "free some space" if error.errno == 28 else "check the folder's rights and the disk"
+        hint = "free some space" if error.errno == 28 else "check the folder's permissions and the disk"
         raise StorageError.of(error, "export", error.filename or node.exports, hint) from error
 
 
 def find_pending(
     node: Node, done: Set[str], contents: Contents, now: float, covered: Mapping[str, str] | None = None
 ) -> Pending:
-    """Which chunks are in no finished bundle; reads foreign chunks whose names were exported before.
+    """Find the chunks that are in no finished bundle; reads foreign chunks whose names were exported before.
 
     Args:
-        node: whose outbox.
-        done: names of chunks that are not wanted.
-        contents: of the outbox.
+        node: the node.
+        done: names of chunks to skip.
+        contents: the outbox's contents.
         now: seconds since the epoch.
-        covered: states of foreign chunks that are not wanted, by name and hash; by default those exported last.
+        covered: states of foreign chunks to skip, as name and hash; default those exported last.
     """
     pending = Pending()
     for name in contents.sealed:
@@ -186,7 +187,7 @@ def find_pending(
         path = node.outbox / filename
         if not is_safe_filename(filename) or filename.casefold() in spellings:
             pending.warnings.append(
-                f"{str(path)!r} is not exported: rename it to a plain file name that no other is like"
+                f"{str(path)!r} is not exported: give it a plain file name that no other file resembles"
             )
             continue
         spellings.add(filename.casefold())
@@ -209,13 +210,13 @@ def _export_locked(
 ) -> Iterator[ExportResult]:
     files.remove_tree(node.exports / _STAGING)
     for name in names_in(node.exports):
-        if name.startswith(".") and name.endswith(".tmp"):  # of an archive that was being written
+        if name.startswith(".") and name.endswith(".tmp"):  # an unfinished archive
             files.remove(node.exports / name)
     done = export_index.load(node)
     acknowledged = load_acknowledged(node)
     names, covered = done.names, None
     if options.since_receipt and not acknowledged.count:
-        done.warnings.append("no receipt of a hub was taken here yet (see prune): everything is packed again")
+        done.warnings.append("this node has no receipt from a hub yet (see prune): everything is exported again")
     if options.since_receipt:
         covered = {name: sha256 for name, sha256 in export_index.hashes(node).items() if sha256 in acknowledged.chunks}
         names = names & covered.keys()
@@ -225,7 +226,7 @@ def _export_locked(
     if done.changed and (done.names or done.bundles):
         export_index.save(node, done)
     pending = find_pending(node, names, contents, clock(), covered)
-    unknown = [f"{node.outbox / name} is no chunk of any writer: look at it by hand" for name in contents.unknown]
+    unknown = [f"{node.outbox / name} belongs to no known writer: inspect it by hand" for name in contents.unknown]
     result = ExportResult(
         node.id, None, None, None, recovery, pending.quiet_soon, [*done.warnings, *pending.warnings, *unknown]
     )
@@ -249,7 +250,7 @@ def _export_locked(
 
 
 def _archive(node: Node, result: ExportResult, suffix: str, last: str) -> None:
-    """Pack the new bundle; where there is none, the last one, if an export that was killed has not."""
+    """Pack the new bundle, or the last one if there is none and a killed export did not pack it."""
     bundle = result.bundle or node.exports / last
     target = bundle.with_name(f"{bundle.name}.{suffix}")
     if bundle.is_dir() and not target.exists():
@@ -259,8 +260,13 @@ def _archive(node: Node, result: ExportResult, suffix: str, last: str) -> None:
 
 @dataclass(frozen=True)
 class _Extras:
-    """The key to sign with; what hubs are known to have, None where nothing is; what was exported before this export,
-    and the hashes that this one takes, into however many bundles.
+    """Values shared by the bundles of one export.
+
+    Attributes:
+        key: the key to sign with.
+        acknowledged: what hubs are known to have; None if nothing is known.
+        earlier: the bundles exported before this export.
+        taken: hashes of the chunks that this export takes, in all its bundles.
     """
 
     key: str | None
@@ -312,9 +318,9 @@ def _make_bundle(
 
 
 def _covered(node: Node, extras: _Extras, entries: list[ChunkEntry]) -> tuple[Covered, ...]:
-    """Earlier manifests that no hub is known to have, and need not have: all they name is taken now, or there.
+    """Find earlier manifests that no hub needs, because all their chunks are in this export or acknowledged.
 
-    Of a first-generation chunk, which grows, a later state is taken for an earlier one.
+    For a first-generation chunk, which may grow, a later state replaces an earlier one.
     """
     extras.taken.update(entry.sha256 for entry in entries)
     if extras.acknowledged is None:
@@ -347,11 +353,11 @@ def _copy_chunks(
 
     for filename, found in zip(pending.chunks, several_at_once(copy, pending.chunks), strict=True):
         if found is None:
-            result.quiet_soon.append(filename)  # a foreign writer appended while it was read
+            result.quiet_soon.append(filename)  # a foreign writer appended to it meanwhile
             continue
         entry, bad_lines = found
         if bad_lines:
-            result.warnings.append(f"{filename} has {bad_lines} lines that are no events; exported as it is")
+            result.warnings.append(f"{filename} has {bad_lines} lines that are not events; exported unchanged")
         copied += entry.bytes or 0
         if progress is not None:
             progress(copied, pending.bytes)
@@ -359,13 +365,13 @@ def _copy_chunks(
 
 
 def _free_timestamp(node: Node, done: export_index.Exported, now: float) -> str:
-    """This second's name, or the next that is free and later than every bundle's: names sort as they were made."""
+    """Return the first free timestamp from now on that is later than every bundle's, so that names sort by age."""
     moment = datetime.fromtimestamp(int(now), UTC)
     taken = {bundle.timestamp for bundle in done.bundles}
     for bundle in reversed(done.bundles):
         if (last := parse_timestamp(bundle.timestamp)) is None:
-            continue  # a first-generation folder may be called anything
-        with contextlib.suppress(OverflowError):  # somebody called a folder 99991231_235959
+            continue  # a first-generation folder may have any name
+        with contextlib.suppress(OverflowError):  # a folder is named 99991231_235959
             moment = max(moment, last + timedelta(seconds=1))
         break
     while True:

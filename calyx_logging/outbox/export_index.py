@@ -1,8 +1,8 @@
-"""What has been exported: `.exported_index.json`, the manifests kept beside it, and the bundles themselves.
+"""Keep track of exports: `.exported_index.json`, copies of manifests beside it, and the bundles themselves.
 
-Invariants: the index names only chunks of finished bundles; it is only a summary, and loading mends it from
-`.manifests/` and from the bundles still at hand, so that a lost, old or damaged index costs nothing; an entry is
-never dropped because its bundle was moved away.
+Invariants: the index names only chunks of finished bundles. It is only a summary: loading completes it from
+`.manifests/` and from the bundles still present, so a lost, old or damaged index does no harm. An entry is never
+dropped because its bundle was moved away.
 """
 
 from __future__ import annotations
@@ -37,15 +37,15 @@ class BundleRef:
 
 @dataclass
 class Exported:
-    """What is in finished bundles.
+    """The chunks in finished bundles, and the bundles.
 
     Attributes:
         names: the chunks' file names.
-        bundles: in the order of their timestamps.
-        warnings: what was mended, and what could not be.
-        changed: whether this is more than the index on disk says.
+        bundles: the bundles, ordered by timestamp.
+        warnings: what was repaired, and what could not be.
+        changed: whether this holds more than the index on disk.
         unsaved: manifests without a copy in `.manifests/`, by timestamp.
-        order: the names again, in nearly the order in which they are written.
+        order: the names again, nearly in the order in which they are written.
     """
 
     names: set[str] = field(default_factory=set)
@@ -57,7 +57,7 @@ class Exported:
 
     @staticmethod
     def digest(data: bytes) -> str:
-        """What a bundle is known by."""
+        """Return a bundle's identity: the SHA-256 of its manifest."""
         return sha256_of(data)
 
     @property
@@ -74,7 +74,7 @@ class Exported:
 
 
 def load(node: Node) -> Exported:
-    """What the index says, mended by the manifests and bundles it does not know of; writes nothing.
+    """Load the index and add the manifests and bundles it does not list; writes nothing.
 
     Raises:
         StorageError: a folder cannot be read.
@@ -92,7 +92,7 @@ def load(node: Node) -> Exported:
             exported._add(timestamp, data, Manifest.parse(data))
             known[timestamp] = exported.digest(data)
         except (OSError, ManifestError) as error:
-            exported.warnings.append(f"{copies / name} cannot be read and is passed over: {error}")
+            exported.warnings.append(f"{copies / name} cannot be read and is ignored: {error}")
     there = set(copied)
     hashes = set(known.values())
     for timestamp in names_in(node.exports):
@@ -100,17 +100,17 @@ def load(node: Node) -> Exported:
         if timestamp.startswith(".") or (timestamp in known and f"{timestamp}.json" in there) or not folder.is_dir():
             continue
         data = _manifest_in(folder)
-        if timestamp in known:  # its copy is gone
+        if timestamp in known:  # its copy is missing
             if exported.digest(data) == known[timestamp]:
                 exported.unsaved[timestamp] = data
                 exported.changed = True
             continue
         if exported.digest(data) in hashes:
-            continue  # somebody renamed or copied its folder
+            continue  # its folder was renamed or copied
         try:
             verified = verify(folder)
         except BundleError as error:
-            exported.warnings.append(f"{error}; its chunks are not taken for exported")
+            exported.warnings.append(f"{error}; its chunks do not count as exported")
             continue
         if verified.manifest.node_id != node.id:
             exported.warnings.append(f"{folder} is a bundle of node {verified.manifest.node_id}, and passed over")
@@ -124,23 +124,23 @@ def _manifest_in(folder: Path) -> bytes:
     try:
         return files.read_regular(folder / MANIFEST_NAME)
     except OSError:
-        return b""  # `verify` says why
+        return b""  # `verify` reports why
 
 
 def record(exported: Exported, timestamp: str, data: bytes, manifest: Manifest) -> None:
-    """Add a bundle that has just got its final name."""
+    """Add a bundle that has just received its final name."""
     exported._add(timestamp, data, manifest)
     exported.unsaved[timestamp] = data
 
 
 def save(node: Node, exported: Exported) -> None:
-    """Write the copies of manifests that are missing, then the index, each atomically."""
+    """Write the missing copies of manifests, then the index, each atomically."""
     copies = node.outbox / MANIFESTS_DIR
     files.make_dirs(copies)
     for timestamp, data in sorted(exported.unsaved.items()):
         files.replace_file(copies / f"{timestamp}.json", data)
     exported.unsaved.clear()
-    in_order = sorted(exported.order)  # quick, for what is nearly sorted
+    in_order = sorted(exported.order)  # fast, because it is nearly sorted
     document = {
         "exported": in_order if len(in_order) == len(exported.names) else sorted(exported.names),
         "bundles": [
@@ -155,7 +155,7 @@ def save(node: Node, exported: Exported) -> None:
 
 
 def hashes(node: Node) -> dict[str, str]:
-    """File name to the hash last exported, from every manifest at hand (for chunks that may have grown since)."""
+    """Map file names to the hash last exported, from every manifest present (for chunks that may have grown since)."""
     found: dict[str, str] = {}
     for manifest in _manifests(node):
         found.update({entry.filename: entry.sha256 for entry in manifest.chunks})
@@ -163,7 +163,7 @@ def hashes(node: Node) -> dict[str, str]:
 
 
 def manifests_of(node: Node, bundles: Iterable[BundleRef]) -> Iterator[tuple[BundleRef, Manifest]]:
-    """The manifests of bundles, from their copies; one whose copy is not there, or another, is left out."""
+    """Yield the manifests of bundles from their copies; skip a bundle whose copy is missing or does not match."""
     for bundle in bundles:
         try:
             data = files.read_regular(node.outbox / MANIFESTS_DIR / f"{bundle.timestamp}.json")
@@ -182,7 +182,7 @@ def _manifests(node: Node) -> Iterator[Manifest]:
         try:
             yield Manifest.parse(files.read_regular(path))
         except (OSError, ManifestError):
-            continue  # `load` warns of those; a chunk of unknown hash is exported once more, which the hub bears
+            continue  # `load` warns of those; a chunk of unknown hash is exported again, which is harmless
 
 
 def _read_index(path: Path) -> Exported:
@@ -200,7 +200,7 @@ def _read_index(path: Path) -> Exported:
     except OSError as error:
         raise StorageError.of(error, "read the exported index", path) from error
     except ManifestError as error:
-        exported.warnings.append(f"{path}: {error.message}; it is made anew from the manifests")
+        exported.warnings.append(f"{path}: {error.message}; it is rebuilt from the manifests")
         exported.changed = True
     return exported
 

@@ -1,4 +1,4 @@
-"""The exporter's lock of an outbox, and who holds it; without it nothing there is packed or deleted."""
+"""The exporter's lock of an outbox, required to pack or delete anything in it."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ import orjson
 from filelock import Timeout
 
 from calyx_logging.core import files
-from calyx_logging.core.locks import os_lock
+from calyx_logging.core.locks import has_no_locks, os_lock
 from calyx_logging.core.times import utc_text
 from calyx_logging.errors import CalyxError, ConfigError, LockHeld
 from calyx_logging.node import Node
@@ -25,7 +25,7 @@ _LOCK, _HOLDER = ".export.lock", ".export.holder.json"
 
 @contextmanager
 def exclusive(node: Node, clock: Callable[[], float] = time.time) -> Iterator[None]:
-    """Hold the exporter's lock of an outbox, without which nothing there is sealed for others, packed or deleted.
+    """Hold the exporter's lock of an outbox, required to seal dead writers' chunks, pack or delete.
 
     Raises:
         LockHeld: another process has it; the message says which.
@@ -38,15 +38,15 @@ def exclusive(node: Node, clock: Callable[[], float] = time.time) -> Iterator[No
     try:
         lock.acquire(blocking=False)
     except Timeout:
+        if has_no_locks(node.outbox):
+            raise ConfigError(
+                "this file system has no locks", path=node.outbox, hint="put the root on a local disk"
+            ) from None
         raise LockHeld(
             f"another export is running: {_describe(holder)}",
             path=node.outbox,
             hint="wait until it has ended, then run this again",
         ) from None
-    except NotImplementedError as error:
-        raise ConfigError(
-            "this file system has no locks", path=node.outbox, hint="put the root on a local disk"
-        ) from error
     try:
         who = {"pid": os.getpid(), "host": socket.gethostname(), "since": utc_text(clock())}
         files.replace_file(holder, orjson.dumps(who, option=orjson.OPT_APPEND_NEWLINE))
@@ -61,4 +61,4 @@ def _describe(holder: Path) -> str:
         who = orjson.loads(holder.read_bytes())
         return f"process {who['pid']} on {who['host']} since {who['since']}"
     except (OSError, CalyxError, ValueError, KeyError, TypeError):
-        return "it has not said who it is"
+        return "its process is unknown"

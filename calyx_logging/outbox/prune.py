@@ -1,9 +1,9 @@
-"""Pruning: deleting, at the node, what a hub has acknowledged; and nothing else.
+"""Delete at the node what a hub has acknowledged, and nothing else.
 
-Two steps: `plan` says what would go, `carry_out` deletes it under the exporter's lock. Each file's hash is computed
-anew in both, so that what changed is left. Invariants: a chunk is deleted only when the hash of the bytes that are
-there is in the receipt; a bundle's folder only when all of its chunks are, and by way of a dot name, so that a killed
-prune leaves no half bundle; copies of manifests and the index stay.
+Two steps: `plan` says what would be deleted, `carry_out` deletes it under the exporter's lock. Both compute each file's
+hash again, so that changed files stay. Invariants: a chunk is deleted only if the hash of its present bytes is in the
+receipt; a bundle's folder only if all its chunks are, and it is first renamed to a dot name, so that a killed prune
+leaves no partial bundle; copies of manifests and the index stay.
 """
 
 from __future__ import annotations
@@ -41,13 +41,13 @@ _LEFT_BY_SYSTEMS = frozenset([".ds_store", "._.ds_store", "desktop.ini", "thumbs
 
 @dataclass
 class Plan:
-    """What a receipt lets go of.
+    """The files that a receipt allows to delete.
 
     Attributes:
         chunks: sealed chunks in the outbox, by file name, with their bytes.
         bundles: bundles' folders, by name, with their bytes.
-        archives: archives of such bundles, by file name, with their bytes.
-        kept: what is left although it looks acknowledged, and why.
+        archives: archives of those bundles, by file name, with their bytes.
+        kept: files that stay although they look acknowledged, and why.
     """
 
     chunks: dict[str, int] = field(default_factory=dict)
@@ -57,7 +57,7 @@ class Plan:
 
     @property
     def bytes(self) -> int:
-        """Of all that goes."""
+        """Total size of the files to delete."""
         return sum(sum(sizes.values()) for sizes in (self.chunks, self.bundles, self.archives))
 
     def __bool__(self) -> bool:
@@ -65,16 +65,16 @@ class Plan:
 
 
 def plan(node: Node, carried: CarriedReceipt) -> Plan:
-    """What would be deleted; writes nothing, but for a while a copy of what is in an archive.
+    """Find what a receipt allows to delete; writes nothing but temporary copies of archives' contents.
 
     Args:
-        node: whose outbox; the receipt's node.
+        node: the receipt's node.
         carried: the receipt.
 
     Raises:
         StorageError: a file cannot be read.
-        ChunkError: something that is no regular file bears a chunk's name.
-        OSError: an archive's copy cannot be written.
+        ChunkError: something with a chunk's name is not a regular file.
+        OSError: the copy of an archive cannot be written.
     """
     known = set(carried.receipt.chunks)
     found = Plan()
@@ -85,7 +85,7 @@ def plan(node: Node, carried: CarriedReceipt) -> Plan:
         if sha256 in known:
             found.chunks[name] = size
         else:
-            found.kept.append(f"{node.outbox / name} has changed since it was exported: look at it by hand")
+            found.kept.append(f"{node.outbox / name} has changed since it was exported: inspect it by hand")
     for name in names_in(node.exports):
         path = node.exports / name
         if name.startswith(".") or path.is_symlink():
@@ -98,10 +98,10 @@ def plan(node: Node, carried: CarriedReceipt) -> Plan:
 
 
 def take_note(node: Node, carried: CarriedReceipt, *, clock: Callable[[], float] = time.time) -> None:
-    """Keep the receipt, so that `status` and `export --since-receipt` know it; deletes nothing.
+    """Save the receipt for `status` and `export --since-receipt`; deletes nothing.
 
     Raises:
-        LockHeld: an export, or a prune, is running.
+        LockHeld: an export or a prune is running.
         StorageError: it cannot be written.
     """
     try:
@@ -112,19 +112,19 @@ def take_note(node: Node, carried: CarriedReceipt, *, clock: Callable[[], float]
 
 
 def carry_out(node: Node, carried: CarriedReceipt, *, clock: Callable[[], float] = time.time) -> Plan:
-    """Delete what `plan` finds now; what was deleted.
+    """Delete what `plan` finds now, and return what was deleted.
 
     Raises:
-        LockHeld: an export, or another prune, is running.
-        ChunkError, StorageError: as in `plan`, or a file cannot be deleted; what is deleted is acknowledged.
+        LockHeld: an export or another prune is running.
+        ChunkError, StorageError: as in `plan`, or a file cannot be deleted; everything deleted so far was acknowledged.
     """
     try:
         with exclusive(node, clock):
             for name in names_in(node.exports):
-                if name.startswith(_PRUNING) or _is_left(node.exports / name):  # of a prune that was killed
+                if name.startswith(_PRUNING) or _is_left(node.exports / name):  # left by a killed prune
                     files.remove_tree(node.exports / name)
             done = export_index.load(node)
-            export_index.save(node, done)  # every bundle's manifest is copied before the bundle goes
+            export_index.save(node, done)  # copy every bundle's manifest before the bundle is deleted
             found = plan(node, carried)
             for name in found.chunks:
                 files.remove(node.outbox / name)
@@ -136,11 +136,13 @@ def carry_out(node: Node, carried: CarriedReceipt, *, clock: Callable[[], float]
                 files.remove_tree(node.exports / f"{_PRUNING}{name}")
             return found
     except OSError as error:
-        raise StorageError.of(error, "prune", error.filename or node.outbox, "check the folder's rights") from error
+        raise StorageError.of(
+            error, "prune", error.filename or node.outbox, "check the folder's permissions"
+        ) from error
 
 
 def _is_left(path: Path) -> bool:
-    """Whether it is the copy of an archive whose reader was killed."""
+    """Tell whether a folder is the copy of an archive left by a killed process."""
     pid = path.name.removeprefix(_CHECKING).split("-", 1)[0]
     return path.name.startswith(_CHECKING) and is_gone(f"{pid} {socket.gethostname()}")
 
@@ -154,23 +156,23 @@ def _look_at_bundle(folder: Path, known: set[str], found: Plan) -> None:
     try:
         manifest = Manifest.parse(files.read_regular(folder / MANIFEST_NAME))
     except (OSError, ManifestError) as error:
-        found.kept.append(f"{folder} is no bundle that can be read: {error}")
+        found.kept.append(f"{folder} is not a readable bundle: {error}")
         return
     if not manifest.chunks or not known.issuperset(chunk.sha256 for chunk in manifest.chunks):
         return
     report = check(folder)
     if report.faults:
-        found.kept.append(f"{folder} is damaged, and left: {report.faults[0]}")
+        found.kept.append(f"{folder} is damaged and stays: {report.faults[0]}")
         return
     for path in folder.iterdir():
         if not _belongs(path.name, manifest) or not path.is_file() or path.is_symlink():
-            found.kept.append(f"{folder} is left: {path.name} in it is no part of the bundle")
+            found.kept.append(f"{folder} stays: {path.name} in it does not belong to the bundle")
             return
     found.bundles[folder.name] = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
 
 
 def _look_at_archive(node: Node, path: Path, known: set[str], found: Plan) -> None:
-    """An archive goes with its bundle, when it has the manifest that was kept under its name."""
+    """Plan to delete an archive with its bundle if its manifest equals the copy kept under its name."""
     suffix = next((suffix for suffix in FORMATS if path.name.endswith(f".{suffix}")), None)
     if suffix is None:
         return
@@ -192,7 +194,7 @@ def _look_at_archive(node: Node, path: Path, known: set[str], found: Plan) -> No
     if is_it:
         found.archives[path.name] = path.stat().st_size
     else:
-        found.kept.append(f"{path} is not just the archive of the bundle of that name, and left")
+        found.kept.append(f"{path} differs from the bundle of that name and stays")
 
 
 def _names_of(manifest: Manifest) -> set[str]:
@@ -200,6 +202,6 @@ def _names_of(manifest: Manifest) -> set[str]:
 
 
 def _belongs(name: str, manifest: Manifest) -> bool:
-    """Whether a file is the bundle's, or what an operating system made of its name, or leaves in every folder."""
+    """Tell whether a file belongs to the bundle, or was left there by an operating system."""
     known = _names_of(manifest)
     return name in known or name.removeprefix("._") in known or name.lower() in _LEFT_BY_SYSTEMS

@@ -1,6 +1,6 @@
-"""What hubs have acknowledged: the receipts that were carried back to a node, kept in its outbox's `.receipts/`.
+"""Read hubs' receipts that came back to a node, and keep them in its outbox's `.receipts/`.
 
-Invariant: only receipts whose signature was checked, or that somebody accepted unsigned, are kept here.
+Invariant: only receipts with a verified signature, or accepted unsigned by the user, are kept here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _MAX_SIGNATURE = 1024 * 1024
 
 @dataclass(frozen=True)
 class CarriedReceipt:
-    """A receipt that came back: the value, its bytes, and the key that signed it (None: accepted unsigned)."""
+    """A receipt from a hub: the value, its bytes, and the key that signed it (None: accepted unsigned)."""
 
     receipt: Receipt
     data: bytes
@@ -32,14 +32,14 @@ class CarriedReceipt:
 
 @dataclass
 class Acknowledged:
-    """What the kept receipts say together.
+    """The union of the kept receipts.
 
     Attributes:
-        chunks: hashes.
+        chunks: hashes of acknowledged chunks.
         bundles: hashes of the manifests that a hub has.
         count: how many receipts there are.
         last: when the newest was written; None without one.
-        warnings: what cannot be read.
+        warnings: receipts that cannot be read.
     """
 
     chunks: set[str] = field(default_factory=set)
@@ -50,27 +50,27 @@ class Acknowledged:
 
 
 def hub_signers(node: Node) -> Path:
-    """The file of the hubs whose receipts this root trusts, in OpenSSH's form."""
+    """Return the file, in OpenSSH's format, of the hubs whose receipts this root trusts."""
     return node.root / "runtime" / "hub_signers"
 
 
 def read_receipt(node: Node, path: Path, *, accept_unsigned: bool) -> CarriedReceipt:
-    """Read and check a receipt that was carried here.
+    """Read and check a receipt from a hub.
 
     Args:
-        node: any id of the root that it may be for.
-        path: of the receipt; its signature lies beside it as `….sig`.
-        accept_unsigned: take one that is not signed, or whose signer nobody here trusts yet.
+        node: the node; the receipt may be for any id of its root.
+        path: the receipt; its signature is beside it as `….sig`.
+        accept_unsigned: accept a receipt that is not signed, or whose signer is not trusted here yet.
 
     Raises:
-        ManifestError: it is no receipt, or for another node.
+        ManifestError: it is not a receipt, or it is for another node.
         SignatureError: its signature is not by a hub that is trusted here.
-        ConfigError: it is unsigned, or no hub is trusted, and that was not accepted; or ssh-keygen is missing.
+        ConfigError: it is unsigned or no hub is trusted, and that was not accepted; or ssh-keygen is missing.
         StorageError: it cannot be read.
     """
     try:
         if path.stat().st_size > MAX_RECEIPT:
-            raise ManifestError(f"is no receipt: it is larger than {MAX_RECEIPT} bytes", path=path)
+            raise ManifestError(f"is not a receipt: it is larger than {MAX_RECEIPT} bytes", path=path)
         data = files.read_regular(path)
         signature_path = path.with_name(path.name + SIGNATURE_SUFFIX)
         signature = None
@@ -102,7 +102,7 @@ def read_receipt(node: Node, path: Path, *, accept_unsigned: bool) -> CarriedRec
 
 
 def keep(node: Node, carried: CarriedReceipt) -> None:
-    """Keep a receipt in the outbox, with the exporter's lock held; those of which it says all are deleted.
+    """Keep a receipt in the outbox and delete those that it includes; the caller holds the exporter's lock.
 
     Raises:
         OSError: it cannot be written.
@@ -120,11 +120,11 @@ def keep(node: Node, carried: CarriedReceipt) -> None:
             if known.issuperset(older.chunks) and bundles.issuperset(older.bundles):
                 files.remove(folder / other)
         except (OSError, ManifestError):
-            continue  # `load` says so
+            continue  # `load_acknowledged` warns of it
 
 
 def load_acknowledged(node: Node) -> Acknowledged:
-    """What the receipts kept in the outbox say.
+    """Load the receipts kept in the outbox as one acknowledgement.
 
     Raises:
         StorageError: the folder cannot be read.
@@ -137,7 +137,7 @@ def load_acknowledged(node: Node) -> Acknowledged:
         try:
             receipt = Receipt.parse(files.read_regular(folder / name))
         except (OSError, ManifestError) as error:
-            found.warnings.append(f"{folder / name} cannot be read and is passed over: {error}")
+            found.warnings.append(f"{folder / name} cannot be read and is ignored: {error}")
             continue
         if receipt.node_id == node.id:
             found.chunks.update(receipt.chunks)

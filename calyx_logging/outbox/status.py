@@ -1,4 +1,4 @@
-"""What a node's outbox holds, what of it is exported and what is pending. Takes no locks and changes nothing."""
+"""Report what a node's outbox holds, what is exported and what is pending; without locks or changes."""
 
 from __future__ import annotations
 
@@ -26,14 +26,14 @@ __all__ = ["NodeStatus", "Tally", "status_of"]
 
 @dataclass
 class Tally:
-    """So many chunks, with so many events and bytes."""
+    """A number of chunks, with their events and bytes."""
 
     chunks: int = 0
     events: int = 0
     bytes: int = 0
 
     def add(self, path: Path) -> tuple[int, int] | None:
-        """Count a chunk: its events and bytes; None for one that has just been renamed or deleted."""
+        """Read and count a chunk; return its events and bytes, or None if it has just been renamed or deleted."""
         events = size = 0
         try:
             with open_chunk(path) as stream:
@@ -48,7 +48,7 @@ class Tally:
         return events, size
 
     def count(self, events: int, size: int) -> None:
-        """Count a chunk of so many events and bytes."""
+        """Count one chunk with these events and bytes."""
         self.chunks += 1
         self.events += events
         self.bytes += size
@@ -56,7 +56,7 @@ class Tally:
 
 @dataclass(frozen=True)
 class NodeStatus:
-    """The state of one node id's outbox; counts are lines, control lines included."""
+    """The state of one node id's outbox; events count lines, including control lines."""
 
     node_id: str
     open: Tally
@@ -76,12 +76,12 @@ class NodeStatus:
     warnings: tuple[str, ...]
 
     def rows(self) -> Iterator[tuple[str, Tally]]:
-        """The tallies with their names, in reading order."""
+        """Return the tallies with their names, in display order."""
         for name in ("open", "sealed", "foreign", "exported", "acknowledged", "pending"):
             yield name, getattr(self, name)
 
     def document(self) -> dict[str, Any]:
-        """The status for `--json`."""
+        """Return the status for `--json`."""
         return {
             "node_id": self.node_id,
             **{name: asdict(tally) for name, tally in self.rows()},
@@ -100,10 +100,10 @@ class NodeStatus:
 
 
 def status_of(node: Node, *, clock: Callable[[], float] = time.time) -> NodeStatus:
-    """Look at one node id's outbox and exports.
+    """Determine the status of one node id's outbox and exports.
 
     Raises:
-        ChunkError: something that is no regular file bears a chunk's name.
+        ChunkError: something with a chunk's name is not a regular file.
         StorageError: a file cannot be read.
     """
     contents = look(node.outbox)

@@ -1,4 +1,4 @@
-"""The door to the disk: what it promises whatever the system does."""
+"""core.files keeps its guarantees whatever the system does."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from faults.disk import Proxy, through
 
 
 class Held(Proxy):
-    """A virus scanner holds every file for its first few calls."""
+    """Simulates a virus scanner that holds every file for its first few calls."""
 
     def __init__(self, refusals: int) -> None:
         self.left = refusals
@@ -41,14 +41,14 @@ class Held(Proxy):
 
 @pytest.fixture
 def windows_retries(monkeypatch: pytest.MonkeyPatch) -> tuple[float, ...]:
-    """The delays that are used on Windows, here too."""
+    """Use Windows' retry delays on this system too."""
     delays = files.WINDOWS_RETRY_DELAYS
     monkeypatch.setattr(files, "_RETRY_DELAYS", delays)
     return delays
 
 
 def test_a_file_that_is_held_for_a_moment(tmp_path: Path, windows_retries: tuple[float, ...]) -> None:
-    """Renames, replacements and deletions are tried again, for at most 50 ms in all."""
+    """Renames, replacements and deletions are retried, for at most 50 ms in all."""
     assert sum(windows_retries) <= 0.05
     (tmp_path / "a").write_bytes(b"1")
     with through(Held(len(windows_retries))):
@@ -62,7 +62,7 @@ def test_a_file_that_is_held_for_a_moment(tmp_path: Path, windows_retries: tuple
 
 
 def test_a_file_that_is_held_for_good(tmp_path: Path, windows_retries: tuple[float, ...]) -> None:
-    """The error is the system's, and nothing has changed."""
+    """The system's error is raised, and nothing has changed."""
     (tmp_path / "a").write_bytes(b"1")
     with through(Held(len(windows_retries) + 1)), pytest.raises(PermissionError):
         files.rename_new(tmp_path / "a", tmp_path / "b")
@@ -70,7 +70,7 @@ def test_a_file_that_is_held_for_good(tmp_path: Path, windows_retries: tuple[flo
 
 
 def test_no_name_is_taken_from_anyone(tmp_path: Path) -> None:
-    """rename_new and write_new refuse a name that is there."""
+    """rename_new and write_new refuse an existing name."""
     for name in ("a", "b"):
         (tmp_path / name).write_bytes(name.encode())
     with pytest.raises(FileExistsError):
@@ -81,7 +81,7 @@ def test_no_name_is_taken_from_anyone(tmp_path: Path) -> None:
 
 
 def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
-    """The source of the bytes may fail as well as the disk."""
+    """No file is left, whether the disk or the source of the bytes fails."""
 
     def parts() -> Any:
         yield b"some"
@@ -103,12 +103,12 @@ def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
     ],
 )
 def test_long_windows_paths(path: str, room: int, form: str) -> None:
-    """Where names below a folder could pass 259 characters it is named in the form that has no such limit."""
+    """A folder gets the extended form if names below it could exceed 259 characters."""
     assert files.extended(path, room) == form
 
 
 def test_a_long_path_is_written_exported_and_verified(tmp_path: Path) -> None:
-    """A root of 300 characters, through the whole way."""
+    """A root of 300 characters works from logging to verification."""
     root = tmp_path
     while len(str(root)) < 300:
         root = root / ("long folder name " + "x" * 30)
@@ -125,7 +125,7 @@ def test_a_long_path_is_written_exported_and_verified(tmp_path: Path) -> None:
 
 
 def test_a_link_to_a_folder_is_removed_and_not_followed(tmp_path: Path) -> None:
-    """remove_tree deletes what is in the folder, not what links in it lead to."""
+    """remove_tree deletes the folder's content, not the targets of links in it."""
     if os.name == "nt":
         pytest.skip("links need rights on Windows")
     (tmp_path / "precious").mkdir()

@@ -1,4 +1,4 @@
-"""Work on several files at once."""
+"""several_at_once runs a function over several items."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from calyx_logging.core.parallel import several_at_once
 
 
 def test_several_at_once_keeps_order_and_errors() -> None:
-    """The first error comes out in its place."""
+    """Results come in order, and the first error is raised in its place."""
     assert list(several_at_once(str, range(1000))) == [str(n) for n in range(1000)]
     assert list(several_at_once(str, [])) == []
 

@@ -1,4 +1,4 @@
-"""Times as texts, and back."""
+"""Times are formatted as text and parsed back."""
 
 from __future__ import annotations
 
@@ -27,15 +27,15 @@ def test_utc_is_not_the_systems_zone() -> None:
 
 @given(st.datetimes(datetime(2, 1, 1), datetime(9998, 12, 31), timezones=st.just(UTC)))
 def test_a_text_is_read_as_it_was_written(moment: datetime) -> None:
-    """To the microsecond; the name of a folder to the second."""
+    """Times round-trip to the microsecond, folder names to the second."""
     assert parse_utc(moment_text(moment)) == moment
     whole = moment.replace(microsecond=0)
-    if whole.year >= 1000:  # strftime pads no shorter year on every system
+    if whole.year >= 1000:  # some systems' strftime does not pad shorter years
         assert parse_timestamp(whole.strftime(TIMESTAMP_FORMAT)) == whole
 
 
 def test_other_zones_become_utc() -> None:
-    """The same moment, in UTC."""
+    """Other zones are converted to the same moment in UTC."""
     there = datetime(2026, 1, 2, 3, 4, 5, tzinfo=timezone(timedelta(hours=-5)))
     assert moment_text(there) == "2026-01-02T08:04:05.000000+00:00"
     assert parse_utc("2026-01-02T03:04:05-05:00") == there
@@ -44,13 +44,13 @@ def test_other_zones_become_utc() -> None:
 
 @pytest.mark.parametrize("text", ["", "yesterday", "2026-02-30T00:00:00Z", "0001-01-01T00:00:00+14:00"])
 def test_texts_that_give_no_time(text: str) -> None:
-    """No error: there is none, or UTC cannot express it."""
+    """Invalid texts and times that UTC cannot express give None, not an error."""
     assert parse_utc(text) is None
     assert parse_utc(text, naive_is_utc=True) is None
 
 
 def test_a_time_without_a_zone_is_utc_only_where_that_is_known() -> None:
-    """As in the rows of a query."""
+    """A naive time counts as UTC only on request, as for the rows of a query."""
     naive = "2026-01-02T03:04:05"
     assert parse_utc(naive) is None
     assert parse_utc(naive, naive_is_utc=True) == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
@@ -58,5 +58,5 @@ def test_a_time_without_a_zone_is_utc_only_where_that_is_known() -> None:
 
 @pytest.mark.parametrize("name", ["", "first-export", "20260230_000000", "2026-01-02"])
 def test_names_that_are_no_timestamp(name: str) -> None:
-    """A folder of the first generation may be called anything."""
+    """Other names give None, because a first-generation folder may have any name."""
     assert parse_timestamp(name) is None

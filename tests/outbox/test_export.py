@@ -1,4 +1,4 @@
-"""Export: the sealed chunks become a bundle; a crash at any step is repaired by the next export."""
+"""Export makes a bundle of the sealed chunks; the next export repairs a crash at any step."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def bundles(node: Node) -> list[Path]:
 
 
 def exported_events(node: Node) -> list[int]:
-    """What a hub would count: each event of every bundle, once by its identity (all but seq)."""
+    """Count events as a hub would: each event of every bundle, once by its identity (all but seq)."""
     seen = {}
     for bundle in bundles(node):
         verify(bundle)
@@ -43,7 +43,7 @@ def exported_events(node: Node) -> list[int]:
 
 
 def test_an_export_makes_a_bundle(node: Node, configure: Configure) -> None:
-    """Chunks verbatim, manifest, sums; index and manifest copy beside the outbox; the outbox's chunks stay."""
+    """An export writes verbatim chunks, manifest, sums, index and manifest copy; the outbox's chunks stay."""
     log_events(configure, 1, 2)
     (chunk,) = node.outbox.glob("*.jsonl")
     result = export(node)
@@ -77,7 +77,7 @@ def test_nothing_new_makes_nothing(node: Node, configure: Configure) -> None:
 
 
 def test_bundles_are_chained_and_never_share_a_second(node: Node, configure: Configure) -> None:
-    """A taken second gets the next one; each manifest names the one before it."""
+    """A bundle in a taken second gets the next one, and each manifest names its predecessor."""
     results: list[ExportResult] = []
     for n in range(3):
         log_events(configure, n)
@@ -103,7 +103,7 @@ def test_a_clock_set_back_keeps_the_order(node: Node, configure: Configure) -> N
 
 
 def test_open_chunks_stay_and_are_named(node: Node, configure: Configure) -> None:
-    """A living writer's chunk is not exported; it is, once sealed, without its events twice."""
+    """A living writer's chunk is exported only once sealed, and its events once."""
     logger = configure()
     logger.info("event", extra={"n": 1})
     logger.handlers[0].seal()  # type: ignore[attr-defined]
@@ -118,7 +118,7 @@ def test_open_chunks_stay_and_are_named(node: Node, configure: Configure) -> Non
 
 
 def test_dead_writers_are_recovered_first(node: Node) -> None:
-    """What a killed harness logged is in the bundle."""
+    """A killed harness's events are in the bundle."""
     killed_writer(node, 5)
     result = export(node)
     assert len(result.recovery.recovered) == 1
@@ -126,7 +126,7 @@ def test_dead_writers_are_recovered_first(node: Node) -> None:
 
 
 def test_a_second_export_at_once_is_refused(node: Node, configure: Configure) -> None:
-    """It says who holds the lock."""
+    """A second export at the same time is refused, and the error names the holder of the lock."""
     log_events(configure, 1)
     inside, go_on = threading.Event(), threading.Event()
 
@@ -150,7 +150,7 @@ def test_a_second_export_at_once_is_refused(node: Node, configure: Configure) ->
 
 
 def test_the_lock_of_a_killed_exporter_holds_nobody_up(node: Node, configure: Configure) -> None:
-    """The lock is the operating system's; files left behind are only files."""
+    """Files left by a killed exporter do not count as a lock."""
     log_events(configure, 1)
     (node.outbox / ".export.lock").touch()
     (node.outbox / ".export.holder.json").write_text('{"pid": 1, "host": "x", "since": "y"}')
@@ -158,7 +158,7 @@ def test_the_lock_of_a_killed_exporter_holds_nobody_up(node: Node, configure: Co
 
 
 def test_an_old_ids_outbox_is_still_exported(node: Node, configure: Configure) -> None:
-    """One bundle for each id."""
+    """The outbox of an old id is exported as a bundle of its own."""
     log_events(configure, 1)
     other = provision(node.root, "new-id", force=True).node
     results = export_all(other)
@@ -177,7 +177,7 @@ class Crash(BaseException):
 
 
 def crash_at(monkeypatch: pytest.MonkeyPatch, step: int, *, after: bool) -> Callable[[], int]:
-    """Die before or after the given operation of core/files.py; clean-up that would follow does not happen either."""
+    """Die before or after the given operation of core/files.py, without any clean-up."""
     count = 0
     dead = False
 
@@ -206,7 +206,7 @@ def crash_at(monkeypatch: pytest.MonkeyPatch, step: int, *, after: bool) -> Call
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory: pytest.TempPathFactory) -> Node:
-    """A root with one bundle, a sealed chunk, a dead writer's chunk and a torn one."""
+    """Make a root with one bundle, a sealed chunk, a dead writer's chunk and one with a partial line."""
     root = tmp_path_factory.mktemp("prepared")
     node = provision(root, "test-node").node
     killed_writer(node, 3)
@@ -220,7 +220,7 @@ def prepared(tmp_path_factory: pytest.TempPathFactory) -> Node:
 
 @pytest.mark.parametrize("after", [False, True])
 def test_a_crash_at_any_step_is_repaired_by_the_next_export(prepared: Node, tmp_path: Path, after: bool) -> None:
-    """I2 to I5: whichever operation was the last, the next export ends where an undisturbed one does."""
+    """I2 to I5: after a crash at any operation, the next export reaches the same result as an undisturbed one."""
     expected = [0, 0, 0, 1, 1, 1, 2, 2, 3]
     step, total = 0, 1
     while step < total:
@@ -236,7 +236,7 @@ def test_a_crash_at_any_step_is_repaired_by_the_next_export(prepared: Node, tmp_
                 total = step + 1
             assert counted() >= step or step == total
         for bundle in bundles(node):
-            verify(bundle)  # I4: what has its final name is complete
+            verify(bundle)  # I4: a bundle with its final name is complete
         known = set(index(node)["exported"])
         in_bundles = {line.name for bundle in bundles(node) for line in bundle.glob("*.jsonl")}
         assert known <= in_bundles  # I5
@@ -254,7 +254,7 @@ def test_a_crash_at_any_step_is_repaired_by_the_next_export(prepared: Node, tmp_
 
 @pytest.mark.parametrize("loss", ["index", "manifests", "both", "damaged", "old", "bom"])
 def test_a_lost_or_old_index_costs_nothing(node: Node, configure: Configure, loss: str) -> None:
-    """It is made anew from the manifests and the bundles at hand."""
+    """A lost or old index is rebuilt from the manifests and the bundles present."""
     log_events(configure, 1)
     export(node)
     path = node.outbox / ".exported_index.json"
@@ -278,7 +278,7 @@ def test_a_lost_or_old_index_costs_nothing(node: Node, configure: Configure, los
 
 
 def test_an_entry_stays_when_its_bundle_is_moved_away(node: Node, configure: Configure) -> None:
-    """Bundles are carried off; their chunks are not exported again."""
+    """Chunks of a bundle that was moved away are not exported again."""
     log_events(configure, 1)
     export(node)
     good = index(node)
@@ -288,7 +288,7 @@ def test_an_entry_stays_when_its_bundle_is_moved_away(node: Node, configure: Con
 
 
 def test_a_damaged_bundle_that_no_index_knows_is_not_trusted(node: Node, configure: Configure) -> None:
-    """Its chunks are exported again, with a warning."""
+    """The damaged bundle's chunks are exported again, with a warning."""
     log_events(configure, 1)
     first = export(node).bundle
     assert first is not None
@@ -298,11 +298,11 @@ def test_a_damaged_bundle_that_no_index_knows_is_not_trusted(node: Node, configu
     result = export(node)
     assert result.bundle is not None
     assert result.bundle != first
-    assert any("not whole" in warning for warning in result.warnings)
+    assert any("has faults" in warning for warning in result.warnings)
 
 
 def test_a_foreign_chunk_waits_until_it_is_quiet(node: Node) -> None:
-    """First-generation writers append in place: ten minutes without change, then it is taken."""
+    """A foreign chunk is exported after ten minutes without change, because its writer appends in place."""
     foreign(node, '{"node_id":"x","n":1}', age=0)
     result = export(node)
     assert (result.bundle, result.quiet_soon) == (None, [FOREIGN])
@@ -314,7 +314,7 @@ def test_a_foreign_chunk_waits_until_it_is_quiet(node: Node) -> None:
 
 
 def test_a_foreign_chunk_that_has_grown_is_exported_again(node: Node) -> None:
-    """Its hash is no longer the exported one; unchanged, it is not."""
+    """A foreign chunk is exported again if its hash differs from the exported one."""
     foreign(node, '{"n":1}')
     assert export(node).bundle is not None
     assert export(node).bundle is None
@@ -325,7 +325,7 @@ def test_a_foreign_chunk_that_has_grown_is_exported_again(node: Node) -> None:
 
 
 def test_a_first_generation_index_is_kept(node: Node) -> None:
-    """Its names stay; a chunk whose exported hash nobody knows is sent once more rather than never."""
+    """A first-generation index keeps its names; a chunk with an unknown exported hash is sent again."""
     foreign(node, '{"n":1}')
     (node.outbox / ".exported_index.json").write_bytes(
         b"\xef\xbb\xbf" + json.dumps({"exported": [FOREIGN, "gone.jsonl"]}).encode()
@@ -337,7 +337,7 @@ def test_a_first_generation_index_is_kept(node: Node) -> None:
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
 def test_a_link_among_the_chunks_stops_the_export(node: Node, configure: Configure, tmp_path: Path) -> None:
-    """One clear line, nothing half-written, nothing lost."""
+    """A link among the chunks stops the export with one clear line; nothing is half-written or lost."""
     log_events(configure, 1)
     (tmp_path / "elsewhere.jsonl").write_text("{}\n")
     link = node.outbox / "20260101_000000__x__00000000-0000.jsonl"
@@ -354,7 +354,7 @@ def test_a_link_among_the_chunks_stops_the_export(node: Node, configure: Configu
 
 
 def test_an_exports_folder_that_cannot_be_made(node: Node, configure: Configure) -> None:
-    """The error names the path, and the chunks are exported once it is mended."""
+    """The error names the path, and the chunks are exported once the folder can be created."""
     log_events(configure, 1)
     (node.root / "exports").write_text("in the way")
     with pytest.raises(StorageError, match="exports"):
@@ -365,24 +365,24 @@ def test_an_exports_folder_that_cannot_be_made(node: Node, configure: Configure)
 
 
 def test_an_unknown_open_file_is_reported(node: Node) -> None:
-    """A name nobody knows is left alone, and said."""
+    """An open file with an unknown name is left alone and reported."""
     (node.outbox / "scratch.jsonl.open").write_text("x")
     assert any("scratch.jsonl.open" in warning for warning in export(node).warnings)
 
 
 def test_a_sealed_chunk_is_exported_verbatim(node: Node, configure: Configure) -> None:
-    """Even a line that somebody broke by hand: exported as it is, with a warning."""
+    """A sealed chunk with a broken line is exported as it is, with a warning."""
     log_events(configure, 1)
     (chunk,) = node.outbox.glob("*.jsonl")
     chunk.write_bytes(chunk.read_bytes() + b"broken\n")
     result = export(node)
     assert result.bundle is not None
     assert (result.bundle / chunk.name).read_bytes() == chunk.read_bytes()
-    assert "1 lines that are no events" in result.warnings[0]
+    assert "1 lines that are not events" in result.warnings[0]
 
 
 def test_the_manifest_copy_is_the_manifest(node: Node, configure: Configure) -> None:
-    """Manifests are kept for ever, so that completeness can be shown when bundles are gone."""
+    """Manifests are kept forever, so that completeness can be shown when bundles are gone."""
     log_events(configure, 1)
     result = export(node)
     (copy,) = (node.outbox / ".manifests").iterdir()
@@ -390,7 +390,7 @@ def test_the_manifest_copy_is_the_manifest(node: Node, configure: Configure) -> 
 
 
 def test_times_and_seq_in_the_manifest_are_least_and_greatest(node: Node, configure: Configure) -> None:
-    """Not first and last in the file: callers may bring times of their own."""
+    """The manifest has the least and greatest times and seq, because callers may set times."""
     logger = configure()
     logger.info("a", extra={"ts_utc": "2030-01-01T00:00:00Z"})
     logger.info("b", extra={"ts_utc": "2020-01-01T00:00:00+00:00"})
@@ -407,7 +407,7 @@ def test_times_and_seq_in_the_manifest_are_least_and_greatest(node: Node, config
 
 
 def test_folders_in_exports_that_were_renamed_or_are_anothers(tmp_path: Path) -> None:
-    """They are no bundles of their own: the chain goes on from the last real one."""
+    """Renamed or foreign folders do not count as bundles, and the chain continues from the last real one."""
     node = make_node(tmp_path, "n-1")
     first = make_bundle(node, range(1))
     second = make_bundle(node, range(1, 2), second=10)

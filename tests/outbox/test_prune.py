@@ -1,4 +1,4 @@
-"""Receipts and pruning: only what the hub really has is acknowledged, and only what is acknowledged is deleted."""
+"""Receipts acknowledge only what the hub really has, and pruning deletes only what is acknowledged."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from faults.disk import Failing, through
 
 @pytest.fixture
 def store(tmp_path: Path) -> Store:
-    """A hub's, empty."""
+    """Make a hub's empty store."""
     (tmp_path / "hub").mkdir()
     return Store(tmp_path / "hub")
 
@@ -44,7 +44,7 @@ def laptop(tmp_path: Path) -> Node:
 
 
 def test_a_receipt_is_a_value() -> None:
-    """Its bytes and back; anything else is refused with a reason."""
+    """A receipt round-trips through its bytes; anything else is refused with a reason."""
     receipt = Receipt("n-1", "2026-01-01T00:00:00.000000+00:00", ("0" * 64, "a" * 64), {"0123abcd": 4})
     assert Receipt.parse(receipt.to_bytes()) == receipt
     assert Receipt.parse(receipt.to_bytes().replace(b'"bundles": []', b'"more": 1')) == receipt
@@ -74,7 +74,7 @@ def test_a_receipt_is_a_value() -> None:
 
 
 def test_the_hub_acknowledges_what_it_has(store: Store, laptop: Node) -> None:
-    """Chunks by hash, writers up to their last event; the same again is not written anew."""
+    """A receipt has chunks by hash and writers up to their last event; an equal one is not rewritten."""
     bundle = make_bundle(laptop, range(5))
     import_bundle(store, bundle)
     written = write_receipt(store, "n-1", clock=lambda: 1.0)
@@ -88,7 +88,7 @@ def test_the_hub_acknowledges_what_it_has(store: Store, laptop: Node) -> None:
 
 
 def test_what_is_not_whole_in_the_store_is_not_acknowledged(store: Store, laptop: Node) -> None:
-    """A chunk that somebody cut or deleted; notes of its lines that were lost or damaged cost nothing."""
+    """A truncated or deleted chunk is not acknowledged; lost or damaged notes on its lines do no harm."""
     folder = import_bundle(store, make_bundle(laptop, range(3))).folder
     import_bundle(store, make_bundle(laptop, range(3, 5), second=10))
     whole = write_receipt(store, "n-1").receipt
@@ -109,7 +109,7 @@ def test_what_is_not_whole_in_the_store_is_not_acknowledged(store: Store, laptop
 
 
 def test_bad_lines_that_were_accepted(store: Store, laptop: Node) -> None:
-    """The chunk is in verbatim, its bad lines are listed, and it is never acknowledged."""
+    """A chunk with accepted bad lines is stored verbatim and its bad lines listed, but it is never acknowledged."""
     bundle = make_bundle(laptop, range(3))
     (chunk,) = bundle.glob("*.jsonl")
     chunk.write_bytes(chunk.read_bytes() + b"no json\n" + b'{"node_id":"n-2"}\n')
@@ -128,12 +128,12 @@ def test_bad_lines_that_were_accepted(store: Store, laptop: Node) -> None:
     for _ in range(2):
         receipt = write_receipt(store, "n-1").receipt
         assert receipt.chunks == ()
-        shutil.rmtree(store.folder / ".checked", ignore_errors=True)  # also when it has to be found out anew
+        shutil.rmtree(store.folder / ".checked", ignore_errors=True)  # also when it must be checked again
     assert import_bundle(store, bundle).outcome == "already imported"
 
 
 def test_prune_deletes_what_is_acknowledged(store: Store, laptop: Node) -> None:
-    """Chunk, bundle and archive; what came later stays; the node goes on, and nothing is exported twice."""
+    """Prune deletes chunk, bundle and archive; later chunks stay, and nothing is exported twice."""
     first = make_bundle(laptop, range(3), options=ExportOptions(archive="zip"))
     import_bundle(store, first)
     carried = receipt_of(store)
@@ -162,7 +162,7 @@ def test_prune_deletes_what_is_acknowledged(store: Store, laptop: Node) -> None:
 
 
 def test_what_has_changed_is_left(store: Store, laptop: Node) -> None:
-    """A flipped byte in the outbox or in the bundle, something added to it, an archive of another content."""
+    """Files stay after a flipped byte in outbox or bundle, an addition, or a change of the archive's content."""
     bundle = make_bundle(laptop, range(3), options=ExportOptions(archive="zip"))
     import_bundle(store, bundle)
     carried = receipt_of(store)
@@ -181,7 +181,7 @@ def test_what_has_changed_is_left(store: Store, laptop: Node) -> None:
 
 
 def test_what_is_open_or_foreign_is_left(store: Store, laptop: Node) -> None:
-    """Chunks that are written to: also when their present state is acknowledged."""
+    """Open and foreign chunks stay, even if their present state is acknowledged."""
     foreign = laptop.outbox / "20260101_000000__runner__abc.jsonl"
     event = {"node_id": "n-1", "ts_utc": "2026-01-01T00:00:00+00:00", "event_id": "e", "source": "old"}
     foreign.write_text(json.dumps(event) + "\n")
@@ -198,16 +198,17 @@ def test_what_is_open_or_foreign_is_left(store: Store, laptop: Node) -> None:
 
 
 def test_prune_waits_for_nobody(store: Store, laptop: Node) -> None:
-    """It works under the exporter's lock."""
+    """Prune takes the exporter's lock, and does not wait for it."""
     import_bundle(store, make_bundle(laptop, range(1)))
     with exclusive(laptop), pytest.raises(LockHeld):
         carry_out(laptop, receipt_of(store))
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 @pytest.mark.parametrize("dies", [True, False])
 def test_prune_killed_or_failing_at_any_call(tmp_path: Path, dies: bool) -> None:
-    """No half bundle under its name, nothing lost that is not acknowledged; the next prune ends the same."""
+    """A failure at any call leaves no partial bundle and loses nothing unacknowledged; the next prune completes."""
 
     class Dying(Failing):
         def _fails(self, name: str) -> bool:
@@ -249,7 +250,7 @@ def test_prune_killed_or_failing_at_any_call(tmp_path: Path, dies: bool) -> None
 
 
 def test_status_and_export_since_the_receipt(store: Store, laptop: Node) -> None:
-    """Acknowledged, exported, pending; what no receipt covers is packed again, and is at the hub once."""
+    """status counts acknowledged, exported and pending; chunks without receipt are packed again, once at the hub."""
     arrived = make_bundle(laptop, range(3))
     lost = make_bundle(laptop, range(3, 5), second=10)
     import_bundle(store, arrived)
@@ -269,12 +270,12 @@ def test_status_and_export_since_the_receipt(store: Store, laptop: Node) -> None
     assert numbers(store) == list(range(5))
     take_note(laptop, receipt_of(store))
     assert export(laptop, ExportOptions(since_receipt=True)).bundle is None
-    assert len(list((laptop.outbox / ".receipts").iterdir())) == 1  # the older one says nothing more
+    assert len(list((laptop.outbox / ".receipts").iterdir())) == 1  # the newer one includes the older
     assert receipts.load_acknowledged(laptop).count == 1
 
 
 def test_since_the_receipt_without_one_repeats_all(store: Store, laptop: Node) -> None:
-    """Nothing is covered; damaged receipts are passed over and said."""
+    """Without a receipt everything is exported again; damaged receipts are skipped and reported."""
     make_bundle(laptop, range(3))
     (laptop.outbox / ".receipts").mkdir()
     (laptop.outbox / ".receipts" / "junk.json").write_text("{")
@@ -287,7 +288,7 @@ def test_since_the_receipt_without_one_repeats_all(store: Store, laptop: Node) -
 
 
 def test_receipts_that_are_not_believed(store: Store, laptop: Node, tmp_path: Path) -> None:
-    """Unsigned, by an unknown key, over other bytes, of another node, none at all."""
+    """Receipts that are unsigned, by an unknown key, over other bytes, for another node, or malformed are refused."""
     key, other = make_key(tmp_path / "key"), make_key(tmp_path / "other")
     import_bundle(store, make_bundle(laptop, range(3)))
     path = write_receipt(store, "n-1").path
@@ -317,7 +318,7 @@ def test_receipts_that_are_not_believed(store: Store, laptop: Node, tmp_path: Pa
         read_receipt(other_node, write_receipt(store, "n-1").path, accept_unsigned=True)
     with pytest.raises(StorageError, match="cannot read the receipt"):
         read_receipt(laptop, tmp_path / "none", accept_unsigned=True)
-    with pytest.raises(ManifestError, match="is no receipt"):
+    with pytest.raises(ManifestError, match="is not a receipt"):
         read_receipt(laptop, laptop.outbox / ".exported_index.json", accept_unsigned=True)
 
 
@@ -331,7 +332,7 @@ def test_a_signature_that_was_lost_is_made_again(store: Store, laptop: Node, tmp
     signature.unlink()
     assert write_receipt(store, "n-1", key=key).signed
     assert signature.exists()
-    assert write_receipt(store, "n-1").signed  # it says the same, and stays
+    assert write_receipt(store, "n-1").signed  # an equal receipt stays
     import_bundle(store, make_bundle(laptop, range(3, 4), second=10))
     unsigned = write_receipt(store, "n-1")
     assert (unsigned.signed, signature.exists()) == (False, False)
@@ -342,7 +343,7 @@ def test_a_signature_that_was_lost_is_made_again(store: Store, laptop: Node, tmp
 
 
 def test_the_commands(store: Store, laptop: Node, tmp_path: Path) -> None:
-    """Dry run, no terminal, yes; JSON; the receipt that import writes by itself."""
+    """The commands: dry run, no terminal, --yes, JSON, and the receipt that import writes by itself."""
     bundle = make_bundle(laptop, range(3))
     hub = ("--root", store.root)
     done = telemetry("import", bundle, *hub)
@@ -376,7 +377,7 @@ def test_the_commands(store: Store, laptop: Node, tmp_path: Path) -> None:
 
 
 def test_bytes_that_changed_in_the_store_are_not_acknowledged(store: Store, laptop: Node) -> None:
-    """Whatever their number and the file's times; the bundle that comes again mends them."""
+    """Changed bytes are found whatever their number and the file's times; importing the bundle again repairs them."""
     bundle = make_bundle(laptop, range(3))
     folder = import_bundle(store, bundle).folder
     assert folder is not None
@@ -385,7 +386,7 @@ def test_bytes_that_changed_in_the_store_are_not_acknowledged(store: Store, lapt
     chunk.write_bytes(data[:50] + b"\0" * 40 + data[90:])
     assert write_receipt(store, "n-1", anew=False).receipt.chunks == ()
     os.utime(chunk, ns=(state.st_mtime_ns, state.st_mtime_ns))
-    assert write_receipt(store, "n-1").receipt.chunks == ()  # the command reads everything
+    assert write_receipt(store, "n-1").receipt.chunks == ()  # the command reads every byte
     assert not carry_out(laptop, receipt_of(store))
     again = import_bundle(store, bundle)
     assert (again.outcome, "put back" in again.warnings[-1]) == ("already imported", True)
@@ -395,13 +396,13 @@ def test_bytes_that_changed_in_the_store_are_not_acknowledged(store: Store, lapt
     (laptop.outbox / ".exported_index.json").unlink()
     shutil.rmtree(laptop.outbox / ".manifests")
     shutil.rmtree(laptop.exports)
-    other = make_bundle(laptop, range(3, 4), second=50)  # with the first chunk in it once more
+    other = make_bundle(laptop, range(3, 4), second=50)  # has the first chunk again
     assert import_bundle(store, other).outcome == "imported"
     assert numbers(store) == [0, 1, 2, 3]
 
 
 def test_first_generation_chunks_that_changed_in_the_store(store: Store, tmp_path: Path) -> None:
-    """Their manifests say no length; earlier states of a chunk that grew are acknowledged with it."""
+    """Changed chunks are found without a length in the manifest; a grown chunk's earlier states are acknowledged."""
     states = [foreign(tmp_path / str(count), count) for count in (1, 2)]
     for state in states:
         import_bundle(store, state)
@@ -418,7 +419,7 @@ def test_first_generation_chunks_that_changed_in_the_store(store: Store, tmp_pat
 
 
 def test_what_is_not_the_bundles_is_left(store: Store, laptop: Node) -> None:
-    """A folder of somebody's in a bundle, a file put into its archive."""
+    """A foreign folder in a bundle, or a file added to its archive, is not deleted."""
     bundle = make_bundle(laptop, range(3), options=ExportOptions(archive="zip"))
     import_bundle(store, bundle)
     (bundle / "._mine").mkdir()
@@ -431,7 +432,7 @@ def test_what_is_not_the_bundles_is_left(store: Store, laptop: Node) -> None:
 
 
 def test_manifests_that_were_lost_are_copied_before_the_bundle_goes(store: Store, laptop: Node) -> None:
-    """So that what was exported stays known."""
+    """Lost copies of manifests are restored before the bundle is deleted, so that exports stay known."""
     bundle = make_bundle(laptop, range(3))
     import_bundle(store, bundle)
     shutil.rmtree(laptop.outbox / ".manifests")
@@ -441,7 +442,7 @@ def test_manifests_that_were_lost_are_copied_before_the_bundle_goes(store: Store
 
 
 def test_another_key_signs_anew(store: Store, laptop: Node, tmp_path: Path) -> None:
-    """A receipt that says the same is signed by the key that is asked for, and a broken signature is mended."""
+    """An equal receipt is signed again if another key is given or its signature is broken."""
     old, new = make_key(tmp_path / "old"), make_key(tmp_path / "new")
     import_bundle(store, make_bundle(laptop, range(3)))
     public = read_public_key(new.with_suffix(".pub"))
@@ -456,7 +457,7 @@ def test_another_key_signs_anew(store: Store, laptop: Node, tmp_path: Path) -> N
 
 
 def test_more_chunks_than_a_bundle_takes(laptop: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    """They go into several, with and without --since-receipt."""
+    """More chunks than fit go into several bundles, with and without --since-receipt."""
     monkeypatch.setattr("calyx_logging.outbox.export.MAX_CHUNKS", 2)
     logging.config.dictConfig(config(laptop, max_bytes=300))
     for n in range(5):

@@ -1,10 +1,15 @@
-"""Recovery of what dead writers left, as the export does it."""
+"""Recovery seals the chunks of dead writers, as the export does."""
 
 from __future__ import annotations
 
 import logging
 import os
+import socket
+import subprocess
+import sys
+import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,13 +17,27 @@ import pytest
 from calyx_logging import Node
 from calyx_logging.errors import ChunkError
 from calyx_logging.format.chunk import ChunkName
-from calyx_logging.outbox.contents import Contents, look, recover
+from calyx_logging.outbox.contents import Contents, look
+from calyx_logging.outbox.recovery import QUIET_SECONDS, recover
 from conftest import controls_of, events_of, lines_of, tree
 from outboxes import killed_writer
 
 
+def dead_lock(node: Node, writer: str, more: str = "") -> None:
+    """Write a lock file that names an ended process of this host."""
+    done = subprocess.Popen([sys.executable, "-c", ""])
+    done.wait()
+    (node.outbox / ".writers" / f"{writer}.lock").write_text(f" {done.pid} {socket.gethostname()}\n{more}")
+
+
+def age(path: Path, seconds: float = QUIET_SECONDS + 60) -> None:
+    """Set the chunks' times back, as if not written to for so many seconds."""
+    then = time.time() - seconds
+    os.utime(path, (then, then))
+
+
 def test_a_dead_writers_chunk_is_sealed(node: Node) -> None:
-    """Its lines are kept, the end line says that it was recovered, lock and open chunk are gone."""
+    """A dead writer's lines are kept with an end line `recovered`; lock and open chunk are gone."""
     (path,) = killed_writer(node)
     before = path.read_bytes()
     recovery = recover(node.outbox, node.id)
@@ -35,7 +54,7 @@ def test_a_dead_writers_chunk_is_sealed(node: Node) -> None:
 
 
 def test_recovering_twice_changes_nothing(node: Node) -> None:
-    """The second finds nothing to do."""
+    """A second recovery finds nothing to do."""
     killed_writer(node)
     recover(node.outbox, node.id)
     before = tree(node.outbox)
@@ -52,7 +71,6 @@ def test_recovering_twice_changes_nothing(node: Node) -> None:
         (lambda data: data + b"\0" * 10 + b"\n", 0, 1, 3),
         (lambda data: data + b'{"some":"object"}\n[]\nnull\n', 0, 3, 3),
         (lambda data: b"\n" + data, 0, 1, 3),
-        (lambda data: b"", 0, 0, 0),
         (lambda data: b"\0" * 100, 100, 0, 0),
         (lambda data: data[:-1], None, 0, 2),
     ],
@@ -68,33 +86,33 @@ def test_what_is_torn_or_bad_is_not_kept_and_counted(
     assert done.torn_bytes == (len(data.rpartition(b"\n")[2]) if torn is None else torn)
     assert (done.bad_lines, done.events) == (bad, kept)
     end = controls_of(node.outbox)[-1]
-    # a torn line that lacks only its newline shows its seq: the hole it leaves stays visible
+    # a partial line that lacks only its newline has a seq, so its loss stays visible as a hole
     hole = data.rpartition(b"\n")[2].endswith(b"}")
     assert (end["torn_bytes"], end["bad_lines"], end["seq"]) == (done.torn_bytes, bad, kept + hole)
     assert [event["n"] for event in events_of(node.outbox)] == list(range(kept))
 
 
 def test_a_chunk_that_already_has_its_end_line_gets_no_other(node: Node) -> None:
-    """Killed between the end line and the rename, the writer had closed in order."""
+    """A writer killed between end line and rename had closed normally, and gets no other end line."""
     (path,) = killed_writer(node)
     recover(node.outbox, node.id)
     sealed = path.with_name(path.name.removesuffix(".open"))
     data = sealed.read_bytes()
     sealed.rename(path)
-    (node.outbox / ".writers" / f"{ChunkName.parse(path.name).writer}.lock").touch()  # type: ignore[union-attr]
+    dead_lock(node, ChunkName.parse(path.name).writer)  # type: ignore[union-attr]
     recover(node.outbox, node.id)
     assert sealed.read_bytes() == data
 
 
 def test_the_leftover_of_a_killed_recovery_is_deleted(node: Node) -> None:
-    """An open chunk with a sealed sibling had been recovered; a half-written temporary file counts for nothing."""
+    """An open chunk with a sealed sibling, and a half-written temporary file, are deleted."""
     (path,) = killed_writer(node)
     writer = ChunkName.parse(path.name).writer  # type: ignore[union-attr]
     data = path.read_bytes()
     recover(node.outbox, node.id)
     before = tree(node.outbox)
     path.write_bytes(data)
-    (node.outbox / ".writers" / f"{writer}.lock").touch()
+    dead_lock(node, writer)
     (node.outbox / f".{path.name.removesuffix('.open')}.tmp").write_bytes(b"half")
     recover(node.outbox, node.id)
     after = tree(node.outbox)
@@ -103,7 +121,7 @@ def test_the_leftover_of_a_killed_recovery_is_deleted(node: Node) -> None:
 
 
 def test_a_living_writers_chunk_is_left_alone(node: Node, configure: Callable[..., logging.Logger]) -> None:
-    """Its lock is held: it is named with its process, and goes on."""
+    """A living writer is named with its process, and continues."""
     logger = configure()
     logger.info("before")
     recovery = recover(node.outbox, node.id)
@@ -115,7 +133,7 @@ def test_a_living_writers_chunk_is_left_alone(node: Node, configure: Callable[..
 
 
 def test_an_open_chunk_without_lock_file_is_orphaned(node: Node) -> None:
-    """Somebody may have deleted the lock of a living writer: only on request is it recovered."""
+    """A chunk without lock file is recovered only on request, because its writer may live."""
     (path,) = killed_writer(node)
     for lock in (node.outbox / ".writers").iterdir():
         lock.unlink()
@@ -123,12 +141,17 @@ def test_an_open_chunk_without_lock_file_is_orphaned(node: Node) -> None:
     assert [chunk.name.open for chunk in recovery.orphaned] == [path.name]
     assert path.exists()
     recovery = recover(node.outbox, node.id, orphans=True)
+    assert recovery.recovered == []
+    assert [chunk.name.open for chunk in recovery.orphaned] == [path.name]
+    assert 0 < recovery.wait[path.name] <= QUIET_SECONDS
+    age(path)
+    recovery = recover(node.outbox, node.id, orphans=True)
     assert [chunk.name.open for chunk in recovery.recovered] == [path.name]
     assert [event["n"] for event in events_of(node.outbox)] == [0, 1, 2]
 
 
 def test_a_writer_that_died_after_rolling(node: Node) -> None:
-    """The end line of an empty last chunk goes on from the seq of the sealed ones."""
+    """The end line of an empty last chunk continues the seq of the sealed ones."""
     *_, path = killed_writer(node, 30, max_bytes=2000)
     path.write_bytes(b"torn")
     recover(node.outbox, node.id)
@@ -138,15 +161,15 @@ def test_a_writer_that_died_after_rolling(node: Node) -> None:
 
 
 def test_a_dead_writers_lock_without_chunk_is_cleared(node: Node) -> None:
-    """Killed between lock and first chunk, a writer left nothing to keep."""
+    """The lock of a writer killed before its first chunk is deleted."""
     (node.outbox / ".writers").mkdir()
-    (node.outbox / ".writers" / "0123abcd.lock").touch()
+    dead_lock(node, "0123abcd")
     assert recover(node.outbox, node.id).recovered == []
     assert list((node.outbox / ".writers").iterdir()) == []
 
 
 def test_more_dead_writers_than_one_batch(node: Node) -> None:
-    """Hundreds of crashed sessions are recovered in one go."""
+    """Hundreds of crashed sessions are recovered in one call."""
     (path,) = killed_writer(node)
     data = path.read_bytes()
     name = ChunkName.parse(path.name)
@@ -154,7 +177,7 @@ def test_more_dead_writers_than_one_batch(node: Node) -> None:
     for n in range(250):
         other = ChunkName(name.when, name.component, f"{n:08x}", 0)
         (node.outbox / other.open).write_bytes(data)
-        (node.outbox / ".writers" / f"{n:08x}.lock").touch()
+        dead_lock(node, f"{n:08x}")
     assert len(recover(node.outbox, node.id).recovered) == 251
     assert len(look(node.outbox).sealed) == 251
 
@@ -162,7 +185,7 @@ def test_more_dead_writers_than_one_batch(node: Node) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
 @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.open"])
 def test_a_symbolic_link_among_the_chunks(node: Node, tmp_path: Path, suffix: str) -> None:
-    """It is refused before anything is touched."""
+    """A symbolic link is refused before anything is changed."""
     killed_writer(node)
     (tmp_path / "elsewhere").write_bytes(b"secret\n")
     (node.outbox / f"20260101_000000__x__00000000-0000{suffix}").symlink_to(tmp_path / "elsewhere")
@@ -173,7 +196,7 @@ def test_a_symbolic_link_among_the_chunks(node: Node, tmp_path: Path, suffix: st
 
 
 def test_looking_sorts_by_kind(node: Node) -> None:
-    """Ours sealed, ours open, foreign, unknown; everything hidden is passed over."""
+    """Chunks are sorted into sealed, open, foreign and unknown; hidden files are skipped."""
     for name in (
         "20260101_000000__x__00000000-0000.jsonl",
         "20260101_000000__x__00000000-0001.jsonl.open",
@@ -189,3 +212,84 @@ def test_looking_sorts_by_kind(node: Node) -> None:
     assert contents.foreign == ["20240101_000000__bench__abc.jsonl"]
     assert contents.unknown == ["scratch.jsonl.open"]
     assert look(node.outbox / "nowhere") == Contents()
+
+
+def test_an_empty_chunk_of_an_earlier_boot_may_have_lost_events(node: Node) -> None:
+    """A power loss may leave names without bytes, so the end line says that the tail is unknown."""
+    (path,) = killed_writer(node)
+    path.write_bytes(b"")
+    dead_lock(node, ChunkName.parse(path.name).writer)  # type: ignore[union-attr]
+    (done,) = recover(node.outbox, node.id).recovered
+    assert done.events == 0
+    assert [end["reason"] for end in controls_of(node.outbox)] == ["recovered"]
+
+
+@pytest.mark.skipif(not Path("/proc/sys/kernel/random/boot_id").exists(), reason="this system names no boot")
+def test_a_writer_that_wrote_nothing_is_deleted_without_a_trace(node: Node) -> None:
+    """A writer with one empty chunk is deleted if the system has not been rebooted."""
+    (path,) = killed_writer(node)
+    path.write_bytes(b"")
+    assert recover(node.outbox, node.id).recovered == []
+    assert not [name for name in os.listdir(node.outbox) if ".jsonl" in name]
+
+
+def test_several_open_chunks_get_one_end_line(node: Node) -> None:
+    """The last chunk with bytes gets the end line, which counts all losses; empty chunks after it are deleted."""
+    (path,) = killed_writer(node)
+    name = ChunkName.parse(path.name)
+    assert name is not None
+    lines = path.read_bytes()
+    path.write_bytes(lines + b"torn")
+    second = replace(name, number=1)
+    (node.outbox / second.open).write_bytes(lines.replace(b'"seq":', b'"seq":1') + b"[]\n")
+    (node.outbox / replace(name, number=2).open).write_bytes(b"")
+    recovery = recover(node.outbox, node.id)
+    assert sorted(chunk.name.number for chunk in recovery.recovered) == [0, 1]
+    (end,) = [line for line in controls_of(node.outbox) if line["control"] == "end"]
+    assert (end["torn_bytes"], end["bad_lines"], end["seq"]) == (4, 1, 13)
+    assert (node.outbox / second.sealed).read_bytes().endswith(b'"seq":13}\n')
+    assert not list(node.outbox.glob("*.open"))
+
+
+def test_a_writer_of_another_host_is_taken_only_on_request(node: Node) -> None:
+    """A chunk from another host is recovered only when quiet and on request, because its lock may not be visible."""
+    (path,) = killed_writer(node)
+    (lock,) = (node.outbox / ".writers").iterdir()
+    lock.write_bytes(b" 1234 elsewhere\n")
+    age(path)
+    assert [chunk.holder for chunk in recover(node.outbox, node.id).orphaned] == ["1234 elsewhere"]
+    assert path.exists()
+    assert len(recover(node.outbox, node.id, orphans=True).recovered) == 1
+    (aside,) = node.outbox.glob(".*.taken-*")
+    assert aside.stat().st_size > 0
+
+
+def test_a_process_that_lives_is_not_taken_for_dead(node: Node) -> None:
+    """A living process without its lock keeps its chunk until that is quiet; then it is sealed."""
+    (path,) = killed_writer(node)
+    (lock,) = (node.outbox / ".writers").iterdir()
+    lock.write_text(f" {os.getppid()} {socket.gethostname()}\n")
+    recovery = recover(node.outbox, node.id, orphans=True)
+    assert [chunk.name.open for chunk in recovery.live] == [path.name]
+    assert recovery.recovered == []
+    age(path)
+    assert len(recover(node.outbox, node.id).recovered) == 1
+
+
+def test_lines_added_after_the_copy_are_recovered(node: Node) -> None:
+    """A later recovery takes lines that a living writer added to the file that was set aside."""
+    (path,) = killed_writer(node)
+    for lock in (node.outbox / ".writers").iterdir():
+        lock.unlink()
+    with path.open("ab") as stream:
+        age(path)
+        line = path.read_bytes().splitlines(keepends=True)[-1]
+        assert len(recover(node.outbox, node.id, orphans=True).recovered) == 1
+        stream.write(line.replace(b'"n":2', b'"n":3').replace(b'"seq":2', b'"seq":4'))
+    (aside,) = node.outbox.glob(".*.taken-*")
+    assert recover(node.outbox, node.id).recovered == []
+    age(aside)
+    (done,) = recover(node.outbox, node.id).recovered
+    assert (done.name.number, done.events) == (1, 1)
+    assert [event["n"] for event in events_of(node.outbox)] == [0, 1, 2, 3]
+    assert recover(node.outbox, node.id).recovered == []

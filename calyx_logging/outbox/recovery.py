@@ -1,0 +1,358 @@
+"""Seal the chunks that dead writers left open. The caller holds the exporter's lock.
+
+A free lock proves little: its file may have been deleted, or it may be held in a container or over a mount whose locks
+are not visible here. So the lock file names the process, and recovery checks it:
+
+* the process was in this host and pid namespace and has ended: its writer is dead and is recovered at once;
+* that process lives, the system has been rebooted, or a power loss took the name: once its chunks have been quiet for
+  `QUIET_SECONDS`;
+* another host or namespace, or no lock file: likewise, but only on request.
+
+Only in the first case is an open chunk deleted. In the others it is copied, and renamed to `.<name>.taken-<bytes>`,
+where `<bytes>` is the number of bytes copied: a living writer's descriptor still refers to an existing file. If
+complete lines are added to it, a later recovery puts them into a chunk of that writer with the next free number.
+
+A writer gets one end line, in its last chunk that has bytes; it counts what was not kept of all its chunks. That chunk
+is sealed first, so that after a killed recovery the next one finds the end line and writes no other. Empty chunks after
+it are deleted: nothing was written to them, or a power loss took it, and then the reason `recovered` says that the tail
+is unknown. A writer with only empty chunks is deleted without a trace only if the system has not been rebooted since.
+Otherwise a power loss may have taken events, and a chunk with only an end line says so.
+
+If recovery is killed at any point, the next one reaches the same result.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import time
+from collections import defaultdict
+from collections.abc import Callable, Set
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+from filelock import Timeout
+
+from calyx_logging.core import files
+from calyx_logging.core.locks import Holder, OsLock, holder_of, lock_file, os_lock, read_holder
+from calyx_logging.errors import ManifestError, StorageError
+from calyx_logging.events.event import control_event, with_seq
+from calyx_logging.format.chunk import SEALED_SUFFIX, ChunkName, open_chunk
+from calyx_logging.format.chunk_stats import stats_of
+from calyx_logging.format.manifest import Manifest
+from calyx_logging.outbox.contents import Contents, OpenChunk, look
+from calyx_logging.outbox.recovered_lines import RecoveredLines
+
+__all__ = ["QUIET_SECONDS", "Recovered", "Recovery", "recover"]
+
+QUIET_SECONDS = 600
+"""A chunk whose writer may live is recovered once it has not been written to for this many seconds."""
+
+_LAST_NUMBER = 9999
+_TAKEN = re.compile(r"\.(.+)\.taken-([0-9]+)")
+
+
+@dataclass(frozen=True)
+class Recovered:
+    """A dead writer's chunk, sealed by recovery.
+
+    Attributes:
+        name: the chunk.
+        events: lines kept.
+        torn_bytes: bytes after the last newline, not kept.
+        bad_lines: complete lines that were not events, not kept.
+    """
+
+    name: ChunkName
+    events: int
+    torn_bytes: int
+    bad_lines: int
+
+
+@dataclass
+class Recovery:
+    """The result of a recovery.
+
+    Attributes:
+        recovered: chunks it sealed.
+        live: open chunks whose writer lives, or may live.
+        orphaned: open chunks recovered only on request, because it cannot be determined here whether their writer
+            lives.
+        contents: the outbox's contents afterwards, without what was left out.
+        wait: for open chunks written to too recently, the seconds after which they can be recovered, by name.
+    """
+
+    recovered: list[Recovered] = field(default_factory=list)
+    live: list[OpenChunk] = field(default_factory=list)
+    orphaned: list[OpenChunk] = field(default_factory=list)
+    contents: Contents = field(default_factory=Contents)
+    wait: dict[str, int] = field(default_factory=dict)
+
+
+def recover(
+    outbox: Path,
+    node_id: str,
+    *,
+    orphans: bool = False,
+    leave_out: Set[str] = frozenset(),
+    clock: Callable[[], float] = time.time,
+) -> Recovery:
+    """Seal the chunks that dead writers left open; the caller holds the exporter's lock.
+
+    Args:
+        outbox: the node's outbox.
+        node_id: for the end line.
+        orphans: also recover chunks if it cannot be determined here whether their writer lives.
+        leave_out: as in `look`.
+        clock: seconds since the epoch, for the end line and the age of chunks.
+
+    Raises:
+        ChunkError: something with a chunk's name is not a regular file.
+        StorageError: a file cannot be read or written; chunks recovered so far stay recovered.
+    """
+    contents = look(outbox, leave_out)  # refuse before anything is touched
+    work = _Work(outbox, node_id, orphans, clock, Recovery(contents=contents))
+    try:
+        names = os.listdir(outbox) if outbox.is_dir() else []
+        folder = outbox / ".writers"
+        writers = sorted(p.stem for p in folder.glob("*.lock") if p.is_file() and not p.is_symlink())
+        taken = [name for name in names if _TAKEN.fullmatch(name)]
+        if writers or contents.open or taken:
+            work.run(writers, leave_out)
+            work.result.contents = look(outbox, leave_out)
+    except OSError as error:
+        raise StorageError.of(error, "recover a chunk", error.filename or outbox) from error
+    return work.result
+
+
+class _Work:
+    """One recovery, which lists the outbox once after it knows every dead writer.
+
+    One listing is enough, because a process that has ended writes nothing more.
+    """
+
+    def __init__(self, outbox: Path, node_id: str, orphans: bool, clock: Callable[[], float], result: Recovery) -> None:
+        self.result = result
+        self._outbox = outbox
+        self._node_id = node_id
+        self._orphans = orphans
+        self._clock = clock
+        self._names: dict[str, list[ChunkName]] = defaultdict(list)
+        self._open_numbers: dict[str, list[int]] = defaultdict(list)
+        self._holders: dict[str, Holder | None] = {}
+        self._exported: dict[str, int] | None = None
+
+    def run(self, writers: list[str], leave_out: Set[str]) -> None:
+        free = [writer for writer in writers if self._is_free(writer)]
+        left: dict[str, list[ChunkName]] = defaultdict(list)
+        for name in look(self._outbox, leave_out).open:
+            left[name.writer].append(name)
+            self._open_numbers[name.writer].append(name.number)
+        aside = self._see_names({*free, *left})
+        dead, known = set(free), set(writers)
+        for writer in free:
+            self._see_to(writer, left.get(writer, []))
+        for writer, names in left.items():
+            if writer in dead:
+                continue
+            holder = holder_of(self._outbox, writer)
+            if writer in known or holder is not None:  # its lock is held, or it started after the locks were listed
+                self.result.live += [OpenChunk(name, holder) for name in names]
+            else:
+                self._take_if_quiet(writer, names, asked_for=True)
+        for filename, name, size in aside:
+            self._look_again(filename, name, size)
+
+    def _is_free(self, writer: str) -> bool:
+        lock = os_lock(lock_file(self._outbox, writer))
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            return False
+        self._holders[writer] = read_holder(self._outbox, writer)
+        lock.release(force=True)
+        return True
+
+    def _see_names(self, writers: set[str]) -> list[tuple[str, ChunkName, int]]:
+        """Note these writers' sealed chunks, including exported ones, and the files that were set aside."""
+        aside = []
+        for filename in os.listdir(self._outbox):
+            if match := _TAKEN.fullmatch(filename):
+                name = ChunkName.parse(match[1])
+                if name is not None:
+                    aside.append((filename, name, int(match[2])))
+                    writers.add(name.writer)
+        for filename in os.listdir(self._outbox):
+            of = filename.removesuffix(SEALED_SUFFIX)[-13:-5]
+            name = ChunkName.parse(filename) if filename.endswith(SEALED_SUFFIX) and of in writers else None
+            if name is not None:
+                self._names[name.writer].append(name)
+        for names in self._names.values():
+            names.sort(key=lambda name: name.number)
+        return sorted(aside)
+
+    def _see_to(self, writer: str, names: list[ChunkName]) -> None:
+        """Recover a writer whose lock was free."""
+        lock = os_lock(lock_file(self._outbox, writer))
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            self.result.live += [OpenChunk(name, holder_of(self._outbox, writer)) for name in names]
+            return
+        try:
+            holder = read_holder(self._outbox, writer)
+            if holder != self._holders[writer]:
+                return  # it started after its lock was first tried and has died since: the next export sees its chunks
+            here = holder is not None and holder.is_here
+            if holder is not None and here and (os.name == "nt" or holder.pid == os.getpid() or holder.has_ended):
+                self._recover_writer(names, same_boot=holder.is_of_this_boot, copy=False)
+                _give_up_lock(lock, lock_file(self._outbox, writer))
+            elif names:
+                if self._take_if_quiet(writer, names, asked_for=holder is not None and not here):
+                    _give_up_lock(lock, lock_file(self._outbox, writer))
+            elif self._is_quiet([lock_file(self._outbox, writer)]):
+                _give_up_lock(lock, lock_file(self._outbox, writer))
+        finally:
+            lock.release(force=True)
+
+    def _is_quiet(self, paths: list[Path]) -> bool:
+        return self._wait(paths) <= 0
+
+    def _wait(self, paths: list[Path]) -> float:
+        last = max((path.stat().st_mtime for path in paths if path.exists()), default=0.0)
+        return last + QUIET_SECONDS - self._clock()
+
+    def _take_if_quiet(self, writer: str, names: list[ChunkName], *, asked_for: bool) -> bool:
+        """Copy the chunks of a writer that may live, if they have been quiet; return whether they were copied."""
+        wait = self._wait([self._outbox / name.open for name in names])
+        if wait > 0 or (asked_for and not self._orphans):
+            chunks = [OpenChunk(name, holder_of(self._outbox, writer)) for name in names]
+            (self.result.orphaned if asked_for else self.result.live).extend(chunks)
+            if wait > 0:
+                self.result.wait.update((name.open, int(wait) + 1) for name in names)
+            return False
+        self._recover_writer(names, same_boot=False, copy=True)
+        return True
+
+    def _recover_writer(self, names: list[ChunkName], *, same_boot: bool, copy: bool) -> None:
+        names = sorted(names, key=lambda name: name.number)
+        for name in names:
+            if (self._outbox / name.sealed).exists():  # left by a killed recovery
+                self._part_with(name, copy=copy)
+        names = [name for name in names if not (self._outbox / name.sealed).exists()]
+        if not names:
+            return
+        sizes = {name: (self._outbox / name.open).stat().st_size for name in names}
+        earlier = self._names[names[0].writer] or names[0].number > 0
+        keep = len(names)
+        while keep and not sizes[names[keep - 1]]:
+            keep -= 1
+        if not keep and (earlier or not same_boot):
+            keep = 1
+        for name in names[keep:]:
+            self._part_with(name, copy=copy)
+        self._seal(names[:keep], copy=copy)
+
+    def _seal(self, names: list[ChunkName], *, copy: bool) -> None:
+        """Seal a writer's chunks, first the last one, which gets the end line."""
+        if not names:
+            return
+        writer = names[0].writer
+        works = [RecoveredLines(self._outbox / name.open) for name in names]
+        needs_end = not works[-1].ended and not self._has_end_behind(names[-1])
+        end, next_seq = None, self._next_seq(writer, names)
+        if needs_end:
+            torn_bytes, bad_lines = (sum(getattr(work, of) for work in works) for of in ("torn_bytes", "bad_lines"))
+            end, next_seq = self._end_line(next_seq, torn_bytes, bad_lines), next_seq + 1
+        for name, work in zip(reversed(names), reversed(works), strict=True):
+            temporary, sealed = self._outbox / f".{name.sealed}.tmp", self._outbox / name.sealed
+            files.remove(temporary)
+            if end is None and not work.events:  # a sealed chunk has lines, and its number is no hole
+                end, next_seq = self._end_line(next_seq, 0, 0), next_seq + 1
+            files.write_new(temporary, work.lines(end))
+            end = None
+            files.rename_new(temporary, sealed)
+            files.sync_dir(self._outbox)
+            self.result.recovered.append(Recovered(name, work.events, work.torn_bytes, work.bad_lines))
+            self._names[writer].append(name)
+            self._part_with(name, copy=copy, size=work.whole_bytes)
+        self._names[writer].sort(key=lambda name: name.number)
+
+    def _end_line(self, seq: int, torn_bytes: int, bad_lines: int) -> bytes:
+        text = "the writer died; the export sealed its chunk"
+        fields = {"reason": "recovered", "torn_bytes": torn_bytes, "bad_lines": bad_lines}
+        return with_seq(control_event(self._node_id, "end", self._clock(), text, **fields), seq)
+
+    def _part_with(self, name: ChunkName, *, copy: bool, size: int = 0) -> None:
+        source = self._outbox / name.open
+        if not copy:
+            files.remove(source)
+            return
+        if not size and (self._outbox / name.sealed).exists():
+            size = RecoveredLines(source).whole_bytes
+        with contextlib.suppress(PermissionError):  # Windows, while another process has it open
+            files.rename_over(source, self._outbox / f".{name.open}.taken-{size}")
+
+    def _look_again(self, filename: str, name: ChunkName, size: int) -> None:
+        """Recover lines that were added to a chunk after it was copied."""
+        path = self._outbox / filename
+        work = RecoveredLines(path, start=size)
+        if not work.events or not self._is_quiet([path]):
+            return
+        known = self._names[name.writer]
+        number = max([name.number, *(one.number for one in known), *self._open_numbers[name.writer]]) + 1
+        if number > _LAST_NUMBER:
+            return
+        new = replace(name, number=number)
+        temporary = self._outbox / f".{new.sealed}.tmp"
+        files.remove(temporary)
+        files.write_new(temporary, work.lines(None))
+        files.rename_new(temporary, self._outbox / new.sealed)
+        files.sync_dir(self._outbox)
+        files.rename_over(path, self._outbox / f".{name.open}.taken-{work.whole_bytes}")
+        self._names[name.writer].append(new)
+        self.result.recovered.append(Recovered(new, work.events, work.torn_bytes, work.bad_lines))
+
+    def _has_end_behind(self, name: ChunkName) -> bool:
+        behind = [one for one in self._names[name.writer] if one.number > name.number]
+        return any(RecoveredLines(self._outbox / one.sealed).ended for one in behind[-1:])
+
+    def _next_seq(self, writer: str, names: list[ChunkName]) -> int:
+        """Return the writer's next unused `seq`, from its last chunks here or else from exported manifests."""
+        greatest = -1
+        sealed = [one.sealed for one in reversed(self._names[writer])]
+        for group, most in (([one.open for one in names], len(names)), (sealed, 2)):
+            for filename in group:
+                if most and (self._outbox / filename).exists():
+                    with open_chunk(self._outbox / filename) as stream:
+                        last = stats_of(stream, filename.removesuffix(".open")).last_seq
+                    if last is not None:
+                        greatest, most = max(greatest, last), most - 1
+        if greatest < 0 and any(name.number for name in names):
+            greatest = self._last_exported().get(writer, -1)
+        return greatest + 1
+
+    def _last_exported(self) -> dict[str, int]:
+        if self._exported is None:
+            self._exported = {}
+            for path in (self._outbox / ".manifests").glob("*.json"):
+                try:
+                    chunks = Manifest.parse(files.read_regular(path)).chunks
+                except (OSError, ManifestError):
+                    continue  # the export reports which copies it cannot read
+                for entry in chunks:
+                    if entry.writer is not None and entry.last_seq is not None:
+                        self._exported[entry.writer] = max(self._exported.get(entry.writer, -1), entry.last_seq)
+        return self._exported
+
+
+def _give_up_lock(lock: OsLock, path: Path) -> None:
+    """Delete a dead writer's lock file while holding the lock, so that a process waiting for it sees it is gone."""
+    if os.name == "nt":  # cannot delete an open file, so release first; if another process opened it since, it stays
+        lock.release(force=True)
+        with contextlib.suppress(PermissionError):
+            files.remove(path)
+        return
+    files.remove(path)
+    lock.release(force=True)
