@@ -1,15 +1,20 @@
 """calyx-logging: a flight recorder for benchmark harnesses.
 
-Standard `logging` in, append-only JSONL chunks on disk, verified bundles out. Names below are loaded when first used,
-so that importing the package costs next to nothing.
+Standard `logging` in, append-only JSONL chunks on disk, verified bundles out. The names below are loaded on first use,
+so importing the package costs next to nothing.
 """
 
 from __future__ import annotations
 
+import os.path
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 from calyx_logging._version import __version__
+
+_beside = os.path.dirname(__path__[0])
+if os.path.isfile(os.path.join(_beside, "handlers", "outbox.py")):
+    __path__.append(_beside)  # a source checkout: handlers/ and scripts/ are beside this folder, not in it
 
 if TYPE_CHECKING:
     from calyx_logging.errors import CalyxError
@@ -22,7 +27,7 @@ if TYPE_CHECKING:
     from calyx_logging.handlers.outbox import OutboxHandler
     from calyx_logging.harness.benchmark import benchmark_run
     from calyx_logging.node import Node, provision
-    from calyx_logging.recording.recorder import seal
+    from calyx_logging.recording.pool import seal
 
 __all__ = [
     "CalyxError",
@@ -52,7 +57,7 @@ _HOMES = {
     "configure_structlog": "events.structlog_bridge",
     "install_fast_logger": "events.fast_logger",
     "provision": "node",
-    "seal": "recording.recorder",
+    "seal": "recording.pool",
 }
 
 

@@ -1,9 +1,9 @@
 """Logging handlers, imported as `calyx_logging.handlers`.
 
-Invariant: what cannot be kept never stops the program that logs; it is counted, and said once on standard error.
+Invariant: lost events never stop the program that logs; they are counted, and reported once on standard error.
 
-The way: `base` gives a record to the formatter, and the line goes to the recorder (`outbox`) or to the run's execution
-log (`execution_log`, whose dependencies are loaded where it is used).
+Data flow: `base` passes a record to the formatter, and the line goes to the recorder (`outbox`) or to the run's
+execution log (`execution_log`, whose dependencies are loaded on first use).
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ __all__ = ["ExecutionLogHandler", "OutboxHandler"]
 
 
 def __getattr__(name: str) -> Any:
-    if name == "ExecutionLogHandler":  # concurrent-log-handler is loaded where it is used
+    if name == "ExecutionLogHandler":  # import concurrent-log-handler only on first use
         from calyx_logging.handlers.execution_log import ExecutionLogHandler
 
         return ExecutionLogHandler

@@ -1,4 +1,4 @@
-"""What this library's handlers share: the formatter bound to the handler, with its stamp."""
+"""Base class of this library's handlers: holds the formatter, bound to the handler's stamp."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ __all__ = ["EventHandler", "check_root"]
 
 
 class EventHandler(logging.Handler):
-    """A handler of event lines; `prepare` comes before the base's `__init__`, which sets the formatter."""
+    """A handler that writes event lines; call `prepare` before the base's `__init__`, which sets the formatter."""
 
     alive: ClassVar[weakref.WeakSet[EventHandler]] = weakref.WeakSet()
-    """All there are in this process, attached to a logger or not."""
+    """All handlers of this kind in the process, attached to a logger or not."""
 
     _stamp: StampEvent
     _max_event_bytes: int
@@ -31,10 +31,10 @@ class EventHandler(logging.Handler):
     _event_formatter: EventFormatter
 
     def prepare(self, node: Node, source: str, max_event_bytes: object) -> None:
-        """Take the options that all have.
+        """Set the options that all handlers share.
 
         Raises:
-            ConfigError: one is bad.
+            ConfigError: an option has a bad value.
         """
         self._max_event_bytes = whole_bytes("max_event_bytes", max_event_bytes, MIN_MAX_EVENT_BYTES, MAX_LINE // 2)
         self._stamp = StampEvent(node.id, source)
@@ -43,10 +43,10 @@ class EventHandler(logging.Handler):
         self._event_formatter = EventFormatter().bound_to(self._stamp, self._max_event_bytes)
 
     def setFormatter(self, fmt: logging.Formatter | None) -> None:  # noqa: N802 - logging's name
-        """Take an EventFormatter's options; None for the default ones.
+        """Use an EventFormatter's options; None restores the defaults.
 
         Raises:
-            ConfigError: another kind of formatter, whose lines would be no events.
+            ConfigError: the formatter is of another kind, so its lines would not be events.
         """
         if fmt is not None and not isinstance(fmt, EventFormatter):
             raise ConfigError(
@@ -63,6 +63,6 @@ class EventHandler(logging.Handler):
 
 
 def check_root(root: object) -> None:
-    """Raise `ConfigError` unless `root` is None or a path in text."""
+    """Raise `ConfigError` unless `root` is None or a non-empty path."""
     if root is not None and not (isinstance(root, (str, os.PathLike)) and os.fspath(root)):
         raise ConfigError(f"option 'root' is {root!r}: give the path of a folder")

@@ -1,7 +1,7 @@
-"""ExecutionLogHandler: the one file of a run that many processes append their events to.
+"""ExecutionLogHandler: one file per run, to which many processes append their events.
 
-Invariants: each event is one line, written in one piece under concurrent-log-handler's lock between processes; a line
-that a process left unfinished when it died stays a line of its own and harms no other; the file is never rotated.
+Invariants: each event is one line, written in one piece under concurrent-log-handler's lock between processes; a
+partial line left by a process that died stays a line of its own and harms no other; the file is never rotated.
 """
 
 from __future__ import annotations
@@ -42,17 +42,17 @@ _OPTIONS = (
 
 
 class ExecutionLogFile(ConcurrentRotatingFileHandler):
-    """A file that many processes append lines to: concurrent-log-handler's locks around one write.
+    """A file to which many processes append lines, each in one write under concurrent-log-handler's lock.
 
     Args:
-        path: its name; the folder is made where it is missing.
-        gap: the line that says how many could not be kept, and why; for when writing works again.
+        path: the file; its folder is created if missing.
+        gap: makes the line that says how many events were lost, and why; written once writing works again.
 
     Raises:
-        StorageError: its folder cannot be made, or the file cannot be written.
+        StorageError: the folder cannot be created, or the file cannot be written.
 
     Attributes:
-        lost: lines that could not be written, in all.
+        lost: lines that could not be written so far.
     """
 
     def __init__(self, path: Path, gap: Callable[[int, str], bytes]) -> None:
@@ -65,16 +65,16 @@ class ExecutionLogFile(ConcurrentRotatingFileHandler):
         except OSError as error:
             raise StorageError.of(error, "write the execution log", path, "give a file that can be written") from error
         except ValueError as error:
-            raise ConfigError(f"the execution log {str(path)!r} is no path: {error}") from error
+            raise ConfigError(f"the execution log {str(path)!r} is not a path: {error}") from error
         self.lost = 0
         self._untold = 0
         self._cause = ""
         self._gap = gap
         super().__init__(str(path), maxBytes=0, encoding="utf-8", newline="")
-        self.maxLockAttempts = 1  # each with a limit of its own
+        self.maxLockAttempts = 1  # each attempt has its own time limit
 
     def _lock_stream_lock(self, stream_lock: Any) -> None:
-        """Wait for other processes, but not for one that was stopped in the middle: no call waits without limit."""
+        """Wait for the lock, with a time limit in case a process was stopped while it held it."""
         began = time.monotonic()
         while True:
             try:
@@ -82,24 +82,24 @@ class ExecutionLogFile(ConcurrentRotatingFileHandler):
                 return
             except portalocker.AlreadyLocked:
                 limit = _LOCK_SECONDS
-            except portalocker.LockException:  # an error, or a system's own way to say that it is locked
+            except portalocker.LockException:  # an error, or how some systems say that it is locked
                 limit = _ERROR_SECONDS
             if time.monotonic() - began >= limit:
-                raise TimeoutError(f"its lock could not be had in {limit} s")
+                raise TimeoutError(f"its lock was not free within {limit} s")
             time.sleep(_POLL_SECONDS)
 
     def _at_fork_reinit(self) -> None:
         super()._at_fork_reinit()
-        self.lost = self._untold = 0  # the parent's, which tells of them
+        self.lost = self._untold = 0  # the parent reports its own losses
 
     def close(self) -> None:
-        """Close the file; what is missing in it is said, if nothing could be written since."""
+        """Close the file; report lost events on standard error if no line could record them."""
         if self._untold:
             say(f"{self._untold} events are missing in {self.baseFilename}: {self._cause}")
         super().close()
 
     def keep(self, line: bytes, *, sync: bool = False) -> bool:
-        """Write one line (without newline), on the medium when it returns if `sync`; False when it could not be."""
+        """Write one line (given without newline), and sync it if `sync`; return False if that failed."""
         self.acquire()
         try:
             self._write_locked(line, sync)
@@ -111,12 +111,12 @@ class ExecutionLogFile(ConcurrentRotatingFileHandler):
         return True
 
     def lose(self, error: Exception) -> None:
-        """Count a line that cannot be written; the first of a series is said."""
+        """Count a line that could not be written; report the first of a series on standard error."""
         self.lost += 1
         self._untold += 1
         self._cause = f"{type(error).__name__}: {error}"
         if self._untold == 1:
-            say(f"writing to {self.baseFilename} fails: {error}; its events are counted, and it is tried again")
+            say(f"writing to {self.baseFilename} fails: {error}; lost events are counted, and writing is retried")
 
     def _write_locked(self, line: bytes, sync: bool) -> None:
         try:
@@ -135,12 +135,12 @@ class ExecutionLogFile(ConcurrentRotatingFileHandler):
             self._do_unlock()
 
     def do_open(self, mode: str | None = None) -> Any:
-        """The file, unbuffered, at its end."""
+        """Open the file unbuffered, at its end."""
         return open(self.baseFilename, "a+b", buffering=0)  # noqa: PTH123 - as the base does it
 
 
 def _append(stream: Any, data: bytes, sync: bool) -> None:
-    """All of it or nothing; what a dead process left unfinished is ended first."""
+    """Append all of `data` or nothing, and first end a partial line that a dead process left."""
     size = stream.seek(0, os.SEEK_END)
     if size:
         stream.seek(-1, os.SEEK_END)
@@ -155,23 +155,23 @@ def _append(stream: Any, data: bytes, sync: bool) -> None:
 
 
 class ExecutionLogHandler(EventHandler, ExecutionLogFile):
-    """Writes each record as an event line into a run's execution log, the same line as the outbox but for `seq`.
+    """Writes each record as an event line to a run's execution log; the line is the outbox's, without `seq`.
 
-    With an `OutboxHandler` on the same logger each event is in both, with one `event_id` and one `ts_utc`. Never raises
-    after it is configured: what cannot be written is counted, said once on standard error, and named in a gap line when
-    writing works again.
+    With an `OutboxHandler` on the same logger each event is in both, with one `event_id` and one `ts_utc`. Once
+    configured it never raises: lost events are counted, reported once on standard error, and recorded in a gap line
+    when writing works again.
 
     Args:
-        run_id: what is run.
-        run_instance_id: this time; the same in all processes of the run. Default for both: the run that
+        run_id: the run's configuration.
+        run_instance_id: this execution of it; the same in all processes of the run. Default for both: the run that
             `benchmark_run` has begun in this process or in the one that started it.
-        filename: the file, instead of the two; the root is then looked for above it.
+        filename: the file, instead of the two ids; the root is then searched for above it.
         root: the folder with `runtime/node_id.txt`; default as in `OutboxHandler`.
         source: the events' `source`.
-        sync: whether a line is on the medium when the call returns.
-        max_event_bytes: bytes of one line.
-        maxBytes: 0, or an error: rotation renames and deletes, and this file is evidence.
-        level: as in every handler.
+        sync: whether to sync each line before the call returns.
+        max_event_bytes: the largest line, in bytes.
+        maxBytes: must be 0, because rotation renames and deletes files, and this file is evidence.
+        level: the least level to write, as in every handler.
 
     Raises:
         ConfigError: an option is unknown or bad.
@@ -205,7 +205,7 @@ class ExecutionLogHandler(EventHandler, ExecutionLogFile):
             node = Node.find(root)
             path = _path_of(node, run_id, run_instance_id)
         elif run_id is not None or run_instance_id is not None:
-            raise ConfigError("option 'filename' stands beside 'run_id': give the file, or the run's ids")
+            raise ConfigError("options 'filename' and 'run_id' exclude each other: give the file, or the run's ids")
         else:
             path = Path(filename).expanduser().absolute()
             node = Node.find(root if root is not None else root_above(path))
@@ -217,7 +217,7 @@ class ExecutionLogHandler(EventHandler, ExecutionLogFile):
         self.setLevel(level)
 
     def emit(self, record: logging.LogRecord) -> None:
-        """Write the record; one that this handler took before (through another logger) is ignored."""
+        """Write the record; ignore it if this handler already has it from another logger."""
         depth = getattr(self._local, "depth", 0)
         if self._is_diverted or not take(record, self._token):
             return
@@ -235,7 +235,7 @@ class ExecutionLogHandler(EventHandler, ExecutionLogFile):
             self.keep(line, sync=self._sync)
 
     def divert(self, node: Node | None) -> None:
-        """Write nothing (for `calyx-telemetry doctor`, whose canaries are no part of a run); None ends that."""
+        """Stop writing while `calyx-telemetry doctor` sends its canaries, which are not part of a run; None resumes."""
         self._is_diverted = node is not None
 
     def _gap_line(self, count: int, cause: str) -> bytes:

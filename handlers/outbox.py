@@ -17,7 +17,7 @@ from calyx_logging.format.chunk import check_component
 from calyx_logging.handlers.base import EventHandler, check_root
 from calyx_logging.node import Node
 from calyx_logging.recording.options import WriterOptions
-from calyx_logging.recording.recorder import Recorder
+from calyx_logging.recording.pool import WriterPool
 
 __all__ = ["OutboxHandler"]
 
@@ -98,8 +98,8 @@ class OutboxHandler(EventHandler):
         names = check_names(capture)
         node = Node.find(root)
         self.prepare(node, source, max_event_bytes)
-        self._recorder = Recorder(node, component, options, background=self._in_background)
-        self._own_recorder: Recorder | None = None
+        self._pool = WriterPool(node, component, options, background=self._in_background)
+        self._own_pool: WriterPool | None = None
         self._options = options
         self._is_stock = (type(self).filter, type(self).emit) == (logging.Filterer.filter, OutboxHandler.emit)
         if fast:
@@ -112,7 +112,7 @@ class OutboxHandler(EventHandler):
         """Filter and emit; without the handler's lock, because the recorder has its own, held for the write alone."""
         if self._is_stock and not self.filters:
             if take(record, self._token):
-                self._recorder.submit(self._event_formatter.encode, record)
+                self._pool.submit(self._event_formatter.encode, record)
             return True
         passed: Any = self.filter(record)  # a record, from Python 3.12 on
         if isinstance(passed, logging.LogRecord):
@@ -124,31 +124,31 @@ class OutboxHandler(EventHandler):
     def emit(self, record: logging.LogRecord) -> None:
         """Keep the record; one that this handler took before (through another logger) is ignored."""
         if take(record, self._token):
-            self._recorder.submit(self._event_formatter.encode, record)
+            self._pool.submit(self._event_formatter.encode, record)
 
     @property
     def submit(self) -> Callable[[Callable[[Any], bytes | None], Any], bool | None]:
         """Keep the line that a function makes of an item (None keeps nothing), as `emit` does with a record's."""
-        return self._recorder.submit
+        return self._pool.submit
 
     @property
     def reentrant_calls(self) -> int:
         """Events so far that were logged from inside the logging of another (a processor, a signal handler)."""
-        return self._recorder.reentrant
+        return self._pool.reentrant
 
     def divert(self, node: Node | None) -> None:
         """Write into another node's outbox (`calyx-telemetry doctor` does, to leave nothing here); None ends that."""
-        if self._own_recorder is None:
-            self._own_recorder = self._recorder
-        if self._recorder is not self._own_recorder:
-            self._recorder.close()
-        self._recorder = self._own_recorder if node is None else Recorder(node, "diverted", self._options)
+        if self._own_pool is None:
+            self._own_pool = self._pool
+        if self._pool is not self._own_pool:
+            self._pool.close()
+        self._pool = self._own_pool if node is None else WriterPool(node, "diverted", self._options)
 
     def seal(self) -> None:
         """Seal the open chunk so that the next export takes it; logging goes on in a new one."""
-        self._recorder.seal()
+        self._pool.seal()
 
     def close(self) -> None:
         """Write the end line and seal; called by `logging.shutdown` and by the next dictConfig."""
-        self._recorder.close()
+        self._pool.close()
         super().close()

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import logging.config
 import os
 import subprocess
 import sys
+import tempfile
 import textwrap
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -16,13 +18,32 @@ from typing import Any
 import hypothesis
 import pytest
 
+import surroundings
+from surroundings import REPO
+
+surroundings.take_checkout_off(sys.path)
+if (said := surroundings.trouble()) is not None:
+    print(said, file=sys.stderr)
+    raise SystemExit(pytest.ExitCode.USAGE_ERROR)
+
 from calyx_logging import Node, provision
+from calyx_logging.scripts.cli import group, run
 
 hypothesis.settings.register_profile("calyx", deadline=None)  # machines are shared and noisy
 hypothesis.settings.load_profile("calyx")
 
 NODE_ID = "test-node"
-REPO = Path(__file__).resolve().parent.parent
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Files are made in memory where that can be."""
+    if config.option.basetemp is None:
+        surroundings.make_files_in_memory(os.environ)
+
+
+def pytest_report_header() -> list[str]:
+    """Which copy is tested, and where files are made."""
+    return [surroundings.tested_copy(), f"temporary files: {tempfile.gettempdir()}"]
 
 
 @pytest.fixture(autouse=True)
@@ -84,6 +105,17 @@ def close_logging() -> None:
         handler.close()
 
 
+def die_in_place() -> None:
+    """Leave the outbox as if this process had died: locks are free, open chunks stay, nothing ends in order."""
+    for handler in list(logging.getLogger("harness").handlers):
+        pool = handler._pool  # type: ignore[attr-defined]
+        for writer in pool.writers:
+            writer._lock.give_back(delete=False)
+            writer.abandon()
+        pool._begin()
+    close_logging()
+
+
 def lines_of(folder: Path) -> list[dict[str, Any]]:
     """Every line of every chunk in a folder, sealed or open, in the order of the files' names."""
     while True:
@@ -119,7 +151,33 @@ def python(code: str, *args: str, cwd: Path | None = None, **environment: str) -
 
 
 def telemetry(*args: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    """Run `calyx-telemetry` as a program."""
+    """Run a command of `calyx-telemetry` in this process: its exit code, and what it wrote to both streams.
+
+    All but the doctor, which takes over its process: streams, logging and imports.
+    """
+    if args[:1] == ("doctor",):
+        return telemetry_program(*args, cwd=cwd)
+    out, err = (io.TextIOWrapper(io.BytesIO(), encoding="utf-8", newline="") for _ in range(2))
+    code = 0
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(cwd or REPO.parent)
+        patch.setenv("COLUMNS", "200")
+        patch.setattr(sys, "argv", ["calyx-telemetry", *map(str, args)])
+        patch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(), encoding="utf-8"))
+        patch.setattr(sys, "stdout", out)
+        patch.setattr(sys, "stderr", err)
+        try:
+            run(group)
+        except SystemExit as stop:
+            code = stop.code if isinstance(stop.code, int) else int(stop.code is not None)
+    out.flush()
+    err.flush()
+    said, remarks = (stream.buffer.getvalue().decode().replace(os.linesep, "\n") for stream in (out, err))  # type: ignore[attr-defined]
+    return subprocess.CompletedProcess(["calyx-telemetry", *map(str, args)], code, said, remarks)
+
+
+def telemetry_program(*args: str | Path, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    """Run `calyx-telemetry` as a program, in a process of its own."""
     return subprocess.run(
         [sys.executable, "-m", "calyx_logging.scripts", *map(str, args)],
         capture_output=True,

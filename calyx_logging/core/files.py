@@ -1,17 +1,17 @@
 """The door to the disk: the only module that writes, syncs, renames or deletes.
 
-What it promises to its callers:
+Guarantees to callers:
 
-* `AppendFile.append` puts the whole of its bytes at the end of the file or none of them; what a failing disk took in
-  part is cut back, and where even that fails the file says so (`torn`). `AppendFile.write` leaves that to its caller.
+* `AppendFile.append` puts the whole of its bytes at the end of the file or none of them: what a failing disk took in
+  part is cut back. `AppendFile.write` leaves that to its caller. A descriptor is closed exactly once.
 * `replace_file` and `publish` never show a half-written file or folder under its final name: everything is written and
   synced beside the target first, then renamed, then the directory is synced.
-* Nothing waits for the other end of a pipe that bears a file's name.
-* `reachable` gives a path the form in which Windows takes it however long it is.
-* On Windows, where a virus scanner or an indexer holds files for a moment, renames and deletions are tried again
-  for at most 31 ms. Nothing else here ever sleeps.
+* Nothing blocks on a pipe that stands where a file is expected.
+* `reachable` gives a path the form that Windows accepts at any length.
+* On Windows, where a virus scanner or an indexer holds files for a moment, renames and deletions are tried again for at
+  most 31 ms. Nothing else here ever sleeps.
 
-Every function raises `OSError`; callers say in their own words what that meant.
+Every function raises `OSError`; callers explain what the failure means to the user.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import sys
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import BinaryIO, TypeVar
+from typing import Any, BinaryIO, TypeVar
 
 __all__ = [
     "AppendFile",
@@ -38,7 +38,6 @@ __all__ = [
     "rename_new",
     "rename_over",
     "replace_file",
-    "sync_and_close",
     "sync_dir",
     "sync_file",
     "write_file",
@@ -56,121 +55,96 @@ _T = TypeVar("_T")
 class AppendFile:
     """A new file, open for appending by this process alone.
 
+    Its descriptor is opened once and closed once, whatever interrupts the program: opening and noting it, and taking
+    and closing it, are one step each for the interpreter, which runs signal handlers between steps only.
+
+    Args:
+        path: where to create it.
+
+    Raises:
+        FileExistsError: something has that name.
+        OSError: it cannot be created.
+
     Attributes:
         path: where it was created.
-        size: bytes in it, as far as is known here.
-        torn: True when a failed write left bytes behind that could not be cut back; nothing may follow them.
-        synced: bytes that the last sync covered.
+        identity: device and inode, to know it again by.
     """
 
-    __slots__ = ("_fd", "path", "size", "synced", "torn")
+    __slots__ = ("_fds", "fd", "identity", "path")
 
     def __init__(self, path: Path) -> None:
-        self._fd = os.open(path, _NEW | os.O_RDWR | os.O_APPEND, 0o666)
+        self.fd = -1
         self.path = path
-        self.size = self.synced = 0
-        self.torn = False
+        self._fds: list[Any] = [None]
+        self._fds.extend(map(os.open, (path,), (_NEW | os.O_RDWR | os.O_APPEND,), (0o666,)))
+        self.fd = self._fds[1]
+        self.identity = _identity(os.fstat(self.fd))
 
     def write(self, data: bytes) -> int:
-        """One system call: puts bytes at the end, as many as the disk takes, and returns how many.
-
-        Several threads may call it at once; its caller keeps `size` right.
-        """
-        return os.write(self._fd, data)
+        """Put bytes at the end in one system call, as many as the disk takes; return how many."""
+        return os.write(self.fd, data)
 
     def append(self, data: bytes) -> None:
-        """Put all of `data` at the end, or nothing; one system call where the disk allows; never beside `write`."""
-        written = os.write(self._fd, data)
-        if written != len(data):
-            self._append_rest(memoryview(data), written)
-        self.size += len(data)
-
-    def _append_rest(self, data: memoryview, written: int) -> None:
+        """Put all of `data` at the end, or nothing; where a part cannot be cut off again, `length` tells."""
+        written = self.write(data)
+        if written == len(data):
+            return
+        rest = memoryview(data)
         try:
             while written < len(data):
-                written += os.write(self._fd, data[written:])
+                written += os.write(self.fd, rest[written:])
         except BaseException:
-            try:
-                os.ftruncate(self._fd, os.fstat(self._fd).st_size - written)
-            except OSError:
-                self.torn = True
+            with contextlib.suppress(OSError):
+                self.cut(self.length() - written)
             raise
 
-    def duplicate(self) -> int:
-        """Another descriptor of the file, to be synced by `sync_and_close` while appending goes on."""
-        fd = os.dup(self._fd)
-        self.synced = self.size
-        return fd
+    def length(self) -> int:
+        """Bytes in the file, as the system says."""
+        return os.fstat(self.fd).st_size
 
-    def has_grown(self) -> bool:
-        """Whether the file is longer than is known here (a call was interrupted after its write); known then."""
+    def cut(self, length: int) -> None:
+        """Drop what follows the first `length` bytes."""
+        os.ftruncate(self.fd, length)
+
+    def read(self, start: int = 0) -> bytes:
+        """Everything from byte `start` on."""
+        os.lseek(self.fd, start, os.SEEK_SET)
+        blocks = []
+        while block := os.read(self.fd, _BLOCK):
+            blocks.append(block)
+        return b"".join(blocks)
+
+    def is_at(self, path: Path) -> bool:
+        """Whether this very file is what `path` names, and not a copy or another."""
         try:
-            size = os.fstat(self._fd).st_size
-        except OSError:
+            found = os.stat(path, follow_symlinks=False)
+        except FileNotFoundError:
             return False
-        grown, self.size = size != self.size, size
-        return grown
-
-    def contains(self, marker: bytes) -> bool:
-        """Whether these bytes are in the file."""
-        os.lseek(self._fd, 0, os.SEEK_SET)
-        rest = b""
-        while block := os.read(self._fd, _BLOCK):
-            if marker in rest + block:
-                return True
-            rest = block[-len(marker) :]
-        return False
-
-    def ends_with(self, tail: bytes) -> bool:
-        """Whether these are the last bytes of the file."""
-        start = os.fstat(self._fd).st_size - len(tail)
-        if start < 0:
-            return False
-        os.lseek(self._fd, start, os.SEEK_SET)
-        return os.read(self._fd, len(tail)) == tail
-
-    def cut_back(self, fragment: bytes) -> None:
-        """Cut off the fragment that a failed `write` left at the end; where it is not the end, the file is `torn`."""
-        try:
-            if self.ends_with(fragment):
-                os.ftruncate(self._fd, os.fstat(self._fd).st_size - len(fragment))
-                return
-        except OSError:
-            pass  # it stays, and is said to
-        self.torn = True
-
-    def is_whole(self) -> bool:
-        """Whether the file ends with a newline, or has no bytes; else it is `torn` from now on."""
-        try:
-            self.torn = self.torn or not (self.is_empty() or self.ends_with(b"\n"))
-        except OSError:
-            self.torn = True
-        return not self.torn
-
-    def is_empty(self) -> bool:
-        """Whether the file has no bytes."""
-        return os.fstat(self._fd).st_size == 0
-
-    def is_deleted(self) -> bool:
-        """Whether the file has no name any more."""
-        return os.fstat(self._fd).st_nlink == 0
+        return _WINDOWS or _identity(found) == self.identity  # Windows replaces no open file
 
     def sync(self) -> None:
         """Return once the bytes are on the medium, as far as the system can tell."""
-        size = self.size
-        _sync_fd(self._fd)
-        self.synced = size
+        _sync_fd(self.fd)
 
     @property
     def closed(self) -> bool:
         """Whether `close` was called."""
-        return self._fd < 0
+        return self.fd < 0
 
     def close(self) -> None:
         """Give the descriptor back; a second call does nothing."""
-        fd, self._fd = self._fd, -1
-        if fd >= 0:
-            os.close(fd)
+        self.fd = -1
+        if len(self._fds) > 1:
+            any(map(os.close, iter(self._fds.pop, None)))
+
+    def __del__(self) -> None:
+        if len(self._fds) > 1:
+            with contextlib.suppress(OSError):
+                self.close()
+
+
+def _identity(found: os.stat_result) -> tuple[int, int]:
+    return found.st_dev, found.st_ino
 
 
 def _sync_fd(fd: int) -> None:
@@ -184,20 +158,12 @@ def _sync_fd(fd: int) -> None:
     os.fsync(fd)
 
 
-def sync_and_close(fd: int) -> None:
-    """Sync a descriptor that `AppendFile.duplicate` gave, and close it."""
-    try:
-        _sync_fd(fd)
-    finally:
-        os.close(fd)
-
-
 def reachable(path: Path, room: int = 200) -> Path:
-    """The same place as an absolute path; on Windows, where names below it may pass 259 characters, in extended form.
+    """Return `path` as an absolute path; on Windows in extended form if names below it may exceed 259 characters.
 
     Args:
-        path: of a folder.
-        room: characters that what is below it may need.
+        path: the folder.
+        room: characters to allow for names below it.
     """
     if not _WINDOWS:
         return path.absolute()
@@ -205,7 +171,7 @@ def reachable(path: Path, room: int = 200) -> Path:
 
 
 def extended(path: str, room: int) -> str:
-    """An absolute Windows path, where needed in the extended form that may have up to 32,767 characters."""
+    """Return an absolute Windows path, in the extended form (up to 32,767 characters) where it needs one."""
     if len(path) + room < 260 or path.startswith(("\\\\?\\", "\\\\.\\")):
         return path
     if path.startswith("\\\\"):
@@ -214,10 +180,10 @@ def extended(path: str, room: int) -> str:
 
 
 def read_regular(path: Path) -> bytes:
-    """The bytes of a regular file; a pipe or a folder of that name is an error, and nothing waits for a writer.
+    """Read a regular file; a pipe or a folder is an error, and the call never waits for a writer.
 
     Raises:
-        OSError: it is not there, no regular file, or cannot be read.
+        OSError: the file is missing, is not a regular file, or cannot be read.
     """
     flags = os.O_RDONLY | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0)
     fd = os.open(path, flags)
@@ -228,7 +194,7 @@ def read_regular(path: Path) -> bytes:
 
 
 def sync_dir(path: Path) -> None:
-    """Make renames, creations and deletions in a directory last; Windows has no such call and needs none."""
+    """Make renames, creations and deletions in a directory durable; Windows does not need it."""
     if _WINDOWS:
         return
     fd = os.open(path, os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0))
@@ -239,7 +205,7 @@ def sync_dir(path: Path) -> None:
 
 
 def make_dirs(path: Path) -> None:
-    """Make a directory and its parents where they are missing, each one synced into its parent."""
+    """Create a directory and its missing parents, and sync each one into its parent."""
     if path.is_dir():
         return
     if path.parent != path:
@@ -254,7 +220,7 @@ def make_dirs(path: Path) -> None:
 
 
 def write_new(path: Path, data: Iterable[bytes], *, sync: bool = True) -> None:
-    """Write a file that must not exist yet, synced; on an error nothing of it is left."""
+    """Write and sync a new file; if that fails, remove it again."""
     fd = os.open(path, _NEW | os.O_WRONLY, 0o666)
     try:
         try:
@@ -281,7 +247,7 @@ def replace_file(path: Path, data: bytes) -> None:
 
 
 def write_file(path: Path, write: Callable[[BinaryIO], None]) -> None:
-    """Let `write` fill a file, in place of one that may be there, and sync it; on an error nothing of it is left."""
+    """Replace a file by one that `write` fills, and sync it; if that fails, remove it."""
     remove(path)
     fd = os.open(path, _NEW | os.O_RDWR, 0o666)
     try:
@@ -296,7 +262,7 @@ def write_file(path: Path, write: Callable[[BinaryIO], None]) -> None:
 
 
 def sync_file(path: Path) -> None:
-    """Sync a file that somebody else's code has written."""
+    """Sync a file that other code has written."""
     fd = os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0) | getattr(os, "O_CLOEXEC", 0))
     try:
         _sync_fd(fd)
@@ -305,13 +271,13 @@ def sync_file(path: Path) -> None:
 
 
 def rename_over(source: Path, target: Path) -> None:
-    """Rename a synced file, over one that may be there, so that the name lasts."""
+    """Rename a synced file, replacing the target if it exists, and sync the directory."""
     _with_retries(lambda: os.replace(source, target))
     sync_dir(target.parent)
 
 
 def rename_new(source: Path, target: Path) -> None:
-    """Rename to a name nobody has.
+    """Rename to a name that must not be taken.
 
     Raises:
         FileExistsError: the name is taken.
@@ -322,7 +288,7 @@ def rename_new(source: Path, target: Path) -> None:
 
 
 def publish(staging: Path, target: Path) -> None:
-    """Give a finished folder its final name: sync it, rename it, sync the directories that hold the names."""
+    """Give a finished folder its final name: sync it, rename it, then sync the directories on both sides."""
     sync_dir(staging)
     rename_new(staging, target)
     sync_dir(target.parent)
@@ -331,13 +297,13 @@ def publish(staging: Path, target: Path) -> None:
 
 
 def remove(path: Path) -> None:
-    """Delete a file; one that is not there is no error."""
+    """Delete a file; does nothing if it does not exist."""
     with contextlib.suppress(FileNotFoundError):
         _with_retries(lambda: os.unlink(path))
 
 
 def remove_tree(path: Path) -> None:
-    """Delete a folder and all in it; one that is not there is no error."""
+    """Delete a folder and its contents; does nothing if it does not exist."""
     if os.path.islink(path) or not os.path.isdir(path):
         remove(path)
         return

@@ -1,4 +1,4 @@
-"""Work on several files at once."""
+"""Run a function over several files at once, in threads."""
 
 from __future__ import annotations
 
@@ -11,16 +11,17 @@ __all__ = ["several_at_once"]
 
 _WORKERS = min(8, 2 * (os.cpu_count() or 1))
 _BATCH = 256
-"""So many results are waited for at most before the next are begun."""
+"""How many items are submitted before their results are awaited."""
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 
 def several_at_once(function: Callable[[_T], _R], items: Iterable[_T]) -> Iterator[_R]:
-    """The function's results in the order of the items; hashing and the disk leave the interpreter to other threads.
+    """Yield the function's results in the order of the items, computed in threads.
 
-    An error of the function is raised in its place; what was begun is ended first.
+    Threads help because hashing and disk access release the interpreter lock. If the function raises, the error appears
+    in place of its result, after the calls already started have ended.
     """
     items = list(items)
     if len(items) < 2:

@@ -1,4 +1,4 @@
-"""Runs of whole numbers: first and last of each."""
+"""Runs of consecutive whole numbers, each as its first and last."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ __all__ = ["runs_of"]
 
 
 def runs_of(seqs: list[list[int]]) -> list[list[int]]:
-    """Runs of `seq` (first and last) in order and joined: threads fail in any order."""
+    """Sort and join runs of `seq` (first and last); threads report theirs in any order."""
     runs: list[list[int]] = []
     for first, last in sorted(seqs):
         if runs and runs[-1][1] >= first - 1:

@@ -1,4 +1,4 @@
-"""Reading folders and files block by block, and hashing them."""
+"""Read folders and files block by block, and hash them."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from calyx_logging.errors import StorageError
 __all__ = ["BLOCK", "BOM", "blocks_of", "names_in", "sha256_of", "sha256_of_blocks"]
 
 BLOCK = 512 * 1024
-"""Bytes that are read at once: so many that a call costs little beside them, so few that a core's cache holds them."""
+"""Bytes per read: large enough to make the call's cost small, small enough to fit a core's cache."""
 
 BOM = b"\xef\xbb\xbf"
-"""The byte order mark of UTF-8, with which other programs begin a file: no part of its text."""
+"""The UTF-8 byte order mark that some programs put at the start of a file; it is not part of the text."""
 
 
 def names_in(folder: Path) -> list[str]:
-    """The names in a folder, sorted; none where it is not there.
+    """List the names in a folder, sorted; empty if there is no such folder.
 
     Raises:
-        StorageError: it cannot be read.
+        StorageError: the folder cannot be read.
     """
     try:
         return sorted(os.listdir(folder))
@@ -34,18 +34,18 @@ def names_in(folder: Path) -> list[str]:
 
 
 def blocks_of(stream: BinaryIO) -> Iterator[bytes]:
-    """A file's bytes, block by block."""
+    """Yield a file's bytes, block by block."""
     while block := stream.read(BLOCK):
         yield block
 
 
 def sha256_of(data: bytes) -> str:
-    """The SHA-256 of bytes, as 64 hex digits in lower case."""
+    """Return the SHA-256 of bytes as 64 lower-case hex digits."""
     return hashlib.sha256(data).hexdigest()
 
 
 def sha256_of_blocks(blocks: Iterable[bytes]) -> tuple[str, int]:
-    """The SHA-256 of a file's blocks, as `sha256_of` writes it, and how many bytes there were."""
+    """Return the SHA-256 of a file's blocks, as `sha256_of` writes it, and their number of bytes."""
     digest, size = hashlib.sha256(), 0
     for block in blocks:
         digest.update(block)

@@ -1,4 +1,4 @@
-"""What is wrong with options."""
+"""Checks of options."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ __all__ = ["refuse_unknown", "whole_bytes"]
 
 
 def whole_bytes(name: str, value: object, least: int, most: int | None = None) -> int:
-    """Return a number of bytes, or raise `ConfigError`."""
+    """Return a valid number of bytes, or raise `ConfigError`."""
     if not isinstance(value, int) or isinstance(value, bool) or value < least or (most is not None and value > most):
         rule = f"at least {least}" if most is None else f"{least} to {most}"
         raise ConfigError(f"option {name!r} is {value!r}: give a whole number of bytes, {rule}")
@@ -20,7 +20,7 @@ def whole_bytes(name: str, value: object, least: int, most: int | None = None) -
 
 
 def refuse_unknown(whose: str, options: Iterable[str], unknown: Mapping[str, Any]) -> None:
-    """Raise `ConfigError` for an option that is none, with the one that may be meant."""
+    """Raise `ConfigError` for an unknown option, and suggest the one that was probably meant."""
     if unknown:
         name = min(unknown)
         options = list(options)

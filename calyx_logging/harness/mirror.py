@@ -1,7 +1,7 @@
-"""Events that are dicts, not records, on their way into an outbox: one writer for each root and source of a process.
+"""Write events given as dicts to an outbox, with one writer for each root and source of a process.
 
-The writers live here, in a module that nothing re-imports, so that a harness may re-import its own as often as it
-likes. They are sealed at exit.
+The writers live in this module, which nothing re-imports, so that a harness may re-import its own modules freely. Their
+chunks are sealed at exit.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from calyx_logging.format.chunk import MAX_COMPONENT
 from calyx_logging.format.run_paths import root_above
 from calyx_logging.node import Node
 from calyx_logging.recording.options import WriterOptions
-from calyx_logging.recording.recorder import Recorder
+from calyx_logging.recording.pool import WriterPool
 
 __all__ = ["Mirror", "component_of", "count_lost", "encode_mirrored", "lost", "mirror_of", "set_processors"]
 
@@ -35,42 +35,42 @@ class Mirror:
     """Keeps dicts in a node's outbox under one source.
 
     Args:
-        node: whose outbox.
-        source: the events' source; the chunks' component is its slug.
+        node: the node whose outbox receives the events.
+        source: the events' source; its slug is the chunks' component.
 
     Raises:
-        ConfigError: the source is none, or the outbox cannot be written or locked.
+        ConfigError: the source is not valid, or the outbox cannot be written or locked.
 
     Attributes:
-        node: whose outbox.
-        lost: events so far that could not be written.
+        node: the node whose outbox receives the events.
+        lost: events that could not be written so far.
     """
 
     def __init__(self, node: Node, source: str) -> None:
         self.node = node
         self.lost = 0
         self._stamp = StampEvent(node.id, source)
-        self._recorder = Recorder(node, component_of(source), _OPTIONS)
+        self._pool = WriterPool(node, component_of(source), _OPTIONS)
 
     def encode(self, event: Mapping[str, Any], max_bytes: int = DEFAULT_MAX_EVENT_BYTES) -> bytes | None:
-        """The event's line without `seq`; None when a processor dropped it."""
+        """Encode the event's line without `seq`; None if a processor dropped it."""
         return encode_mirrored(event, self._stamp, max_bytes)
 
     def keep(self, event: Mapping[str, Any]) -> bool:
-        """Write the event; False when it could not be kept: then a gap line counts it, or a processor dropped it."""
-        return self._is_kept(self._recorder.submit(self.encode, event))
+        """Write the event; return False if it is lost (a gap line counts it) or a processor dropped it."""
+        return self._is_kept(self._pool.submit(self.encode, event))
 
     def keep_line(self, line: bytes) -> bool:
         """Write a line that `encode` made."""
-        return self._is_kept(self._recorder.submit(_as_it_is, line))
+        return self._is_kept(self._pool.submit(_as_it_is, line))
 
     def _is_kept(self, result: bool | None) -> bool:
         self.lost += result is False
         return bool(result)
 
     def close(self) -> None:
-        """Seal what was written."""
-        self._recorder.close()
+        """Seal the chunk."""
+        self._pool.close()
 
 
 def _as_it_is(line: bytes) -> bytes:
@@ -78,7 +78,7 @@ def _as_it_is(line: bytes) -> bytes:
 
 
 def component_of(source: str) -> str:
-    """A source's slug: lower case letters, digits, single `-`; `harness` where nothing is left."""
+    """Make a source's slug: lower-case letters, digits and single `-`; `harness` if nothing is left."""
     slug = re.sub(r"[-_]{2,}", "-", re.sub(r"[^a-z0-9_]", "-", source.lower())).strip("-_")
     return slug[:MAX_COMPONENT].strip("-_") or "harness"
 
@@ -94,11 +94,11 @@ def mirror_of(
     runtime_root: str | os.PathLike[str] | None,
     repo_root: str | os.PathLike[str] | None,
 ) -> Mirror:
-    """The process's one mirror for a source and the root that these name.
+    """Return the process's only mirror for a source and the root found from the arguments.
 
     Raises:
-        CalyxError: there is no such root, it has no node id, its outbox cannot be written, the source is none.
-        TypeError: a path is none.
+        CalyxError: there is no such root, it has no node id, its outbox cannot be written, or the source is not valid.
+        TypeError: an argument is not a path.
     """
     place = (source, _text(log_path), _text(runtime_root), _text(repo_root), _here(), os.environ.get("CALYX_ROOT"))
     if (found := _places.get(place)) is not None:
@@ -112,8 +112,8 @@ def mirror_of(
     node = Node.find(root)
     key = (os.path.normcase(node.root.resolve()), check_source(source))
     if key not in _mirrors:
-        _mirrors.setdefault(key, Mirror(node, source))  # one step under the interpreter lock: all get the same
-    if len(_places) >= _MAX_KNOWN:  # a log path for each of very many runs
+        _mirrors.setdefault(key, Mirror(node, source))  # atomic under the interpreter lock: one mirror for all threads
+    if len(_places) >= _MAX_KNOWN:  # very many runs, each with its own log path
         _places.clear()
     _places[place] = _mirrors[key]
     return _mirrors[key]
@@ -126,20 +126,20 @@ def _text(path: str | os.PathLike[str] | None) -> str | None:
 def _here() -> str | None:
     try:
         return os.getcwd()  # noqa: PTH109 - for comparing, a million times
-    except OSError:  # it was deleted
+    except OSError:  # the folder was deleted
         return None
 
 
 def encode_mirrored(event: Mapping[str, Any], stamp: StampEvent, max_bytes: int) -> bytes | None:
-    """The line of a dict under a stamp, without `seq`, of at most so many bytes; None when a processor dropped it."""
+    """Encode a dict with a stamp, without `seq`, within a size limit; None if a processor dropped it."""
     return _formatter.bound_to(stamp, max_bytes).encode_mirrored(event)
 
 
 def set_processors(processors: Sequence[Any]) -> None:
-    """structlog processors for all that is mirrored, as in `EventFormatter`.
+    """Set the structlog processors for all mirrored events, as in `EventFormatter`.
 
     Raises:
-        ConfigError: one of them is not there, or is no processor.
+        ConfigError: one of them cannot be found, or is not a processor.
     """
     global _formatter
     _formatter = EventFormatter(processors=processors)
@@ -148,12 +148,12 @@ def set_processors(processors: Sequence[Any]) -> None:
 # ------------------------------------------------------------------ what was not kept
 
 _lost: dict[str, int] = {}
-_lock = threading.RLock()  # a signal handler may mirror in the middle of this
+_lock = threading.RLock()  # reentrant: a signal handler may mirror while it is held
 _MAX_CAUSES = 1000
 
 
 def lost() -> dict[str, int]:
-    """How many events could not be kept so far in this process, by cause."""
+    """Count the events lost so far in this process, by cause."""
     with _lock:
         found = Counter(_lost)
     for mirror in list(_mirrors.values()):
@@ -163,7 +163,7 @@ def lost() -> dict[str, int]:
 
 
 def count_lost(error: BaseException, what: str = "are not mirrored") -> None:
-    """Count an event that no writer could be had for; each cause is said once, and at exit how many there were."""
+    """Count an event for which there was no writer; report each cause once, and the totals at exit."""
     cause = str(error) if isinstance(error, CalyxError) else f"{type(error).__name__}: {error}"
     with _lock:
         if cause not in _lost and len(_lost) >= _MAX_CAUSES:

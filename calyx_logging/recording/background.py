@@ -1,11 +1,13 @@
-"""What goes on in a process besides logging: one daemon thread for all recorders, forks, and the end of children.
+"""The work of a process besides logging: one daemon thread for all pools, forks, and the end of the process.
 
-Invariants: the thread is started when the first recorder needs it, and again in a forked child; `wake` never waits, so
-that a signal handler may call it anywhere.
+Invariants: the thread starts when the first pool needs it, and again in a forked child; `wake` never waits, so that a
+signal handler may call it anywhere. A child's pools begin anew before the first of its events is written, whether or
+not the hooks of other libraries, which may log, run before the one here.
 """
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 import threading
@@ -15,37 +17,39 @@ from typing import Protocol
 
 from calyx_logging.errors import say
 
-__all__ = ["LOOK_SECONDS", "Member", "join", "members", "wake"]
+__all__ = ["LOOK_SECONDS", "Member", "after_fork", "is_exiting", "join", "members", "wake"]
 
 LOOK_SECONDS = 10.0
 """How often every member is looked after at least."""
 
 
 class Member(Protocol):
-    """Whom the thread looks after."""
+    """A pool that the thread looks after."""
 
     @property
     def outbox(self) -> Path:
-        """For what is said of it."""
+        """For messages about it."""
 
     def upkeep(self) -> float:
-        """Do what has come up; the seconds until there may be something to do again."""
+        """Do what is due; return the seconds until something may be due again."""
 
     def seal(self) -> None:
-        """Make what was logged exportable."""
+        """Make exportable what was logged."""
 
     def close(self) -> None:
         """End in order."""
 
-    def after_fork_in_child(self) -> None:
-        """Forget all that is the parent's."""
+    def after_fork(self) -> None:
+        """In a forked child: forget everything that is the parent's."""
 
 
 _members: weakref.WeakSet[Member] = weakref.WeakSet()
 _lock = threading.Lock()
 _thread: threading.Thread | None = None
 _wake = threading.Event()
+_pid = os.getpid()
 _finalizer_pid = 0
+_exiting = False
 
 
 def join(member: Member) -> None:
@@ -58,14 +62,19 @@ def members() -> list[Member]:
     return list(_members)
 
 
+def is_exiting() -> bool:
+    """Whether the interpreter is ending: handlers are closed, and nothing that begins now is closed by others."""
+    return _exiting
+
+
 def wake() -> bool:
     """Have the thread come soon; False when it is not certain that it will."""
     global _thread
     if sys.is_finalizing():
-        return False  # a thread that is begun now is waited for in vain
+        return False  # a thread that begins now never runs
     _close_at_end_of_multiprocessing_child()
     if not _lock.acquire(blocking=False):
-        return False  # somebody is at it: another thread, or this very one under a signal handler
+        return True  # another thread is at it, or this very one under a signal handler
     try:
         if _thread is None or not _thread.is_alive():
             thread = threading.Thread(target=_look_after_all, name="calyx-logging-upkeep", daemon=True)
@@ -108,14 +117,24 @@ def _close_all() -> None:
         member.close()
 
 
-def _after_fork_in_child() -> None:
-    global _thread, _lock, _wake
+def after_fork() -> None:
+    """In a forked child: begin anew; called by the hook, and by a pool that finds itself in another process."""
+    global _thread, _lock, _wake, _pid
+    if os.getpid() == _pid:
+        return
     _thread = None
     _lock = threading.Lock()
     _wake = threading.Event()
     for member in members():
-        member.after_fork_in_child()
+        member.after_fork()
+    _pid = os.getpid()
 
 
+def _note_exit() -> None:
+    global _exiting
+    _exiting = True
+
+
+atexit.register(_note_exit)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_after_fork_in_child)
+    os.register_at_fork(after_in_child=after_fork)

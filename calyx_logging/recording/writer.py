@@ -2,14 +2,13 @@
 
 Invariants:
 
-* The writer's lock is taken before its first chunk exists and given back after its last one is sealed.
-* Every event that is offered takes a `seq`; one that could not be written is counted and named in a gap line as soon
-  as writing works again.
-* There are two ways for a line. The common one: `place` gives it a `seq` and its place in the open chunk, and the
-  caller writes it, beside other threads (`calyx_logging.recording.active_chunk`). The other one, `append`, begins
-  chunks, tells of gaps, and goes round errors; it writes alone.
-* A full chunk waits to be sealed by whoever keeps house for the writer; where it cannot be, it stays for recovery.
-* Nothing here raises `OSError` to its caller. Not thread-safe: `calyx_logging.recording.recorder` serialises the calls.
+* One call at a time uses it: whoever took it from its pool. `look`, `sync_if_due` and `seal_full` need nobody's leave;
+  the pool's housekeeping alone calls them, one at a time.
+* `state` (chunk, next `seq`, the chunk's length, gaps) is one value, replaced in one store after what it says is in
+  the file. An interrupt leaves the state of before or of after; `mend` then makes them agree: it cuts off a partial
+  line, and takes a whole one for written.
+* Every event that is offered takes a `seq`. One that cannot be written is in a gap until a gap line names it.
+* The lock is taken before the first chunk exists and given back after the last one is sealed.
 """
 
 from __future__ import annotations
@@ -19,19 +18,26 @@ import errno
 import time
 from collections.abc import Callable, Iterable
 from pathlib import Path
+from typing import Any
 
 from calyx_logging.core import files
-from calyx_logging.core.locks import WriterLock
+from calyx_logging.core.locks import WriterLock, lock_file
 from calyx_logging.errors import say
 from calyx_logging.events.event import control_event, end_of_line, with_seq
-from calyx_logging.recording.active_chunk import QUIET_SECONDS, ChunkSeries, Failed, FillingChunk, FullChunks
-from calyx_logging.recording.gaps import Gap, Losses
+from calyx_logging.format.chunk import MAX_CHUNK_NUMBER
+from calyx_logging.recording.chunk_file import ChunkFile, is_control, seq_of
+from calyx_logging.recording.chunk_series import ChunkSeries, Leftover
+from calyx_logging.recording.gaps import Gap, LossReporter, cause_of, count_of, with_loss
 from calyx_logging.recording.options import WriterOptions
 
-__all__ = ["ChunkWriter"]
+__all__ = ["ChunkWriter", "State"]
 
 _ANOTHER_FILE_MAY_DO = (errno.EFBIG, errno.EIO, errno.EBADF, getattr(errno, "ESTALE", errno.EIO))
-_LONG_QUIET_SECONDS = 2.0
+_MAX_FULL = 8
+"""Full chunks that may wait to be sealed; on a slower disk the open one grows over its limit instead."""
+
+State = tuple[ChunkFile | None, int, int, tuple[Gap, ...]]
+"""The open chunk, the next `seq`, the chunk's length in bytes, and the gaps that no line tells of yet."""
 
 
 class ChunkWriter:
@@ -42,15 +48,18 @@ class ChunkWriter:
         node_id: for control lines.
         component: part of the chunks' names.
         options: when to roll and sync.
-        gaps: what an earlier writer could not tell of.
-        say: tells people.
-        leave_full: asks whether somebody will soon seal a chunk that is full (`full`); else it is sealed at once.
+        reporter: says that events are lost; shared by a pool's writers.
+        others_lose: whether other writers of the pool have gaps to tell of.
         clock: seconds since the epoch.
         monotonic: seconds that never go back, for ages.
 
     Attributes:
-        uprooted: its folder was taken away, or its chunk; it writes no more.
-        full: chunks that take no more lines and wait to be sealed.
+        state: see `State`.
+        limit: bytes up to which a line may be written without `append`; -1 for none.
+        leaving: it is to be ended, and takes no more lines.
+        seat: the seat that was made for it last, if it is still there (`calyx_logging.recording.pool`).
+        first: the first writer of this process, which the start line of another one names.
+        seen: its `seq` when housekeeping looked last, and since when it is the same.
     """
 
     def __init__(
@@ -60,340 +69,332 @@ class ChunkWriter:
         component: str,
         options: WriterOptions,
         *,
-        gaps: Iterable[Gap] = (),
-        say: Callable[[str], None] = say,
-        leave_full: Callable[[], bool] = lambda: False,
+        reporter: LossReporter | None = None,
+        others_lose: Callable[[], bool] = lambda: False,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.uprooted = False
-        self.full = FullChunks(self._count_vanished, self._emptied, say)
+        self.state: State = (None, 0, 0, ())
+        self.limit = -1
+        self.leaving = False
+        self.seat: Callable[[], Any] = lambda: None
+        self.first = self
+        self.seen = (0, monotonic())
         self._outbox = outbox
         self._node_id = node_id
         self._options = options
-        self._max_bytes = options.max_bytes
+        self._reporter = reporter or LossReporter(outbox)
+        self._others_lose = others_lose
         self._clock = clock
         self._monotonic = monotonic
-        self._leave_full = leave_full
         self._lock = WriterLock(outbox)
-        self._chunk: FillingChunk | None = None
-        self._series = ChunkSeries(outbox, component, clock, monotonic)
-        self._seq = 0
-        self._say = say
-        self._losses = Losses(outbox, gaps, say=say)
-        self._sync_fails = False
+        self._series = ChunkSeries(outbox, component, self._lock, clock, monotonic)
+        self._rolls = False
         self._ended = False
+        self._sync_fails = False
 
-    # -------------------------------------------------------------- for the recorder
-
-    @property
-    def on_last_number(self) -> bool:
-        """Whether its last chunk number is taken."""
-        return self._series.on_last
-
-    @property
-    def exhausted(self) -> bool:
-        """Whether its last chunk is full, so that a new writer has to begin."""
-        return self.on_last_number and self._chunk is None
-
-    def place(self, line: bytes, who: int) -> tuple[FillingChunk, int, bytes] | None:
-        """A line's chunk, its `seq` and its last bytes; None when it has to be given to `append`.
-
-        The caller writes `line[:-1]` and those bytes in one `file.write`; then `on_the_way.pop`, or `fail` and `mend`.
-        """
-        chunk = self._chunk
-        if chunk is None or self._losses.gaps or chunk.failed or chunk.is_last:
-            return None
-        seq, file = self._seq, chunk.file
-        end = b',"seq":%d}\n' % seq  # end_of_line, where every call counts
-        size = file.size + len(line) - 1 + len(end)
-        if (size > self._max_bytes and file.size) or file.torn:
-            return None
-        file.size = size
-        chunk.on_the_way[seq] = who
-        self._seq = seq + 1
-        return chunk, seq, end
-
-    def append(self, line: bytes, seq: int | None = None) -> bool:
-        """Write one event, alone; False when it could not be kept: then it is counted, unless `uprooted`.
+    def append(self, line: bytes, *, or_leave: bool = False, roll: bool = True) -> bool:
+        """Write one event the long way: make room, begin a chunk, tell of gaps, go round errors.
 
         Args:
             line: without `seq`.
-            seq: the one it has already taken.
+            or_leave: where the folder is gone, set `leaving` and count nothing: another writer will take the line.
+            roll: whether a full chunk may be followed by another now; else it grows over its limit.
+
+        Returns:
+            Whether it is kept; else it is counted in a gap, unless the writer is `leaving`.
         """
+        if self.leaving and or_leave:
+            return False
         try:
-            self._put(line, seq)
+            try:
+                self.mend()
+                self._put(line, roll=roll)
+            except OSError as error:
+                if error.errno not in _ANOTHER_FILE_MAY_DO or not self.retire():
+                    raise
+                self._put(line)
+        except FileNotFoundError as error:
+            if or_leave:
+                self.leaving = True
+            else:
+                self.lose(error)
+            return False
         except OSError as error:
-            if isinstance(error, FileNotFoundError):
-                self.uprooted = True
-                return False
-            if error.errno not in _ANOTHER_FILE_MAY_DO or not self._put_elsewhere(line, seq):
-                if not self.uprooted:
-                    self.lose(error, seq)
-                return False
-        if self._options.sync == "record" and self._chunk is not None:
-            self.sync(self._chunk)
+            self.lose(error)
+            return False
         return True
 
-    def mend(self) -> list[Failed]:
-        """See to the lines that failed; those that are still to be given to `append`, with their `seq`."""
-        again = []
-        for chunk in self._chunks():
-            for failed in chunk.take_failed() if chunk.failed else ():
-                if isinstance(failed.error, Exception):
-                    again.append(failed)
-                elif failed.seq == self._seq - 1:
-                    self._seq = failed.seq  # Ctrl-C ended the call: nobody was promised anything
-                else:
-                    self.lose(failed.error, failed.seq)
-        return again
-
-    def placed_by(self, thread: int) -> tuple[FillingChunk, int] | None:
-        """The chunk and `seq` of the line that a thread has on the way."""
-        on_the_way = ((chunk, seq, who) for chunk in self._chunks() for seq, who in list(chunk.on_the_way.items()))
-        return next(((chunk, seq) for chunk, seq, who in on_the_way if who == thread), None)
-
-    def lose(self, error: BaseException, seq: int | None = None) -> None:
+    def lose(self, error: BaseException) -> None:
         """Count an event that cannot be written."""
-        if seq is None:
-            seq, self._seq = self._seq, self._seq + 1
-        self._losses.add(seq, error, self._clock())
+        chunk, seq, size, gaps = self.state
+        self.limit = -1
+        gaps = with_loss(gaps, seq, cause_of(error), self._clock())
+        self._reporter.lost(error)
+        self.state = (chunk, seq + 1, size, gaps)  # last: where anything before raises, nothing is counted
 
     def tell(self) -> None:
         """Write the gap lines that are due, if writing works; else the next event or the end tries again."""
-        with contextlib.suppress(Exception):
-            if self._losses:
+        with contextlib.suppress(OSError):
+            if self.loses:
+                self.mend()
                 self._put(b"")
 
-    def make_room(self, length: int) -> None:
-        """Call the open chunk full when a line of `length` bytes has no place in it."""
-        if self._chunk is not None and not self._has_room(self._chunk, length):
+    @property
+    def loses(self) -> bool:
+        """Whether it has gaps to tell of."""
+        return bool(self.state[3])
+
+    def inherit(self, gaps: Iterable[Gap]) -> None:
+        """Take over what another writer could not tell of."""
+        chunk, seq, size, own = self.state
+        self.limit = -1
+        self.state = (chunk, seq, size, (*gaps, *own))
+
+    def mend(self) -> None:
+        """Make state and file agree after a call that failed or was interrupted."""
+        chunk, seq, size, gaps = self.state
+        if chunk is None or chunk.length() == size:
+            return
+        tail = chunk.read(size)
+        lines = tail[: tail.rfind(b"\n") + 1].splitlines(keepends=True)
+        last = seq_of(lines[-1]) if lines else None
+        if lines and (last is None or last < seq):  # no lines of this writer: somebody else wrote into the file
+            self.retire()
+            return
+        whole = size + sum(map(len, lines))
+        if whole < size + len(tail):
+            chunk.cut(whole)
+        if last is not None:
+            if gaps and is_control(lines[0]):
+                chunk.told += gaps
+                gaps = ()
+            self.state = (chunk, last + 1, whole, gaps)
+        elif not tail:  # shorter than it was: what is left is written again when it is sealed
             self.retire()
 
-    def is_old(self) -> bool:
-        """Whether the open chunk's age is over the limit."""
-        chunk, max_age = self._chunk, self._options.max_age
-        return chunk is not None and max_age is not None and self._monotonic() - chunk.born >= max_age
+    def retire(self) -> bool:
+        """Call the open chunk full, if there is one with something in it; the next event begins another."""
+        chunk, seq, size, gaps = self.state
+        if chunk is None or not size:
+            return False
+        chunk.end = (seq, size)
+        self.limit, self._rolls = -1, False
+        self.state = (None, seq, 0, gaps)
+        return True
 
-    def take_unsynced(self) -> int | None:
-        """A descriptor to be given to `files.sync_and_close`, when something was written since the last sync."""
-        chunk = self._chunk
-        if chunk is None or chunk.file.size == chunk.file.synced:
-            return None
+    def sync(self) -> None:
+        """Return once the open chunk's bytes are on the medium; where that fails it is said once."""
+        chunk, _, size, _ = self.state
         try:
-            fd = chunk.file.duplicate()
-        except OSError:
-            return None  # out of descriptors: the next round tries again
-        if chunk.on_the_way:
-            chunk.file.synced = -1  # they may be written after the sync: the next round syncs again
-        return fd
-
-    def sync(self, chunk: FillingChunk) -> None:
-        """Return once the chunk's bytes are on the medium; where that fails it is said once."""
-        try:
-            chunk.file.sync()
-            self._sync_fails = False
+            if chunk is not None:
+                chunk.sync()
+                chunk.synced = size
+                self._sync_fails = False
         except OSError as error:
             if not self._sync_fails:
-                self._say(f"cannot sync {chunk.file.path}: {error}; on loss of power its last events may be missing")
+                say(f"cannot sync an open chunk: {error}; on loss of power its last events may be missing")
             self._sync_fails = True
 
-    def retire(self) -> None:
-        """Call the open chunk full; the one with the last number gets the writer's end line first."""
-        chunk = self._chunk
-        if chunk is None:
-            return
-        if self.on_last_number and not self._ended:
-            self._end(chunk)
-        chunk.end_seq = self._seq
-        self.full.add(chunk)
-        self._chunk = None
-
-    def seal(self) -> None:
-        """Seal all chunks that nobody else has taken."""
+    def end(self) -> None:
+        """End in order: a last gap line, the end line, every chunk sealed; `leave` comes after the directory's sync."""
+        self.leaving = True
+        with contextlib.suppress(OSError):
+            self.mend()
+        self.seal_full()
+        if (self.state[1] or self.loses) and not self._ended and not self._series.taken_over:
+            self._write_end()
         self.retire()
-        self._seal_full()
+        for chunk in list(self._series.open):
+            self._series.seal(chunk)
+        self._series.forget_unused()
 
-    def close(self) -> None:
-        """End the writer in order: a last gap line, the end line, sealed, the lock given back."""
-        self._wait_for_quiet(_LONG_QUIET_SECONDS)
-        self._write_failed()
-        if (self._seq or self._losses) and not self._ended:
-            self._end(None)
-        self.seal()
-        self.full.let_go()
+    def leave(self, *, synced: bool) -> None:
+        """Give the lock back after `end`; what could not be written is in the series' leftover.
+
+        Args:
+            synced: whether the directory was synced, so that the sealed names last; else the lock file stays.
+        """
+        _, seq, _, gaps = self.state
+        self.state = (None, seq, 0, ())
+        self._series.leave_gaps(gaps)
         try:
-            self._lock.give_back(delete=not self.full.left_open)
+            self._lock.give_back(delete=synced and not self._series.left_open)
         except OSError as error:
-            self._say(f"cannot delete the lock file of writer {self._lock.writer}: {error}; the next export does")
+            say(f"cannot delete the lock file of writer {self.id}: {error}; the next export does")
 
-    def leave(self) -> list[Gap]:
-        """Give everything back without an end, and return what a next writer has to tell."""
-        self._wait_for_quiet(QUIET_SECONDS)
-        for failed in self.mend():
-            self.lose(failed.error, failed.seq)
-            failed.lost.append(failed.error)
-        self._let_go()
-        self._lock.give_back(delete=False)
-        return self._losses.left_by(self._lock.writer)
+    def prepare(self, *, begin: bool = True) -> None:
+        """Take the lock, and begin a chunk, ahead of the first event."""
+        with contextlib.suppress(OSError):  # the first event tries again, and says so
+            self._lock.take()
+            if begin:
+                self._chunk_for(0)
 
-    def is_deleted(self) -> bool:
-        """Whether the open chunk has been deleted under the writer."""
-        with contextlib.suppress(OSError):  # a file system that cannot say: then the next seal will
-            return self._chunk is not None and self._chunk.file.is_deleted()
-        return False
+    @property
+    def id(self) -> str:
+        """The writer's id; settled once it has a chunk."""
+        return self._lock.writer
+
+    def look(self) -> bool:
+        """Whether it needs somebody who takes it: a chunk that is old or was tampered with, gaps, a lost lock file."""
+        chunk, _, size, _ = self.state
+        self.leaving = self.leaving or self._lock_is_lost()
+        if self.leaving or self.loses:
+            return True
+        return chunk is not None and size > 0 and (self._is_old(chunk) or chunk.is_away(size))
+
+    def care(self, *, roll: bool = False, ready: bool = False) -> None:
+        """Mend it, tell of its gaps, and call its chunk full where that is old or was tampered with, having taken it.
+
+        Args:
+            roll: call it full in any case.
+            ready: begin the next chunk at once.
+        """
+        try:
+            self.mend()
+            chunk, _, size, _ = self.state
+            if roll or (chunk is not None and (self._is_old(chunk) or chunk.is_away(size))):
+                self.retire()
+        except OSError:  # what cannot be mended is written again when it is sealed
+            self.retire()
+        self.tell()
+        if ready:
+            self.prepare()
+
+    def roll_soon(self) -> None:
+        """Have the call that has it begin another chunk for the next event."""
+        self._rolls = True
+        self.limit = -1
+
+    def idle_seconds(self) -> float:
+        """How long it has written nothing, as far as the looks so far tell."""
+        now = self._monotonic()
+        if self.seen[0] != self.state[1]:
+            self.seen = (self.state[1], now)
+        return now - self.seen[1]
+
+    def sync_if_due(self) -> None:
+        """Sync what was written since the last time."""
+        chunk, _, size, _ = self.state
+        if chunk is not None and size != chunk.synced:
+            self.sync()
+
+    @property
+    def has_full(self) -> bool:
+        """Whether full chunks wait to be sealed."""
+        return bool(self._series.full(self.state[0]))
+
+    def seal_full(self) -> None:
+        """Seal the chunks that are full; the caller syncs the directory."""
+        for chunk in self._series.full(self.state[0]):
+            self._series.seal(chunk)
+        if self._series.taken_over:
+            self.leaving = True
+            self.limit = -1
+
+    def take_leftover(self) -> Leftover:
+        """What it cannot write itself."""
+        return self._series.take_leftover()
 
     def abandon(self) -> None:
         """In a forked child: let go of what is the parent's, touching nothing on disk."""
+        self.leaving, self.limit = True, -1
         self._lock.forget()
-        for chunk in self._chunks():
-            chunk.on_the_way.clear()  # those threads are in the parent
-        self._let_go()
+        for chunk in self._series.open:
+            with contextlib.suppress(OSError):
+                chunk.close()
 
-    # -------------------------------------------------------------- inside
+    def _put(self, line: bytes, *, roll: bool = True) -> None:
+        """Write gap lines that are due and the event in one append: small lines alone would fill a full disk up."""
+        chunk = self._chunk_for(len(line), roll=roll)
+        _, seq, size, gaps = self.state
+        data, seq = self._first_lines(chunk, size, gaps, seq)
+        if line:
+            data += with_seq(line, seq)
+            seq += 1
+        chunk.append(data)
+        self.state = (chunk, seq, size + len(data), ())
+        self._note_told(chunk, gaps)
+        self.limit = -1 if chunk.name.number == MAX_CHUNK_NUMBER or self.leaving else self._options.max_bytes
 
-    def _chunks(self) -> list[FillingChunk]:
-        return self.full.all() if self._chunk is None else [*self.full.all(), self._chunk]
+    def _note_told(self, chunk: ChunkFile, gaps: tuple[Gap, ...]) -> None:
+        if gaps:
+            chunk.told += gaps
+            self._reporter.told(gaps, last=not self._others_lose())
 
-    def _wait_for_quiet(self, seconds: float) -> None:
-        end = self._monotonic() + seconds
-        for chunk in self._chunks():
-            chunk.is_quiet(end - self._monotonic())
+    def _first_lines(self, chunk: ChunkFile, size: int, gaps: tuple[Gap, ...], seq: int) -> tuple[bytes, int]:
+        """The lines that have to come before the next one, and the `seq` that follows: a start line, gap lines."""
+        lines = []
+        if not size and not chunk.name.number and self.first is not self:
+            lines.append(self._control_line(seq, "start", "a further writer of its process", process=self.first.id))
+        for gap in gaps:
+            text = f"{gap.count} events could not be kept"
+            lines.append(self._control_line(seq + len(lines), "gap", text, **gap.fields()))
+        return b"".join(lines), seq + len(lines)
 
-    def _let_go(self) -> None:
-        if self._chunk is not None:
-            self._chunk.close()
-            self._chunk = None
-        self.full.let_go()
+    def _control_line(self, seq: int, control: str, message: str, **fields: object) -> bytes:
+        return with_seq(control_event(self._node_id, control, self._clock(), message, **fields), seq)
 
-    def _put(self, line: bytes, seq: int | None = None) -> None:
-        first, chunk = self._seq, None
-        try:
-            chunk = self._chunk_for(len(line))
-            first = self._seq
-            # in one write with the event: a disk with room for small lines only would fill up with gap lines
-            data = self._gap_lines(chunk) if self._losses else b""
-            if line:
-                data += with_seq(line, self._seq if seq is None else seq)
-                self._seq += seq is None
-                chunk.adopted.update(() if seq is None else (seq,))
-            chunk.file.append(data)
-        except BaseException as error:
-            # Ctrl-C may come after the bytes were written and before anybody could note it
-            if isinstance(error, Exception) or chunk is None or not chunk.file.has_grown():
-                self._seq = first
-            elif not chunk.file.is_whole():  # recovery takes its lines apart
-                self.lose(error, self._seq - 1 if seq is None else seq)
-            elif self._losses:
-                chunk.told += self._losses.told(self._clock())
-            raise
-        if self._losses:
-            chunk.told += self._losses.told(self._clock())
-
-    def _put_elsewhere(self, line: bytes, seq: int | None) -> bool:
-        """This file takes no more (its size limit, a bad spot): try a new one, once."""
-        if self._chunk is None or not (self._chunk.file.size or self._chunk.file.torn):
-            return False
-        self.seal()
-        try:
-            self._put(line, seq)
-        except OSError:
-            return False
-        return True
-
-    def _write_failed(self) -> None:
-        for failed in self.mend():
-            if not self.append(failed.line, failed.seq):
-                failed.lost.append(failed.error)
-                if self.uprooted:
-                    self.lose(failed.error, failed.seq)
-
-    def _seal_full(self) -> None:
-        for chunk in self.full.free():
-            self._write_failed()
-            self.full.seal(chunk)
-
-    def _emptied(self, chunk: FillingChunk) -> None:
-        if self._chunk is None:
-            self._series.take_back(chunk)
-
-    def _count_vanished(self, chunk: FillingChunk) -> None:
-        """The chunk is no longer where it was: its events are counted, and the next writer tells of them."""
-        seqs = set(range(chunk.first_seq, chunk.end_seq)) - chunk.exempt | chunk.adopted
-        cause = f"{chunk.name.open} was moved or deleted under its writer"
-        self._losses.vanish(cause, seqs, chunk.opened_at, self._clock(), chunk.told)
-        self._say(f"{chunk.file.path} was moved or deleted; its {len(seqs)} events are counted as lost")
-        self.uprooted = True
-
-    def _chunk_for(self, length: int) -> FillingChunk:
-        """A chunk with room for a line of `length` bytes, and nobody else writing in it."""
-        chunk = self._chunk
+    def _chunk_for(self, length: int, *, roll: bool = True) -> ChunkFile:
+        """The open chunk, or the next one where a line of `length` bytes has no room in it."""
+        chunk, seq, size, gaps = self.state
         if chunk is not None:
-            if self._has_room(chunk, length) and chunk.is_quiet(QUIET_SECONDS):
+            room = size + length - 1 + len(end_of_line(seq)) <= self._options.max_bytes
+            if not size or not roll or (room and not self._rolls and not self._is_old(chunk)):
                 return chunk
-            self.retire()
-            if not self._leave_full() or self.full.are_many:
-                self._seal_full()
-        return self._open()
-
-    def _has_room(self, chunk: FillingChunk, length: int) -> bool:
-        file = chunk.file
-        size = file.size + length - 1 + len(end_of_line(self._seq))
-        return not file.torn and (file.size == 0 or (size <= self._max_bytes and not self.is_old()))
-
-    def _open(self) -> FillingChunk:
-        if self.uprooted:
-            raise FileNotFoundError(errno.ENOENT, "its chunk was moved or deleted", str(self._outbox))
-        self._lock.take()
-        left_open, self.full.left_open = self.full.left_open, True  # Ctrl-C after the file was made
+            if chunk.name.number == MAX_CHUNK_NUMBER:
+                if not length:
+                    return chunk  # for the end line
+                self._write_end()
+                self.retire()
+                raise FileNotFoundError(errno.ENOENT, "the writer has used up its chunk numbers", str(self._outbox))
+            if len(self._series.open) > _MAX_FULL:
+                return chunk
         try:
-            self._chunk = chunk = self._series.begin(self._lock.writer, self._seq)
-        except OSError:
-            self.full.left_open = left_open
+            self._lock.take()
+            new = self._series.begin(chunk)
+            if self._options.sync != "seal":
+                files.sync_dir(self._outbox)  # or a synced event would be in a file without a name
+        except FileNotFoundError:
             raise
-        self.full.left_open = left_open
-        if self._options.sync != "seal":
-            files.sync_dir(self._outbox)  # or a synced event would be in a file without a name
-        return chunk
+        except OSError:
+            if chunk is None:
+                raise
+            return chunk  # no room for another file, no descriptors: the full one still takes lines
+        if chunk is not None:
+            chunk.end = (seq, size)
+        new.first_seq = seq
+        self._rolls = False
+        self.state = (new, seq, 0, gaps)
+        return new
 
-    def _control_line(self, chunk: FillingChunk, control: str, message: str, **fields: object) -> bytes:
-        """A line of the writer's own, with the next `seq`."""
-        line = with_seq(control_event(self._node_id, control, self._clock(), message, **fields), self._seq)
-        chunk.exempt.add(self._seq)
-        self._seq += 1
-        return line
-
-    def _gap_lines(self, chunk: FillingChunk) -> bytes:
-        return b"".join(
-            self._control_line(chunk, "gap", f"{gap.count} events could not be kept", **gap.fields())
-            for gap in self._losses.gaps
-        )
-
-    def _end(self, chunk: FillingChunk | None) -> None:
+    def _write_end(self) -> None:
         try:
-            self._write_last_lines(chunk)
+            self._write_last_lines()
         except Exception as error:
             try:
                 if not self._lock.free_room():
                     raise
-                self._write_last_lines(chunk)
+                self._write_last_lines()
             except Exception:
-                lost = self._losses.count
+                lost = count_of(self.state[3])
                 also = f"; {lost} events were lost, and this line alone says so" if lost else ""
-                self._say(f"cannot write the end of writer {self._lock.writer}: {error}{also}")
+                say(f"cannot write the end of writer {self._lock.writer}: {error}{also}")
 
-    def _write_last_lines(self, chunk: FillingChunk | None) -> None:
-        if chunk is None:
-            chunk = self._chunk_for(0)
-        else:
-            chunk.is_quiet(_LONG_QUIET_SECONDS)
-        first = self._seq
-        try:
-            gaps = self._gap_lines(chunk)
-            chunk.file.append(gaps + self._control_line(chunk, "end", "the writer was closed", reason="closed"))
-        except Exception:
-            self._seq = first
-            raise
-        if self._losses:
-            chunk.told += self._losses.told(self._clock())
+    def _write_last_lines(self) -> None:
+        chunk = self._chunk_for(0)
+        _, seq, size, gaps = self.state
+        data, seq = self._first_lines(chunk, size, gaps, seq)
+        chunk.append(data + self._control_line(seq, "end", "the writer was closed", reason="closed"))
         self._ended = True
+        self.state = (chunk, seq + 1, chunk.length(), ())
+        self._note_told(chunk, gaps)
+
+    def _is_old(self, chunk: ChunkFile) -> bool:
+        max_age = self._options.max_age
+        return max_age is not None and self._monotonic() - chunk.born >= max_age
+
+    def _lock_is_lost(self) -> bool:
+        with contextlib.suppress(OSError):
+            return bool(self._series.open) and not lock_file(self._outbox, self._lock.writer).exists()
+        return False

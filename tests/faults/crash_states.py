@@ -1,6 +1,6 @@
 """The states a loss of power can leave, enumerated, and the recovery from each.
 
-    cd tests && python -m faults.crash_states
+    cd tests && python -m faults.crash_states [--sync seal] [--sync record] [--folder FOLDER]
 
 A scenario runs once while `core/files.py`'s operations are recorded. The model of the disk is pessimistic (POSIX, not
 what one file system happens to give): bytes are certain only after their file was synced, names only after their
@@ -12,6 +12,7 @@ Each different state is laid on disk; then the next export runs, and the invaria
 
 from __future__ import annotations
 
+import argparse
 import hashlib
 import json
 import logging
@@ -27,9 +28,10 @@ from typing import Any
 from calyx_logging import Node, provision
 from calyx_logging.bundle.folder import verify
 from calyx_logging.outbox.export import export
-from conftest import close_logging, config
+from conftest import close_logging, config, die_in_place
 from faults.disk import Op, Recording, through
 
+SYNC_MODES = ("seal", "interval", "record")
 VARIANTS = ("kept", "gone", "torn", "zeros")
 
 
@@ -175,12 +177,7 @@ def scenario(node: Node, sync: str) -> tuple[list[Op], dict[int, int], Names]:
             if first == 0:
                 close_logging()
             else:  # the process dies: its lock is free, its chunk open
-                recorder = logger.handlers[0]._recorder  # type: ignore[attr-defined]
-                writer = recorder._desks[0].writer
-                recorder._desks[0].writer = None
-                writer._let_go()
-                writer._lock.give_back(delete=False)
-                close_logging()
+                die_in_place()
             export(node, clock=lambda: 1_800_000_000.0)
     return recording.ops, returned, base
 
@@ -270,10 +267,15 @@ def enumerate_states(sync: str, folder: Path, *, stop_at: int = 100) -> Tally:
 
 
 def main() -> int:
-    """Enumerate for every sync mode and print the figures."""
+    """Enumerate for every sync mode that is named and print the figures."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sync", action="append", choices=SYNC_MODES, help="may be repeated (default: every mode)")
+    in_memory = "/dev/shm" if Path("/dev/shm").is_dir() else None
+    parser.add_argument("--folder", default=in_memory, help="where states are laid (default: in memory)")
+    options = parser.parse_args()
     failed = False
-    for sync in ("seal", "interval", "record"):
-        with tempfile.TemporaryDirectory(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as folder:
+    for sync in options.sync or SYNC_MODES:
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
             tally = enumerate_states(sync, Path(folder))
         print(
             f"sync={sync}: {tally.operations} operations, {tally.states} states, {len(tally.faults)} broken invariants"

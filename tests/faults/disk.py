@@ -109,6 +109,8 @@ class Recording(Proxy):
         for path in sorted(self._lock_files() - self._locks):
             self._locks.add(path)
             self.ops.append(Op("create", path))
+            self.ops.append(Op("write", path, data=(self.root / path).read_bytes()))
+            self.ops.append(Op("sync", path))  # which core/locks.py does by itself
 
     def _add(self, op: Op) -> None:
         self.ops.append(op)

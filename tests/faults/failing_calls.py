@@ -1,10 +1,11 @@
 """Every system call of the writer and of the export fails once, with each of several errors.
 
-cd tests && python -m faults.failing_calls
+cd tests && python -m faults.failing_calls [--error ENOSPC] [--sync seal] [--folder FOLDER]
 """
 
 from __future__ import annotations
 
+import argparse
 import errno
 import json
 import logging.config
@@ -12,6 +13,7 @@ import os
 import shutil
 import sys
 import tempfile
+from collections import defaultdict
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +21,7 @@ from calyx_logging import Node, provision
 from calyx_logging.bundle.folder import verify
 from calyx_logging.errors import CalyxError
 from calyx_logging.outbox.export import export
-from conftest import close_logging, config
+from conftest import close_logging, config, die_in_place
 from faults.disk import Failing, through
 
 ERRORS = (errno.ENOSPC, errno.EIO, errno.EACCES)
@@ -32,15 +34,24 @@ def lines_of(folder: Path) -> list[dict[str, Any]]:
 
 
 def account_for(node: Node, logged: int) -> tuple[int, int]:
-    """Kept and lost events of the outbox; together they have to be all, and no seq may be unexplained."""
-    lines = lines_of(node.outbox)
-    kept = [line["n"] for line in lines if line["source"] != "calyx_logging"]
-    gaps = [line for line in lines if line.get("control") == "gap"]
+    """Kept and lost events of the outbox; together they have to be all, and no writer's seq may be unexplained."""
+    kept: list[int] = []
+    seqs: dict[str, list[int]] = defaultdict(list)
+    lost = 0
+    for path in node.outbox.glob("*.jsonl"):
+        writer = path.stem[-13:-5]
+        for line in map(json.loads, path.read_bytes().splitlines()):
+            seqs[writer].append(line["seq"])
+            if line["source"] != "calyx_logging":
+                kept.append(line["n"])
+            elif line["control"] == "gap":
+                named = [seq for first, last in line["seqs"] for seq in range(first, last + 1)]
+                assert len(named) == line["count"], "a gap line whose count is not that of its seqs"
+                seqs[line.get("writer", writer)] += named
+                lost += line["count"]
     assert len(kept) == len(set(kept)), "an event twice"
-    explained = [seq for gap in gaps for first, last in gap["seqs"] for seq in range(first, last + 1)]
-    lost = sum(gap["count"] for gap in gaps)
-    assert len(explained) == lost, "a gap line whose count is not that of its seqs"
-    assert sorted([line["seq"] for line in lines] + explained) == list(range(len(lines) + lost)), "a hole in seq"
+    for writer, found in seqs.items():
+        assert sorted(found) == list(range(len(found))), f"a hole in the seq of writer {writer}, or one twice"
     assert len(kept) + lost == logged, f"{len(kept)} kept and {lost} counted of {logged}"
     return len(kept), lost
 
@@ -113,18 +124,23 @@ def _session(node: Node, numbers: range) -> None:
     logger = _logger(node, max_bytes=700)
     for n in numbers:
         logger.info("event", extra={"n": n})
-    desk = logger.handlers[0]._recorder._desks[0]  # type: ignore[attr-defined]
-    writer, desk.writer = desk.writer, None
-    writer.leave()
-    close_logging()
+    die_in_place()
 
 
 def main() -> int:
-    """Fail them all and print how many there were."""
-    with tempfile.TemporaryDirectory() as folder:
-        writer = sum(fail_each_call_of_the_writer(Path(folder), c, s) for c in ERRORS for s in SYNC_MODES)
-        exporter = sum(fail_each_call_of_the_export(Path(folder), code) for code in ERRORS)
-    names = ", ".join(errno.errorcode[code] for code in ERRORS)
+    """Fail them all, or with the errors and in the modes that are named, and print how many there were."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    known = [errno.errorcode[code] for code in ERRORS]
+    parser.add_argument("--error", action="append", choices=known, help="may be repeated (default: every one)")
+    parser.add_argument("--sync", action="append", choices=SYNC_MODES, help="may be repeated (default: every mode)")
+    parser.add_argument("--folder", help="where the roots are made (default: the temporary folder)")
+    options = parser.parse_args()
+    errors = [getattr(errno, name) for name in options.error or known]
+    with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+        modes = options.sync or SYNC_MODES
+        writer = sum(fail_each_call_of_the_writer(Path(folder), code, sync) for code in errors for sync in modes)
+        exporter = sum(fail_each_call_of_the_export(Path(folder), code) for code in errors)
+    names = ", ".join(errno.errorcode[code] for code in errors)
     print(f"{writer} failed calls of the writer, {exporter} of the export ({names}): every event kept or counted")
     return 0
 

@@ -29,12 +29,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import calyx_logging.events.formatter
+import calyx_logging.handlers.outbox  # noqa: F401 - loaded here, so that no victim spends its life importing
+import calyx_logging.outbox.export as exporting
 from calyx_logging import Node, provision
 from calyx_logging.bundle.folder import verify
 from calyx_logging.core import files
-from calyx_logging.outbox import contents, export_index
+from calyx_logging.outbox import export_index
 from calyx_logging.outbox.export import export
-from calyx_logging.recording.active_chunk import FillingChunk
+from calyx_logging.recording.chunk_file import ChunkFile
+from calyx_logging.recording.chunk_series import ChunkSeries
 from calyx_logging.recording.writer import ChunkWriter
 from conftest import config
 
@@ -111,9 +115,9 @@ def _victim(node: Node, mode: str, marks: Marks, report: int, first: int) -> Non
     files.AppendFile.write = marks.around(APPEND, files.AppendFile.write)  # type: ignore[method-assign]
     files.AppendFile.append = marks.around(APPEND, files.AppendFile.append)  # type: ignore[method-assign]
     seal = SEAL if mode == "sealing" else ROLL
-    FillingChunk.seal = marks.around(seal, FillingChunk.seal)  # type: ignore[method-assign]
-    ChunkWriter.retire = marks.around(ROLL, ChunkWriter.retire)  # type: ignore[method-assign]
-    ChunkWriter.close = marks.around(CLOSE, ChunkWriter.close)  # type: ignore[method-assign]
+    ChunkFile.seal = marks.around(seal, ChunkFile.seal)  # type: ignore[method-assign]
+    ChunkSeries.begin = marks.around(ROLL, ChunkSeries.begin)  # type: ignore[method-assign]
+    ChunkWriter.end = marks.around(CLOSE, ChunkWriter.end)  # type: ignore[method-assign]
     small = mode in ("rolling", "threaded", "processes")
     logging.config.dictConfig(config(node, max_bytes=1500 if small else 10**7))
     log = logging.getLogger("harness")
@@ -254,7 +258,7 @@ def _kill_one_exporter(node: Node, marks: Marks, after: float) -> None:
             (files, "rename_new"),
             (files, "remove"),
             (files, "remove_tree"),
-            (contents, "recover"),
+            (exporting, "recover"),
             (export_index, "save"),
         ):
             setattr(module, name, marks.around(EXPORT, getattr(module, name)))

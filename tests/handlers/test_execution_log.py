@@ -1,4 +1,4 @@
-"""ExecutionLogHandler: one file of many processes, the same events as the outbox."""
+"""ExecutionLogHandler writes one file from many processes, with the same events as the outbox."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from conftest import close_logging, config, events_of, python
 
 
 def both(node: Node, **options: Any) -> dict[str, Any]:
-    """A dictConfig with both handlers on one logger, as the documents show it."""
+    """Make a dictConfig with both handlers on one logger, as the documents show it."""
     settings = config(node)
     settings["handlers"]["execution_log"] = {
         "class": "calyx_logging.handlers.ExecutionLogHandler",
@@ -48,7 +48,7 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 @pytest.mark.parametrize("way", ["dict", "json", "yaml"])
 def test_each_event_is_in_both_with_one_id(node: Node, way: str) -> None:
-    """The standard logger's fan-out is the mirror; the lines differ in `seq` alone."""
+    """Both handlers on one logger write each event with one id; the lines differ only in `seq`."""
     settings = both(node)
     if way == "json":
         settings = json.loads(json.dumps(settings))
@@ -82,7 +82,7 @@ def _work(settings: dict[str, Any], first: int) -> None:
     "method", [name for name in ("fork", "spawn") if name in multiprocessing.get_all_start_methods()]
 )
 def test_many_processes_append_whole_lines(node: Node, method: str) -> None:
-    """Eight processes, lines of all sizes: every line whole, every event once."""
+    """Eight processes append lines of all sizes; every line is whole and every event there once."""
     context = multiprocessing.get_context(method)
     processes = [context.Process(target=_work, args=(both(node), k * 100)) for k in range(8 if method == "fork" else 3)]
     for process in processes:
@@ -95,7 +95,7 @@ def test_many_processes_append_whole_lines(node: Node, method: str) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no kill -9")
 def test_events_survive_the_death_of_the_process(node: Node) -> None:
-    """What was logged before kill -9 is in the file."""
+    """Events logged before kill -9 are in the file."""
     code = """
         import json, logging, logging.config, os, signal, sys
         logging.config.dictConfig(json.loads(sys.argv[1]))
@@ -108,7 +108,7 @@ def test_events_survive_the_death_of_the_process(node: Node) -> None:
 
 
 def test_a_line_that_a_dead_process_left_unfinished_harms_no_other(node: Node) -> None:
-    """It stays a line of its own."""
+    """A partial line stays a line of its own."""
     log_of(node).parent.mkdir(parents=True)
     log_of(node).write_bytes(b'{"node_id":"test-node","half')
     logging.config.dictConfig(both(node))
@@ -122,7 +122,7 @@ def test_a_line_that_a_dead_process_left_unfinished_harms_no_other(node: Node) -
 def test_a_disk_that_fails_is_counted_and_told(
     node: Node, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """No call raises; a gap line says how many are missing, the outbox has them all."""
+    """No call raises; a gap line counts the missing events, and the outbox has them all."""
     logging.config.dictConfig(both(node))
     logger = logging.getLogger("harness")
     handler = logger.handlers[1]
@@ -151,7 +151,7 @@ def _refuse(self: ExecutionLogFile, line: bytes, sync: bool) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32" or not Path("/dev/full").exists(), reason="needs /dev/full")
 def test_a_device_that_is_full(node: Node, capfd: pytest.CaptureFixture[str]) -> None:
-    """The real error of a full device: counted, said once, no exception."""
+    """Losses on a full device are counted and reported once, without an exception."""
     log_of(node).parent.mkdir(parents=True)
     log_of(node).symlink_to("/dev/full")
     logging.config.dictConfig(both(node))
@@ -175,7 +175,7 @@ def test_a_device_that_is_full(node: Node, capfd: pytest.CaptureFixture[str]) ->
         ({"run_id": "x" * 101}, "part of a file's name"),
         ({"run_id": "NUL"}, "part of a file's name"),
         ({"run_instance_id": None}, "does not know its run"),
-        ({"filename": "x.jsonl"}, "stands beside 'run_id'"),
+        ({"filename": "x.jsonl"}, "'filename' and 'run_id' exclude"),
         ({"sync": "record"}, "give true or false"),
         ({"max_event_bytes": 1}, "max_event_bytes"),
         ({"source": "calyx_logging"}, "control lines"),
@@ -183,14 +183,14 @@ def test_a_device_that_is_full(node: Node, capfd: pytest.CaptureFixture[str]) ->
     ],
 )
 def test_bad_options(node: Node, options: dict[str, Any], says: str) -> None:
-    """Each is refused where it is configured, and says what to do."""
+    """Each bad option is refused at configuration, and the error says what to do."""
     with pytest.raises(ConfigError, match=says):
         ExecutionLogHandler(**{"root": node.root, "run_id": "r", "run_instance_id": "i", **options})
     assert not (node.root / "runtime/benchmarks").exists()
 
 
 def test_a_root_without_node_id_and_a_folder_that_cannot_be_made(node: Node, tmp_path: Path) -> None:
-    """As for the outbox; and the file's folder may be in the way of itself."""
+    """Both are errors at configuration, as for the outbox."""
     with pytest.raises(NodeNotProvisioned, match="calyx-telemetry provision"):
         ExecutionLogHandler(run_id="r", run_instance_id="i", root=tmp_path)
     (node.root / "runtime/benchmarks").write_text("a file")
@@ -201,7 +201,7 @@ def test_a_root_without_node_id_and_a_folder_that_cannot_be_made(node: Node, tmp
 
 
 def test_a_processor_that_logs(node: Node) -> None:
-    """Calls in calls end: 8 deep, as in the outbox."""
+    """Nested logging calls end 8 levels deep, as in the outbox."""
     logger = logging.getLogger("harness")
 
     def chatty(one: object, method: str, event: Any) -> Any:
@@ -223,7 +223,7 @@ def test_a_processor_that_logs(node: Node) -> None:
 
 
 def test_a_file_by_name_and_its_root_above_it(node: Node) -> None:
-    """`filename` alone is enough where the file lies in a root."""
+    """`filename` alone is enough if the file is in a root."""
     path = node.root / "deep" / "down" / "log.jsonl"
     handler = ExecutionLogHandler(filename=path, sync=True)
     handler.handle(logging.makeLogRecord({"msg": "event", "levelno": 20, "name": "x"}))
@@ -236,7 +236,7 @@ def test_a_file_by_name_and_its_root_above_it(node: Node) -> None:
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_forked_children_go_on(node: Node) -> None:
-    """Also one forked while another thread writes."""
+    """Forked children write on, even when forked while another thread writes."""
     code = """
         import json, logging, logging.config, os, sys, threading
         logging.config.dictConfig(json.loads(sys.argv[1]))
@@ -261,7 +261,7 @@ def test_forked_children_go_on(node: Node) -> None:
 
 
 def test_the_handler_is_loaded_where_it_is_used() -> None:
-    """concurrent-log-handler is not paid for by who does not use it."""
+    """concurrent-log-handler is imported only by programs that use the handler."""
     done = python(
         "import sys, calyx_logging.handlers as h; h.OutboxHandler; print('concurrent_log_handler' in sys.modules)"
     )

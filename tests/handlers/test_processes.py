@@ -1,4 +1,4 @@
-"""Processes, threads and the ends of them, beyond what test_outbox_handler.py holds: each as a real program."""
+"""Processes and threads that start and end, as real programs; adds to test_outbox_handler.py."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ log = logging.getLogger("harness")
 
 
 def run(node: Node, body: str, **options: object) -> list[str]:
-    """Run a program under the handler; the messages that a final export finds."""
+    """Run a program with the handler, export, and return the messages found."""
     code = HEAD + "\n".join(line[8:] if line.startswith("        ") else line for line in body.splitlines())
     done = python(code, json.dumps(config(node, **options)), cwd=REPO / "tests")
     assert 'File "' not in done.stderr, done.stderr
@@ -46,12 +46,12 @@ def run(node: Node, body: str, **options: object) -> list[str]:
 
 
 def test_os_exit_right_after_the_call(node: Node) -> None:
-    """Nothing was in memory only."""
+    """Events survive os._exit right after the call."""
     assert run(node, "log.info('a'); os._exit(0)") == ["a"]
 
 
 def test_daemon_threads_at_the_end_of_the_interpreter(node: Node) -> None:
-    """Whatever they logged before they were stopped is there, and the end does not hang."""
+    """Events of daemon threads up to their stop are there, and the interpreter's exit does not hang."""
     body = """
         def work():
             n = 0
@@ -69,7 +69,7 @@ def test_daemon_threads_at_the_end_of_the_interpreter(node: Node) -> None:
 
 
 def test_logging_after_shutdown_and_in_other_atexit_functions(node: Node) -> None:
-    """A record after `logging.shutdown` has a new writer, which ends with the process."""
+    """A record after `logging.shutdown` gets a new writer, which ends with the process."""
     body = """
         import atexit
         atexit.register(lambda: log.info("in atexit"))
@@ -82,7 +82,7 @@ def test_logging_after_shutdown_and_in_other_atexit_functions(node: Node) -> Non
 
 @needs_fork
 def test_a_child_that_execs_another_program(node: Node) -> None:
-    """Descriptors and locks of the writer are not inherited through exec."""
+    """The writer's descriptors and locks are not inherited through exec."""
     body = """
         log.info("before")
         import subprocess
@@ -104,7 +104,7 @@ def test_a_child_that_execs_another_program(node: Node) -> None:
 
 @needs_fork
 def test_grandchildren_and_fork_inside_a_processor(node: Node) -> None:
-    """Each generation has a writer of its own; an event encoded across the fork is the same event twice."""
+    """Each generation has its own writer; an event encoded across the fork appears twice with one id."""
     body = """
         for generation in range(4):
             log.info("generation %d", generation)
@@ -122,7 +122,7 @@ def test_grandchildren_and_fork_inside_a_processor(node: Node) -> None:
 
 @pytest.mark.parametrize("method", ["fork", "spawn", "forkserver"])
 def test_pools(node: Node, tmp_path: Path, method: str) -> None:
-    """multiprocessing.Pool (whose workers are terminated) and ProcessPoolExecutor."""
+    """multiprocessing.Pool (which terminates its workers) and ProcessPoolExecutor lose no event."""
     if sys.platform == "win32" and method != "spawn":
         pytest.skip("no fork on this system")
     program = tmp_path / "pools.py"
@@ -158,7 +158,7 @@ if __name__ == "__main__":
 
 
 def test_asyncio(node: Node, configure: Configure) -> None:
-    """Tasks bind their own context variables; every record bears its task's."""
+    """Every record has the context variables of its own task."""
     structlog = pytest.importorskip("structlog")
     logger = configure()
 
@@ -177,7 +177,7 @@ def test_asyncio(node: Node, configure: Configure) -> None:
 
 
 def test_a_queue_handler_in_front(node: Node) -> None:
-    """QueueHandler and QueueListener: the listener's thread writes, once each, with the record's own time."""
+    """Each record through QueueHandler and QueueListener is written once, with its own time."""
     import logging.handlers
     import queue
 
@@ -202,12 +202,12 @@ def test_a_queue_handler_in_front(node: Node) -> None:
         outbox.close()
     events = events_of(node.outbox)
     assert [event["n"] for event in events] == list(range(101))
-    assert "ValueError: bad" in events[-1]["message"]  # a QueueHandler makes text of the exception
+    assert "ValueError: bad" in events[-1]["message"]  # a QueueHandler turns the exception into text
 
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="dictConfig makes QueueHandlers from Python 3.12 on")
 def test_a_queue_handler_by_dict_config(node: Node) -> None:
-    """The configuration of 3.12: a QueueHandler that feeds the outbox."""
+    """Python 3.12's dictConfig of a QueueHandler can feed the outbox."""
     settings = config(node)
     settings["handlers"]["queue"] = {"class": "logging.handlers.QueueHandler", "handlers": ["outbox"]}
     settings["loggers"]["harness"]["handlers"] = ["queue"]
@@ -225,7 +225,7 @@ def test_a_queue_handler_by_dict_config(node: Node) -> None:
 
 
 def test_a_memory_handler_in_front(node: Node, configure: Configure) -> None:
-    """What it flushes is written once, though it holds and flushes records later."""
+    """Records flushed late by a MemoryHandler are written once."""
     import logging.handlers
 
     logger = configure()
@@ -240,7 +240,7 @@ def test_a_memory_handler_in_front(node: Node, configure: Configure) -> None:
 
 
 def test_pytests_capture(node: Node, configure: Configure, caplog: pytest.LogCaptureFixture) -> None:
-    """caplog beside the outbox: both have the record."""
+    """Both caplog and the outbox get the record."""
     logger = configure()
     logger.propagate = True
     with caplog.at_level(logging.INFO, logger="harness"):
@@ -250,7 +250,7 @@ def test_pytests_capture(node: Node, configure: Configure, caplog: pytest.LogCap
 
 
 def test_a_keyboard_interrupt_inside_a_call_leaves_the_handler_usable(node: Node) -> None:
-    """Ctrl-C at any moment: what returned is there, and the next call works."""
+    """After Ctrl-C at any moment, completed calls are on disk and the next call works."""
     if not hasattr(__import__("signal"), "setitimer"):
         pytest.skip("no interval timer on this system")
     body = """

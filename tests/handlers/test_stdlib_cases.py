@@ -1,6 +1,6 @@
-"""Cases of CPython's own Lib/test/test_logging.py, for OutboxHandler: what any handler of the standard library does.
+"""OutboxHandler passes cases from CPython's Lib/test/test_logging.py, like any standard handler.
 
-Each names the case it was adapted from. What a file handler shows in its file is looked for in the chunks here.
+Each test names the case it was adapted from; it looks in the chunks for what a file handler would have in its file.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def messages(node: Node) -> list[str]:
 
 
 def test_name(node: Node) -> None:
-    """HandlerTest.test_name: the name can be set, changed, and has to be findable."""
+    """HandlerTest.test_name: the name can be set, changed and looked up."""
     handler = OutboxHandler(root=node.root)
     handler.name = "generic"
     assert handler.name == "generic"
@@ -51,7 +51,7 @@ def test_name(node: Node) -> None:
 
 
 def test_path_objects(node: Node) -> None:
-    """HandlerTest.test_path_objects: where a path is a text it may be a path object."""
+    """HandlerTest.test_path_objects: an option that takes a path as text also takes a path object."""
     for root in (str(node.root), pathlib.Path(node.root), os.fspath(node.root)):
         handler = OutboxHandler(root=root)
         handler.handle(logging.makeLogRecord({"msg": "m"}))
@@ -69,7 +69,7 @@ def test_race(node: Node) -> None:
                 try:
                     path.unlink()
                 except OSError:
-                    return  # Windows deletes no open file
+                    return  # Windows cannot delete an open file
             time.sleep(0.001 * random.randint(0, 2))
 
     remover = threading.Thread(target=remove_loop)
@@ -96,11 +96,9 @@ def test_post_fork_child_no_deadlock(node: Node, configure: Configure) -> None:
     locked, forked = threading.Event(), threading.Event()
 
     def hold() -> None:
-        handler.acquire()
-        with handler._recorder._desks[0].lock:  # type: ignore[attr-defined]
+        with handler.lock, handler._pool._care:  # type: ignore[attr-defined, union-attr]
             locked.set()
             forked.wait(20)
-        handler.release()
 
     thread = threading.Thread(target=hold)
     thread.start()
@@ -171,7 +169,7 @@ def test_race_between_set_target_and_flush_like_reconfiguration(node: Node) -> N
         handler.close()
     seen = sorted((event["place"], event["n"]) for event in events_of(node.outbox))
     assert len(seen) == len(set(seen))
-    # while dictConfig swaps handlers a logger has none for a moment; what a handler was given is kept
+    # while dictConfig swaps handlers, a logger briefly has none; records that reached a handler are kept
     assert len(seen) > 0
     assert list(node.outbox.glob("*.open")) == []
 
@@ -189,7 +187,7 @@ def test_delay(node: Node) -> None:
 
 
 def test_emit_after_closing_in_write_mode(node: Node) -> None:
-    """FileHandlerTest.test_emit_after_closing_in_write_mode: and here the record is kept, by a writer of its own."""
+    """FileHandlerTest.test_emit_after_closing_in_write_mode: here the record is kept, by a new writer."""
     handler = OutboxHandler(root=node.root)
     handler.setFormatter(calyx_logging.EventFormatter("%(message)s"))
     handler.emit(logging.makeLogRecord({"msg": "kept"}))
@@ -210,7 +208,7 @@ def test_should_not_rollover(node: Node) -> None:
 
 
 def test_rollover_filenames(node: Node) -> None:
-    """RotatingFileHandlerTest.test_should_rollover, test_rollover_filenames: every record over it begins a file."""
+    """RotatingFileHandlerTest.test_should_rollover, test_rollover_filenames: a record over the limit begins a file."""
     handler = OutboxHandler(root=node.root, max_bytes=1)
     for n in range(3):
         handler.handle(logging.makeLogRecord({"msg": f"file {n}"}))
@@ -222,7 +220,7 @@ def test_rollover_filenames(node: Node) -> None:
 
 
 def test_timed_rollover(node: Node) -> None:
-    """TimedRotatingFileHandlerTest.test_rollover: an old file is left for a new one."""
+    """TimedRotatingFileHandlerTest.test_rollover: an old file is closed and a new one begun."""
     handler = OutboxHandler(root=node.root, max_age=0.2)
     handler.handle(logging.makeLogRecord({"msg": "testing - initial"}))
     end = time.monotonic() + 30
@@ -236,7 +234,7 @@ def test_timed_rollover(node: Node) -> None:
 
 @pytest.mark.parametrize("text", ["foo\x80", "\u0434\u043e \u0441\u0432\u0438\u0434\u0430\u043d\u0438\u044f"])
 def test_encoding(node: Node, configure: Configure, text: str) -> None:
-    """EncodingTest.test_encoding_plain_file, test_encoding_cyrillic_unicode: what goes in comes out."""
+    """EncodingTest.test_encoding_plain_file, test_encoding_cyrillic_unicode: texts are read back unchanged."""
     configure().warning(text)
     close_logging()
     assert messages(node) == [text]
@@ -266,7 +264,7 @@ def test_optional(node: Node, configure: Configure, monkeypatch: pytest.MonkeyPa
 
 
 def test_logrecord_class(node: Node, configure: Configure) -> None:
-    """LogRecordFactoryTest.test_logrecord_class: a factory's own kind of record."""
+    """LogRecordFactoryTest.test_logrecord_class: a factory's own record class."""
 
     class DerivedLogRecord(logging.LogRecord):
         def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -283,7 +281,7 @@ def test_logrecord_class(node: Node, configure: Configure) -> None:
 
 
 def test_pickling(node: Node) -> None:
-    """LoggerTest.test_pickling, SocketHandlerTest.test_output: a record that was pickled is the same event."""
+    """LoggerTest.test_pickling, SocketHandlerTest.test_output: a pickled record gives the same event."""
     handler = OutboxHandler(root=node.root)
     record = logging.makeLogRecord({"msg": "over the wire", "levelno": logging.INFO, "levelname": "INFO", "run": 7})
     handler.handle(record)
@@ -295,7 +293,7 @@ def test_pickling(node: Node) -> None:
 
 
 def test_exception_formatting(node: Node, configure: Configure) -> None:
-    """ExceptionTest.test_formatting: exception and stack are both there."""
+    """ExceptionTest.test_formatting: the event has both exception and stack."""
     try:
         raise RuntimeError("deliberate mistake")
     except RuntimeError:
@@ -306,15 +304,15 @@ def test_exception_formatting(node: Node, configure: Configure) -> None:
 
 
 def test_adapter_nested(node: Node, configure: Configure) -> None:
-    """LoggerAdapterTest.test_nested: the outer adapter's extra is what counts, as in the standard library."""
+    """LoggerAdapterTest.test_nested: extras of nested adapters apply as in the standard library."""
     adapter = logging.LoggerAdapter(logging.LoggerAdapter(configure(), {"run": "inner"}), {"run": "outer"})  # type: ignore[type-var]
     adapter.info("m")
     (event,) = events_of(node.outbox)
-    assert event["run"] == "inner"  # each adapter sets extra anew, the innermost last
+    assert event["run"] == "inner"  # each adapter replaces extra, the innermost last
 
 
 def test_config_namedtuple_and_callable_filter(node: Node) -> None:
-    """ConfigDictTest.test_namedtuple, test_config_callable_filter_works: what dictConfig hands over."""
+    """ConfigDictTest.test_namedtuple, test_config_callable_filter_works: namedtuples and callables from dictConfig."""
     resource = namedtuple("resource", ["id", "name"])("3", "n")  # type: ignore[name-match]
     settings = config(node)
     settings["formatters"]["event"]["static_fields"] = {"resource": resource}
@@ -328,7 +326,7 @@ def test_config_namedtuple_and_callable_filter(node: Node) -> None:
 
 
 def test_incremental_config(node: Node, configure: Configure) -> None:
-    """ConfigDictTest.test_config_10, test_config_8: an incremental configuration leaves the handler as it is."""
+    """ConfigDictTest.test_config_10, test_config_8: an incremental configuration leaves the handler unchanged."""
     logger = configure()
     handler = logger.handlers[0]
     logger.info("before")
@@ -364,7 +362,7 @@ def test_warnings(node: Node, configure: Configure) -> None:
 
 
 def test_memory_handler_flush(node: Node, configure: Configure) -> None:
-    """MemoryHandlerTest.test_flush, test_flush_on_close: what a buffering handler passes on, when it passes it on."""
+    """MemoryHandlerTest.test_flush, test_flush_on_close: records arrive when a buffering handler flushes them."""
     target = configure().handlers[0]
     logger = logging.getLogger("mem")
     buffer = logging.handlers.MemoryHandler(10, logging.WARNING, target)
@@ -382,7 +380,7 @@ def test_memory_handler_flush(node: Node, configure: Configure) -> None:
 
 
 def test_queue_listener_with_multiple_handlers(node: Node, configure: Configure) -> None:
-    """QueueHandlerTest.test_queue_listener_with_multiple_handlers: both take the record, each as it is."""
+    """QueueHandlerTest.test_queue_listener_with_multiple_handlers: both handlers get the record unchanged."""
     target = configure().handlers[0]
     seen: list[str] = []
 
@@ -411,7 +409,7 @@ def test_queue_listener_with_multiple_handlers(node: Node, configure: Configure)
 
 
 def test_logging_at_shutdown(node: Node) -> None:
-    """ModuleLevelMiscTest.test_logging_at_shutdown: from __del__ while the interpreter ends; the others keep on."""
+    """ModuleLevelMiscTest.test_logging_at_shutdown: logging from __del__ at interpreter exit; other events are kept."""
     done = python(
         """
         import json, logging, logging.config, sys
@@ -432,7 +430,7 @@ def test_logging_at_shutdown(node: Node) -> None:
 
 
 def test_recursion_error(node: Node) -> None:
-    """ModuleLevelMiscTest.test_recursion_error: logging where the stack is used up ends the program, not the outbox."""
+    """ModuleLevelMiscTest.test_recursion_error: an exhausted stack ends the program, not the outbox."""
     done = python(
         """
         import json, logging, logging.config, sys
@@ -455,7 +453,7 @@ def test_recursion_error(node: Node) -> None:
 @pytest.mark.parametrize("error", [OSError, ValueError])
 @pytest.mark.parametrize("method", ["acquire", "flush", "close"])
 def test_shutdown_with_errors(node: Node, configure: Configure, method: str, error: type[Exception]) -> None:
-    """ShutdownTest: another handler that fails when it is shut down stands in nobody's way."""
+    """ShutdownTest: another handler that fails at shutdown does no harm."""
     handler = configure().handlers[0]
 
     class Failing(logging.NullHandler):

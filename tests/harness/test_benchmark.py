@@ -1,4 +1,4 @@
-"""benchmark_run: fields on every record of the block, cases, receipts, envelopes."""
+"""benchmark_run sets fields on every record of its block, and writes cases, receipts and envelopes."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def fields_of(event: dict[str, Any]) -> tuple[Any, ...]:
 
 
 def test_every_record_of_the_block_bears_the_run(node: Node, configure: Configure) -> None:
-    """The harness's and its libraries', through logging and structlog; inside a case its id, too."""
+    """Records of the harness and its libraries, by logging or structlog, have the run's fields, and a case's its id."""
     logger = configure()
     library = logging.getLogger("harness.library")
     logger.info("before")
@@ -72,7 +72,7 @@ def test_every_record_of_the_block_bears_the_run(node: Node, configure: Configur
 
 
 def test_the_files_of_a_run(node: Node, configure: Configure) -> None:
-    """Envelope and receipt lie with the node's results, and their hashes are right."""
+    """Envelope and receipt are with the node's results, and the hashes are right."""
     logger = configure()
     log = ExecutionLogHandler(run_id="r", run_instance_id="i", root=node.root)
     logger.addHandler(log)
@@ -115,7 +115,7 @@ def test_the_files_of_a_run(node: Node, configure: Configure) -> None:
 def test_how_a_run_ends(
     node: Node, configure: Configure, error: BaseException | None, status: str, outcome: str, completed: int
 ) -> None:
-    """The exception goes on; the envelope says how it was."""
+    """The exception propagates, and the envelope has the exit status."""
     logger = configure()
     run = benchmark_run(suite="s", run_id="r", root=node.root, logger=logger, cases_expected=2)
 
@@ -138,7 +138,7 @@ def test_how_a_run_ends(
 
 
 def test_a_run_may_say_how_it_ends(node: Node, configure: Configure) -> None:
-    """`end_as` goes before what would be concluded."""
+    """`end_as` overrides the derived exit status."""
     with benchmark_run(suite="s", run_id="r", root=node.root, logger=configure()) as run:
         run.end_as("timeout")
         with pytest.raises(ConfigError, match="give one of 'normal'"):
@@ -147,7 +147,7 @@ def test_a_run_may_say_how_it_ends(node: Node, configure: Configure) -> None:
 
 
 def test_threads_and_tasks(node: Node, configure: Configure) -> None:
-    """Threads that were begun with nothing bound, pools, tasks that take turns: each record has its run and case."""
+    """Records from new threads, pools and interleaved tasks have the right run and case."""
     logger = configure()
 
     def in_thread(run: Any, n: int) -> None:
@@ -178,7 +178,7 @@ def test_threads_and_tasks(node: Node, configure: Configure) -> None:
 
 
 def test_two_runs_at_once(node: Node, configure: Configure) -> None:
-    """Each thread's records bear its own; a thread that belongs to neither bears none."""
+    """Each thread's records have its own run; a thread of neither run has none."""
     logger = configure()
     both, done = threading.Barrier(2), threading.Barrier(3)
 
@@ -211,7 +211,7 @@ def _child(settings: dict[str, Any]) -> None:
 
 @pytest.mark.parametrize("method", sorted({"fork", "spawn"} & set(multiprocessing.get_all_start_methods())))
 def test_child_processes(node: Node, configure: Configure, method: str) -> None:
-    """Forked or spawned, they bear the run of the process that began them."""
+    """Records of forked and spawned children have the run of the parent process."""
     logger = configure()
     with benchmark_run(suite="s", run_id="r", run_instance_id="i", root=node.root, logger=logger) as run:
         child = multiprocessing.get_context(method).Process(target=_child, args=(config(node),))
@@ -236,7 +236,7 @@ def test_child_processes(node: Node, configure: Configure, method: str) -> None:
 
 @pytest.mark.parametrize("text", ["", "{}", "[1]", "no json", '{"run_instance_id": 3}'])
 def test_a_variable_that_names_no_run(text: str) -> None:
-    """It is passed over."""
+    """A malformed variable is ignored."""
     assert context.inherited({context.CHILD_VARIABLE: text}) == {}
     kept = context.inherited({context.CHILD_VARIABLE: '{"run_instance_id": "i", "n": 3}'})
     assert kept == {"run_instance_id": "i"}
@@ -245,7 +245,7 @@ def test_a_variable_that_names_no_run(text: str) -> None:
 def behind_a_queue(
     node: Node,
 ) -> tuple[logging.Logger, logging.Handler, queue.Queue[Any], logging.Handler]:
-    """A logger with a QueueHandler that keeps the context, that handler, its queue, and the OutboxHandler elsewhere."""
+    """Make a logger with a context-keeping QueueHandler; return it with handler, queue and OutboxHandler."""
     logging.config.dictConfig(config(node))
     records: queue.Queue[Any] = queue.Queue()
     handler = logging.handlers.QueueHandler(records)
@@ -258,7 +258,7 @@ def behind_a_queue(
 
 
 def test_through_a_queue(node: Node) -> None:
-    """The listener's thread has no context variables; the filter takes them along, also through pickle."""
+    """The filter carries context variables to the listener's thread, also through pickle."""
     import structlog
 
     logger, handler, records, outbox = behind_a_queue(node)
@@ -286,7 +286,7 @@ def _handle(outbox: logging.Handler, record: logging.LogRecord) -> None:
 
 
 def test_without_node_id(tmp_path: Path) -> None:
-    """The results lie where they always did; the envelope has no node_id."""
+    """Without a node id the results are in the suite's folder, and the envelope has no node_id."""
     with benchmark_run(suite="s", run_id="r", root=tmp_path) as run, run.case("c"):
         pass
     assert run.results_dir == files.reachable(tmp_path) / "runtime/benchmarks/results/s"
@@ -295,7 +295,7 @@ def test_without_node_id(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no kill -9")
 def test_a_run_that_dies_is_incomplete(node: Node) -> None:
-    """kill -9 in the second case: the start envelope, the first case's receipt, every event."""
+    """After kill -9 in the second case, the start envelope, the first case's receipt and every event remain."""
     code = """
         import json, logging, logging.config, os, signal, sys
         from calyx_logging import benchmark_run
@@ -315,7 +315,7 @@ def test_a_run_that_dies_is_incomplete(node: Node) -> None:
 
 
 def test_an_execution_log_of_its_own(node: Node, configure: Configure) -> None:
-    """Asked for, it has every event of the block, also of loggers elsewhere; its hash is in the envelope."""
+    """A requested execution log has every event of the block, from all loggers; its hash is in the envelope."""
     logger = configure()
     elsewhere = logging.getLogger("elsewhere")
     elsewhere.setLevel(logging.INFO)
@@ -337,7 +337,7 @@ def test_an_execution_log_of_its_own(node: Node, configure: Configure) -> None:
 
 
 def test_secrets_are_in_no_file_of_the_run(node: Node) -> None:
-    """What the handler's processors take out is not in receipt, execution log or envelope either."""
+    """Secrets that the handler's processors remove are in neither receipt, execution log nor envelope."""
     settings = config(node)
     settings["formatters"]["event"]["processors"] = ["calyx_logging.redact.RedactSecrets"]
     logging.config.dictConfig(settings)
@@ -359,7 +359,7 @@ def test_secrets_are_in_no_file_of_the_run(node: Node) -> None:
 
 
 def test_cases_that_are_lost_on_purpose_or_by_mistake(node: Node, configure: Configure) -> None:
-    """Errors and timeouts that the harness takes are ended, not completed; a case outside its run is refused."""
+    """Cases with errors or timeouts that the harness catches are recorded; a case outside its run is refused."""
     logger = configure()
     run = benchmark_run(suite="s", run_id="r", root=node.root, logger=logger, cases_expected=3)
     with pytest.raises(ConfigError, match="outside its run"), run.case("early"):
@@ -382,7 +382,7 @@ def test_cases_that_are_lost_on_purpose_or_by_mistake(node: Node, configure: Con
 
 
 def test_a_run_behind_a_queue(node: Node, capfd: pytest.CaptureFixture[str]) -> None:
-    """Its events keep their fields, dict messages and exceptions; what a handler took itself it does not take again."""
+    """Events keep fields, dict messages and exceptions through a queue, and a handler takes none of them twice."""
     logger, handler, records, outbox = behind_a_queue(node)
     listener = logging.handlers.QueueListener(records, outbox)
     listener.start()
@@ -411,7 +411,7 @@ def test_a_run_behind_a_queue(node: Node, capfd: pytest.CaptureFixture[str]) -> 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_cases_in_forks_signals_and_exits(node: Node) -> None:
-    """A child that is forked while threads end cases; a case in a signal handler in the middle of another's end."""
+    """Cases end correctly in a child forked meanwhile, and in a signal handler that interrupts another case's end."""
     code = """
         import json, logging, logging.config, os, signal, sys, threading
         from calyx_logging import benchmark_run
@@ -458,14 +458,14 @@ def test_cases_in_forks_signals_and_exits(node: Node) -> None:
 
 
 class Unsayable(Exception):
-    """Its text cannot be had."""
+    """An exception whose text cannot be read."""
 
     def __str__(self) -> str:
         raise RuntimeError("no text")
 
 
 def test_an_exception_that_cannot_be_said_goes_on(node: Node, configure: Configure) -> None:
-    """It is the one the caller gets; receipt and envelope say its type."""
+    """The caller gets that exception; receipt and envelope name its type."""
     logger = configure()
     run = benchmark_run(suite="s", run_id="r", root=node.root, logger=logger)
 
@@ -480,7 +480,7 @@ def test_an_exception_that_cannot_be_said_goes_on(node: Node, configure: Configu
 
 
 def test_bad_input(node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Each with what to do."""
+    """Bad input is refused, and the error says what to do."""
     monkeypatch.chdir(tmp_path)
     with pytest.raises(NodeNotProvisioned, match="calyx-telemetry provision"):
         benchmark_run(suite="s", run_id="r")
@@ -512,7 +512,7 @@ def test_bad_input(node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
 
 
 def test_it_says_when_nobody_listens(node: Node, capfd: pytest.CaptureFixture[str]) -> None:
-    """No OutboxHandler on the way of the run's own events: one line that names the doctor."""
+    """If no OutboxHandler receives the run's own events, one line names the doctor."""
     with benchmark_run(suite="s", run_id="r", root=node.root, logger="nobody.listens"):
         pass
     assert "calyx-telemetry doctor" in capfd.readouterr().err
@@ -521,7 +521,7 @@ def test_it_says_when_nobody_listens(node: Node, capfd: pytest.CaptureFixture[st
 def test_a_receipt_that_cannot_be_written_is_said(
     node: Node, configure: Configure, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The harness goes on; the event of the case is in the outbox."""
+    """A failing receipt is reported, the harness goes on, and the case's event is in the outbox."""
     logger = configure()
 
     write = files.AppendFile.write

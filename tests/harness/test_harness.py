@@ -1,4 +1,4 @@
-"""Functions for harness code that exists: mirror, execution log, results by node, envelopes."""
+"""Functions for existing harness code: mirror, execution log, results by node, envelopes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from conftest import controls_of, events_of, lines_of, python, tree
 
 @pytest.fixture(autouse=True)
 def _fresh_mirrors() -> Iterator[None]:
-    """Each test begins without writers, and ends what it began."""
+    """Start each test without writers, and close those it made."""
     yield
     harness.set_processors([])
     for one in list(mirror._mirrors.values()):
@@ -65,7 +65,7 @@ def recomputed_hash(event: dict[str, Any]) -> str:
 
 
 def test_a_dict_is_mirrored_and_not_changed(node: Node) -> None:
-    """Its own id and time stay; names that are the library's are kept under `shadowed`."""
+    """A mirrored dict keeps its own id and time; its reserved names move to `shadowed`."""
     event = {
         "event_id": "mine-1",
         "ts_utc": "2026-01-01T02:00:00+02:00",
@@ -113,13 +113,13 @@ def test_a_dict_is_mirrored_and_not_changed(node: Node) -> None:
     ],
 )
 def test_the_component_is_the_slug_of_the_source(node: Node, source: str, component: str) -> None:
-    """Whatever the source is called, the chunk's name is one."""
+    """Any source gives a valid chunk name."""
     assert mirror.component_of(source) == component
     assert mirror_event({"n": 1}, source, repo_root=node.root)
 
 
 def test_the_root_is_found_in_this_order(node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """repo_root, the parent of runtime_root, upward from log_path, then as everywhere."""
+    """The root is repo_root, else runtime_root's parent, else above log_path, else found as usual."""
     other = tmp_path / "other"
     other.mkdir()
     second = provision(other, "second").node
@@ -141,7 +141,7 @@ def test_the_root_is_found_in_this_order(node: Node, tmp_path: Path, monkeypatch
 def test_what_cannot_be_mirrored_is_counted_and_said_once(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """No node id, no mapping, a bad source, no path: False each time, never an exception."""
+    """A missing node id, a value that is no mapping, a bad source or a bad path give False, not an exception."""
     monkeypatch.chdir(tmp_path)
     assert [mirror_event({"n": n}, repo_root=tmp_path) for n in range(3)] == [False] * 3
     assert mirror_event(["no", "dict"], repo_root=tmp_path) is False  # type: ignore[arg-type]
@@ -161,7 +161,7 @@ def test_what_cannot_be_mirrored_is_counted_and_said_once(
 
 @pytest.mark.skipif(sys.platform == "win32", reason="writes through a link to /dev/full")
 def test_a_mirror_on_a_disk_that_fails_says_false(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The event is counted in a gap line, and the caller knows."""
+    """On a failing disk the caller gets False, and a gap line counts the event."""
     from calyx_logging.core import files
 
     assert mirror_event({"n": 0}, repo_root=node.root)
@@ -182,7 +182,7 @@ def test_a_mirror_on_a_disk_that_fails_says_false(node: Node, monkeypatch: pytes
 
 
 def test_one_writer_for_each_root_and_source(node: Node, tmp_path: Path) -> None:
-    """Many threads, three ways of naming one root, a module that is imported anew for each event: two writers."""
+    """Many threads, three names of one root and a module re-imported for each event share one mirror per source."""
     script = tmp_path / "their_module.py"
     ways = [{"repo_root": node.root}, {"runtime_root": node.root / "runtime"}, {"log_path": log_of(node)}]
     script.write_text(
@@ -203,13 +203,14 @@ def test_one_writer_for_each_root_and_source(node: Node, tmp_path: Path) -> None
     importlib.reload(harness)
     assert harness.mirror_event({"n": -1}, repo_root=node.root)
     close_mirrors()
-    names = [path.name for path in node.outbox.glob("*.jsonl")]
-    assert len(names) == 2, names
+    assert {path.name.split("__")[1] for path in node.outbox.glob("*.jsonl")} == {"bench_harness", "second"}
+    firsts = [path for path in node.outbox.glob("*.jsonl") if b'"control":"start"' not in path.read_bytes()]
+    assert len(firsts) == 2, "writers of one process that do not name the first of them"
     assert len(events_of(node.outbox)) == 401
 
 
 def test_mirrors_in_child_processes_and_at_exit(node: Node) -> None:
-    """A forked child has a writer of its own; at exit everything is sealed."""
+    """A forked child has its own writer, and everything is sealed at exit."""
     code = """
         import os, sys
         from calyx_logging.harness import mirror_event
@@ -231,7 +232,7 @@ def test_mirrors_in_child_processes_and_at_exit(node: Node) -> None:
 
 
 def test_an_event_is_in_both_places_with_one_id_and_its_hash(node: Node) -> None:
-    """What is returned is the line; the hash can be computed anew from the log alone."""
+    """The returned event is the line, and its hash can be recomputed from the log alone."""
     payload = {"case_id": "2+2", "score": 1.0, "grösse": "ü", "when": datetime.date(2026, 1, 1), "x": float("nan")}
     event = append_event(log_of(node), "r", "case_done", action_id="a-1", risk_score=0.25, payload=payload)
     assert (event["run_id"], event["stage"], event["decision_type"], event["policy_reason"]) == (
@@ -252,7 +253,7 @@ def test_an_event_is_in_both_places_with_one_id_and_its_hash(node: Node) -> None
 
 
 def test_what_payload_and_arguments_both_say(node: Node) -> None:
-    """The argument stays, unless it is None; nothing is dropped; the payload's id and time are the event's."""
+    """The argument wins unless it is None, nothing is dropped, and the payload's id and time become the event's."""
     event = append_event(
         log_of(node),
         "r",
@@ -273,7 +274,7 @@ def test_what_payload_and_arguments_both_say(node: Node) -> None:
 
 
 def test_without_node_id_the_execution_log_goes_on(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """The line has no node_id, the mirror is counted; with an id from now on both have it."""
+    """Without a node id the line has none and the mirror loss is counted; with an id both places get the event."""
     log = tmp_path / "runtime/benchmarks/execution_logs/r__i.events.jsonl"
     first = append_event(log, "r", "start")
     assert "node_id" not in first
@@ -288,7 +289,7 @@ def test_without_node_id_the_execution_log_goes_on(tmp_path: Path, capfd: pytest
 
 
 def test_one_sink_that_fails_does_not_stop_the_other(node: Node, capfd: pytest.CaptureFixture[str]) -> None:
-    """A folder in the log's place: the outbox has the event; said and counted."""
+    """With a folder in the log's place, the outbox gets the event; the failure is reported and counted."""
     log_of(node).mkdir(parents=True)
     for _ in range(2):
         assert append_event(log_of(node), "r", "start")["stage"] == "start"
@@ -302,7 +303,7 @@ def test_one_sink_that_fails_does_not_stop_the_other(node: Node, capfd: pytest.C
 
 
 def test_many_runs_in_one_process(node: Node) -> None:
-    """Only a few logs stay open; each has its lines."""
+    """Only a few logs stay open, and each has its lines."""
     logs = [log_of(node).with_name(f"r{n}__i.events.jsonl") for n in range(40)]
     for stage in ("start", "end"):
         for log in logs:
@@ -314,7 +315,7 @@ def test_many_runs_in_one_process(node: Node) -> None:
 
 
 def test_processors_of_the_mirror(node: Node) -> None:
-    """One line takes secrets out of all that is mirrored or appended; a processor may drop."""
+    """Processors apply to all mirrored and appended events, and may remove secrets or drop events."""
     harness.set_processors(["calyx_logging.redact.RedactSecrets"])
     event = append_event(log_of(node), "r", "start", payload={"api_key": "hunter2xyz", "n": 1})
     assert mirror_event({"text": "Bearer abcdefgh1234"}, repo_root=node.root)
@@ -322,7 +323,7 @@ def test_processors_of_the_mirror(node: Node) -> None:
     close_mirrors()
     assert b"hunter2" not in b"".join(path.read_bytes() for path in node.outbox.glob("*.jsonl"))
     assert [event.get("degraded") for event in events_of(node.outbox)] == [["redacted: 1"]] * 2
-    with pytest.raises(ConfigError, match="is not there"):
+    with pytest.raises(ConfigError, match="was not found"):
         harness.set_processors(["no.such.processor"])
 
 
@@ -349,7 +350,7 @@ main(sys.argv[1])
 
 
 def test_a_harness_for_the_older_functions_runs_with_other_imports_alone(node: Node) -> None:
-    """Every append_event is in the execution log and in a verified bundle, with equal ids."""
+    """After changing only imports, every append_event is in the execution log and a bundle, with equal ids."""
     code = OLDER.format(imports="from calyx_logging.harness import append_event, get_node_id, get_results_dir")
     done = python(code, str(node.root))
     assert done.returncode == 0, done.stderr
@@ -372,7 +373,7 @@ def _append(log: str, first: int) -> None:
 
 
 def test_append_event_from_many_processes_and_threads(node: Node) -> None:
-    """One execution log: every line whole, every event once in both."""
+    """Many processes and threads share one execution log; every event is whole and once in both places."""
     processes = [
         multiprocessing.get_context("spawn").Process(target=_append, args=(str(log_of(node)), k * 20)) for k in range(3)
     ]
@@ -391,7 +392,7 @@ def test_append_event_from_many_processes_and_threads(node: Node) -> None:
 
 
 def test_what_a_processor_does_to_mirrored_events(node: Node) -> None:
-    """One that drops: not kept, not lost. One that sets the hash: its own is shadowed, ours is right."""
+    """A dropped event counts as neither kept nor lost; a hash set by a processor is shadowed."""
     import structlog
 
     def drop(logger: object, method: str, event: Any) -> Any:
@@ -411,7 +412,7 @@ def test_what_a_processor_does_to_mirrored_events(node: Node) -> None:
 
 
 def test_paths_that_are_none_and_payloads_that_lie(node: Node, tmp_path: Path) -> None:
-    """A pipe, a NUL, a mapping whose truth cannot be told: the outbox has the event, nothing hangs."""
+    """With a pipe or a NUL as path or an odd mapping, the outbox gets the event and nothing hangs."""
 
     class Odd(dict[str, Any]):
         def __bool__(self) -> bool:
@@ -427,7 +428,7 @@ def test_paths_that_are_none_and_payloads_that_lie(node: Node, tmp_path: Path) -
 
 @pytest.mark.skipif(sys.platform == "win32", reason="flock")
 def test_another_process_that_holds_the_lock_for_good(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A process that was stopped in the middle of its write: waited for a while, then counted."""
+    """A lock held by a stopped process is waited for with a limit, then the event is counted as lost."""
     import fcntl
 
     from calyx_logging.handlers import execution_log
@@ -446,7 +447,7 @@ def test_another_process_that_holds_the_lock_for_good(node: Node, monkeypatch: p
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_a_forked_child_does_not_tell_of_its_parents_losses(node: Node) -> None:
-    """Each loss is in one gap line; at exit what was never told is said."""
+    """Each loss is in one gap line, and losses without one are reported at exit."""
     code = """
         import os, sys
         from pathlib import Path
@@ -477,7 +478,7 @@ def test_a_forked_child_does_not_tell_of_its_parents_losses(node: Node) -> None:
 
 
 def test_the_node_id_of_a_runtime_folder(tmp_path: Path) -> None:
-    """None when absent or empty; byte order mark and white space are no part of it."""
+    """The id is None if absent or empty; byte order mark and white space are stripped."""
     assert get_node_id(tmp_path) is None
     for data, expected in ((b"", None), (b" \r\n", None), (b"\xef\xbb\xbflaptop-1 \r\n", "laptop-1")):
         (tmp_path / "node_id.txt").write_bytes(data)
@@ -488,7 +489,7 @@ def test_the_node_id_of_a_runtime_folder(tmp_path: Path) -> None:
 
 
 def test_the_results_folder(node: Node, tmp_path: Path) -> None:
-    """With the node's id where there is one; nothing is made."""
+    """The results folder ends in the node id if there is one, and is not created."""
     benchmarks, runtime = node.root / "runtime/benchmarks", node.root / "runtime"
     before = tree(node.root)
     assert get_results_dir(benchmarks, "suite", runtime) == benchmarks / "results/suite/test-node"
@@ -503,7 +504,7 @@ def test_the_results_folder(node: Node, tmp_path: Path) -> None:
     "suite", ["", ".", "..", "../x", "a/../../b", "/etc", "a//b", "C:x", "a\\b", "a\0b", "x ", None, 3]
 )
 def test_a_suite_that_would_leave_the_folder(node: Node, suite: Any) -> None:
-    """Refused, with the rule."""
+    """A suite that leads out of the folder is refused, and the error states the rule."""
     with pytest.raises(ConfigError, match="the suite id is"):
         get_results_dir(node.root / "runtime/benchmarks", suite, node.root / "runtime")
 
@@ -512,7 +513,7 @@ def test_a_suite_that_would_leave_the_folder(node: Node, suite: Any) -> None:
 
 
 def test_an_envelope_from_start_to_end(tmp_path: Path) -> None:
-    """The start is on disk as incomplete; the end replaces it whole."""
+    """The start envelope is `incomplete`, and the end envelope replaces it atomically."""
     path, log = tmp_path / "deep" / "r__i.envelope.json", tmp_path / "log.jsonl"
     log.write_bytes(b"line\n")
     started = RunEnvelope.start("s", "r", "i", node_id="n-1", cases_expected=2, clock=lambda: 0.0)
@@ -548,15 +549,15 @@ def test_an_envelope_from_start_to_end(tmp_path: Path) -> None:
     ],
 )
 def test_what_is_no_envelope(tmp_path: Path, data: bytes) -> None:
-    """One error that says so."""
+    """Bytes that are no envelope give one clear error."""
     path = tmp_path / "envelope.json"
     path.write_bytes(data)
-    with pytest.raises(ManifestError, match="is no envelope of a run"):
+    with pytest.raises(ManifestError, match="is not the envelope of a run"):
         RunEnvelope.read(path)
 
 
 def test_envelopes_that_cannot_be_read_or_written(tmp_path: Path) -> None:
-    """The file system's error, with the path."""
+    """File system errors are reported with the path."""
     with pytest.raises(StorageError, match="read the run's envelope"):
         RunEnvelope.read(tmp_path / "none.json")
     (tmp_path / "file").write_text("")

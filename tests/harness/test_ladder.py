@@ -1,4 +1,4 @@
-"""The ladder example: limits, resuming, and a root that holds results from before there was a node id."""
+"""The ladder example: limits, resuming, and a root with results that predate its node id."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from conftest import REPO, events_of, lines_of, tree
 
 
 def ladder(root: Path, *args: str) -> dict[str, str]:
-    """What the example says of each model."""
+    """Run the example and return its result for each model."""
     done = run_ladder(root, *args)
     assert done.returncode == 0, done.stderr
     return {line.split()[0]: line[9:] for line in done.stdout.splitlines()}
@@ -44,18 +44,19 @@ def envelopes(folder: Path) -> dict[str, list[RunEnvelope]]:
 
 
 def with_times(root: Path) -> dict[str, tuple[Any, int]]:
-    """Every path with its bytes and when it was changed; folders by their names alone."""
+    """Map every path to its bytes and modification time, folders by name only."""
     return {name: (data, 0 if data is None else (root / name).stat().st_mtime_ns) for name, data in tree(root).items()}
 
 
+@pytest.mark.slow
 def test_the_ladder_on_a_root_with_results_from_before(tmp_path: Path) -> None:
-    """Some complete, one times out; a larger limit resumes; nothing prior was moved, renamed or changed."""
+    """One model times out and a larger limit resumes it; earlier results are not moved, renamed or changed."""
     benchmarks = tmp_path / "runtime" / "benchmarks"
     for name in ("results/ladder/old-model.json", "results/other/x.json", "execution_logs/a.jsonl", "reports/r.md"):
         path = benchmarks / name
         path.parent.mkdir(parents=True)
         path.write_text(f"{name} as it was")
-    said = ladder(tmp_path, "--limit", "60", "--models", "instant")  # before there was a node id
+    said = ladder(tmp_path, "--limit", "60", "--models", "instant")  # before the root has a node id
     assert said == {"instant": "normal, 16 cases"}
     assert "node_id" not in json.loads(next((benchmarks / "results/ladder").glob("*.envelope.json")).read_text())
     before = with_times(tmp_path)
@@ -107,14 +108,14 @@ def test_the_ladder_on_a_root_with_results_from_before(tmp_path: Path) -> None:
     ],
 )
 def test_bad_arguments(tmp_path: Path, args: list[str], says: str) -> None:
-    """Usage, exit code 2, nothing made."""
+    """Bad arguments print usage, exit with 2 and create nothing."""
     done = run_ladder(tmp_path, *args)
     assert (done.returncode, says in done.stderr) == (2, True), done.stderr
     assert tree(tmp_path) == {}
 
 
 def test_a_root_that_is_not_there(tmp_path: Path) -> None:
-    """The error of the library, as usage."""
+    """A missing root gives the library's error as a usage error."""
     done = subprocess.run(
         [sys.executable, str(REPO / "examples" / "ladder.py"), "--root", str(tmp_path / "none")],
         capture_output=True,

@@ -1,4 +1,7 @@
-"""The campaigns of `tests/faults`, short enough for every run; and that each of them can fail."""
+"""Run the campaigns of `tests/faults` in a short form, and check that each of them can fail.
+
+Each module's docstring has the command for larger runs, for example `python -m faults.kills --writers 1000`.
+"""
 
 from __future__ import annotations
 
@@ -16,6 +19,7 @@ from calyx_logging.hub.store import Store
 from conftest import REPO
 from faults import crash_states, fleet, kills
 
+pytestmark = pytest.mark.slow
 needs_fork = pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 
 
@@ -31,14 +35,14 @@ def test_writers_killed_at_random_moments(tmp_path: Path) -> None:
 
 @needs_fork
 def test_exporters_killed_at_random_moments(tmp_path: Path) -> None:
-    """I2 to I5 under a dying exporter."""
+    """I2 to I5 hold when exporters are killed."""
     tally = kills.kill_exporters(20, 7, tmp_path)
     assert tally.mid_operation > 0
     assert tally.clean, tally.text()
 
 
 def write_through(change: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Have the file's write done by `change`, which is given the real one and the bytes."""
+    """Replace the file's write by `change`, which gets the real write and the bytes."""
     write = files.AppendFile.write
 
     def changed(self: files.AppendFile, data: bytes) -> int:
@@ -51,7 +55,7 @@ def write_through(change: Callable[..., int], monkeypatch: pytest.MonkeyPatch) -
 def test_the_kill_campaign_notices_a_writer_that_keeps_events_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """A campaign that cannot fail proves nothing: a buffering append loses acknowledged events, and it says so."""
+    """The campaign detects a buffering append, which loses acknowledged events."""
     held: list[bytes] = []
 
     def buffered(write: Callable[[bytes], int], data: bytes) -> int:
@@ -67,7 +71,7 @@ def test_the_kill_campaign_notices_a_writer_that_keeps_events_in_memory(
 
 @needs_fork
 def test_the_kill_campaign_notices_an_event_written_twice(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """And doubles are doubles."""
+    """The campaign detects an event that is written twice."""
 
     def twice(write: Callable[[bytes], int], data: bytes) -> int:
         write(data)
@@ -80,7 +84,7 @@ def test_the_kill_campaign_notices_an_event_written_twice(tmp_path: Path, monkey
 @pytest.mark.skipif(sys.platform == "win32", reason="the model is of POSIX file systems")
 @pytest.mark.parametrize("sync", ["seal", "interval", "record"])
 def test_every_state_a_loss_of_power_can_leave(tmp_path: Path, sync: str) -> None:
-    """I2 to I5 after the next export; with sync="record" also I1."""
+    """I2 to I5 hold after the next export, and with sync="record" also I1."""
     tally = crash_states.enumerate_states(sync, tmp_path)
     assert tally.states > 150
     assert tally.faults == []
@@ -93,7 +97,7 @@ def test_every_state_a_loss_of_power_can_leave(tmp_path: Path, sync: str) -> Non
 def test_the_crash_states_notice_a_forgotten_sync(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, forgotten: str, invariant: str
 ) -> None:
-    """Leave one kind of sync out, and an invariant breaks."""
+    """Without one kind of sync, an invariant breaks."""
     if forgotten == "write_new":
         write_new = files.write_new
         monkeypatch.setattr(files, "write_new", lambda path, data: write_new(path, data, sync=False))
@@ -107,9 +111,9 @@ def test_the_crash_states_notice_a_forgotten_sync(
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
 def test_a_short_soak(tmp_path: Path) -> None:
-    """Harnesses, a killer and an exporter at once for a few seconds; the long one is benchmarks/soak.py."""
+    """Run harnesses, a killer and an exporter together for a few seconds; benchmarks/soak.py is the long form."""
     done = subprocess.run(
-        [sys.executable, str(REPO / "benchmarks" / "soak.py"), "--minutes", "0.2", "--folder", str(tmp_path)],
+        [sys.executable, str(REPO / "benchmarks" / "soak.py"), "--minutes", "0.1", "--folder", str(tmp_path)],
         capture_output=True,
         text=True,
         cwd=tmp_path,
@@ -120,7 +124,7 @@ def test_a_short_soak(tmp_path: Path) -> None:
 
 
 def test_a_fleet_and_importers_that_are_killed(tmp_path: Path) -> None:
-    """I2, I4 at the hub: every event once, every damaged bundle reported, every chunk acknowledged, audits complete."""
+    """I2, I4 hold at the hub: each event once, damaged bundles reported, all chunks acknowledged, audits complete."""
     outcome = fleet.send(tmp_path, nodes=4, bundles=24, importers=3, seed=7)
     assert outcome.kills > 0
     assert outcome.damaged > 0
@@ -128,7 +132,7 @@ def test_a_fleet_and_importers_that_are_killed(tmp_path: Path) -> None:
 
 
 def test_the_fleet_campaign_notices_what_is_lost_or_doubled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A hub that is tampered with before it is looked at."""
+    """The campaign detects changes made to the hub before the check."""
     look = fleet._look
 
     def tampered(store: Store, made: list[Path], outcome: fleet.Outcome) -> None:

@@ -1,4 +1,4 @@
-"""Everything that reads bytes from elsewhere, under Hypothesis: random bytes, and real files with bytes changed."""
+"""Fuzz every reader of foreign bytes with Hypothesis: random bytes, and real files with changed bytes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TOKENS = st.sampled_from(
 
 @pytest.fixture(scope="module")
 def seeds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[bytes]]:
-    """Real ones of each."""
+    """Make real files of each kind."""
     folder = tmp_path_factory.mktemp("seeds")
     made = make_bundle(make_node(folder, "n-1"), range(3))
     files = {path.name: path.read_bytes() for path in made.iterdir()}
@@ -60,7 +60,7 @@ def seeds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[bytes]]:
 
 
 def mutated(data: bytes, changes: list[tuple[int, int, bytes]]) -> bytes:
-    """With some stretches replaced."""
+    """Replace some stretches of the bytes."""
     for place, length, new in changes:
         start = place % (len(data) + 1)
         data = data[:start] + new + data[start + length :]
@@ -72,11 +72,12 @@ CHANGES = st.lists(
 )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", TARGETS)
 def test_readers_answer_whatever_the_bytes(
     name: str, seeds: dict[str, list[bytes]], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """An answer, or an error of the library's own, which the target takes."""
+    """Each reader returns a result or raises one of the library's own errors."""
     monkeypatch.setattr(fuzz_readers, "WORK", tmp_path)
     slow = name in ("whole", "zip_archive", "tar_archive", "index", "bundle")
 

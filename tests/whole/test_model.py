@@ -1,7 +1,9 @@
-"""A model of the node, driven by Hypothesis over a real folder: whatever happens in whatever order, I1 to I5 hold.
+"""A Hypothesis model of the node over a real folder: I1 to I5 hold for any steps in any order.
 
-Each step is the real thing: a handler by dictConfig, a killed process, a fork, a full disk (every write of `core.files`
-refused), an export, a crashed export, a lost or an old index, bundles carried away and copied about.
+The steps are real: a handler by dictConfig, a killed process, a fork, a full disk (every write of `core.files`
+refused), an export, a crashed export, a lost or an old index, bundles moved away and copied.
+
+    CALYX_MODEL_EXAMPLES=1000 python3 run.py test tests/whole/test_model.py
 """
 
 from __future__ import annotations
@@ -36,7 +38,7 @@ if not hasattr(os, "fork"):
 
 
 class NodeMachine(RuleBasedStateMachine):
-    """What was acknowledged, what was refused, and the folders."""
+    """The model's state: acknowledged and refused events, and the folders."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -84,7 +86,7 @@ class NodeMachine(RuleBasedStateMachine):
 
     @rule(count=st.integers(0, 4))
     def fork_and_kill(self, count: int) -> None:
-        """A child logs in a writer of its own and is killed."""
+        """Fork a child that logs with its own writer and is killed."""
         numbers = list(range(self.next, self.next + count))
         pid = os.fork()
         if pid == 0:
@@ -97,16 +99,15 @@ class NodeMachine(RuleBasedStateMachine):
 
     @rule(count=st.integers(1, 3))
     def fill(self, count: int) -> None:
-        """Nothing can be written: events are lost and counted."""
+        """Fill the disk: events are lost and counted."""
         with through(Failing(1, errno.ENOSPC, forever=True)):
             lost = self._log(count)
         self.refused += len(lost)
 
     def _wait_for_the_sealing(self) -> None:
-        """What is full is sealed by a thread: a step that looks at the folder twice must not race with it."""
+        """Wait until the thread has sealed full chunks; a step that lists the folder twice must not race with it."""
         handlers: list[Any] = logging.getLogger("harness").handlers
-        desks = [desk for handler in handlers for desk in handler._recorder._desks]
-        while any(desk.writer and desk.writer.full.all() for desk in desks):
+        while any(writer.has_full for handler in handlers for writer in handler._pool.writers):
             time.sleep(0.001)
 
     def _export(self) -> None:
@@ -170,7 +171,7 @@ class NodeMachine(RuleBasedStateMachine):
         on_disk = []
         for path in self.node.outbox.glob("*.jsonl*"):
             leftover = path.name.startswith(".") or (path.suffix == ".open" and path.with_suffix("").exists())
-            if not leftover:  # of a recovery that failed
+            if not leftover:  # left by a failed recovery
                 lines = map(json.loads, path.read_bytes().splitlines())
                 on_disk += [line["n"] for line in lines if line["source"] != "calyx_logging"]
         assert self.kept <= set(on_disk)
@@ -182,14 +183,14 @@ class NodeMachine(RuleBasedStateMachine):
 
     @invariant()
     def index_names_finished_bundles(self) -> None:
-        """I5: it names only chunks of finished bundles."""
+        """I5: the index names only chunks of finished bundles."""
         path = self.node.outbox / ".exported_index.json"
         if path.exists():
             in_bundles = {chunk.name for bundle in self._bundles() for chunk in bundle.glob("*.jsonl")}
             assert set(json.loads(path.read_bytes())["exported"]) <= in_bundles
 
     def teardown(self) -> None:
-        """I2: in the end every event is in the bundles exactly once, or counted."""
+        """I2: at the end every event is in the bundles exactly once, or counted."""
         try:
             close_logging()
             self._export()
@@ -207,6 +208,7 @@ class NodeMachine(RuleBasedStateMachine):
 
 
 TestNode = NodeMachine.TestCase
+TestNode.pytestmark = [pytest.mark.slow]  # type: ignore[attr-defined]
 TestNode.settings = settings(
     max_examples=int(os.environ.get("CALYX_MODEL_EXAMPLES", "25")),
     stateful_step_count=25,

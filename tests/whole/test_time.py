@@ -1,4 +1,4 @@
-"""Clocks that are set back, jump, or stand in an odd zone: names stay unique and sorted, times stay UTC."""
+"""With clocks set back, jumping or in odd zones, names stay unique and sorted and times stay UTC."""
 
 from __future__ import annotations
 
@@ -27,9 +27,10 @@ def chunk_names(node: Node) -> list[ChunkName]:
     return sorted(name for name in map(ChunkName.parse, (p.name for p in node.outbox.glob("*.jsonl"))) if name)
 
 
+@pytest.mark.slow
 @given(clocks)
 def test_a_writers_names_never_go_back(tmp_path_factory: pytest.TempPathFactory, times: list[int]) -> None:
-    """However the clock jumps, the order of the names is the order of the chunks."""
+    """However the clock jumps, chunks' names sort in the order of the chunks."""
     root = tmp_path_factory.mktemp("clock")
     node = provision(root, "test-node").node
     moments = iter([*times, *[times[-1]] * 50])
@@ -38,30 +39,35 @@ def test_a_writers_names_never_go_back(tmp_path_factory: pytest.TempPathFactory,
     )
     for n in range(len(times)):
         writer.append(encode({"n": n}))
-        writer.seal()
-    writer.close()
+        writer.retire()
+        writer.seal_full()
+    writer.end()
+    writer.leave(synced=True)
     names = chunk_names(node)
     assert [name.number for name in names] == list(range(len(names)))
     assert [line["n"] for line in lines_of(node.outbox) if "n" in line] == list(range(len(times)))
 
 
+@pytest.mark.slow
 @given(clocks)
 def test_bundles_names_never_go_back(tmp_path_factory: pytest.TempPathFactory, times: list[int]) -> None:
-    """Same-second exports and clocks set back: unique, sorted, chained."""
+    """Bundles of one second, or after a clock set back, have unique, sorted names in one chain."""
     root = tmp_path_factory.mktemp("clock")
     node = provision(root, "test-node").node
     writer = ChunkWriter(node.outbox, node.id, "c", WriterOptions(10**6, None, "seal", 1.0))
     made = []
     for n, moment in enumerate(times):
         writer.append(encode({"node_id": "n", "ts_utc": "t", "event_id": "e", "source": "s", "n": n}))
-        writer.seal()
+        writer.retire()
+        writer.seal_full()
         result = export(node, clock=lambda moment=moment: float(moment))  # type: ignore[misc]
         assert result.bundle is not None
         assert result.manifest is not None
         made.append((result.bundle.name, result.manifest.previous_manifest_sha256, result.manifest_sha256))
     assert [name for name, _, _ in made] == sorted({name for name, _, _ in made})
     assert [previous for _, previous, _ in made[1:]] == [own for _, _, own in made[:-1]]
-    writer.close()
+    writer.end()
+    writer.leave(synced=True)
 
 
 @pytest.mark.parametrize(
@@ -109,7 +115,7 @@ def test_the_hour_that_happens_twice(node: Node, configure: Callable[..., loggin
 
 
 def test_ages_do_not_hang_on_the_wall_clock(tmp_path: Path) -> None:
-    """A clock set forward by a day rolls nothing; a day that passes does."""
+    """A clock set forward by a day rolls no chunk; a day that really passes does."""
     node = provision(tmp_path, "test-node").node
     wall, steady = [1_700_000_000.0], [0.0]
     writer = ChunkWriter(
@@ -126,5 +132,7 @@ def test_ages_do_not_hang_on_the_wall_clock(tmp_path: Path) -> None:
     assert len(list(node.outbox.glob("*.jsonl"))) == 0
     steady[0] += 86_400
     writer.append(encode({"n": 2}))
+    writer.seal_full()
     assert len(list(node.outbox.glob("*.jsonl"))) == 1
-    writer.close()
+    writer.end()
+    writer.leave(synced=True)

@@ -1,0 +1,398 @@
+"""WriterPool: a configured outbox's writers, each used by one logging call at a time.
+
+A call takes a writer from the idle ones, writes its line and puts the writer back; where none is idle it begins one.
+Another thread, a signal handler, or a processor that logs simply takes another writer. The last one put back is the
+first one taken, so that one thread keeps to one writer.
+
+Invariants:
+
+* When `submit` returns, the event is in the kernel, or counted in a gap of a writer. No lock stands in its way.
+* A writer is put back outside any `try`, so that no interrupt puts it back twice. An interrupted call drops its seat,
+  and housekeeping puts the writer back (`calyx_logging.recording.seats`).
+* Chunks are sealed, and writers ended, by housekeeping, `seal` and `close` alone, which `_care` keeps apart. They take
+  a writer as a call does.
+* A forked child forgets all writers before its first event: every call compares the process id.
+
+There are as many writers as calls were under way at once: one for each thread that logs, and for each call inside
+another call of its thread (at most 32). Those unused for a minute are ended, down to one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from calyx_logging.core import files
+from calyx_logging.core.locks import probe
+from calyx_logging.errors import say
+from calyx_logging.node import Node
+from calyx_logging.recording import background as process
+from calyx_logging.recording.calls import MAX_DEPTH, Calls, Local
+from calyx_logging.recording.gaps import LossReporter
+from calyx_logging.recording.options import WriterOptions
+from calyx_logging.recording.seats import POLL_SECONDS, Seat, Seats
+from calyx_logging.recording.writer import ChunkWriter
+
+__all__ = ["WriterPool", "seal"]
+
+_IDLE_SECONDS = 60.0
+_LONG_WAIT = 2.0
+"""So long `seal` and `close` wait for calls of other threads that are writing."""
+_POLLS, _NESTED_POLLS = 12, 60
+"""A call that finds no idle writer waits so often for one that housekeeping has ready: 6 ms, inside another call 30."""
+
+_NESTED_SPARES = 4
+"""Idle writers that are kept ready once a signal handler, or the like, has logged inside another call."""
+
+_Encode = Callable[[Any], bytes | None]
+
+
+class WriterPool:
+    """Takes events from any thread and keeps them in the node's outbox.
+
+    Args:
+        node: whose outbox.
+        component: part of the chunks' names.
+        options: when writers roll and sync.
+        background: whether the housekeeping thread looks after it; else full chunks are sealed in calls, and nothing
+            is done between calls.
+
+    Raises:
+        ConfigError: the outbox cannot be written, or its file system has no locks.
+
+    Attributes:
+        reentrant: calls of `submit` so far that came from inside another one of the same thread (free-threaded builds
+            may miss some).
+    """
+
+    def __init__(self, node: Node, component: str, options: WriterOptions, *, background: bool = True) -> None:
+        self._node = node
+        self._component = component
+        self._options = options
+        self._background = background
+        self._sync_each = options.sync == "record"
+        self.reentrant = 0
+        probe(node.outbox)
+        self._begin()
+        writer = self._new_writer()
+        writer.prepare(begin=False)  # so that the first event need not take the lock
+        self._seats.idle.append(self._seats.add(writer))
+        process.join(self)
+
+    def _begin(self) -> None:
+        self._seats = Seats()
+        self._closing: list[Seats] = []
+        self._lost: deque[Exception] = deque()
+        self._closed = False
+        self._spares = 0
+        self._reporter = LossReporter(self._node.outbox)
+        self._care = threading.RLock()
+        self._local = Local()
+        self._pid = os.getpid()
+
+    def submit(self, encode: _Encode, item: Any) -> bool | None:
+        """Encode `item` and write the line. Never raises.
+
+        Returns:
+            True; None when `encode` dropped it; False when either failed, and it was counted as lost.
+        """
+        calls = self._local.calls
+        depth, encoding = calls.depth, calls.encoding
+        try:
+            calls.depth, calls.encoding = depth + 1, encoding + 1
+            if depth:
+                self.reentrant += 1
+                calls.check()
+            line = encode(item)
+            calls.encoding = encoding
+            return None if line is None else self.keep(line)
+        except Exception as error:
+            return self._lose(error, calls)
+        finally:
+            calls.depth, calls.encoding = depth, encoding
+
+    def keep(self, line: bytes) -> bool:
+        """Write an encoded event; False when it could not be kept, and was counted as lost."""
+        if os.getpid() != self._pid:
+            process.after_fork()
+        idle = self._seats.idle
+        try:
+            seat = idle.pop()
+        except IndexError:
+            seat = self._new_seat()
+        try:
+            writer = seat.writer
+            chunk, seq, size, gaps = writer.state
+            data = line[:-1] + b',"seq":%d}\n' % seq  # end_of_line, where every call counts
+            after = size + len(data)
+            written = -1
+            if after <= writer.limit:
+                try:
+                    written = chunk.write(data)  # type: ignore[union-attr]  # the limit says that there is one
+                except OSError:
+                    written = -1  # `append` goes round it, or counts it
+            if written == len(data):
+                kept = True
+                writer.state = (chunk, seq + 1, after, gaps)
+            else:
+                kept = writer.append(line, or_leave=True, roll=self._local.calls.depth < 2)
+                if writer.leaving or chunk is not writer.state[0]:
+                    elsewhere = writer.leaving and not kept
+                    if not self._goes_on(writer):
+                        return self._keep_elsewhere(line) if elsewhere else kept
+            if self._sync_each:
+                writer.sync()
+        except BaseException:
+            seat = writer = None  # type: ignore[assignment]  # or a kept traceback would keep the seat
+            raise
+        idle.append(seat)
+        return kept
+
+    def _any_seat(self) -> Seat:
+        try:
+            return self._idle.pop()
+        except IndexError:
+            return self._new_seat()
+
+    def _new_seat(self) -> Seat:
+        if self._seats.has_begun:
+            # To begin a writer takes milliseconds. In a signal handler the next signal would find this call at it, and
+            # begin another inside of it, and so on; after an interrupt there is a writer to be put back. So wait a bit.
+            nested = self._local.calls.depth > 1
+            self._spares = max(self._spares, _NESTED_SPARES if nested else 1)
+            for _ in range((_NESTED_POLLS if nested else _POLLS) if self._wake() else 0):
+                time.sleep(POLL_SECONDS)
+                with contextlib.suppress(IndexError):
+                    return self._idle.pop()
+        return self._seats.add(self._new_writer())
+
+    def _new_writer(self) -> ChunkWriter:
+        return ChunkWriter(
+            self._node.outbox,
+            self._node.id,
+            self._component,
+            self._options,
+            reporter=self._reporter,
+            others_lose=lambda: any(writer.loses for writer in self.writers),
+        )
+
+    def _keep_elsewhere(self, line: bytes) -> bool:
+        """Its writer is leaving: give the line to a new one."""
+        seat = self._new_seat()
+        kept = seat.writer.append(line)
+        if self._sync_each:
+            seat.writer.sync()
+        self._idle.append(seat)
+        return kept
+
+    def _goes_on(self, writer: ChunkWriter) -> bool:
+        """See to a writer that has begun a chunk or is leaving; False when its seat is not to be put back."""
+        if self._closed and process.is_exiting():  # nobody will close it
+            self._end([writer], self._seats)
+            return False
+        if self._background:
+            self._wake()
+        else:
+            self._seal_full([writer])
+        return not writer.leaving
+
+    def _lose(self, error: Exception, calls: Calls) -> bool:
+        """Count an event that was never encoded, or was not kept for a fault of ours; always False."""
+        self._lost.append(error)
+        try:
+            if calls.depth <= MAX_DEPTH:
+                self._count_lost()
+        except Exception:  # no memory, no stack even for that: housekeeping counts it
+            self._wake()
+        return False
+
+    def _count_lost(self) -> None:
+        while self._lost:
+            try:
+                error = self._lost.popleft()
+            except IndexError:  # another thread has counted it
+                return
+            try:
+                seat = self._any_seat()
+                seat.writer.lose(error)
+            except BaseException:
+                self._lost.append(error)
+                raise
+            seat.writer.tell()
+            self._idle.append(seat)
+
+    def _wake(self) -> bool:
+        return self._background and process.wake()
+
+    @property
+    def _idle(self) -> deque[Seat]:
+        return self._seats.idle
+
+    @property
+    def outbox(self) -> Path:
+        """The outbox it writes to."""
+        return self._node.outbox
+
+    @property
+    def writers(self) -> list[ChunkWriter]:
+        """The writers there are now."""
+        return list(self._seats.writers)
+
+    def seal(self) -> None:
+        """Seal what was logged so far, so that the next export takes it.
+
+        Waits up to 2 s for calls that other threads have under way; their writers seal at their next event.
+        """
+        self._with_care(self._seal_all)
+
+    def close(self) -> None:
+        """End all writers in order; a later event begins a new one."""
+        self._with_care(self._close_all)
+
+    def upkeep(self) -> float:
+        """Mend what interrupts left, roll what is old, tell of gaps, sync, seal; return the seconds until the next."""
+        if not self._care.acquire(timeout=_LONG_WAIT):
+            return _LONG_WAIT  # others wait for this thread, too
+        try:
+            for writer in self.writers:
+                self._look_after(writer)
+            self._make_spares()
+            self._count_lost()
+            self._finish_closing(0.0)
+            self._seal_full(self.writers)
+        finally:
+            self._care.release()
+        max_age = self._options.max_age
+        wait = process.LOOK_SECONDS if max_age is None else min(process.LOOK_SECONDS, max(max_age / 16, 0.05))
+        return min(wait, self._options.sync_interval) if self._options.sync == "interval" else wait
+
+    def after_fork(self) -> None:
+        """In a forked child: forget everything that is the parent's."""
+        writers = [writer for seats in (self._seats, *self._closing) for writer in seats.writers]
+        self._begin()
+        for writer in writers:
+            writer.abandon()
+
+    def _with_care(self, action: Callable[[float], None]) -> None:
+        """Keep other housekeepers out, and have `action` wait for calls of other threads until the moment it is given.
+
+        Inside a call of this thread, which may hold a writer, that is no time at all.
+        """
+        process.after_fork()
+        calls = self._local.calls
+        depth = calls.depth
+        try:
+            calls.depth = depth + 1  # a signal handler that logs meanwhile is inside a call, too
+            with self._care:
+                action(0.0 if depth else time.monotonic() + _LONG_WAIT)
+        finally:
+            calls.depth = depth
+
+    def _seal_all(self, deadline: float) -> None:
+        for writer in self.writers:
+            seat = self._seats.take(writer, deadline)
+            if seat is None:
+                writer.roll_soon()
+            else:
+                writer.care(roll=True, ready=self._spares > 0)
+                self._idle.appendleft(seat)
+        self._seal_full(self.writers)
+
+    def _close_all(self, deadline: float) -> None:
+        self._count_lost()
+        for until in (deadline, 0.0):  # the second time for a writer that took over what the others could not write
+            self._closing.append(self._seats)
+            self._closed = True
+            self._seats, self._spares = Seats(), 0
+            self._finish_closing(until)
+
+    def _make_spares(self) -> None:
+        """Have idle writers, which are slow to begin, for calls that will run beside others."""
+        while len(self._idle) < self._spares:
+            writer = self._new_writer()
+            writer.prepare()
+            self._idle.appendleft(self._seats.add(writer))
+
+    def _look_after(self, writer: ChunkWriter) -> None:
+        if self._options.sync == "interval":
+            writer.sync_if_due()
+        dropped = writer.seat() is None
+        unused = writer.idle_seconds() > _IDLE_SECONDS and len(self._seats.writers) > 1
+        if not (dropped or unused or writer.look()):
+            return
+        seat = self._seats.take(writer)
+        if seat is None:
+            writer.roll_soon()
+        elif unused or writer.leaving:
+            self._spares = max(self._spares - 1, 0)
+            self._end([writer], self._seats)
+        else:
+            writer.care(ready=self._spares > 0)
+            if dropped:
+                self._idle.append(seat)
+            else:
+                self._idle.appendleft(seat)
+
+    def _finish_closing(self, deadline: float) -> None:
+        """End the writers of a pool that was closed, as soon as no call has them."""
+        for seats in list(self._closing):
+            taken = [(writer, seats.take(writer, deadline)) for writer in list(seats.writers)]
+            self._end([writer for writer, seat in taken if seat is not None], seats)
+            if not seats.writers:
+                self._closing.remove(seats)
+
+    def _end(self, ending: list[ChunkWriter], seats: Seats) -> None:
+        """End writers that were taken, with one sync of the directory; another writer takes over what they leave."""
+        with self._care:
+            for writer in ending:
+                writer.end()
+            synced = bool(ending) and self._sync_outbox()
+            for writer in ending:
+                writer.leave(synced=synced)
+                if writer in seats.writers:
+                    seats.writers.remove(writer)
+            self._take_over(ending)
+
+    def _seal_full(self, writers: list[ChunkWriter]) -> None:
+        with self._care:
+            full = [writer for writer in writers if writer.has_full]
+            for writer in full:
+                writer.seal_full()
+            if full:
+                self._sync_outbox()
+            self._take_over(full)
+
+    def _sync_outbox(self) -> bool:
+        try:
+            files.sync_dir(self._node.outbox)
+        except OSError as error:
+            if self._node.outbox.exists():
+                say(f"cannot sync {self._node.outbox}: {error}; on loss of power its last chunks may be open again")
+            return False
+        return True
+
+    def _take_over(self, writers: list[ChunkWriter]) -> None:
+        """Write what these writers could not, and tell of what they could not tell."""
+        for leftover in [writer.take_leftover() for writer in writers]:
+            for line in leftover.lines:
+                self.keep(line)
+            if leftover.gaps:
+                seat = self._any_seat()
+                seat.writer.inherit(leftover.gaps)
+                seat.writer.tell()
+                self._idle.append(seat)
+
+
+def seal() -> None:
+    """Seal the open chunks of every handler in this process, so that an export takes all that was logged so far.
+
+    For long-living processes (a notebook, a server); logging goes on in new chunks.
+    """
+    for pool in process.members():
+        pool.seal()
