@@ -1,9 +1,12 @@
-"""One event, whole; `calyx-telemetry show`."""
+"""Show one event completely; `calyx-telemetry show`."""
 
 from __future__ import annotations
 
 try:
+    import heapq
+    from collections import defaultdict
     from collections.abc import Iterator
+    from itertools import accumulate
     from pathlib import Path
     from typing import Any
 
@@ -22,13 +25,13 @@ except ImportError as error:
 @click.command("show")
 @click.argument("event_id")
 @from_option
-@click.option("--before", type=click.IntRange(0), default=0, help="Also so many events before it, of its writer.")
+@click.option("--before", type=click.IntRange(0), default=0, help="Also so many events before it, of its process.")
 @click.option("--after", type=click.IntRange(0), default=0, help="Also so many after it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
 def command(event_id: str, place: str, root: str | None, before: int, after: int, as_json: bool) -> None:
     """Print an event whole, and where it is. Exit code 1 when there is none of that id.
 
-    An id is a label that callers may choose: where several events bear it, all are printed.
+    An id is a label that callers may choose: if several events have it, all are printed.
     """
     paths = [ref.path for ref in chunks_at(place, root)()]
     found = list(_find(paths, event_id))
@@ -55,18 +58,45 @@ def _find(paths: list[Path], event_id: str) -> Iterator[Line]:
 
 
 def _around(paths: list[Path], line: Line, before: int, after: int) -> list[Line]:
-    """The event with those of its writer that come before and after it, by `seq`; nothing where none were asked for."""
-    seq, name = line.event.get("seq"), ChunkName.parse(line.path.name)
-    if not (before or after) or type(seq) is not int or name is None:
+    """The event with those that its process logged before and after it; nothing where none were asked for.
+
+    Lines of one writer keep the order of their `seq`; those of a process's writers are put together by time.
+    """
+    name = ChunkName.parse(line.path.name)
+    if not (before or after) or type(line.event.get("seq")) is not int or name is None:
         return []
-    found: dict[int, Line] = {}
+    process_of = _processes(paths)
+    by_writer: dict[str, list[Line]] = defaultdict(list)
     for path in paths:
         other = ChunkName.parse(path.name)
-        if other is not None and other.writer == name.writer:
-            for one in _lines(path):
-                if type(number := one.event.get("seq")) is int and seq - before <= number <= seq + after:
-                    found[number] = one
-    return [found[number] for number in sorted(found)]
+        if other is not None and process_of[other.writer] == process_of[name.writer]:
+            by_writer[other.writer] += [one for one in _lines(path) if type(one.event.get("seq")) is int]
+    for lines in by_writer.values():
+        lines.sort(key=lambda one: int(one.event["seq"]))
+    moments = (
+        accumulate(((str(one.event.get("ts_utc")), one) for one in lines), _later) for lines in by_writer.values()
+    )
+    merged = [one for _, one in heapq.merge(*moments, key=lambda pair: pair[0])]
+    place = merged.index(line)
+    return merged[max(place - before, 0) : place + after + 1]
+
+
+def _later(one: tuple[str, Line], other: tuple[str, Line]) -> tuple[str, Line]:
+    """The second line, at its own time or that of the one before it in its writer, whichever is later."""
+    return max(one[0], other[0]), other[1]
+
+
+def _processes(paths: list[Path]) -> dict[str, str]:
+    """The first writer of each writer's process, as its start line names it; itself where there is none."""
+    found: dict[str, str] = {}
+    for path in paths:
+        name = ChunkName.parse(path.name)
+        if name is not None:
+            found.setdefault(name.writer, name.writer)
+            first = next(_lines(path), None) if name.number == 0 else None
+            if first is not None and first.event.get("control") == "start":
+                found[name.writer] = str(first.event.get("process"))
+    return found
 
 
 def _lines(path: Path) -> Iterator[Line]:

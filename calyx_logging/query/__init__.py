@@ -1,4 +1,4 @@
-"""Questions to events, wherever they are: an outbox, a bundle or the hub, as one database.
+"""Query the events of an outbox, a bundle or the hub as one database.
 
 from calyx_logging.query import connect
 db = connect(root)                     # of the node's outbox; connect(root, "hub") of a hub

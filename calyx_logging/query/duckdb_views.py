@@ -45,11 +45,11 @@ _NOT_SHOWN = ("bad_line", "identity", "control")
 _SHOWN = ", ".join(name for name in COLUMNS if name not in _NOT_SHOWN)
 _ALL = ", ".join(COLUMNS)
 MEMORY = "4GB"
-"""What the database takes at most, unless it is told otherwise."""
+"""Default memory limit of the database."""
 
 
 PLACE = "row_number() OVER (PARTITION BY node_id, identity ORDER BY chunk, line, bundle)"
-"""The same event twice, in two chunks or in one, is one event: `identity` is what it says apart from its `seq`."""
+"""Numbers the copies of an event; lines with one `identity` (content apart from `seq`) are one event."""
 
 _REPEATS = f"""
 CREATE TEMP TABLE repeats AS
@@ -60,11 +60,11 @@ WITH several AS MATERIALIZED (
 )
 SELECT file, row FROM placed WHERE place > 1
 """
-"""Which rows are there before; found once, so that no query has to sort all that it does not ask for."""
+"""Rows that repeat an earlier one; found once, so that a query need not sort rows it does not ask for."""
 
 
 def views(text_of: str, single: str) -> dict[str, str]:
-    """The SQL of the views, in the order they are made in; plain enough for every engine.
+    """Return the SQL of the views, in the order of their creation; plain enough for every engine.
 
     They are over `loose` and `compacted`, which have the columns of `table`, and `compacted` has `repeated` as well.
 
@@ -86,6 +86,8 @@ def views(text_of: str, single: str) -> dict[str, str]:
         "gaps": f"SELECT node_id, writer, ts, TRY_CAST({text_of}(rest, '$.count') AS BIGINT) AS count, "
         f"{text_of}(rest, '$.cause') AS cause, {text_of}(rest, '$.seqs') AS seqs, chunk FROM once "
         "WHERE control = 'gap' AND source = 'calyx_logging'",
+        "starts": f"SELECT DISTINCT node_id, writer, {text_of}(rest, '$.process') AS process FROM once "
+        "WHERE control = 'start' AND source = 'calyx_logging'",
         "recoveries": f"SELECT node_id, writer, ts, TRY_CAST({text_of}(rest, '$.torn_bytes') AS BIGINT) AS torn_bytes, "
         f"TRY_CAST({text_of}(rest, '$.bad_lines') AS BIGINT) AS bad_lines, chunk FROM once "
         f"WHERE control = 'end' AND source = 'calyx_logging' AND {text_of}(rest, '$.reason') = 'recovered'",
@@ -95,7 +97,7 @@ def views(text_of: str, single: str) -> dict[str, str]:
 def connect_chunks(
     chunks: Iterable[ChunkRef], engine: Engine | None = None, *, memory: str = MEMORY, closed: bool = False
 ) -> Any:
-    """An Ibis backend (DuckDB) with the views of `views`.
+    """Return an Ibis backend (DuckDB) with the views of `views`.
 
     `lines` has also control lines, lines that are no events, and events that are there twice.
 
@@ -121,7 +123,7 @@ def attach(
     memory: str = MEMORY,
     closed: bool = False,
 ) -> Any:
-    """The backend over Parquet files.
+    """Return the backend over Parquet files.
 
     Args:
         folder: a temporary one, deleted when the backend is closed.
@@ -174,7 +176,7 @@ def attach(
 
 
 def _rows_of(parquet: Iterable[Path], columns: str) -> str:
-    """A SELECT of the columns from Parquet files, or of no row where there is none."""
+    """Return a SELECT of the columns from Parquet files, or one without rows if there are no files."""
     if texts := [_literal(path) for path in parquet]:
         options = "hive_partitioning = false, filename = true, file_row_number = true"
         return f"SELECT {columns} FROM read_parquet([{', '.join(texts)}], {options})"
@@ -185,14 +187,14 @@ def _rows_of(parquet: Iterable[Path], columns: str) -> str:
 
 
 def _literal(path: Path) -> str:
-    """A path in SQL, where some letters are patterns."""
+    """Quote a path for SQL, where some characters are patterns."""
     text = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(path))
     return "'" + text.replace("'", "''") + "'"
 
 
 @contextmanager
 def temporary() -> Iterator[Path]:
-    """A temporary folder, which stays unless there is an error."""
+    """Create a temporary folder; remove it only after an error."""
     folder = Path(tempfile.mkdtemp(prefix="calyx-query-"))
     try:
         yield folder
@@ -216,7 +218,7 @@ class _Task:
 
 
 def in_files(chunks: Iterable[ChunkRef], folder: Path, engine: Engine | None = None) -> list[Path]:
-    """One Parquet file in the folder for each chunk; one that has just been sealed or pruned is left out.
+    """Write one Parquet file per chunk into the folder; skip chunks that have just been sealed or pruned.
 
     Raises:
         ChunkError, StorageError: a chunk cannot be read, or the folder cannot be written.
@@ -259,7 +261,7 @@ def _in_file(task: _Task) -> bool:
 
 @contextmanager
 def clear_errors() -> Iterator[None]:
-    """What the engine refuses, as an error of ours in one line."""
+    """Turn the engine's errors into a one-line error of this package."""
     try:
         yield
     except Exception as error:  # duckdb's and ibis's errors have no base in common
@@ -273,13 +275,13 @@ def clear_errors() -> Iterator[None]:
 
 
 def unless_interrupted(error: Exception) -> None:
-    """Ctrl-C is no fault of anything."""
+    """Raise KeyboardInterrupt if Ctrl-C caused the error."""
     if type(error).__name__ == "InterruptException" or "interrupted" in str(error)[:100].lower():
         raise KeyboardInterrupt from None
 
 
 def first_lines(error: Exception) -> str:
-    """What an engine says, without the query that it points into, and what it could do instead."""
+    """Return an engine's message without the query excerpt and the suggestions that follow it."""
     text = " ".join(str(error).split("\n\n")[0].partition("\nLINE ")[0].split())
     return text if len(text) <= 300 else f"{text[:300].rpartition(' ')[0]} …"
 
@@ -301,7 +303,7 @@ class Rows:
         self.schema = _schema([field.with_name(name) for field, name in zip(reader.schema, names, strict=True)])
 
     def any(self) -> bool:
-        """Whether there is a row; it is not lost."""
+        """Tell whether there is at least one row, without consuming it."""
         self._ahead = self._ahead or next((batch for batch in self if batch.num_rows), None)
         return self._ahead is not None
 
@@ -325,7 +327,7 @@ class Rows:
             yield type(batch).from_arrays(batch.columns, schema=self.schema)
 
     def values(self) -> Iterator[tuple[Any, ...]]:
-        """Row by row; what Python has no type for as text, what is summed up in more than 64 bits as an int.
+        """Yield the rows as tuples; values without a Python type as text, sums of more than 64 bits as int.
 
         Raises:
             ConfigError: as above.
@@ -334,7 +336,7 @@ class Rows:
             yield from zip(*map(_values_of, batch.columns), strict=True)
 
     def to_pylist(self) -> list[dict[str, Any]]:
-        """All of them, as dicts."""
+        """Return all rows as dicts."""
         return [dict(zip(self.schema.names, row, strict=True)) for row in self.values()]
 
 
@@ -369,7 +371,7 @@ def _plain_times(table: pyarrow.Table) -> pyarrow.Table:
 
 
 def run_sql(backend: Any, sql: str) -> Rows:
-    """The rows of a SELECT.
+    """Run a SELECT and return its rows.
 
     Args:
         backend: of `connect_chunks`.

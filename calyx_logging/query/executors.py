@@ -1,8 +1,8 @@
-"""Where a function is mapped over bundles or chunks: in this process, in a pool of processes, or on a Spark cluster.
+"""Map a function over bundles or chunks: in this process, in a pool of processes, or on a Spark cluster.
 
 An engine supplies `map`, and nothing else; what is mapped is the same plain function everywhere. It is given small
 values and returns small values: the data itself is in files, which on a cluster every worker has to reach by the same
-path. A function may be run twice for one item (a worker dies, and Spark tries again): it has to leave the same.
+path. A function may run twice for one item (a worker dies, and Spark tries again), so it has to be idempotent.
 """
 
 from __future__ import annotations
@@ -23,17 +23,17 @@ from calyx_logging.errors import StorageError
 __all__ = ["Engine", "Here", "Pool"]
 
 _WORTH_A_POOL = 32 * 1024 * 1024
-"""Bytes to be read; a pool takes as long to start as these take here."""
+"""Bytes to read before a pool pays: reading them in this process takes as long as starting one."""
 
 _EACH = 64 * 1024
-"""Bytes that are read in the time that a file takes besides."""
+"""Overhead of one file, as the number of bytes that are read in the same time."""
 
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
 
 class Engine(Protocol):
-    """What maps."""
+    """Interface of an engine, which maps a function over items."""
 
     def map(self, function: Callable[[_T], _R], items: Sequence[_T], size: int) -> Iterator[_R]:
         """The function's results, in the order of the items.
@@ -47,15 +47,15 @@ class Engine(Protocol):
 
 
 class Here:
-    """One after the other, in this process."""
+    """Maps in this process, one item after the other."""
 
     def map(self, function: Callable[[_T], _R], items: Sequence[_T], size: int) -> Iterator[_R]:
-        """The function's results, each when it is asked for."""
+        """Yield the function's results lazily."""
         return map(function, items)
 
 
 class Pool:
-    """A pool of processes, where there is enough to do; else here.
+    """Maps in a pool of processes if there is enough work, else in this process.
 
     The processes are spawned, since forked ones would hang in DuckDB; they end with their parent, however it ends.
 
@@ -91,7 +91,7 @@ class Pool:
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """No Ctrl-C for a moment, where that can be had: in the main thread."""
+    """Ignore Ctrl-C for a moment; possible in the main thread only."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
@@ -103,7 +103,7 @@ def _without_interrupts() -> Iterator[None]:
 
 
 def _begin() -> None:
-    """In a process of the pool: Ctrl-C is for its parent, without which it has nothing to do."""
+    """Set up a pool process: leave Ctrl-C to its parent, and end when the parent does."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     parent = multiprocessing.parent_process()
     if parent is not None:

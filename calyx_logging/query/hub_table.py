@@ -40,7 +40,7 @@ def connect(
     closed: bool = False,
     warn: Callable[[str], None] | None = None,
 ) -> Any:
-    """An Ibis backend over all that the store holds, with the views of `database`.
+    """Return an Ibis backend over everything that the store holds, with the views of `database`.
 
     What is not in the stored table yet is put there first; where that cannot be written, into a temporary one.
 
@@ -82,7 +82,7 @@ def connect(
 
 
 def files_in_force(store: Store, found: Current, more_of: set[str] | None = None) -> tuple[list[Path], list[Path]]:
-    """The table's files: those in which an event may be there twice, and those that say so themselves.
+    """Return the table's loose files, which may repeat events, and its compacted ones, which mark repeats.
 
     Args:
         store: the hub's.
@@ -98,7 +98,7 @@ def files_in_force(store: Store, found: Current, more_of: set[str] | None = None
 
 
 def _not_in(store: Store, node_id: str, found: Current, tell: Callable[[str], None]) -> list[ChunkRef]:
-    """The chunks of a node that the table has not, but for damaged ones."""
+    """Return the chunks of a node that the table lacks, without damaged ones."""
     there = found.nodes.get(node_id, NodeTable()).chunks
     refs = []
     for one in holdings_of(store, store.load(node_id)).chunks.values():
@@ -151,7 +151,7 @@ def compact(store: Store, node_id: str, *, memory: str = MEMORY) -> Part | None:
 
 
 def _write_set(parquet: list[Path], target: Path, memory: str) -> None:
-    """The rows of the files, each with `repeated`, in one file."""
+    """Write the rows of the files into one file, each with `repeated`."""
     with temporary() as folder:
         backend = attach(folder, parquet, memory=memory)
         # what is no event has no identity, and is no repetition of another

@@ -1,4 +1,4 @@
-"""The chunks of a place: an outbox, a hub's store, or a bundle's folder; the same for whoever reads events."""
+"""Find the chunks of an outbox, a hub's store or a bundle's folder; shared by all readers of events."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ __all__ = ["chunks_at"]
 
 
 def chunks_at(place: str, root: str | os.PathLike[str] | None) -> Callable[[], list[ChunkRef]]:
-    """The chunks of a place, as they are at a moment.
+    """Return a function that lists the chunks of a place at the time of the call.
 
     Args:
         place: `outbox`, `hub`, or the path of a bundle's folder.
@@ -54,7 +54,7 @@ def chunks_at(place: str, root: str | os.PathLike[str] | None) -> Callable[[], l
 
 
 def _node_of(folder: Path) -> str | None:
-    """Whose bundle it is; None where its manifest does not say."""
+    """Return the node id of a bundle; None if its manifest does not name one."""
     try:
         return Manifest.parse(files.read_regular(folder / MANIFEST_NAME)).node_id
     except (OSError, ManifestError):

@@ -88,20 +88,38 @@ def _last_errors(events: ibis.Table) -> ibis.Table:
     ).order_by("node_id")
 
 
-def _around(events: ibis.Table, event_id: str, count: int) -> ibis.Table:
-    """The events with an id, and what the same writer wrote before and after; without `seq`, the lines of the chunk."""
-    found = events.filter(events.event_id == event_id)
-    found = found.select(
-        found.node_id, its_writer=found.writer, its_seq=found.seq, its_chunk=found.chunk, its_line=found.line
+def _around(events: ibis.Table, starts: ibis.Table, event_id: str, count: int) -> ibis.Table:
+    """The events with an id, and what their process logged before and after; without `seq`, the lines of the chunk.
+
+    Lines of one writer keep the order of their `seq`; those of a process's writers are put together by time.
+    """
+    import ibis
+
+    started = starts.select(start_node=starts.node_id, start_writer=starts.writer, process=starts.process)
+    joined = events.left_join(started, [events.node_id == started.start_node, events.writer == started.start_writer])
+    joined = joined.mutate(process=ibis.coalesce(joined.process, joined.writer)).drop("start_node", "start_writer")
+    found = joined.filter(joined.event_id == event_id)
+    in_seq = joined.filter(joined.seq.notnull()).semi_join(found, ["node_id", "process"])
+    so_far = ibis.cumulative_window(group_by=[in_seq.node_id, in_seq.writer], order_by=in_seq.seq)
+    in_seq = in_seq.mutate(moment=in_seq.ts.max().over(so_far))
+    place = ibis.row_number().over(
+        group_by=[in_seq.node_id, in_seq.process], order_by=[in_seq.moment, in_seq.writer, in_seq.seq]
     )
-    near = events.join(found.distinct(), "node_id")
-    by_seq = (near.writer == near.its_writer) & (near.seq - near.its_seq).between(-count, count)
-    by_line = (
-        near.its_seq.isnull() & (near.chunk == near.its_chunk) & (near.line - near.its_line).between(-count, count)
-    )
+    in_seq = in_seq.mutate(place=place)
+    its = in_seq.filter(in_seq.event_id == event_id)
+    its = its.select(its_node=its.node_id, its_process=its.process, its_place=its.place)
+    near = in_seq.join(its, [in_seq.node_id == its.its_node, in_seq.process == its.its_process])
+    by_seq = near.filter((near.place - near.its_place).between(-count, count))
+    old = found.filter(found.seq.isnull())
+    old = old.select(its_node=old.node_id, its_chunk=old.chunk, its_line=old.line)
+    near = joined.join(old, [joined.node_id == old.its_node, joined.chunk == old.its_chunk])
+    by_line = near.filter((near.line - near.its_line).between(-count, count))
+    by_line = by_line.mutate(place=by_line.line)
     names = ("node_id", "ts", "writer", "seq", "level", "logger", "message", "event_id", "source", "run_id", "case_id")
-    near = near.filter(by_seq | by_line).select(*names, "chunk", "line").distinct()
-    return near.order_by(["node_id", "writer", "seq", "chunk", "line"])
+    both = ibis.union(
+        *(one.select(*names, "chunk", "line", "process", "place") for one in (by_seq, by_line)), distinct=True
+    )
+    return both.order_by(["node_id", "process", "place", "chunk", "line"]).drop("process", "place")
 
 
 QUERIES: dict[str, Callable[[Any], Any]] = {
@@ -145,7 +163,9 @@ def named(backend: Any, name: str, *, event_id: str | None = None, count: int = 
     if name in _VIEWS:
         return backend.table(_VIEWS[name]).order_by(["node_id", "ts"])
     events = backend.table("events")
-    return QUERIES[name](events) if event_id is None else _around(events, event_id, count)
+    if event_id is None:
+        return QUERIES[name](events)
+    return _around(events, backend.table("starts"), event_id, count)
 
 
 def run_named(backend: Any, name: str, *, event_id: str | None = None, count: int = 5) -> Rows:

@@ -6,9 +6,9 @@
     telemetry/federated/.table/.lock, .compact.lock                       held while that is changed, or one compacts
 
 The table is made from the chunks, which stay; it can be deleted at any time. Invariants: a file has its name only when
-it is whole, and its name says what is in it, so that whoever makes it a second time changes nothing; readers and
+it is complete, and its name identifies its content, so making it a second time changes nothing; readers and
 writers go by `current.json` alone, which is replaced in one step: a file that it does not name has no rows. A file that
-is no longer in force stays for a while, for who has just read the `current.json` before.
+is no longer in force stays for a while, for readers of the previous `current.json`.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from calyx_logging.query.snapshot import Current, NodeTable, Part, changing, cur
 __all__ = ["Made", "Refreshed", "Task", "make", "refresh"]
 
 _LEFT = 86_400.0
-"""Seconds after which a file that nobody names, and nobody finished, is deleted."""
+"""Seconds after which an unreferenced or unfinished file is deleted."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class Task:
 
 @dataclass(frozen=True)
 class Made:
-    """What became of it: the rows of its file and its hash, or why there is none."""
+    """Result of a task: the rows and the hash of its file, or why there is none."""
 
     node_id: str
     sha256: str
@@ -60,7 +60,7 @@ class Made:
 
 @dataclass
 class Refreshed:
-    """What `refresh` did: files made, rows in them, and what could not be made."""
+    """Result of `refresh`: files made, rows in them, and what could not be made."""
 
     files: int = 0
     rows: int = 0
@@ -153,7 +153,7 @@ def refresh(
 
 
 def _missing(store: Store, holdings: Holdings) -> Iterator[str]:
-    """Chunks that came, and lie nowhere in the store."""
+    """Yield the chunks that were imported but are no longer in the store."""
     for entry, manifest in holdings.manifests:
         for chunk in manifest.chunks:
             if chunk.filename not in holdings.chunks:
@@ -161,7 +161,7 @@ def _missing(store: Store, holdings: Holdings) -> Iterator[str]:
 
 
 def _damaged(table: NodeTable, holdings: Holdings) -> Iterator[str]:
-    """Chunks that have rows, and are not what they were."""
+    """Yield the chunks that have rows but have changed since."""
     there = table.chunks
     for held in holdings.chunks.values():
         if held.sha256 in there and not held.is_whole():
@@ -169,7 +169,7 @@ def _damaged(table: NodeTable, holdings: Holdings) -> Iterator[str]:
 
 
 def _changes(store: Store, found: Current, node_id: str) -> bool:
-    """Whether what is in force is not what the store holds."""
+    """Tell whether the files in force differ from what the store holds."""
     table, entries = found.nodes.get(node_id, NodeTable()), store.load(node_id)
     holdings = holdings_of(store, entries)
     return (
@@ -186,7 +186,7 @@ def _is_whole(store: Store, part: Part) -> bool:
 
 
 def _in_force(table: NodeTable, holdings: Holdings, damaged: Collection[str]) -> list[Part]:
-    """The files that are not damaged and hold chunks of the store alone."""
+    """Return the undamaged files that hold only chunks of the store."""
     return [
         part
         for part in table.parts
@@ -195,7 +195,7 @@ def _in_force(table: NodeTable, holdings: Holdings, damaged: Collection[str]) ->
 
 
 def _find_out_whether_writable(store: Store, tasks: Sequence[Task]) -> None:
-    """Once, before thousands of tasks say so."""
+    """Check once that the table can be written, before thousands of tasks fail."""
     try:
         for folder in {task.target.parent for task in tasks[:1]}:
             files.make_dirs(folder)
@@ -209,7 +209,7 @@ def _find_out_whether_writable(store: Store, tasks: Sequence[Task]) -> None:
 
 
 def _put_in_force(store: Store, made: dict[str, list[Made]], damaged: set[str], *, anew: bool) -> None:
-    """By what the store holds now: somebody else may have brought more, and put it in force, meanwhile."""
+    """Put files in force by what the store holds now, since others may have added more meanwhile."""
     with changing(store) as found:
         for node_id, new in made.items():
             holdings = holdings_of(store, store.load(node_id))

@@ -1,6 +1,6 @@
-"""A chunk's lines as rows: the columns of every table there is of events, and the one function that makes them.
+"""Turn a chunk's lines into rows: the columns of every table of events, and the one function that makes them.
 
-Plain Python and Arrow, without an engine, so that whoever makes a table makes the same one. Rows come in batches, so
+Plain Python and Arrow, without an engine, so that the table is the same wherever it is made. Rows come in batches, so
 that memory does not grow with the chunk. Needs pyarrow (the extra `query`).
 """
 
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 __all__ = ["COLUMNS", "PROMOTED", "batches_of", "column_text", "rows_in", "schema", "write_parquet"]
 
 PROMOTED = ("run_id", "run_instance_id", "suite", "stage", "case_id", "decision_type", "score")
-"""Fields of the caller's that have columns of their own, as text."""
+"""Caller's fields that have text columns of their own."""
 
 COLUMNS = (
     "node_id",
@@ -59,11 +59,11 @@ _FEW_VALUES = (
     *("node_id", "source", "level", "logger", "message", "run_id", "run_instance_id", "suite", "stage"),
     *("decision_type", "control", "writer", "chunk", "bundle"),
 )
-"""Columns in which values come again and again."""
+"""Columns with few distinct values."""
 
 _DIGITS = bytes(ord("0") if chr(code).isdigit() and code < 128 else ord(" ") for code in range(256))
 _LONG_NUMBER = b"0" * 18
-"""So many digits in a row: more than a double, or 64 bits, may hold."""
+"""Run of digits that may be too long for a double or 64 bits."""
 
 _FINER = re.compile(r"[.,][0-9]{7}")
 _BATCH = 20_000
@@ -71,7 +71,7 @@ _BATCH_BYTES = 16 * 1024 * 1024
 _MAX_SEQ = 2**63
 _USUAL = len("2026-01-01T00:00:00.000000+00:00")
 _MAX_BAD = 10_000
-"""Characters of a line that is no event."""
+"""Maximum number of characters kept of a line that is no event."""
 
 
 def schema() -> pyarrow.Schema:
@@ -122,12 +122,12 @@ def batches_of(path: Path, node_id: str | None = None, *, bundle: str | None = N
 
 
 def column_text(name: str) -> str:
-    """A file's name as it stands in a column, which is UTF-8 whatever the name is."""
+    """Return a file's name as valid UTF-8 for a column."""
     return name.encode("utf-8", "backslashreplace").decode()
 
 
 def _batched(lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[list[tuple[int, bytes]], bool]]:
-    """So many lines, and so many bytes, at once; whether they are the last."""
+    """Group lines into batches, limited in lines and bytes; tell with each whether it is the last."""
     batch: list[tuple[int, bytes]] = []
     size = 0
     for numbered in lines:
@@ -141,7 +141,7 @@ def _batched(lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[list[tuple[in
 
 
 def write_parquet(path: Path, batches: Iterable[pyarrow.RecordBatch]) -> int:
-    """Write rows to a Parquet file (zstd), synced; how many there are.
+    """Write rows to a Parquet file (zstd), synced; return how many.
 
     Raises:
         OSError: it cannot be written; nothing of it is left.
@@ -164,7 +164,7 @@ def write_parquet(path: Path, batches: Iterable[pyarrow.RecordBatch]) -> int:
 
 
 def rows_in(path: Path, *, whole: bool = False) -> int | None:
-    """How many rows a Parquet file of ours has; None where there is none, or it cannot be read.
+    """Count the rows of a Parquet file of the table; None if it does not exist or cannot be read.
 
     Args:
         path: of the file.
@@ -186,7 +186,7 @@ def rows_in(path: Path, *, whole: bool = False) -> int | None:
 
 
 def _row(event: dict[str, Any] | None, line: bytes, node_id: str | None) -> tuple[Any, ...]:
-    """What the columns that come from a line have, in the order of `_FROM_EVENT`."""
+    """Return the values of the columns that come from a line, in the order of `_FROM_EVENT`."""
     if event is None:
         return (node_id, *_NOTHING, line.decode("utf-8", "replace")[:_MAX_BAD], None)
     take = event.pop
@@ -212,7 +212,7 @@ def _row(event: dict[str, Any] | None, line: bytes, node_id: str | None) -> tupl
 
 
 def _sorted(event: dict[str, Any], line: bytes) -> bytes:
-    """An event's bytes whatever the order of its fields; long numbers as they are written."""
+    """Return an event's bytes with its fields sorted; long numbers stay as written."""
     try:
         if _LONG_NUMBER not in line.translate(_DIGITS):
             return dumps(event, option=OPT_SORT_KEYS)
@@ -231,7 +231,7 @@ def _text(value: Any) -> str:
 
 
 def _deep(value: Any) -> str:
-    """JSON, sorted, of what is nested deeper than orjson writes; it reads up to 1024 levels."""
+    """Return sorted JSON of a value nested deeper than orjson writes; orjson reads up to 1024 levels."""
     limit = sys.getrecursionlimit()
     sys.setrecursionlimit(limit + 10_000)
     try:
@@ -241,7 +241,7 @@ def _deep(value: Any) -> str:
 
 
 def _moment(text: str) -> datetime | None:
-    """A time that microseconds say exactly; None for any other."""
+    """Parse a time that microseconds represent exactly; None for any other."""
     try:
         if len(text) > _USUAL and _FINER.search(text):
             return None

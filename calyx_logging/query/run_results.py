@@ -1,7 +1,7 @@
-"""What became of runs, cases, suites and models, as Ibis expressions over events: the same on every engine.
+"""Outcomes of runs, cases, suites and models, as Ibis expressions over events: the same on every engine.
 
-A case counts where it ended (`stage` is `case_ended`), each time that it did. It is completed where its `outcome` is
-`completed`, and passed where it is completed and bears no `passed` that is false. A score is no verdict.
+A case counts each time it ended (`stage` is `case_ended`). It is completed if its `outcome` is
+`completed`, and passed if it is completed and has no false `passed`. A score is no verdict.
 """
 
 from __future__ import annotations
@@ -16,25 +16,25 @@ if TYPE_CHECKING:
 __all__ = ["ERRORS", "RUN", "cases", "field_of", "models", "runs", "suites", "suites_by_node"]
 
 RUN = ("node_id", "suite", "run_id", "run_instance_id")
-"""What a run is known by."""
+"""Columns that identify a run."""
 
 _STATUSES = ("error", "timeout", "incomplete", "normal")
-"""What a run may end with, the worst first."""
+"""Statuses that a run may end with, worst first."""
 
 _DIGITS = 6
-"""Of sums of seconds: microseconds. What lies beyond depends on which thread adds first."""
+"""Decimals of sums of seconds (microseconds); further digits depend on which thread adds first."""
 
 ERRORS = ("error", "critical")
 """Levels that count as errors."""
 
 
 def field_of(events: ibis.Table, path: str, where: Any = None) -> Any:
-    """A field that has no column of its own, as text.
+    """Return a field that has no column of its own, as text.
 
     Args:
         events: the table.
         path: in JSON, such as `$.model`.
-        where: of which rows; the JSON of others is not parsed.
+        where: condition on the rows; the JSON of other rows is not parsed.
     """
     import ibis
 
@@ -48,19 +48,19 @@ def field_of(events: ibis.Table, path: str, where: Any = None) -> Any:
 
 
 def _seconds(text: Any) -> Any:
-    """As a number; null for what is no number of seconds that anything takes."""
+    """Return a text as seconds; null if it is no plausible duration."""
     return _between(text.try_cast("float64"), 0, 1e12)
 
 
 def _between(value: Any, least: float, most: float) -> Any:
-    """Null where it is not, as for NaN and the infinities, which would make every sum one of them."""
+    """Return null for values out of range, NaN and infinities, which would spoil every sum."""
     import ibis
 
     return ibis.ifelse(value.between(least, most), value, ibis.null("float64"))
 
 
 def _with_ends(events: ibis.Table) -> ibis.Table:
-    """Events of runs, with what is said where a case, or a run, begins or ends."""
+    """Return the events of runs, with columns for what the begin and end of a case or run record."""
     events = events.filter(events.run_id.notnull())
     has_ended = (events.stage == "case_ended").fill_null(False)
     outcome = field_of(events, "$.outcome", has_ended)
@@ -76,7 +76,7 @@ def _with_ends(events: ibis.Table) -> ibis.Table:
 
 
 def _extent(events: ibis.Table) -> dict[str, Any]:
-    """From when to when a group of events goes, how many they are, and how many of them are errors."""
+    """Aggregate a group of events: first and last time, number of events, number of errors."""
     return {
         "started": events.ts.min(),
         "ended": events.ts.max(),

@@ -1,7 +1,7 @@
-"""Which files of the hub's stored table are in force: `current.json`, which readers and writers go by alone.
+"""Record which files of the hub's stored table are in force: `current.json`, the only list readers and writers use.
 
 It is replaced in one step; a file that it does not name has no rows. A file that is no longer in force stays for a
-while, for who has just read the `current.json` before.
+while, for readers of the previous `current.json`.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["Current", "NodeTable", "Part", "behind", "changing", "current", "fol
 VERSION = 1
 _CURRENT = "current.json"
 _GRACE = 600.0
-"""Seconds that a file stays when it is no longer in force."""
+"""Seconds for which a file is kept when it is no longer in force."""
 
 
 @dataclass(frozen=True)
@@ -51,7 +51,7 @@ class Part:
 
 @dataclass
 class NodeTable:
-    """What is in force of one node: its files, and the bundles (hashes of manifests) whose chunks they hold."""
+    """Files in force of one node, and the bundles (hashes of manifests) whose chunks they hold."""
 
     parts: list[Part] = field(default_factory=list)
     bundles: set[str] = field(default_factory=set)
@@ -64,19 +64,19 @@ class NodeTable:
 
 @dataclass
 class Current:
-    """What is in force, by node, and since when (seconds since the epoch) files are not."""
+    """Files in force, by node, and when (seconds since the epoch) others ceased to be."""
 
     nodes: dict[str, NodeTable] = field(default_factory=dict)
     retired: dict[str, float] = field(default_factory=dict)
 
 
 def folder_of(store: Store) -> Path:
-    """Where the table is."""
+    """Return the table's folder."""
     return store.folder / ".table"
 
 
 def current(store: Store) -> Current:
-    """What is in force; nothing where that cannot be read, or was written by another version."""
+    """Read what is in force; empty if it cannot be read or another version wrote it."""
     try:
         document = orjson.loads(files.read_regular(folder_of(store) / _CURRENT))
         if document["table_version"] != VERSION:
@@ -100,14 +100,14 @@ def _part(node_id: str, entry: dict[str, Any]) -> Part:
 
 
 def _is_ours(name: str) -> bool:
-    """Whether a name is one that files of the table have."""
+    """Tell whether a name has the form of the table's file names."""
     folder, _, file = name.partition("/")
     is_plain = not (set(file) & set("/\\:\0")) and file.endswith(".parquet") and not file.startswith(".")
     return is_plain and folder.startswith("node_id=") and is_node_id(folder.removeprefix("node_id="))
 
 
 def lost(store: Store, found: Current) -> list[str]:
-    """The nodes of which a file that is in force is not there."""
+    """Return the nodes that lack a file that is in force."""
     folder = folder_of(store)
     there = {node_id: set(names_in(folder / f"node_id={node_id}")) for node_id in found.nodes}
     return sorted(
@@ -118,7 +118,7 @@ def lost(store: Store, found: Current) -> list[str]:
 
 
 def behind(store: Store, found: Current) -> list[str]:
-    """The nodes whose bundles, as the import index and the names of folders say, are not the table's; quick to say."""
+    """Return the nodes whose bundles, by import index and folder names, differ from the table's; quick."""
     indexed: dict[str, set[str]] = {node_id: set() for node_id in found.nodes}
     for entry in store.indexed():
         indexed.setdefault(entry.node_id, set()).add(entry.manifest_sha256)
@@ -128,7 +128,7 @@ def behind(store: Store, found: Current) -> list[str]:
 
 @contextmanager
 def changing(store: Store) -> Iterator[Current]:
-    """What is in force, to be changed, with nobody else at it; written when it has been."""
+    """Lock the table and yield what is in force, to be changed; write it at the end."""
     folder = folder_of(store)
     try:
         with os_lock(folder / ".lock"):

@@ -1,4 +1,4 @@
-"""Spark: where functions are mapped, and queries asked, when one machine is not enough. Needs the extra `spark`.
+"""Map functions and run queries on Spark, when one machine is not enough. Needs the extra `spark`.
 
 The workers of a cluster have to reach the store by the same path as this process, and to have calyx-logging with the
 extra `query` installed for the same Python version. Nothing else is needed there.
@@ -27,13 +27,13 @@ __all__ = ["SparkEngine", "attach", "session"]
 
 _HINT = 'pip install "calyx-logging[spark]"; Spark also needs Java 17 or newer'
 _REACHED = 5.0
-"""Seconds in which a master has to answer."""
+"""Seconds to wait for a master's answer."""
 
 _JOINED = 60.0
-"""Seconds in which a first worker has to join."""
+"""Seconds to wait for the first worker to join."""
 
 _SLICES = 4
-"""Tasks for each core: the more, the less is done again when a worker dies."""
+"""Tasks per core: with more of them, less is repeated when a worker dies."""
 
 _RAISED = re.compile(r"[A-Za-z_.]*(Error|Exception): ")
 _TYPES = {"timestamp[us]": "TIMESTAMP_NTZ", "int64": "BIGINT", "string": "STRING"}
@@ -103,7 +103,7 @@ def _answers(place: tuple[str, int]) -> bool:
 
 
 def _wait_for_workers(found: SparkSession, master: str) -> None:
-    """A job without workers would wait for ever, and say nothing."""
+    """Wait for a first worker: without one, a job would hang for ever without a message."""
     until = time.monotonic() + _JOINED
     status: Any = found.sparkContext._jsc.sc()
     while status.getExecutorMemoryStatus().size() < 2:  # the driver is one
@@ -114,7 +114,7 @@ def _wait_for_workers(found: SparkSession, master: str) -> None:
 
 
 def _first_line(error: Exception) -> str:
-    """What it says at last where a function failed, else at first."""
+    """Return the last exception that the message names, else its first line."""
     text = str(error).split("Driver stacktrace")[0]
     lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("\tat ")]
     raised = [line for line in lines if _RAISED.match(line)]
@@ -171,5 +171,5 @@ def attach(spark: SparkSession, loose: Iterable[Path], compacted: Iterable[Path]
 
 
 def _literal(path: Path) -> str:
-    """A path for Spark, which takes some letters for patterns."""
+    """Quote a path for Spark, which treats some characters as patterns."""
     return "file://" + "".join(f"\\{letter}" if letter in "[]{}*?\\," else letter for letter in str(path))

@@ -1,4 +1,4 @@
-"""The chunk's name and reading."""
+"""Chunk names are made and parsed, and chunks are read."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ names = st.builds(
 
 @given(names)
 def test_parsing_undoes_making(name: ChunkName) -> None:
-    """One function makes a name, one reads it."""
+    """Parsing a name gives back what it was made from."""
     assert ChunkName.parse(name.sealed) == name
     assert ChunkName.parse(name.open) == name
     assert check_component(name.component) == name.component
@@ -40,7 +40,7 @@ def test_names_sort_as_text_by_time(many: list[ChunkName]) -> None:
 
 
 def test_the_documented_form() -> None:
-    """<YYYYMMDD>_<HHMMSS>__<component>__<writer>-<n>."""
+    """A name has the form <YYYYMMDD>_<HHMMSS>__<component>__<writer>-<n>."""
     name = ChunkName(datetime(2026, 11, 22, 6, 49, 12, tzinfo=UTC), "bench_runner", "3f9a1c20", 7)
     assert name.sealed == "20261122_064912__bench_runner__3f9a1c20-0007.jsonl"
     assert name.open == "20261122_064912__bench_runner__3f9a1c20-0007.jsonl.open"
@@ -66,25 +66,25 @@ def test_the_documented_form() -> None:
     ],
 )
 def test_other_names_are_not_ours(filename: str) -> None:
-    """The parser is strict."""
+    """The parser is strict: other names give None."""
     assert ChunkName.parse(filename) is None
 
 
 @pytest.mark.parametrize("component", ["a__b", "_a", "a-", "A", "ä", "", "a b", None, 3])
 def test_components_that_break_the_rule(component: object) -> None:
-    """They are refused, naming the option."""
+    """Bad components are refused, and the error names the option."""
     with pytest.raises(ConfigError, match="component"):
         check_component(component)
 
 
 def test_only_a_line_with_its_newline_is_whole() -> None:
-    """What follows the last newline is torn, even where it looks whole."""
+    """Bytes after the last newline are a partial line, even if they look complete."""
     lines = list(read_lines(io.BytesIO(b'{"a":1}\n{"b":2}')))
     assert lines == [(b'{"a":1}', True), (b'{"b":2}', False)]
 
 
 def test_what_is_no_regular_file_is_refused(tmp_path: Path) -> None:
-    """Folders, links and pipes that bear a chunk's name are not read."""
+    """Folders, links and pipes with a chunk's name are not read."""
     (tmp_path / "folder.jsonl").mkdir()
     with pytest.raises((ChunkError, StorageError)):
         open_chunk(tmp_path / "folder.jsonl")

@@ -1,4 +1,4 @@
-"""What a manifest says of a chunk: by position or by parsing, the figures are the same."""
+"""A chunk's figures are the same by position and by parsing."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ odd = st.sampled_from(
     block=st.integers(50, 3000),
 )
 def test_by_position_as_by_parsing(lines: list[bytes], torn: bytes, block: int) -> None:
-    """Whatever the lines are, wherever the blocks end."""
+    """Both methods agree for any lines and any block boundaries."""
     before, reading.BLOCK = reading.BLOCK, block
     try:
         assert_same(b"".join(lines) + torn)
@@ -82,7 +82,7 @@ def test_by_position_as_by_parsing(lines: list[bytes], torn: bytes, block: int) 
 
 
 def test_lines_alike_are_read_by_position(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Not one of them is parsed."""
+    """Uniform lines are read by position, and none is parsed."""
     data = b"".join(line(seq, 1_700_000_000 + seq, text="x" * 100) for seq in range(1000, 9999))
     expected = by_parsing(data)
     monkeypatch.setattr(chunk_stats, "decode", None)
@@ -92,7 +92,7 @@ def test_lines_alike_are_read_by_position(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 def test_memory_stays_flat(tmp_path: Path) -> None:
-    """A chunk is read in blocks: of 200 MB, a few are in memory at a time."""
+    """A chunk of 200 MB is read with only a few blocks in memory at a time."""
     import tracemalloc
 
     path = tmp_path / "large"
@@ -108,14 +108,14 @@ def test_memory_stays_flat(tmp_path: Path) -> None:
 
 
 def test_other_peoples_chunks_are_parsed() -> None:
-    """A damaged line is found, whatever it begins and ends with."""
+    """A damaged line in a foreign chunk is found, whatever its beginning and end."""
     data = b"".join(line(seq) for seq in range(10, 20)).replace(b'"event_id"', b"\x00event_id", 1)
     assert stats_of(io.BytesIO(data), "foreign.jsonl").bad_lines == 1
 
 
 @pytest.mark.parametrize("data", [MARK, MARK + b"\n", b"\n" + MARK + b"\n", MARK + b"{}\n" + MARK + b"{}\n"])
 def test_byte_order_marks(tmp_path: Path, data: bytes) -> None:
-    """One at the beginning is no part of the first line; anywhere else it is none of an event. Both readers agree."""
+    """A byte order mark is skipped at the beginning and makes a line bad elsewhere; both readers agree."""
     path = tmp_path / "other.jsonl"
     path.write_bytes(data)
     scan = scan_chunk(path, "n-1")

@@ -1,4 +1,4 @@
-"""First-generation files: told from ours by name, and read as if they were ours."""
+"""First-generation files are recognised by name and read like ours."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ OURS = "20260101_000000__x__0123abcd-0000.jsonl"
     )
 )
 def test_foreign_names_are_told_from_ours_by_form(names: list[str]) -> None:
-    """As the parser does, which besides asks whether there is such a day."""
+    """Foreign names are recognised as by the parser, which also checks that the date exists."""
     foreign = foreign_among(names)
     for name in names:
         ours = ChunkName.parse(f"20260101_000000{name[15:]}" if name[:1].isdigit() else name)
@@ -30,14 +30,14 @@ def test_foreign_names_are_told_from_ours_by_form(names: list[str]) -> None:
 
 
 def test_only_our_own_names_stay() -> None:
-    """Ours never change, so that nobody looks at them again."""
+    """Only names of our own chunks remain, because these never change."""
     assert without_foreign({OURS, "events.jsonl"}) == {OURS}
     assert not is_foreign(OURS)
     assert is_foreign("events.jsonl")
 
 
 def test_a_manifest_of_the_first_generation_reads_as_ours() -> None:
-    """A byte order mark, `file` for `filename`, hashes in upper case, no version."""
+    """A byte order mark, `file` for `filename`, upper-case hashes and a missing version are accepted."""
     document = {
         "node_id": "n",
         "exported_at": "2026-01-01T00:00:00",

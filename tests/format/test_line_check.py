@@ -1,4 +1,4 @@
-"""Reading a chunk's lines: what is an event of the node, and what the lines say of their writer."""
+"""The line check decides which lines are events of the node, and what they say about their writer."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ STAMP = {"node_id": "n-1", "ts_utc": "2026-01-01T00:00:00.000000+00:00", "event_
 
 
 def line(**fields: object) -> bytes:
-    """As our writers make it."""
+    """Make a line as our writers do."""
     return json.dumps({**STAMP, **fields}, separators=(",", ":")).encode()
 
 
 @pytest.mark.parametrize("name", STAMP)
 def test_a_stamped_field_that_is_there_twice(name: str) -> None:
-    """Anywhere, with another value: readers differ in which they take; with the same value nobody minds."""
+    """A stamped field that occurs twice makes a line bad (readers differ), unless both values are equal."""
     plain = line(n=1, seq=3)
     assert what_is_wrong(plain, "n-1") is None
     for twice in (
@@ -46,7 +46,7 @@ def test_a_stamped_field_that_is_there_twice(name: str) -> None:
     st.booleans(),
 )
 def test_the_quick_way_and_the_other_agree(fields: dict[str, object], spaced: bool) -> None:
-    """Whatever the order, spacing and values."""
+    """The fast and the slow check agree for any order, spacing and values."""
     document = {**STAMP, **fields}
     data = json.dumps(document).encode() if spaced else line(**fields)
     is_event = document["node_id"] == "n-1" and all(isinstance(document[k], str) and document[k] for k in STAMP)
@@ -60,7 +60,7 @@ def test_the_quick_way_and_the_other_agree(fields: dict[str, object], spaced: bo
 
 
 def test_seq_in_any_order(tmp_path: Path) -> None:
-    """Runs, and how often one came again."""
+    """The scan gives runs of `seq`, and how often one occurred again."""
     path = tmp_path / "c.jsonl"
     path.write_bytes(b"".join(line(seq=seq) + b"\n" for seq in [2, 0, 1, 7, 7, 1, 9, 8, -1, True, 2**70, "3"]))
     found = scan_chunk(path, "n-1")
@@ -69,7 +69,7 @@ def test_seq_in_any_order(tmp_path: Path) -> None:
 
 
 def test_a_line_that_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """It is no event, what comes after it is; it is never held in memory whole; both readers count it as one line."""
+    """A line that is too long is one bad line for both readers, never wholly in memory, and harms no other."""
     monkeypatch.setattr(line_check, "MAX_LINE", 3_000_000)
     monkeypatch.setattr(chunk_stats, "MAX_LINE", 3_000_000)
     path = tmp_path / "c.jsonl"
@@ -86,6 +86,6 @@ def test_a_line_that_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 
 def test_numbers_and_empty_lines() -> None:
-    """Empty lines count, and are not given; a byte order mark is no part of the first."""
+    """Empty lines are numbered but not returned; a byte order mark is not part of the first line."""
     stream = io.BytesIO(b"\xef\xbb\xbfone\n\n  \ntwo\r\n\nthree")
     assert list(numbered_lines(stream)) == [(1, b"one"), (4, b"two\r"), (6, b"three")]

@@ -1,4 +1,4 @@
-"""tail and show: the events that are there and those that come, without a lock and without disturbing anybody."""
+"""tail and show read present and new events, without locks and without disturbing a writer."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def numbers(follower: Follower) -> list[int]:
 
 
 def test_following_through_rolls_seals_and_new_writers(node: Node, configure: Configure) -> None:
-    """Every event once, in the order of each writer, whatever happens to its chunk."""
+    """A follower yields every event once, in each writer's order, whatever happens to its chunk."""
     logger = configure(max_bytes=1000)
     logger.info("before", extra={"n": -1})
     follower = Follower(lambda: paths(node))
@@ -58,7 +58,7 @@ def test_following_through_rolls_seals_and_new_writers(node: Node, configure: Co
 
 
 def test_following_a_writer_that_dies(node: Node, configure: Configure) -> None:
-    """A torn line is no line; what recovery makes of the chunk is gone on with."""
+    """A follower ignores a partial line, and continues in the chunk that recovery makes."""
     configure().info("event", extra={"n": 0})
     (path,) = node.outbox.glob("*.open")
     dead = node.outbox / path.name.replace("__harness__", "__dead__")
@@ -79,7 +79,7 @@ def test_following_a_writer_that_dies(node: Node, configure: Configure) -> None:
 
 
 def test_the_last_ones(node: Node, configure: Configure) -> None:
-    """By their time, over all chunks; filters; chunks that nothing new is in are not read."""
+    """The last events are found by time over all chunks, with filters; chunks without new events are not read."""
     for part in range(3):
         logger = configure(source=f"s{part}")
         for n in range(3):
@@ -108,7 +108,7 @@ def test_the_last_ones(node: Node, configure: Configure) -> None:
 
 
 def test_tail(node: Node, configure: Configure, tmp_path: Path) -> None:
-    """For people and for programs; from outbox, bundle and hub alike; what a terminal acts on is escaped."""
+    """tail prints text or JSON from outbox, bundle and hub; control characters are escaped."""
     logger = configure()
     for n in range(20):
         logger.info("event %d \x1b[2J", n, extra={"n": n})
@@ -147,14 +147,14 @@ def test_tail(node: Node, configure: Configure, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="signals")
 def test_tail_follow(node: Node, configure: Configure) -> None:
-    """What is logged while it runs is printed, once; Ctrl-C is the way to end it."""
+    """tail --follow prints each new event once; Ctrl-C ends it."""
     import signal
 
     logger = configure()
     logger.info("before")
     command = [sys.executable, "-u", "-m", "calyx_logging.scripts", "tail", "-f", "--json", "--root", str(node.root)]
 
-    def as_in_a_terminal() -> None:  # who runs the tests in the background has Ctrl-C ignored
+    def as_in_a_terminal() -> None:  # a background test run ignores Ctrl-C
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, preexec_fn=as_in_a_terminal) as process:
@@ -173,7 +173,7 @@ def test_tail_follow(node: Node, configure: Configure) -> None:
 
 
 def test_show(tmp_path: Path) -> None:
-    """Whole, with what came before and after it in its writer; 1 where there is none."""
+    """show prints the whole event with its writer's events before and after; exit code 1 if there is none."""
     node = make_node(tmp_path, "n-1")
     logging.config.dictConfig(config(node, max_bytes=600))
     for n in range(9):
@@ -198,7 +198,7 @@ def test_show(tmp_path: Path) -> None:
 
 
 def test_bundles_of_several_nodes(tmp_path: Path) -> None:
-    """At the hub the last events are those of all nodes."""
+    """At the hub, tail shows the last events of all nodes."""
     store = Store(tmp_path)
     for name in ("n-1", "n-2"):
         import_bundle(store, make_bundle(make_node(tmp_path, name), range(3)))

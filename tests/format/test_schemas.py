@@ -1,4 +1,4 @@
-"""The JSON Schemas that are shipped say what is really written, and nothing that the readers would not take."""
+"""The shipped JSON Schemas match what is written, and accept only what the readers accept."""
 
 from __future__ import annotations
 
@@ -37,13 +37,13 @@ def schema(name: str) -> Any:
 
 
 def test_they_are_all_here() -> None:
-    """And named in the document of the format."""
+    """All schemas exist and are named in the format's document."""
     folder = files("calyx_logging") / "format" / "schemas"
     assert sorted(path.name for path in folder.iterdir()) == sorted(f"{name}.schema.json" for name in NAMES)
 
 
 def test_what_is_written_is_valid(tmp_path: Path, configure: Callable[..., logging.Logger], node: Node) -> None:
-    """Every kind of line, and every file that other programs may read."""
+    """Every kind of line and every file for other programs is valid by its schema."""
     logger = configure(max_event_bytes=4096)
     logger.info("plain", extra={"n": 1, "level": "shadowed", "nan": float("nan"), "large": "x" * 9000})
     try:
@@ -80,14 +80,14 @@ def test_what_is_written_is_valid(tmp_path: Path, configure: Callable[..., loggi
 
 @pytest.mark.parametrize("name", NAMES)
 def test_they_are_no_blank_cheques(name: str) -> None:
-    """An empty object, another type, a version from the future."""
+    """The schemas refuse an empty object, another type, and a newer version."""
     checker = schema(name)
     for document in ({}, [], None, "x", {"manifest_version": 2}, {"receipt_version": 2}):
         assert not checker.is_valid(document)
 
 
 def paths_of(document: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
-    """The way to every value in a document."""
+    """Yield the path to every value in a document."""
     yield path
     items = (
         document.items() if isinstance(document, dict) else enumerate(document) if isinstance(document, list) else ()
@@ -135,7 +135,7 @@ VALUES = st.one_of(
     ("name", "document", "parse"), [("manifest", MANIFEST, Manifest.parse), ("receipt", RECEIPT, Receipt.parse)]
 )
 def test_readers_take_all_that_is_valid(name: str, document: Any, parse: Callable[[bytes], object]) -> None:
-    """Any value at any place: what the schema takes the reader reads, and the reader raises nothing of another kind."""
+    """With any value at any place, the reader reads what the schema accepts, and raises only its documented error."""
     checker = schema(name)
     checker.validate(document)
     places = list(paths_of(document))[1:]
@@ -158,7 +158,7 @@ def test_readers_take_all_that_is_valid(name: str, document: Any, parse: Callabl
 
 
 def test_first_generation_manifests_are_told_apart(tmp_path: Path) -> None:
-    """They are read, and are none of this version's."""
+    """First-generation manifests are read, but this version's schema refuses them."""
     bundle = make_bundle(make_node(tmp_path, "n-1"), range(1))
     old = json.loads((bundle / "manifest.json").read_bytes())
     del old["manifest_version"]

@@ -1,4 +1,4 @@
-"""Where functions are mapped: in order, in processes that end with their parent."""
+"""Engines map functions in order, in processes that end with their parent."""
 
 from __future__ import annotations
 
@@ -26,8 +26,9 @@ def test_results_are_in_order(engine: Engine, monkeypatch: pytest.MonkeyPatch) -
         assert list(engine.map(os.path.basename, names, 1)) == [str(n) for n in range(count)]
 
 
+@pytest.mark.slow
 def test_the_pool(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Little work is done here; a process that is killed is said, and none is left behind."""
+    """Little work stays in this process; a killed process is reported, and none is left behind."""
     assert set(Pool(2).map(_process, [1, 2, 3], 10)) == {os.getpid()}
     monkeypatch.setattr(executors, "_WORTH_A_POOL", 0)
     assert os.getpid() not in set(Pool(2).map(_process, [1, 2, 3], 10))
@@ -49,6 +50,7 @@ def _refuse(_: int) -> None:
     raise ValueError("no")
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="kills with SIGKILL, and looks at /proc")
 def test_the_pool_ends_with_its_parent(tmp_path: Path) -> None:
     """However that ends: its processes do not go on for nobody."""

@@ -1,4 +1,4 @@
-"""Queries: the same rows from an outbox, a bundle and the hub; each event once; what is refused is said in one line."""
+"""Queries: the same rows from an outbox, a bundle and the hub; each event once; errors take one line."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_the_same_answer_everywhere(places: dict[str, list[str]], name: str) -> 
 
 
 def test_every_event_value_by_value(places: dict[str, list[str]], logged: Node) -> None:
-    """What the columns and `rest` say together is the line, nulls included."""
+    """The columns and `rest` together reproduce the line, nulls included."""
     lines = {line["event_id"]: line for line in lines_of(logged.outbox) if line["source"] != "calyx_logging"}
     sql = "SELECT * FROM events ORDER BY writer, seq"
     rows = answer(places["outbox"], sql)
@@ -167,7 +167,7 @@ def test_cases_suites_and_models(places: dict[str, list[str]]) -> None:
 
 @pytest.mark.parametrize("value", ["NaN", "Infinity", 1e999, -5, "x", None, [1], {"a": 1}, 1e300, "1e400", True])
 def test_odd_durations_and_scores(tmp_path: Path, value: Any) -> None:
-    """What is no number of seconds is none; no sum is spoilt by one."""
+    """A value that is no number of seconds becomes null and spoils no sum."""
     node = provision(tmp_path, "n-1").node
     logging.config.dictConfig(config(node))
     for n, (duration, score) in enumerate(((2.5, 0.5), (value, value))):
@@ -200,7 +200,7 @@ def test_odd_durations_and_scores(tmp_path: Path, value: Any) -> None:
     ],
 )
 def test_the_outcome_of_a_run(tmp_path: Path, status: str | None, cases: list[str], outcome: str) -> None:
-    """By how it ended, and whether its cases passed."""
+    """The outcome follows from how the run ended and whether its cases passed."""
     node = provision(tmp_path, "n-1").node
     logging.config.dictConfig(config(node))
     log = logging.getLogger("harness")
@@ -255,7 +255,7 @@ def test_the_same_event_twice_counts_once(tmp_path: Path) -> None:
 
 
 def test_open_chunks_are_asked_too(tmp_path: Path) -> None:
-    """As far as they are written; a torn line is no bad one."""
+    """Open chunks are read as far as they are written; a partial line is no bad line."""
     node = provision(tmp_path, "n-1").node
     logging.config.dictConfig(config(node))
     logging.getLogger("harness").info("running")
@@ -309,6 +309,7 @@ def test_what_is_refused(places: dict[str, list[str]], args: list[str], said: st
     assert "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_without_the_extra(tmp_path: Path) -> None:
     """Said with what to install; the other commands do not need it."""
     provision(tmp_path, "n-1")
@@ -341,6 +342,7 @@ def test_python_takes_it_from_there(logged: Node) -> None:
     assert batch.schema == schema()
 
 
+@pytest.mark.slow
 def test_no_temporary_folder_is_left(places: dict[str, list[str]], tmp_path: Path) -> None:
     """Neither after an answer nor after an error."""
     for sql in ("SELECT 1", "SELEC"):
@@ -357,7 +359,7 @@ def test_no_temporary_folder_is_left(places: dict[str, list[str]], tmp_path: Pat
 
 
 def test_what_came_before_and_after(places: dict[str, list[str]], tmp_path: Path) -> None:
-    """Of the same writer, by `seq`, across chunks; of the first generation, by line; ids need not be unique."""
+    """Neighbours are the same writer's by `seq`, across chunks (first generation: by line); ids may repeat."""
     rows = answer(places["hub"], "SELECT event_id, seq, writer FROM events ORDER BY writer, seq")
     one = rows[len(rows) // 2]
     found = answer(places["outbox"], "--named", "around", "--event-id", one["event_id"], "--around", "3")
@@ -407,7 +409,7 @@ def test_a_query_only_asks(places: dict[str, list[str]], tmp_path: Path, sql: st
 
 
 def test_a_url_is_no_place() -> None:
-    """To be asked from: it has to be imported."""
+    """A URL cannot be queried: its bundle has to be imported first."""
     done = telemetry("query", "--from", "s3://bucket/x", "SELECT 1")
     assert (done.returncode, "import it into a hub first" in done.stderr) == (2, True), done.stderr
 
@@ -446,13 +448,13 @@ def test_what_is_the_same_event(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("depth", [200, 254, 300, 1000])
 def test_deep_events(tmp_path: Path, depth: int) -> None:
-    """What is taken in has a row."""
+    """Every accepted event has a row."""
     (row,) = rows_of(tmp_path, f'"x":{"[" * depth}{"]" * depth}')
     assert row["rest"] == f'{{"x":{"[" * depth}{"]" * depth}}}'
 
 
 def test_times_that_are_finer(tmp_path: Path) -> None:
-    """Of more than microseconds the text stays in `rest`."""
+    """A time finer than microseconds keeps its text in `rest`."""
     head = '{"node_id":"n-1","ts_utc":"2026-01-01T00:00:00.123456789+00:00","event_id":"e","source":"s"}\n'
     path = tmp_path / "20260101_000000__x__old.jsonl"
     path.write_text(head)

@@ -1,4 +1,4 @@
-"""The stored table: what is in force has every event once, whoever made it, in whatever order, and whenever it died."""
+"""The stored table: the files in force hold every event once, regardless of process, order and kills."""
 
 from __future__ import annotations
 
@@ -133,6 +133,7 @@ def test_a_bundle_after_compaction(fleet: tuple[Path, Truth], store: Store) -> N
     check_answers(store, truth)
 
 
+@pytest.mark.slow
 def test_a_pool_makes_the_same(fleet: tuple[Path, Truth], store: Store) -> None:
     """Import and table, by spawned processes."""
     folder, truth = fleet
@@ -155,6 +156,7 @@ def test_a_pool_makes_the_same(fleet: tuple[Path, Truth], store: Store) -> None:
     check_answers(store, truth)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="kills with SIGKILL")
 def test_killed_at_any_moment(fleet: tuple[Path, Truth], store: Store, tmp_path: Path) -> None:
     """Table and compaction, killed at each call that changes the disk: what is in force is right, and is mended."""
@@ -202,6 +204,7 @@ def test_killed_at_any_moment(fleet: tuple[Path, Truth], store: Store, tmp_path:
     check_answers(store, truth)
 
 
+@pytest.mark.slow
 def test_what_is_damaged_is_made_again(fleet: tuple[Path, Truth], store: Store) -> None:
     """Files that are lost, cut, altered, of another form; current.json likewise; --check finds them."""
     folder, truth = fleet
@@ -239,7 +242,7 @@ def test_what_is_damaged_is_made_again(fleet: tuple[Path, Truth], store: Store) 
 
 
 def test_a_damaged_file_is_one_line(fleet: tuple[Path, Truth], store: Store) -> None:
-    """Of a query; `table --check` puts it right."""
+    """A query reports it in one line; `table --check` repairs it."""
     folder, truth = fleet
     import_all(store, folder / "node-0000")
     refresh.refresh(store, store.nodes())
@@ -255,7 +258,7 @@ def test_a_damaged_file_is_one_line(fleet: tuple[Path, Truth], store: Store) -> 
 
 
 def test_a_chunk_that_is_damaged_has_no_rows(fleet: tuple[Path, Truth], store: Store) -> None:
-    """It is said, each time, until the chunk is put right."""
+    """Every run reports it until the chunk is repaired."""
     bundle = sorted((fleet[0] / "node-0000").iterdir())[0]
     import_bundle(store, bundle, policy=Policy(accept_bad_lines=True))
     chunk = sorted(store.folder.glob("node-0000/*/*.jsonl"))[0]
@@ -294,7 +297,7 @@ def test_a_chunk_that_has_grown(store: Store, tmp_path: Path) -> None:
 
 
 def test_two_at_once(fleet: tuple[Path, Truth], store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    """What another puts in force meanwhile stays."""
+    """Files that another process puts in force meanwhile stay."""
     folder, truth = fleet
     bundles = sorted((folder / "node-0000").iterdir())
     import_bundle(store, bundles[0], policy=Policy(accept_bad_lines=True))
@@ -365,14 +368,15 @@ def test_the_command(fleet: tuple[Path, Truth], store: Store, tmp_path: Path) ->
 
 
 def test_import_leaves_the_table(store: Store, tmp_path: Path) -> None:
-    """Of what has come, when the extra is there."""
+    """Import makes the table of the new chunks if the extra is installed."""
     bundle = make_bundle(make_node(tmp_path, "n-1"), range(3))
     assert telemetry("import", bundle, "--root", store.root).returncode == 0
     assert [part.rows for part in snapshot.current(store).nodes["n-1"].parts] == [4]
 
 
+@pytest.mark.slow
 def test_a_bit_that_has_flipped(fleet: tuple[Path, Truth], store: Store) -> None:
-    """In a file of the table, loose or compacted: `--check` finds it wherever it is."""
+    """`--check` finds a flipped bit anywhere in a table file, loose or compacted."""
     folder, truth = fleet
     import_all(store, folder)
     refresh.refresh(store, store.nodes())
@@ -423,7 +427,7 @@ def test_what_is_not_in_the_store_any_more(fleet: tuple[Path, Truth], store: Sto
 
 @pytest.mark.parametrize("damage", [None, "garbage", '{"imports": []}'])
 def test_without_the_import_index(fleet: tuple[Path, Truth], store: Store, damage: str | None) -> None:
-    """What came since the table was made is in it all the same."""
+    """Bundles imported since the table was made are in it all the same."""
     folder, truth = fleet
     sources = sorted(path.parent for path in folder.glob("*/*/manifest.json"))
     for source in sources[:-1]:
@@ -437,10 +441,11 @@ def test_without_the_import_index(fleet: tuple[Path, Truth], store: Store, damag
     check_answers(Store(store.root), truth)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["hub*", "hub[1]", "hub'q", "hub?", "hub {a,b}", "hub %20"])
 @pytest.mark.skipif(sys.platform == "win32", reason="names that Windows does not have")
 def test_names_that_are_patterns(fleet: tuple[Path, Truth], tmp_path: Path, name: str) -> None:
-    """Of a hub's folder: no other hub's rows are read."""
+    """A hub's folder may be named like a glob pattern: no other hub's rows are read."""
     folder, truth = fleet
     for one in ("hub1", "hubx", name):
         (tmp_path / one).mkdir()

@@ -1,4 +1,4 @@
-"""Where Spark cannot be used: one line that says what to do. As it is used: integration/test_spark_cluster.py."""
+"""Without Spark, one line says what to do. Tests with a cluster: integration/test_spark_cluster.py."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from calyx_logging.query import spark
 
 
 def test_without_the_extra(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which one is missing."""
+    """The error names the missing extra."""
     monkeypatch.setitem(sys.modules, "pyspark", None)
     monkeypatch.setitem(sys.modules, "pyspark.sql", None)
     with pytest.raises(ConfigError, match=r"pip install \"calyx-logging\[spark\]\""):
