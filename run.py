@@ -2,7 +2,10 @@
 """Set up a private .venv beside this file and run a command in it. Needs nothing but Python (3.11 or newer) and pip.
 
     python3 run.py smoke-test        one event the whole way: logged, exported, verified
-    python3 run.py test [ARGS...]    the tests (arguments go to pytest)
+    python3 run.py test              every test, in as many processes as there are cores
+    python3 run.py test --fast       without the slow ones: campaigns, loads, large inputs
+    python3 run.py test ARGS...      what pytest's arguments select, in one process: -k NAME, a path, -x --pdb, -n 2
+    python3 run.py ruff ARGS...      the linter and formatter, of the version that CI uses
     python3 run.py COMMAND [ARGS...] any command of calyx-telemetry; --help lists them
 
 On Windows:  py run.py smoke-test
@@ -20,6 +23,9 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 LEAST = (3, 11)
 NEWER = ["python3.%d" % minor for minor in (13, 12, 11, 14, 15)]
 STAMP = "calyx-installed.txt"
+TOOL_EXTRAS = {"test": "test", "ruff": "lint"}
+PARALLEL = ["-n", "auto", "--maxprocesses", "8", "--dist", "worksteal"]
+SAYS_MORE_OR_LESS = ("-q", "-qq", "-v", "-vv")
 
 
 def main(args):
@@ -32,18 +38,29 @@ def main(args):
         return 0 if args else 2
     if sys.version_info < LEAST:
         return run_with_newer_python()
-    if args[0] == "test":
-        extras.append("test")
+    if args[0] in TOOL_EXTRAS:
+        extras.append(TOOL_EXTRAS[args[0]])
     python = set_up(os.path.join(HERE, ".venv"), extras)
     command = [python, "-m", "calyx_logging.scripts"] + args
     if args[0] == "test":
-        command = [python, "-m", "pytest"] + args[1:]
+        command = [python, "-m", "pytest"] + pytest_arguments(args[1:])
         os.chdir(HERE)
+    elif args[0] == "ruff":
+        command = [python, "-m", "ruff"] + args[1:]
     return subprocess.call(command)
 
 
+def pytest_arguments(args):
+    """Return pytest's arguments: `--fast` and verbosity keep all tests in parallel; others are passed on alone."""
+    others = [arg for arg in args if arg != "--fast"]
+    fast = ["-m", "not slow"] if len(others) < len(args) else []
+    if all(arg in SAYS_MORE_OR_LESS or arg.startswith("--durations") for arg in others):
+        return PARALLEL + fast + others
+    return fast + others
+
+
 def run_with_newer_python():
-    """The Python that was called is too old: use a newer one where there is one."""
+    """Run again with a newer Python, if there is one, since this one is too old."""
     for name in NEWER:
         for folder in os.environ.get("PATH", "").split(os.pathsep):
             found = os.path.join(folder, name)
@@ -56,7 +73,7 @@ def run_with_newer_python():
 
 
 def answers(python):
-    """A name on the PATH may be a shim with nothing behind it."""
+    """Tell whether a Python on the PATH really runs: it may be a shim with nothing behind it."""
     try:
         with open(os.devnull, "w") as nowhere:
             return subprocess.call([python, "-c", ""], stdout=nowhere, stderr=nowhere) == 0
@@ -65,7 +82,7 @@ def answers(python):
 
 
 def set_up(venv, extras):
-    """The Python of the environment, made or brought up to date where it has to be."""
+    """Return the environment's Python, after creating or updating the environment if needed."""
     python = os.path.join(venv, "Scripts", "python.exe") if os.name == "nt" else os.path.join(venv, "bin", "python")
     stamp = os.path.join(venv, STAMP)
     have, wanted = read_stamp(stamp), fingerprint()
@@ -84,7 +101,7 @@ def set_up(venv, extras):
 
 
 def fingerprint():
-    """Changes when what has to be installed changes, or the Python, or the place."""
+    """Return a text that changes with the requirements, the Python or the location."""
     digest = hashlib.sha256()
     for part in (sys.version, HERE):
         digest.update(part.encode("utf-8", "backslashreplace"))

@@ -47,6 +47,7 @@ ALLOWED = {
     ("format.chunk", "open"): "for reading",
     ("scripts.cli", "open"): "the null device, when the reader of a pipe has gone",
     ("core.locks", "write"): "the holder's name into its lock file",
+    ("core.locks", "fsync"): "the holder's name into its lock file",
     ("format.run_envelope", "open"): "for reading",
     ("handlers.execution_log", "open"): "the execution log is concurrent-log-handler's",
     ("handlers.execution_log", "write"): "the execution log is concurrent-log-handler's",

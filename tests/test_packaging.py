@@ -79,6 +79,8 @@ def test_the_sdist_can_be_built_from(dist: Path) -> None:
         assert name in names
     for name in ("tests/conftest.py", "docs/format.md", "examples/inspect_ai_eval.py", "CHANGELOG.md"):
         assert name in names
+    for name in ("CONTRIBUTING.md", "SECURITY.md", ".pre-commit-config.yaml", ".github/workflows/tests.yml"):
+        assert name in names
 
 
 def test_a_plain_install_works_from_anywhere(dist: Path, tmp_path: Path) -> None:

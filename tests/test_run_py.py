@@ -67,3 +67,25 @@ run.pip(venv, python, ["--version"])
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("pip ")
     assert not list(venv.glob("bin/pip*"))
+
+
+@pytest.mark.parametrize(
+    ("args", "parallel", "fast"),
+    [
+        ([], True, False),
+        (["--fast"], True, True),
+        (["-q", "--durations=20"], True, False),
+        (["-k", "chunk"], False, False),
+        (["tests/core"], False, False),
+        (["-x", "--pdb"], False, False),
+        (["--fast", "tests/query"], False, True),
+        (["-n", "3"], False, False),
+    ],
+)
+def test_all_tests_run_in_parallel_and_a_selection_does_not(args: list[str], parallel: bool, fast: bool) -> None:
+    """No workers are started for a few tests, or under a debugger; pytest is given the arguments as they are."""
+    done = call(code=f"print(*run.pytest_arguments({args!r}), sep='\\n')")
+    given = done.stdout.splitlines()
+    assert ("--dist" in given, "not slow" in given) == (parallel, fast), done.stderr
+    assert [arg for arg in given if arg in args] == [arg for arg in args if arg != "--fast"]
+    assert "--fast" not in given
