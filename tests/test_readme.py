@@ -1,4 +1,4 @@
-"""Every example of the README runs, in order, in one fresh root."""
+"""Every example of the README and of the pages it leads to runs, in order, in one fresh root."""
 
 from __future__ import annotations
 
@@ -19,10 +19,13 @@ from calyx_logging import provision
 from calyx_logging.events.event import RESERVED
 from calyx_logging.handlers import execution_log, outbox
 from calyx_logging.scripts.cli import COMMANDS
-from conftest import REPO, events_of, telemetry
+from conftest import REPO, events_of
+from conftest import telemetry_program as telemetry  # as it is shown
 
 README = (REPO / "README.md").read_text("utf-8")
-HARNESS = (REPO / "docs" / "harness.md").read_text("utf-8")
+HARNESS, CONFIGURATION, READING, COMMANDS_PAGE = (
+    (REPO / "docs" / f"{name}.md").read_text("utf-8") for name in ("harness", "configuration", "reading", "commands")
+)
 
 
 def blocks(language: str, document: str = README) -> list[str]:
@@ -50,12 +53,13 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     commands = [line for body in blocks("console") for line in body.splitlines()]
     provision = next(line for line in commands if " provision " in line)
     assert telemetry(*provision.split()[1:], cwd=root).returncode == 0
-    configure, structlog_example, straight, runs, _ = blocks("python")
+    configure, structlog_example, runs = blocks("python")
+    (straight,) = blocks("python", CONFIGURATION)
     run_python(configure, root)
     run_python(configure + structlog_example, root)
     run_python(straight, root)
     run_python(configure.partition("log = ")[0] + runs, root)
-    (yaml_config,) = blocks("yaml")
+    (yaml_config,) = blocks("yaml", CONFIGURATION)
     (root / "logging.yaml").write_text(yaml_config)
     run_python(
         "import logging, logging.config, yaml\n"
@@ -84,7 +88,7 @@ def test_structlog_straight(root: Path) -> None:
 
 
 def test_the_run_of_the_readme(root: Path) -> None:
-    """Its fields are on the library's record, its files where the text says."""
+    """Its fields are on the library's record, its files where docs/harness.md says."""
     (asking,) = (line for line in lines(root) if line["message"] == "asking")
     assert (asking["suite"], asking["run_id"], asking["case_id"]) == ("arithmetic", "model-a", "2+2")
     folder = root / "runtime/benchmarks/results/arithmetic/laptop-01"
@@ -113,13 +117,13 @@ def test_the_line_shown_is_such_a_line(root: Path) -> None:
     real = next(line for line in lines(root) if line["message"] == "case done")
     assert list(json.loads(shown)) == list(real)
     for name in RESERVED - set(real):
-        assert f"`{name}`" in README
+        assert f"`{name}`" in CONFIGURATION
 
 
 def test_the_commands_shown_work(root: Path) -> None:
-    """Each calyx-telemetry command of the README succeeds where it stands."""
+    """Each calyx-telemetry command of the README, then of the page on reading, succeeds where it stands."""
     (root / "hub").mkdir()
-    for line in (line for body in blocks("console") for line in body.splitlines()):
+    for line in (line for body in blocks("console") + blocks("console", READING) for line in body.splitlines()):
         program, *args = shlex.split(line)
         if program != "calyx-telemetry" or (
             args[0] in ("query", "report") and importlib.util.find_spec("ibis") is None
@@ -144,7 +148,7 @@ def test_sha256sum_works_as_shown(root: Path) -> None:
 def test_the_jq_example(root: Path) -> None:
     """The program between the quotes, over the files it names."""
     jq = pytest.importorskip("jq")
-    (example,) = blocks("sh")
+    (example,) = blocks("sh", READING)
     program = example.split("'")[1]
     found = [answer for line in lines(root) for answer in jq.compile(program).input_value(line).all()]
     assert [answer["why"] for answer in found] == ["model did not answer"] * 2
@@ -154,15 +158,15 @@ def test_the_jq_example(root: Path) -> None:
 def test_the_pandas_example(root: Path) -> None:
     """It prints the mean score of the case."""
     pytest.importorskip("pandas")
-    assert re.search(r"2\+2\s+1\.0", run_python(blocks("python")[-1], root))
+    assert re.search(r"2\+2\s+1\.0", run_python(blocks("python", READING)[-1], root))
 
 
-def test_every_command_and_option_is_in_the_readme() -> None:
+def test_every_command_and_option_is_in_its_page() -> None:
     """A command nobody can find does not exist."""
     for name in COMMANDS:
-        assert name in README
+        assert f"**{name}**" in COMMANDS_PAGE
     for option in outbox._OPTIONS[:-3]:  # logging's own three are no news
-        assert f"| `{option}` |" in README
+        assert f"| `{option}` |" in CONFIGURATION
     for option in execution_log._OPTIONS[:-4]:
         assert f"`{option}`" in HARNESS
 
@@ -201,6 +205,7 @@ def test_every_example_of_the_harness_document(tmp_path: Path) -> None:
         assert json.loads(line) == there
 
 
+@pytest.mark.slow
 def test_the_commands_of_the_harness_document(tmp_path: Path) -> None:
     """The doctor and pytest, as they are shown."""
     provision(tmp_path, "laptop-01")
@@ -271,6 +276,7 @@ def test_the_commands_of_the_hub_document(tmp_path: Path) -> None:
     subprocess.run(command.split(), cwd=imported, check=True, input=(imported / standard_input).read_bytes())
 
 
+@pytest.mark.slow
 def test_the_examples_of_the_query_document(root: Path) -> None:
     """The hub's table and Python, on the README's root and hub."""
     pytest.importorskip("ibis")
