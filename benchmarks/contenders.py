@@ -1,7 +1,8 @@
-"""The logging libraries that are compared, each through its usual way of writing JSON lines to a file.
+"""The logging libraries to compare, each set up in its usual way to write JSON lines to a file.
 
-Every one writes the same: a message, five fields of the caller's, node id, timestamp, event id, source. What a library
-does not add by itself (ids) is added where its users would: a filter, a processor, a patcher. All ids are made alike.
+Each one writes the same: a message, five caller's fields, node id, timestamp, event id and source. Ids, which a library
+does not add by itself, are added where its users would do so: in a filter, a processor or a patcher. All use the same
+ids.
 """
 
 from __future__ import annotations
@@ -18,18 +19,18 @@ import orjson
 import uuid_utils
 
 Log = Callable[[str, int], None]
-"""Logs one record: its message, and a number that goes into its fields."""
+"""Logs one record, given its message and a number for its fields."""
 
 IDS = {"node_id": "bench", "source": "bench_harness"}
 
 
 def event_id() -> str:
-    """A new one."""
+    """Make a new event id."""
     return str(uuid_utils.uuid7())
 
 
 def _through(logger: Any) -> Log:
-    """Log through a stdlib logger, or one that looks like it."""
+    """Log through a stdlib logger, or one with its interface."""
     info = logger.info
 
     def log(message: str, n: int) -> None:
@@ -53,7 +54,7 @@ class _AddId(logging.Filter):
 
 
 def _json(handler: logging.Handler, kind: str = "orjson") -> logging.Handler:
-    """python-json-logger's formatter on a handler."""
+    """Set python-json-logger's formatter on a handler."""
     from pythonjsonlogger import json, msgspec
     from pythonjsonlogger import orjson as orjson_formatter
 
@@ -71,12 +72,12 @@ def _json(handler: logging.Handler, kind: str = "orjson") -> logging.Handler:
 
 
 def noop(folder: str) -> Log:
-    """No handler's work at all: what logging itself costs."""
+    """A handler that does nothing, to measure logging itself."""
     return _stdlib(logging.NullHandler())
 
 
 def noop_fast(folder: str) -> Log:
-    """The same with the fast logger."""
+    """A handler that does nothing, with the fast logger."""
     from calyx_logging import install_fast_logger
 
     install_fast_logger()
@@ -84,7 +85,7 @@ def noop_fast(folder: str) -> Log:
 
 
 def text_file(folder: str) -> Log:
-    """Text, without the fields."""
+    """FileHandler with text, without the fields."""
     handler = logging.FileHandler(f"{folder}/log")
     handler.setFormatter(logging.Formatter("%(asctime)s %(name)s %(levelname)s %(message)s"))
     return _stdlib(handler)
@@ -277,7 +278,7 @@ def opentelemetry_batch(folder: str) -> Log:
 
 
 def calyx(folder: str, **options: Any) -> Log:
-    """By dictConfig."""
+    """calyx-logging by dictConfig."""
     from calyx_logging import provision
 
     provision(folder, "bench")
@@ -288,22 +289,22 @@ def calyx(folder: str, **options: Any) -> Log:
 
 
 def calyx_interval(folder: str) -> Log:
-    """`sync: interval`."""
+    """calyx-logging with `sync: interval`."""
     return calyx(folder, sync="interval")
 
 
 def calyx_record(folder: str) -> Log:
-    """`sync: record`."""
+    """calyx-logging with `sync: record`."""
     return calyx(folder, sync="record")
 
 
 def calyx_fast(folder: str) -> Log:
-    """`fast: true`."""
+    """calyx-logging with `fast: true`."""
     return calyx(folder, fast=True)
 
 
 def calyx_structlog(folder: str) -> Log:
-    """structlog straight into the outbox."""
+    """structlog straight to calyx-logging's outbox."""
     import structlog
 
     from calyx_logging import OutboxHandler, configure_structlog, provision
@@ -338,7 +339,7 @@ CONTENDERS: dict[str, tuple[Callable[[str], Log], str]] = {
     "logbook": (logbook, "logbook"),
     "picologging": (picologging, "picologging"),
 }
-"""Each contender's set-up, given a folder, and the distribution it comes in ("" for Python itself)."""
+"""Each contender's set-up function, which takes a folder, and its distribution ("" for Python itself)."""
 
 THROUGH_LOGGING = (
     "FileHandler, python-json-logger json",
@@ -352,7 +353,7 @@ THROUGH_LOGGING = (
 
 
 def version(name: str) -> str | None:
-    """The contender's version; None when it is not installed."""
+    """Return the contender's version; None if it is not installed."""
     import platform
 
     try:

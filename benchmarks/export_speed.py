@@ -1,11 +1,11 @@
-"""How fast export and verify are, beside `cp` and `sha256sum`, bagit, and the limit; a table of docs/performance.md.
+"""Compare export and verify with `cp` and `sha256sum`, bagit, and a lower bound; makes a table of docs/performance.md.
 
     pip install calyx-logging[bench]
     python benchmarks/export_speed.py [--rounds 5] [--mib 1024] [--folder DIR] [--write docs]
 
-The same event lines in 16 files, in 10,000 files and in one file, on one file system, page cache warm. The limit is
-reading, hashing, copying and syncing with all cores and nothing else. Each contender is a command of its own, start-up
-included, except for the limit. Medians; the contenders alternate.
+The same event lines are in 16 files, in 10,000 files and in one file, on one file system, with a warm page cache. The
+lower bound is only reading, hashing, copying and syncing, with all cores. Each contender except that bound is a
+separate command, including its start-up. Figures are medians; the contenders alternate.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ WHEN = 1_760_000_000
 
 
 def fill(outbox: Path, files: int, size: int, first: int = 0) -> None:
-    """Sealed chunks of one writer a hundred, in all of about that size."""
+    """Fill an outbox with sealed chunks, a hundred for each writer, of about this total size."""
     from datetime import UTC, datetime
 
     for number in range(first, first + files):
@@ -45,7 +45,7 @@ def fill(outbox: Path, files: int, size: int, first: int = 0) -> None:
         lines = []
         length = 0
         seq = 0
-        stream = (outbox / name.sealed).open("wb")  # a program that has been large counts as large in its children
+        stream = (outbox / name.sealed).open("wb")  # memory used here would count in child processes
         while length < size // files:
             event = {
                 "node_id": outbox.name,
@@ -72,7 +72,7 @@ def fill(outbox: Path, files: int, size: int, first: int = 0) -> None:
 
 
 def _command(*args: str | Path) -> Callable[[], float]:
-    """Something to run; it returns the most memory that was resident, in MiB."""
+    """Make a function that runs a command and returns its peak resident memory in MiB."""
 
     def run() -> float:
         process = subprocess.Popen([str(arg) for arg in args], stdout=subprocess.DEVNULL)
@@ -89,7 +89,7 @@ def _telemetry(*args: str | Path) -> Callable[[], float]:
 
 
 def _limit(source: Path, target: Path) -> float:
-    """Read, hash, write, in one pass, all cores; one directory sync and the files'."""
+    """Read, hash and write in one pass with all cores; sync the files and one directory."""
 
     def one(path: Path) -> str:
         digest = hashlib.sha256()
@@ -117,7 +117,7 @@ def _hash_only(source: Path) -> float:
 
 
 def contenders(folder: Path, node: Node) -> dict[str, tuple[Callable[[], float], Path | None]]:
-    """What is timed, and what has to be deleted after each time."""
+    """Return the commands to time, and what to delete after each run."""
     out = folder / "out"
     shell = f'cp -r "{node.outbox}" "{out}" && cd "{out}" && sha256sum *.jsonl > SHA256SUMS && sync -f "{out}"'
     if len(list(node.outbox.glob("*.jsonl"))) > 1000:
@@ -135,13 +135,13 @@ def contenders(folder: Path, node: Node) -> dict[str, tuple[Callable[[], float],
 
 
 def _forget(node: Node) -> None:
-    """Make the outbox one that was never exported."""
+    """Remove all traces of exports from the outbox."""
     (node.outbox / ".exported_index.json").unlink(missing_ok=True)
     shutil.rmtree(node.outbox / ".manifests", ignore_errors=True)
 
 
 def measure(folder: Path, files: int, size: int, rounds: int) -> dict[str, float]:
-    """Median seconds of each contender, and of verify."""
+    """Measure the median seconds of each contender and of verify."""
     (folder / "root").mkdir(parents=True)
     node = provision(folder / "root", "bench-node").node
     fill(node.outbox, files, size)
@@ -166,7 +166,7 @@ def measure(folder: Path, files: int, size: int, rounds: int) -> dict[str, float
 
 
 def incremental(folder: Path, rounds: int) -> dict[str, float]:
-    """Seconds of exporting 10 new chunks, from an outbox that is else empty and from one of 100,000 exported ones."""
+    """Measure the seconds to export 10 new chunks, from an otherwise empty outbox and beside 100,000 exported ones."""
     took: dict[str, list[float]] = {"empty": [], "full": []}
     nodes = {}
     for name, there in (("empty", 0), ("full", 100_000)):
@@ -187,7 +187,7 @@ def incremental(folder: Path, rounds: int) -> dict[str, float]:
 
 
 def table(results: dict[str, dict[str, float]], few: dict[str, float], rounds: int, mib: int) -> str:
-    """Markdown."""
+    """Format the table as Markdown."""
     names = [name for name in next(iter(results.values())) if not name.startswith("peak")]
     rows = [
         f"{mib} MiB of event lines; {platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python "
@@ -217,11 +217,11 @@ def table(results: dict[str, dict[str, float]], few: dict[str, float], rounds: i
 
 
 def main() -> None:
-    """Run."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--mib", type=int, default=1024)
-    parser.add_argument("--folder", type=Path, help="where there is room; default: the temporary folder")
+    parser.add_argument("--folder", type=Path, help="a folder with enough space; default: the temporary folder")
     parser.add_argument("--write", type=Path, help="the folder with performance.md")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as place:

@@ -1,20 +1,20 @@
-"""A fleet's bundles, of any size, and what is in them: what queries are to answer is counted while lines are made.
+"""Make a fleet's bundles of any size, and count while making them what queries must answer.
 
     python benchmarks/fleet_data.py FOLDER [--nodes 20] [--chunks 20] [--events 1000] [--seed 1] [--tidy]
 
 makes FOLDER/bundles/<node_id>/<timestamp>/, to be imported with --accept-bad-lines, and FOLDER/truth.json. Each node
-has `--chunks` chunks of `--events` events, and beside these:
+has `--chunks` chunks of `--events` events, and also:
 
-- torn: in one chunk of each bundle half a line, and one that is no JSON; they are no events;
-- repeated: every tenth chunk comes again, in a later bundle; some lines stand twice in one chunk;
+- torn: in one chunk of each bundle, half a line and a line that is not JSON; neither is an event;
+- repeated: every tenth chunk comes again, in a later bundle; some lines occur twice in one chunk;
 - re-cut: every seventh chunk's events come again in a first-generation chunk of another name, without their `seq`;
-- odd: values that are lists, nulls, deep, long and of any alphabet; ids that are not unique; times with other offsets.
+- odd: values that are lists, nulls, deep, long or in any alphabet; ids that are not unique; times with other offsets.
 
-With `--tidy` there is none of these: runs of several suites and models as harnesses log them, most of which end well,
-and nodes of which three in fifty have a fault that a report is to show: a writer with a hole, one that was killed, a
-bundle that has not come.
+With `--tidy` there is none of these. Instead there are runs of several suites and models as harnesses log them, most of
+which succeed. Three nodes in fifty have a fault for a report to show: a writer with a hole, a killed writer, a missing
+bundle.
 
-The events are counted as docs/format.md says: equal but for their `seq` is the same event.
+Events are counted as docs/format.md says: lines that are equal apart from `seq` are the same event.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ ODD: list[Any] = [[1, {"a": None}], {"deep": [[[["x"]]]]}, 2**62, -0.5, True, "Ã
 
 @dataclass
 class Truth:
-    """What the named queries are to answer."""
+    """The expected answers of the named queries."""
 
     events: int = 0
     bad_lines: int = 0
@@ -54,7 +54,7 @@ class Truth:
     sample: list[str] = field(default_factory=list)
 
     def count(self, event: dict[str, Any], moment: datetime) -> None:
-        """One event that counts; control lines do not come here."""
+        """Count one event; do not call this for control lines."""
         node, when = event["node_id"], moment.isoformat(timespec="microseconds")
         is_error = event.get("level") in ("error", "critical")
         self.events += 1
@@ -79,14 +79,14 @@ class Truth:
 
 @dataclass
 class Chunk:
-    """One file: name, bytes, and its entry in a manifest."""
+    """One chunk file: its name, bytes and manifest entry."""
 
     name: str
     data: bytes
 
     @property
     def entry(self) -> ChunkEntry:
-        """What a manifest says of it."""
+        """Return its manifest entry."""
         stats = stats_for(self.name)
         for _ in stats.through([self.data]):
             pass
@@ -94,12 +94,12 @@ class Chunk:
 
 
 def line_of(event: dict[str, Any]) -> bytes:
-    """As our writers make them."""
+    """Encode a line as our writers do."""
     return json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
 def events_of(node: str, number: int, count: int, rng: random.Random) -> Iterator[tuple[dict[str, Any], datetime]]:
-    """The events of one run, which is one chunk: event and moment."""
+    """Yield the events of one run, which fills one chunk, with their times."""
     run_id, instance = f"run-{number:05d}", f"{rng.getrandbits(64):016x}"
     moment = START + timedelta(minutes=17 * number)
     for n in range(count):
@@ -138,16 +138,16 @@ def events_of(node: str, number: int, count: int, rng: random.Random) -> Iterato
 
 SUITES = ("arithmetic", "reading", "tool_use", "long_context")
 MODELS = {"llama-3.1-8b": 0.9, "qwen-2.5-7b": 0.95, "mistral-7b": 0.85, "phi-4-mini": 0.7}
-"""How often each ends a case well."""
+"""The rate at which each model passes a case."""
 
 
 def tidy_events_of(node: str, number: int, count: int, rng: random.Random) -> Iterator[tuple[dict[str, Any], datetime]]:
-    """The events of one run as a harness logs them, five a case."""
+    """Yield the events of one run as a harness logs them, five for each case."""
     suite, model = SUITES[number % len(SUITES)], rng.choice(sorted(MODELS))
     instance = f"{rng.getrandbits(64):016x}"
     moment = START + timedelta(minutes=17 * number + rng.random() * 8)
     ends = rng.choices(["normal", "timeout", "error", "incomplete", None], [88, 4, 3, 2, 3])[0]
-    # a run that does not end well stops somewhere
+    # a run that fails stops somewhere
     last = count if ends == "normal" else rng.randrange(max(1, count // 4), max(2, count))
     is_easy = rng.random() < 0.6
     began = case_began = moment
@@ -194,7 +194,7 @@ def tidy_events_of(node: str, number: int, count: int, rng: random.Random) -> It
 
 
 def an_exception(rng: random.Random, n: int) -> dict[str, Any]:
-    """What a case ends with, as `calyx_logging.events.tracebacks` writes it."""
+    """Make an exception that ends a case, in the form of `calyx_logging.events.tracebacks`."""
     kind, text = rng.choice(
         [("TimeoutError", f"no answer to {n}"), ("ValueError", "the answer is no number"), ("ConnectionError", "reset")]
     )
@@ -208,13 +208,13 @@ def an_exception(rng: random.Random, n: int) -> dict[str, Any]:
 
 
 def tidy_chunks_of(node: str, chunks: int, events: int, rng: random.Random, truth: Truth) -> Iterator[list[Chunk]]:
-    """A node's chunks, bundle by bundle, each of a writer that was closed; of two nodes in fifty not quite."""
+    """Make a node's chunks, bundle by bundle, each of a closed writer, except for faults in two nodes of fifty."""
     made: list[Chunk] = []
     fault = {7: "hole", 23: "killed"}.get(int(node[-4:]) % 50)
     for number in range(chunks):
         writer = f"{rng.getrandbits(32):08x}"
         lines, seq, moment = [], 0, START
-        for event, moment in tidy_events_of(node, number, events, rng):  # the last one's is used below
+        for event, moment in tidy_events_of(node, number, events, rng):  # the last time is used below
             if not (fault == "hole" and number == 2 and seq in (40, 41, 42)):
                 truth.count(event, moment)
                 lines.append(line_of({**event, "seq": seq}))
@@ -239,7 +239,7 @@ def tidy_chunks_of(node: str, chunks: int, events: int, rng: random.Random, trut
 
 
 def chunks_of(node: str, chunks: int, events: int, rng: random.Random, truth: Truth) -> Iterator[list[Chunk]]:
-    """A node's chunks, bundle by bundle."""
+    """Make a node's chunks, bundle by bundle."""
     made: list[Chunk] = []
     for number in range(chunks):
         writer = f"{rng.getrandbits(32):08x}"
@@ -271,12 +271,12 @@ def chunks_of(node: str, chunks: int, events: int, rng: random.Random, truth: Tr
 
 
 def lines_time(number: int) -> str:
-    """When a writer's last line was written."""
+    """Return when a writer's last line was written."""
     return (START + timedelta(minutes=17 * number + 16)).isoformat(timespec="microseconds")
 
 
 def write_bundle(folder: Path, node: str, number: int, chunks: list[Chunk], previous: str | None) -> str:
-    """A bundle's folder; the hash of its manifest."""
+    """Write a bundle's folder, and return the hash of its manifest."""
     moment = START + timedelta(days=30, seconds=number)
     path = folder / node / moment.strftime("%Y%m%d_%H%M%S")
     path.mkdir(parents=True)
@@ -297,7 +297,7 @@ def write_bundle(folder: Path, node: str, number: int, chunks: list[Chunk], prev
 
 
 def make_fleet(folder: Path, nodes: int, chunks: int, events: int, seed: int, *, tidy: bool = False) -> Truth:
-    """Bundles below `folder`/bundles; what is in them, also in truth.json."""
+    """Make bundles below `folder`/bundles; return the expected answers, which are also in truth.json."""
     truth = Truth()
     for k in range(nodes):
         node, previous = f"node-{k:04d}", None
@@ -311,16 +311,16 @@ def make_fleet(folder: Path, nodes: int, chunks: int, events: int, seed: int, *,
 
 
 def load_truth(folder: Path) -> Truth:
-    """What `make_fleet` left in truth.json."""
+    """Load what `make_fleet` wrote to truth.json."""
     return Truth(**json.loads((folder / "truth.json").read_text("utf-8")))
 
 
 def differences(answer: Callable[[str], list[dict[str, Any]]], truth: Truth) -> list[str]:
-    """Where answers to the named queries are not what was counted.
+    """List where answers to the named queries differ from what was counted.
 
     Args:
-        answer: the rows of a named query.
-        truth: of the fleet that is asked.
+        answer: returns the rows of a named query.
+        truth: the expected answers for the fleet.
     """
     found: list[str] = []
 
@@ -350,7 +350,7 @@ def differences(answer: Callable[[str], list[dict[str, Any]]], truth: Truth) -> 
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--nodes", type=int, default=20)

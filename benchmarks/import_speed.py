@@ -1,12 +1,12 @@
-"""How fast import and audit are, beside the machine's hash rate, `cp` with `sha256sum -c`, and bagit.
+"""Compare import and audit with the machine's hash rate, `cp` with `sha256sum -c`, and bagit.
 
     pip install calyx-logging[bench]
     python benchmarks/import_speed.py [--rounds 3] [--mib 1024] [--folder DIR] [--write docs]
 
-The same event lines in bundles of 16 files, of 10,000 files and of one file, as folders, and of 16 files as archives;
-on one file system, page cache warm. Import copies, syncs, hashes, decodes and checks every line; the others do less, as
-their names say; the table that queries ask is a line of its own. Each contender is a command of its own, start-up
-included, except for the hash rates. Medians; the contenders alternate.
+The same event lines are in bundles of 16 files, of 10,000 files and of one file as folders, and of 16 files as
+archives, on one file system, with a warm page cache. Import copies, syncs, hashes, decodes and checks every line; the
+others do less, as their names say. The table for queries has its own row. Each contender except the hash rates is a
+separate command, including its start-up. Figures are medians; the contenders alternate.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ def _hash_alone(source: Path) -> float:
 
 
 def _timed(run: Callable[[], float]) -> tuple[float, float]:
-    """Seconds, and MiB."""
+    """Run a command, and return its seconds and MiB."""
     os.sync()
     began = time.perf_counter()
     peak = run()
@@ -50,7 +50,7 @@ def _timed(run: Callable[[], float]) -> tuple[float, float]:
 
 
 def measure(folder: Path, files: int, size: int, rounds: int, *, archives: bool) -> dict[str, float]:
-    """Median seconds of each contender."""
+    """Measure the median seconds of each contender."""
     root, hub, out = folder / "root", folder / "hub", folder / "out"
     root.mkdir(parents=True)
     node = provision(root, "bench-node").node
@@ -61,7 +61,7 @@ def measure(folder: Path, files: int, size: int, rounds: int, *, archives: bool)
     shutil.copytree(bundle, bag)
     _command(sys.executable, "-c", "import bagit, sys; bagit.make_bag(sys.argv[1])", bag)()
     copy = f'cp -r "{bundle}" "{out}" && cd "{out}" && sync -f "{out}" && sha256sum -c --quiet SHA256SUMS'
-    # made by no writer, the chunks have no end line, and are called unfinished
+    # the chunks were not made by a writer, so they have no end line and count as unfinished
     audit = f'"{sys.executable}" -m calyx_logging.scripts audit --root "{hub}" > /dev/null || [ $? = 1 ]'
     contenders: dict[str, tuple[Callable[[], float], Path | None]] = {
         "calyx-telemetry import": (_telemetry("import", bundle, "--root", hub, "--no-table"), None),
@@ -93,7 +93,7 @@ def measure(folder: Path, files: int, size: int, rounds: int, *, archives: bool)
 
 
 def table(results: dict[str, dict[str, float]], rounds: int, mib: int) -> str:
-    """Markdown: seconds, and what they come to in MiB a second."""
+    """Format seconds and MiB per second as a Markdown table."""
     names = [name for name in results["16 files"] if name != "peak MiB"]
     rows = [
         f"{mib} MiB of event lines; {platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python "
@@ -115,11 +115,11 @@ def table(results: dict[str, dict[str, float]], rounds: int, mib: int) -> str:
 
 
 def main() -> None:
-    """Run."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--mib", type=int, default=1024)
-    parser.add_argument("--folder", type=Path, help="where there is room; default: the temporary folder")
+    parser.add_argument("--folder", type=Path, help="a folder with enough space; default: the temporary folder")
     parser.add_argument("--write", type=Path, help="the folder with performance.md")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=options.folder) as place:

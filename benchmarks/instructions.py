@@ -1,11 +1,11 @@
-"""Machine instructions of one record, counted by callgrind; no clock is asked.
+"""Count the machine instructions of one record with callgrind, independent of the clock.
 
     python benchmarks/instructions.py            check against benchmarks/instructions.json
-    python benchmarks/instructions.py --write    keep what is counted now
+    python benchmarks/instructions.py --write    save the present counts
 
-A record's instructions are the difference of two runs that log different numbers of records. What is compared is their
-ratio to those of the floor (`logging` with a handler that does nothing), so that another build of Python of the same
-version gives nearly the same. Exit code 1 when a ratio has grown by more than 5 %.
+A record's instructions are the difference of two runs that log different numbers of records. The check compares their
+ratio to the floor's (`logging` with a handler that does nothing), which is nearly the same for other builds of the same
+Python version. The exit code is 1 if a ratio has grown by more than 5 %.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ KINDS = ("floor", "default", "fast logger", "structlog straight")
 
 
 def count(kind: str, records: int) -> int:
-    """Instructions of a whole program."""
+    """Count the instructions of a whole program."""
     with tempfile.TemporaryDirectory() as folder:
         command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/out"]
         done = subprocess.run(
@@ -73,7 +73,7 @@ def count(kind: str, records: int) -> int:
 
 
 def measure() -> dict[str, float]:
-    """Instructions of one record, and each kind's ratio to the floor."""
+    """Count the instructions of one record, and each kind's ratio to the floor."""
     jobs = [(kind, records) for kind in KINDS for records in (FEW, MANY)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         counts = dict(zip(jobs, pool.map(lambda job: count(*job), jobs), strict=True))
@@ -84,7 +84,7 @@ def measure() -> dict[str, float]:
 
 
 def main() -> int:
-    """Count, and compare or keep."""
+    """Count, then compare or save."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--write", action="store_true")
     options = parser.parse_args()

@@ -1,10 +1,10 @@
-"""How fast logging libraries are, side by side, in one run; writes docs/performance.md's tables and its picture.
+"""Compare the speed of logging libraries in one run; writes the tables and picture of docs/performance.md.
 
     pip install calyx-logging[bench]
     python benchmarks/logging_speed.py [--rounds 5] [--records 20000] [--write docs]
 
-Each contender (`contenders.py`) runs in processes of its own, on one file system, the contenders interleaved in every
-round; figures are medians over the rounds. Ratios are of figures of one run.
+Each contender (`contenders.py`) runs in its own processes on one file system. The contenders alternate in every round,
+and figures are medians over the rounds. Ratios compare figures of the same run.
 """
 
 from __future__ import annotations
@@ -44,7 +44,7 @@ def child(name: str, folder: str, what: str, records: int) -> None:
     for n in range(min(records, 2000)):
         log("warm-up", n)
     if what == "start":
-        sys.stdin.readline()  # all processes begin together
+        sys.stdin.readline()  # start all processes together
         print(json.dumps({"seconds": _timed(log, records)[0], "records": records}), flush=True)
     else:
         wall, cpu = _timed(log, records)
@@ -121,7 +121,7 @@ def _run(name: str, what: str, folder: str, records: int) -> subprocess.Popen[st
 
 
 def single(name: str, records: int) -> dict[str, Any]:
-    """One process's figures."""
+    """Measure the figures of one process."""
     with tempfile.TemporaryDirectory() as folder:
         process = _run(name, "single", folder, records)
         try:
@@ -137,7 +137,7 @@ def single(name: str, records: int) -> dict[str, Any]:
 
 
 def processes(name: str, count: int, records: int) -> float:
-    """Records per second of several processes that log into one folder."""
+    """Measure records per second of several processes that log into one folder."""
     with tempfile.TemporaryDirectory() as folder:
         if name.startswith("calyx"):
             from calyx_logging import provision
@@ -154,7 +154,7 @@ def processes(name: str, count: int, records: int) -> float:
 
 
 def measure(names: list[str], rounds: int, records: int) -> dict[str, dict[str, Any]]:
-    """Medians of every contender."""
+    """Measure the medians of every contender."""
     rows: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
     for number in range(rounds):
         for name in list(names):
@@ -184,7 +184,7 @@ def measure(names: list[str], rounds: int, records: int) -> dict[str, dict[str, 
 
 
 def ratios(results: dict[str, dict[str, Any]]) -> list[tuple[str, float, str]]:
-    """What is aimed at: (what, reached, goal)."""
+    """Return the goals as (quantity, reached, goal)."""
 
     def us(name: str) -> float:
         return float(results[name]["us"])
@@ -209,7 +209,7 @@ def ratios(results: dict[str, dict[str, Any]]) -> list[tuple[str, float, str]]:
 
 
 def more() -> dict[str, Any]:
-    """Of this library alone: start-up, memory, what larger events cost, and fuller outboxes."""
+    """Measure this library alone: start-up, memory, and the cost of larger events and fuller outboxes."""
     start, base = [], []
     for _ in range(11):
         with tempfile.TemporaryDirectory() as folder:
@@ -242,7 +242,7 @@ logging.config.dictConfig({"version": 1, "handlers": {"o": {"class": "calyx_logg
 
 
 def memory_and_growth(folder: str) -> None:
-    """Resident memory around a million records; µs of larger events; µs with more chunks in the outbox."""
+    """Measure resident memory around a million records, and µs for larger events and with more chunks in the outbox."""
     import logging
 
     log = contenders.CONTENDERS[OURS][0](folder)
@@ -304,7 +304,7 @@ def _resident() -> float:
 
 
 def table(results: dict[str, dict[str, Any]], rounds: int, records: int, extra: dict[str, Any]) -> str:
-    """Markdown."""
+    """Format the table as Markdown."""
     floor = results[FLOOR]["us"]
     rows = [
         f"{platform.system()} {platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}; "
@@ -338,7 +338,7 @@ def table(results: dict[str, dict[str, Any]], rounds: int, records: int, extra: 
 
 
 def plot(results: dict[str, dict[str, Any]], path: Path) -> None:
-    """Bars: µs per record, and records per second of 4 threads."""
+    """Draw bars of µs per record, and of records per second with 4 threads."""
     import matplotlib as mpl
 
     mpl.use("svg")
@@ -359,7 +359,7 @@ def plot(results: dict[str, dict[str, Any]], path: Path) -> None:
 
 
 def main() -> None:
-    """Run."""
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--records", type=int, default=20_000)

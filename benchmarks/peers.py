@@ -1,11 +1,11 @@
-"""What logging libraries do when processes die and fork: measured, each in programs of its own.
+"""Measure what logging libraries do when processes die and fork, each in its own programs.
 
     pip install calyx-logging[bench]
     python benchmarks/peers.py [--rounds 5] [--write docs/reliability.md]
 
-For each library, through its usual way of writing JSON lines to a file: does a record survive `kill -9` right after the
-call that logged it; what becomes of children forked while another thread logs (they hang, they lose their record); and
-does any record stand in the file twice after a fork. `--write` puts the table between the markers of a document.
+Each library writes JSON lines to a file in its usual way. The questions: does a record survive `kill -9` right after
+the call that logged it; how many children forked while another thread logs hang or lose their record; and is any record
+in the file twice after a fork. `--write` puts the table between the markers of a document.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ def killed(log: Log) -> None:
 
 
 def forking(log: Log) -> None:
-    """Fork while another thread logs; each child logs one record. Prints how many children hung."""
+    """Fork while another thread logs, log one record in each child, and print how many children hung."""
     stop = threading.Event()
 
     def chatter() -> None:
@@ -109,7 +109,7 @@ def _messages(folder: str) -> Counter[str]:
 
 
 def measure(peer: str, rounds: int) -> dict[str, Any]:
-    """The figures of one library."""
+    """Measure the figures of one library."""
     survived = hung = lost = twice = 0
     for _ in range(rounds):
         with tempfile.TemporaryDirectory() as folder:
@@ -125,7 +125,7 @@ def measure(peer: str, rounds: int) -> dict[str, Any]:
 
 
 def table(results: dict[str, dict[str, Any]], rounds: int) -> str:
-    """The table, in Markdown."""
+    """Format the table as Markdown."""
     rows = [
         f"{rounds} rounds each; Python {platform.python_version()}, {platform.system()} {platform.machine()}. "
         f"Made by `python benchmarks/peers.py --rounds {rounds} --write docs/reliability.md`.",
@@ -143,7 +143,7 @@ def table(results: dict[str, dict[str, Any]], rounds: int) -> str:
 
 
 def write_between(path: Path, name: str, text: str) -> None:
-    """Put a text between the markers of that name in a document."""
+    """Put a text between the markers of a given name in a document."""
     begin, end = f"<!-- {name}: begin -->", f"<!-- {name}: end -->"
     before, _, rest = path.read_text("utf-8").partition(begin)
     _, _, after = rest.partition(end)

@@ -1,16 +1,16 @@
-"""How fast the hub's table is made and asked, beside plain DuckDB, polars, jq and grep over the same lines.
+"""Compare making and querying the hub's table with plain DuckDB, polars, jq and grep over the same lines.
 
     pip install calyx-logging[bench]
     python benchmarks/fleet_data.py FOLDER --nodes 50 --chunks 40 --events 2500
     python benchmarks/query_speed.py FOLDER [--rounds 3] [--spark URL]
 
-imports FOLDER/bundles into FOLDER/hub (as often as rounds are asked for the ingest, once otherwise), and asks the named
-queries of the chunks themselves, of the table, of the compacted table, and of Spark. Every answer is compared with what
-the generator counted: a difference ends the run. The others count lines: they do not know of repeated events, of torn
-lines only that they are none, and are asked what they can be asked: errors by node, runs with their cases, one event.
+imports FOLDER/bundles into FOLDER/hub, once for each round, and runs the named queries on the chunks themselves, on the
+table, on the compacted table, and on Spark. Every answer is compared with the generator's count; a difference ends the
+run. The other tools count lines: they do not recognise repeated events, and skip torn lines. They answer the questions
+they can: errors by node, runs with their cases, one event.
 
-Medians of seconds of whole commands, start-up included, contenders alternating; page cache warm. Memory is the greatest
-resident size of the command, of its largest process.
+Figures are median seconds of whole commands, including start-up, with alternating contenders and a warm page cache.
+Memory is the peak resident size of the command's largest process.
 """
 
 from __future__ import annotations
@@ -55,7 +55,7 @@ print({expression}.collect().head(3))
 
 
 def timed(command: list[str]) -> tuple[float, float, str]:
-    """Seconds, MiB of its largest process, and what it printed."""
+    """Run a command; return its seconds, the MiB of its largest process, and its output."""
     began = time.perf_counter()
     process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True)
     assert process.stdout is not None
@@ -67,12 +67,12 @@ def timed(command: list[str]) -> tuple[float, float, str]:
 
 
 def telemetry(*args: str | Path) -> list[str]:
-    """A command of ours."""
+    """Build a command line of this library."""
     return [*COMMAND, *map(str, args)]
 
 
 def ingest(folder: Path, rounds: int, spark: str | None) -> dict[str, list[float]]:
-    """Import, table and compaction; the last round's stay."""
+    """Measure import, table and compaction; the last round's results stay."""
     hub, took = folder / "hub", defaultdict(list)
     steps: dict[str, list[str]] = {
         "import, without table": telemetry(
@@ -97,7 +97,7 @@ def ingest(folder: Path, rounds: int, spark: str | None) -> dict[str, list[float
 
 
 def checked(command: list[str], truth: Any) -> Callable[[str], list[dict[str, Any]]]:
-    """The rows of a named query, by a command."""
+    """Return the rows of a named query from a command, checked against the expected ones."""
 
     def answer(name: str) -> list[dict[str, Any]]:
         rows = json.loads(timed([*command, "--named", name, "--json"])[2])
@@ -114,7 +114,7 @@ def checked(command: list[str], truth: Any) -> Callable[[str], list[dict[str, An
 
 
 def ask(folder: Path, rounds: int, spark: str | None) -> dict[str, dict[str, list[tuple[float, float]]]]:
-    """By question and contender, seconds and MiB."""
+    """Measure seconds and MiB by question and contender."""
     truth, hub = load_truth(folder), folder / "hub"
     chunks = str(hub / "telemetry/federated/[!.]*/*/*.jsonl")
     duck = chunks.replace("[!.]*", "node-*")
@@ -169,7 +169,7 @@ def ask(folder: Path, rounds: int, spark: str | None) -> dict[str, dict[str, lis
 
 
 def from_chunks(folder: Path) -> float:
-    """The named queries over the chunks themselves, without the stored table; seconds for all four together."""
+    """Measure the seconds of all four named queries over the chunks themselves, without the stored table."""
     from calyx_logging.format.reader import ChunkRef
     from calyx_logging.query.duckdb_views import connect_chunks
     from calyx_logging.query.executors import Pool
@@ -197,7 +197,7 @@ def _polars(glob: str, expression: str) -> list[str]:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--rounds", type=int, default=3)
@@ -210,7 +210,7 @@ def main() -> None:
     for name, took in ingest(folder, options.rounds, options.spark).items():
         seconds = statistics.median(took)
         print(f"| {name} | {seconds:.1f} s | {truth.events / seconds:,.0f} events/s | {size / seconds:.0f} MB/s |")
-    # in a process of its own: what this one holds, its children begin with
+    # in a separate process: children start with the memory of this one
     with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
         seconds = pool.submit(from_chunks, folder).result()
     print(f"| all named queries over the chunks, temporary table | {seconds:.1f} s | | |")

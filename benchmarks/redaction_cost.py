@@ -1,9 +1,9 @@
-"""What RedactSecrets costs a record; a table of docs/harness.md.
+"""Measure what RedactSecrets costs for each record; makes a table of docs/harness.md.
 
     python benchmarks/redaction_cost.py [--rounds 7] [--records 20000] [--write docs]
 
-The same records through the same handler, without processors, with one that does nothing, and with the redaction;
-interleaved, medians.
+The same records go through the same handler without processors, with one that does nothing, and with redaction,
+interleaved. Figures are medians.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ WAYS: dict[str, list[Any]] = {
 
 
 def measure(rounds: int, records: int) -> dict[str, dict[str, float]]:
-    """Median µs of a record, by kind of record and way."""
+    """Measure the median µs per record, by kind of record and processors."""
     took: dict[str, dict[str, list[float]]] = {kind: {way: [] for way in WAYS} for kind in RECORDS}
     with tempfile.TemporaryDirectory() as folder:
         logs: dict[str, Callable[..., None]] = {}

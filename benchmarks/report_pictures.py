@@ -1,10 +1,10 @@
-"""The pictures of docs/report.md: reports of the ladder example and of a fleet of 50 nodes, in a real browser.
+"""Take the pictures of docs/report.md: reports of the ladder example and of a fleet of 50 nodes, in a real browser.
 
     python benchmarks/report_pictures.py [--browser /usr/bin/chromium] [--to docs/images]
 
-climbs the ladder (examples/ladder.py) in a temporary root, and imports a fleet (fleet_data.py --tidy) into a temporary
-hub; makes both reports with the command, and photographs them at two widths, in light and in dark. Needs the extras
-`report` and `browser`, and a Chromium.
+runs the ladder (examples/ladder.py) in a temporary root, imports a fleet (fleet_data.py --tidy) into a temporary hub,
+makes both reports with the command, and takes screenshots at two widths, light and dark. Needs the extras `report` and
+`browser`, and a Chromium.
 """
 
 from __future__ import annotations
@@ -31,14 +31,14 @@ PICTURES = {
 
 
 def run(*words: str | Path, cwd: Path) -> None:
-    """A command, which has to succeed, of the copy that lies there."""
+    """Run a command from the copy in a folder; it must succeed."""
     environment = {**os.environ, "PYTHONPATH": str(cwd / "site")}
     command = [sys.executable, *map(str, words)]
     subprocess.run(command, cwd=cwd, check=True, stdout=subprocess.DEVNULL, env=environment)
 
 
 def make_pages(folder: Path) -> dict[str, Path]:
-    """The two reports; all below the folder, the code too, so that no path of this machine is in them."""
+    """Make both reports with everything, even the code, below one folder, so that they show no local paths."""
     shutil.copytree(HERE.parent / "calyx_logging", folder / "site" / "calyx_logging")
     for name in ("handlers", "scripts"):
         shutil.copytree(HERE.parent / name, folder / "site" / "calyx_logging" / name)
@@ -57,7 +57,7 @@ def make_pages(folder: Path) -> dict[str, Path]:
 
 
 def photograph(browser: Any, pages: dict[str, Path], target: Path) -> None:
-    """Every picture at every width in both colours."""
+    """Take every picture at every width in both colour schemes."""
     for name, (page_name, place, what) in PICTURES.items():
         for size, (width, height) in SIZES.items():
             for scheme in ("light", "dark"):
@@ -65,7 +65,7 @@ def photograph(browser: Any, pages: dict[str, Path], target: Path) -> None:
                 page = context.new_page()
                 page.goto(pages[page_name].as_uri() + place)
                 page.locator("html[data-ready=yes]").wait_for(state="attached")
-                if what is not None:  # the newest run that failed a case, and its error unfolded
+                if what is not None:  # the newest run with a failed case, with its error expanded
                     page.click("#run-table a >> nth=0")
                     page.select_option("#run-events select[aria-label=Level]", "error")
                     page.click("#run-events li .line >> nth=0")
@@ -76,13 +76,13 @@ def photograph(browser: Any, pages: dict[str, Path], target: Path) -> None:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--browser", default=shutil.which("chromium") or "chromium")
     parser.add_argument("--to", type=Path, default=HERE.parent / "docs" / "images")
     options = parser.parse_args()
     options.to.mkdir(parents=True, exist_ok=True)
-    folder = Path(tempfile.gettempdir()) / "calyx"  # it is in the pictures
+    folder = Path(tempfile.gettempdir()) / "calyx"  # the pictures show this path
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir()
     with sync_playwright() as driver:

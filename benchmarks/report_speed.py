@@ -1,11 +1,11 @@
-"""How long a report takes, how much memory, how large the page is, and how soon a browser shows it.
+"""Measure a report's time, memory and page size, and how soon a browser shows it.
 
     python benchmarks/report_speed.py [--events 1000000] [--rounds 3] [--folder FOLDER] [--browser /usr/bin/chromium]
 
-makes a fleet of 50 nodes (fleet_data.py --tidy) and imports it into a hub, and puts as many events into one node's
-outbox; then makes reports of both, each in a process of its own, and prints the medians: seconds, the greatest resident
-memory of the process and of it and its children together, and the page's size. The named queries answer first, to be
-equal to what the generator counted. With a browser: seconds until the page of the hub can be used.
+imports a fleet of 50 nodes (fleet_data.py --tidy) into a hub, and puts as many events into one node's outbox. It then
+makes reports of both, each in its own process, and prints the medians: seconds, the peak resident memory of the process
+alone and together with its children, and the page's size. Before that, the named queries must give what the generator
+counted. With a browser it also prints the seconds until the hub's page can be used.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ COMMAND = [sys.executable, "-m", "calyx_logging.scripts"]
 
 
 def run(*words: str | Path) -> None:
-    """A command of ours, which has to succeed."""
+    """Run a command of this library; it must succeed."""
     subprocess.run([*COMMAND, *map(str, words)], check=True, stdout=subprocess.DEVNULL)
 
 
 def resident(pid: int) -> dict[int, int]:
-    """Bytes of resident memory of a process and those below it, by Linux's /proc."""
+    """Return the resident bytes of a process and its descendants, from Linux's /proc."""
     found: dict[int, int] = {}
     try:
         found[pid] = int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * 4096
@@ -41,12 +41,12 @@ def resident(pid: int) -> dict[int, int]:
             for child in (task / "children").read_text().split():
                 found |= resident(int(child))
     except OSError:
-        pass  # it has just ended
+        pass  # the process has just ended
     return found
 
 
 def measure(words: list[str]) -> tuple[float, int, int]:
-    """Seconds, and the greatest memory in bytes: of one process, and of all together."""
+    """Measure seconds and peak memory in bytes, of one process and of all together."""
     one = together = 0
     process = subprocess.Popen([*COMMAND, *words], stdout=subprocess.DEVNULL)
     began = time.perf_counter()
@@ -69,7 +69,7 @@ def measure(words: list[str]) -> tuple[float, int, int]:
 
 
 def make_places(folder: Path, events: int) -> dict[str, list[str]]:
-    """A hub with a fleet, and an outbox: the options that lead there."""
+    """Make a hub with a fleet, and an outbox; return the command options for each."""
     each = 1000
     chunks = max(1, round(events / 50 / each / 0.955))  # some runs stop early
     generate = [sys.executable, str(HERE / "fleet_data.py")]
@@ -87,7 +87,7 @@ def make_places(folder: Path, events: int) -> dict[str, list[str]]:
 
 
 def check(folder: Path) -> None:
-    """Whether the queries that the page is made from say what the generator counted."""
+    """Check that the queries behind the page give what the generator counted."""
     from calyx_logging.query import connect
     from calyx_logging.query.named import run_named
 
@@ -98,7 +98,7 @@ def check(folder: Path) -> None:
 
 
 def seconds_in(browser: str, page: Path) -> float:
-    """Until it can be used."""
+    """Measure the seconds until the page can be used."""
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as driver:
@@ -113,11 +113,11 @@ def seconds_in(browser: str, page: Path) -> float:
 
 
 def main() -> None:
-    """The command line."""
+    """Run the command line."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--folder", type=Path, help="is kept, and used again")
+    parser.add_argument("--folder", type=Path, help="kept after the run, and reused by the next")
     parser.add_argument("--browser", default=shutil.which("chromium"))
     options = parser.parse_args()
     folder = options.folder or Path(tempfile.mkdtemp(prefix="calyx-report-"))

@@ -1,11 +1,11 @@
-"""A bounded soak: harnesses that log, an exporter and a killer at once; at the end nothing lost, nothing twice.
+"""Run a bounded soak test of harnesses, an exporter and a killer; at the end no event may be lost or doubled.
 
     python benchmarks/soak.py [--minutes 10] [--seed N] [--folder DIR]
 
 Four harness processes log events of mixed sizes into one root and roll every few seconds; every 2 s a killer kills one
-of three of them with SIGKILL and starts another; every 5 s an exporter runs. The fourth is never killed, and reports
-its memory and file descriptors. Each harness reports its last event on a pipe after the logger call has returned. At
-the end every reported event has to be in a verified bundle exactly once.
+of three of them with SIGKILL and starts another; every 5 s an exporter runs. The fourth harness is never killed, and
+reports its memory and file descriptors. Each harness reports its last event on a pipe after the logging call has
+returned. At the end every reported event must be in a verified bundle exactly once.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ def _descriptors() -> int:
 
 @dataclass
 class Harness:
-    """A running harness and what it has reported."""
+    """A running harness and its reports so far."""
 
     number: int
     process: subprocess.Popen[bytes]
@@ -83,7 +83,7 @@ class Harness:
     _rest: bytes = b""
 
     def read(self) -> None:
-        """Take in what it reported so far."""
+        """Read what it has reported so far."""
         assert self.process.stdout is not None
         while part := self._read_some(self.process.stdout.fileno()):
             *lines, self._rest = (self._rest + part).split(b"\n")
@@ -112,7 +112,7 @@ def start(node: Node, number: int, seed: int) -> Harness:
 
 
 def soak(node: Node, minutes: float, seed: int) -> dict[str, Any]:
-    """Run it; the figures."""
+    """Run the soak, and return its figures."""
     rng = random.Random(seed)
     running = [start(node, number, seed + number) for number in range(4)]
     ended: list[Harness] = []
@@ -164,7 +164,7 @@ def _events(bundle: Path) -> Iterator[tuple[int, int]]:
 
 
 def count(node: Node, harnesses: list[Harness]) -> dict[str, Any]:
-    """What of the reported events is in the verified bundles, and how often."""
+    """Count how often each reported event is in the verified bundles."""
     found: dict[int, list[int]] = {each.number: [] for each in harnesses}
     bundles = sorted(node.exports.iterdir())
     size = 0

@@ -1,20 +1,20 @@
-"""Every exception this library raises, what each means for a command's exit code, and `say` for what is no exception.
+"""The exceptions this library raises, with the exit code of each, and `say` for messages on standard error.
 
 CalyxError                  path, cause and hint in one line            exit 1
 ├── ConfigError             a bad option, in dictConfig or on the command line   exit 2
 ├── NodeError               the node's identity                         exit 2
-│   ├── RootNotFound        the root that was named is no folder
+│   ├── RootNotFound        the root given is not a folder
 │   ├── NodeNotProvisioned  no usable runtime/node_id.txt
 │   ├── InvalidNodeId       breaks the rule for node ids
 │   └── NodeConflict        another id, or another spelling, is there
-├── LockHeld                another process is at it: who               exit 3
-├── StorageError            the file system said no                     exit 4
-├── EventError              a line that is no event                     exit 1
-├── ChunkError              a chunk that is not what its name says      exit 1
+├── LockHeld                another process holds the lock              exit 3
+├── StorageError            an operation on the file system failed      exit 4
+├── EventError              a line that is not an event                 exit 1
+├── ChunkError              a chunk that is not a regular file          exit 1
 ├── ManifestError           a manifest, index or SHA256SUMS that cannot be read  exit 1
-├── ArchiveError            a file that is no archive of a bundle        exit 1
-├── SignatureError          a signature that is not what it has to be   exit 1
-└── BundleError             a bundle with faults, all of them listed    exit 1
+├── ArchiveError            a file that is not a bundle archive         exit 1
+├── SignatureError          a signature that is not valid here          exit 1
+└── BundleError             a bundle with faults, all listed            exit 1
 """
 
 from __future__ import annotations
@@ -46,7 +46,7 @@ __all__ = [
 
 
 class CalyxError(Exception):
-    """Base of the tree.
+    """Base class of all errors of this library.
 
     Args:
         message: what happened, without the path.
@@ -74,17 +74,17 @@ class ConfigError(CalyxError, ValueError):
 
 
 class NodeError(CalyxError):
-    """Something about the node's identity."""
+    """The node's identity is missing or wrong."""
 
     exit_code = 2
 
 
 class RootNotFound(NodeError):
-    """The root that was named is not there."""
+    """The root given is not a folder."""
 
 
 class NodeNotProvisioned(NodeError):
-    """There is no `runtime/node_id.txt` with an id in it."""
+    """No `runtime/node_id.txt` with an id in it was found."""
 
 
 class InvalidNodeId(NodeError, ValueError):
@@ -92,7 +92,7 @@ class InvalidNodeId(NodeError, ValueError):
 
 
 class NodeConflict(NodeError):
-    """The root already bears another id, or another spelling of this one."""
+    """The root already has another id, or another spelling of this one."""
 
 
 class LockHeld(CalyxError):
@@ -108,7 +108,7 @@ class StorageError(CalyxError):
 
     @classmethod
     def of(cls, error: OSError, doing: str, path: str | os.PathLike[str], hint: str | None = None) -> StorageError:
-        """The error of an operation (`doing`, in words) on `path`."""
+        """Make the error for a failed operation (`doing`, a verb phrase) on `path`."""
         return cls(f"cannot {doing}: {error.strerror or error}", path=path, hint=hint)
 
 
@@ -117,26 +117,26 @@ class EventError(CalyxError, ValueError):
 
 
 class ChunkError(CalyxError):
-    """A file in the outbox is not the regular file a chunk has to be."""
+    """A file with a chunk's name is not a regular file."""
 
 
 class ManifestError(CalyxError, ValueError):
-    """A manifest, an index or a SHA256SUMS that cannot be read as one."""
+    """A manifest, index or SHA256SUMS is malformed."""
 
 
 class ArchiveError(CalyxError):
-    """An archive that is damaged, or no archive of a bundle."""
+    """An archive is damaged, or is not the archive of a bundle."""
 
 
 class SignatureError(CalyxError):
-    """A signature that is not by whom it has to be, or over other bytes."""
+    """A signature is by an unexpected key, or over other bytes."""
 
 
 class BundleError(CalyxError):
-    """A bundle with faults.
+    """A bundle has faults.
 
     Args:
-        message: what was being done with it.
+        message: what is wrong in general.
         faults: every fault found, not only the first.
         path: the bundle's folder.
     """
@@ -147,23 +147,23 @@ class BundleError(CalyxError):
 
 
 def say(text: str) -> None:
-    """One line on standard error, where there is one that takes it at once; never raises and never waits."""
+    """Write one line to standard error if that is possible at once; never raises and never blocks."""
     try:
         stream = sys.stderr
         if not _would_block(stream):
             stream.write(f"calyx-logging: {text}\n")
             stream.flush()
-    except Exception:  # pythonw has no stderr, a closed or odd one may raise anything: then nobody can be told
+    except Exception:  # pythonw has no stderr, and a closed or unusual one may raise anything
         return
 
 
 def _would_block(stream: TextIO) -> bool:
-    """Whether standard error is a pipe that nobody reads."""
+    """Tell whether standard error is a pipe that nobody reads."""
     if os.name == "nt":
         return False
     try:
         fd = stream.fileno()
-    except (AttributeError, TypeError, OSError, ValueError):  # an object in memory, or of somebody's own
+    except (AttributeError, TypeError, OSError, ValueError):  # an in-memory or custom object
         return False
     if not hasattr(select, "poll"):
         return not select.select([], [fd], [], 0)[1]

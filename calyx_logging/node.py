@@ -1,6 +1,6 @@
 """The node: its id, its root, and every path of the layout (docs/format.md, "On disk").
 
-This module owns names of folders; nobody else joins them. The id is given once, by `provision`, and read ever after.
+Only this module builds these paths. `provision` sets the id once; everything else reads it.
 """
 
 from __future__ import annotations
@@ -40,30 +40,30 @@ _NODE_FILE = Path("runtime", "node_id.txt")
 
 
 def is_node_id(text: str) -> bool:
-    """Whether `text` keeps the rule for node ids (`NODE_ID_RULE`)."""
+    """Tell whether `text` follows the rule for node ids (`NODE_ID_RULE`)."""
     return _NODE_ID.fullmatch(text) is not None and not text.endswith(".") and not is_device_name(text)
 
 
 def is_device_name(name: str) -> bool:
-    """Whether Windows takes a file's name for a device's, whatever stands behind its first dot."""
+    """Tell whether Windows treats a file name as a device's; what follows the first dot does not matter."""
     return unicodedata.normalize("NFKC", name.split(".", 1)[0]).rstrip().lower() in _DEVICES
 
 
 def check_node_id(text: str, *, path: Path | None = None) -> str:
-    """Return the id, or raise `InvalidNodeId` with the rule."""
+    """Return a valid node id, or raise `InvalidNodeId` and state the rule."""
     if not is_node_id(text):
         raise InvalidNodeId(f"{text[:80]!r} is no node id", path=path, hint=f"a node id is {NODE_ID_RULE}")
     return text
 
 
 def read_node_id(runtime: Path) -> str | None:
-    """The id in `<runtime>/node_id.txt`, unchecked; None when the file is absent or empty.
+    """Read the id in `<runtime>/node_id.txt`, unchecked; None if the file is absent or empty.
 
     A byte order mark (UTF-8, or UTF-16 as Windows PowerShell writes it) and white space around the id are ignored.
 
     Raises:
-        StorageError: the file is there and cannot be read.
-        InvalidNodeId: the file is no text.
+        StorageError: the file exists but cannot be read.
+        InvalidNodeId: the file is not text.
     """
     path = runtime / "node_id.txt"
     try:
@@ -94,10 +94,10 @@ class Node:
         environ: Mapping[str, str] = os.environ,
         cwd: Path | None = None,
     ) -> Node:
-        """The node of a root: `root`, else `CALYX_ROOT`, else the nearest parent of `cwd` that has an id.
+        """Find the node of a root: `root`, else `CALYX_ROOT`, else the nearest folder at or above `cwd` that has an id.
 
         Raises:
-            RootNotFound: the root that was named is no folder.
+            RootNotFound: the root given is not a folder.
             NodeNotProvisioned: there is no root, or its id is missing or empty.
             InvalidNodeId: the id in the file breaks the rule.
         """
@@ -111,12 +111,12 @@ class Node:
         return cls(folder, check_node_id(node_id, path=folder / _NODE_FILE))
 
     def with_id(self, node_id: str) -> Node:
-        """The same root under another id (an id it bore before)."""
+        """Return the same root under another id (one it had before)."""
         return Node(self.root, node_id)
 
     @property
     def outboxes(self) -> Path:
-        """The folder with one outbox for each id this root has borne."""
+        """The folder that holds one outbox for each id this root has had."""
         return self.root / "telemetry" / "outbox"
 
     @property
@@ -126,11 +126,11 @@ class Node:
 
     @property
     def exports(self) -> Path:
-        """The folder with this node's bundles."""
+        """The folder that holds this node's bundles."""
         return self.root / "exports" / "telemetry_exports" / self.id
 
     def all_ids(self) -> list[str]:
-        """Every id with an outbox here, the present one first: a forced new id leaves the old one's folder."""
+        """List every id with an outbox here, the present one first; an id replaced by force leaves its outbox."""
         try:
             names = sorted(entry.name for entry in os.scandir(self.outboxes) if entry.is_dir(follow_symlinks=False))
         except FileNotFoundError:
@@ -143,9 +143,9 @@ class Node:
 def find_root(
     root: str | os.PathLike[str] | None, *, environ: Mapping[str, str] = os.environ, cwd: Path | None = None
 ) -> Path:
-    """The root by the rule of `Node.find`, as an absolute path."""
+    """Find the root by the rule of `Node.find`, as an absolute path."""
     if root is not None:
-        return _existing(Path(root), "check the root that was named")
+        return _existing(Path(root), "check the root given")
     if environ.get("CALYX_ROOT"):
         return _existing(Path(environ["CALYX_ROOT"]), "check the variable CALYX_ROOT")
     here = files.reachable(Path.cwd() if cwd is None else cwd)
@@ -168,7 +168,7 @@ def _existing(root: Path, hint: str) -> Path:
 
 @dataclass(frozen=True)
 class Provisioned:
-    """What `provision` did: the node, the files it made, the id it replaced."""
+    """The result of `provision`: the node, the files it created, the id it replaced."""
 
     node: Node
     made: tuple[Path, ...]
@@ -176,18 +176,18 @@ class Provisioned:
 
 
 def provision(root: str | os.PathLike[str], node_id: str, *, force: bool = False) -> Provisioned:
-    """Give a root its node id and outbox; the same id again changes nothing.
+    """Give a root its node id and outbox; repeating it with the same id changes nothing.
 
     Raises:
         InvalidNodeId: the id breaks the rule.
-        NodeConflict: the root has another id and `force` is not set, or has seen another spelling of this one
-            (two spellings that casefold alike are one node, and folders of both could not stand side by side).
-        RootNotFound: there is no such folder.
+        NodeConflict: the root has another id and `force` is not set, or has seen another spelling of this one (two
+            spellings that casefold alike are one node, and folders of both could not stand side by side).
+        RootNotFound: the root is not a folder.
         StorageError: a file cannot be written.
     """
     node = Node(files.reachable(Path(root).expanduser()), check_node_id(node_id))
     if not node.root.is_dir():
-        raise RootNotFound("there is no such folder", path=node.root, hint="make it first, or name another root")
+        raise RootNotFound("there is no such folder", path=node.root, hint="create it first, or name another root")
     try:
         present = read_node_id(node.root / "runtime")
     except InvalidNodeId:

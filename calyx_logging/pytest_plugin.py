@@ -1,9 +1,9 @@
 """pytest as a harness: each test's outcome, duration and captured log records become events.
 
-Inert unless asked for: `pytest -p calyx_logging.pytest_plugin`. One event for each test (`stage` `test_ended`), at its
-end; before it, one for each log record that pytest captured in it, with `test` and `when`. It listens to pytest's
-reports and touches neither logging's configuration nor any result. With pytest-xdist each worker writes chunks of its
-own, and a worker that died is named by the controller.
+Loaded on request only: `pytest -p calyx_logging.pytest_plugin`. Each test gives one event at its end (`stage`
+`test_ended`), preceded by one for each log record that pytest captured in it, with `test` and `when`. The plugin reads
+pytest's reports and changes neither logging's configuration nor any result. With pytest-xdist each worker writes its
+own chunks, and the controller reports a worker that died.
 """
 
 from __future__ import annotations
@@ -28,17 +28,17 @@ _WORKER_COUNT = "PYTEST_XDIST_WORKER"
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`--calyx-root`, `--calyx-run-id`, `--calyx-redact`."""
+    """Add the options `--calyx-root`, `--calyx-run-id` and `--calyx-redact`."""
     group = parser.getgroup("calyx", "calyx-logging")
     group.addoption(
         "--calyx-root", metavar="FOLDER", help="the folder with runtime/node_id.txt; default: found as by the handler"
     )
     group.addoption("--calyx-run-id", metavar="ID", help="the events' run_id; default: pytest")
-    group.addoption("--calyx-redact", action="store_true", help="take secrets out (calyx_logging.redact)")
+    group.addoption("--calyx-redact", action="store_true", help="remove secrets (calyx_logging.redact)")
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Make the handler; without a node id the session does not begin."""
+    """Create the handler; without a node id the session does not start."""
     try:
         check_run_name("--calyx-run-id", config.getoption("--calyx-run-id") or "pytest")
         handler = _Handler(root=config.getoption("--calyx-root"), component="pytest", source="pytest")
@@ -50,7 +50,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 class _Handler(OutboxHandler):
-    """Without a thread: tests count those."""
+    """An outbox handler without a background thread, because tests may count threads."""
 
     _in_background = False
 
@@ -59,8 +59,8 @@ class TestRecorder:
     """Turns pytest's reports into events.
 
     Args:
-        handler: takes them.
-        config: the session's.
+        handler: receives the events.
+        config: the session's configuration.
     """
 
     __test__ = False
@@ -80,18 +80,18 @@ class TestRecorder:
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, Any, None]:
-        """In the process that runs the test: its log records, and after the last phase its outcome."""
+        """Record the test's log records and, after its last phase, its outcome; runs in the test's process."""
         outcome = yield
         try:
             report = outcome.get_result()
             self._take_records(item, report.when)
             if type(report) is pytest.TestReport:
                 self._take_report(report)
-        except Exception as error:  # a test's result is not changed by what is told of it
+        except Exception as error:  # reporting must not change a test's result
             say(f"test {item.nodeid} is not in the outbox: {type(error).__name__}: {error}")
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        """A subtest that failed; and, in the controller of pytest-xdist, a test whose worker died."""
+        """Record a failed subtest and, in pytest-xdist's controller, a test whose worker died."""
         if report.when not in _PHASES:
             self._log(logging.ERROR, "test crashed its worker", report, outcome="crashed", duration_s=report.duration)
         elif type(report) is not pytest.TestReport and report.failed and not hasattr(report, "node"):
@@ -100,11 +100,11 @@ class TestRecorder:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
-        """pytest-xdist: the worker's events bear the session's run instance."""
+        """Give a pytest-xdist worker the session's run instance for its events."""
         node.workerinput["calyx_run_instance_id"] = self._fields["run_instance_id"]
 
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
-        """The session's end, from the process that was called."""
+        """Record the session's end, from the main process only."""
         if "worker" not in self._fields:
             message = "session ended"
             self._emit(
@@ -114,7 +114,7 @@ class TestRecorder:
             )
 
     def pytest_unconfigure(self) -> None:
-        """Seal what was written."""
+        """Seal the chunks written."""
         self._handler.close()
 
     # -------------------------------------------------------------- inside
@@ -123,7 +123,7 @@ class TestRecorder:
         from _pytest.logging import caplog_records_key
 
         records = item.stash.get(caplog_records_key, {}).get(when, [])
-        before = self._taken.get((item.nodeid, when), 0)  # each subtest is a report of the same phase
+        before = self._taken.get((item.nodeid, when), 0)  # each subtest reports the same phase again
         self._taken[item.nodeid, when] = len(records)
         for record in records[before:]:
             copy = logging.makeLogRecord({**self._fields, "test": item.nodeid, "when": when, **record.__dict__})
@@ -159,7 +159,7 @@ class TestRecorder:
 
 
 def _outcome(phases: dict[str, pytest.TestReport]) -> tuple[str, pytest.TestReport]:
-    """What pytest's summary calls the test, and the report that decides it."""
+    """Return the test's outcome as in pytest's summary, and the report that decides it."""
     for when in ("setup", "teardown"):
         if when in phases and phases[when].failed:
             return "error", phases[when]

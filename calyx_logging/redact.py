@@ -1,12 +1,11 @@
 """RedactSecrets: a structlog processor that takes secrets out of an event before anything touches the disk.
 
 Off by default; one line switches it on: `{"()": "calyx_logging.EventFormatter", "processors":
-["calyx_logging.redact.RedactSecrets"]}`. It goes by the names of keys (what stands under `api_key` is replaced,
-whatever it is) and by the look of texts (common forms of keys, bearer headers, private key blocks, `password=…`), at
-any depth, in the message and in exceptions too. How many places it replaced is said in the event:
-`degraded: ["redacted: 2"]`.
+["calyx_logging.redact.RedactSecrets"]}`. It looks at key names (any value under `api_key` is replaced) and at patterns
+in texts (common forms of API keys, bearer headers, private key blocks, `password=…`), at any depth, also in the message
+and in exceptions. The event says how many places were replaced: `degraded: ["redacted: 2"]`.
 
-Invariants: the caller's objects are never changed; nothing is let through because looking at it failed.
+Invariants: the caller's objects are never changed; a value that cannot be inspected is replaced, not let through.
 """
 
 from __future__ import annotations
@@ -33,17 +32,17 @@ KEYS = frozenset(
         *("secretaccesskey", "secretkey", "setcookie", "signingkey", "token"),
     )
 )
-"""Names of keys, in lower case, without anything but letters and digits."""
+"""Key names of secrets, in lower case, reduced to letters and digits."""
 
 _ENDINGS = ("apikey", "password", "passwd", "secret", "secretkey", "accesskey", "privatekey", "token", "passphrase")
-"""A key that ends so is one, too: `openai_api_key`, `hf_token`; `max_tokens` does not."""
+"""Endings that also mark a key as a secret's: `openai_api_key`, `hf_token`, but not `max_tokens`."""
 
 _MODEL_WORDS = ("bos", "cls", "end", "eos", "first", "last", "mask", "next", "pad", "sep", "start", "stop", "unk")
 _OF_A_MODEL = frozenset(f"{word}token" for word in _MODEL_WORDS)
-"""What ends like a credential's name and is a word of a language model."""
+"""Key names that end in `token` but belong to a language model's vocabulary."""
 
 _LEAST_TOKEN = 8
-"""Under `token` a shorter text, like a number, is a model's."""
+"""Least length of a credential under `token`; a shorter text, or a number, is a model's token."""
 
 _SEPARATORS = re.compile(r"[^a-z0-9]+")
 
@@ -80,17 +79,17 @@ _PATTERNS: tuple[tuple[tuple[str, ...], str], ...] = (
         rf"|=\s*{_PLAIN}[^\s\"'&,;\[{{(\\]{{4,}})",
     ),
 )
-"""What gives a form away in lower case, and the form; `_may_hold` has to know of each."""
+"""Lower-case substrings that announce a pattern, and the pattern; `_may_hold` must know each of them."""
 
 _Form = tuple[tuple[str, ...], re.Pattern[str]]
 _NEVER = frozenset({"_record", "level", "logger", "degraded"})
 _MAX_KNOWN = 10_000
 _LEAST_TEXT = 7
-"""Characters of the shortest form: `://u:p@`."""
+"""Length of the shortest text that a pattern matches: `://u:p@`."""
 
 
 def _may_hold(low: str) -> bool:
-    """Whether any form can be in a text of lower case; most texts hold none, and every record asks."""
+    """Tell quickly whether any pattern can match in a lower-case text; most texts contain none."""
     return (
         ("bearer" in low or "basic " in low or "akia" in low or "asia" in low or "aiza" in low or "eyj" in low)
         or (
@@ -106,11 +105,11 @@ class RedactSecrets:
     """Replaces secrets in an event by `[redacted]`.
 
     Args:
-        keys: more names of keys; case, `_` and `-` make no difference.
-        patterns: more regular expressions; what they match in a text is replaced.
+        keys: more key names; case, `_` and `-` do not matter.
+        patterns: more regular expressions; their matches in texts are replaced.
 
     Raises:
-        ConfigError: one of them is no text, or no regular expression.
+        ConfigError: one of them is not a text, or not a valid regular expression.
     """
 
     def __init__(self, keys: Iterable[str] = (), patterns: Iterable[str] = ()) -> None:
@@ -123,7 +122,7 @@ class RedactSecrets:
             raise ConfigError(f"option 'patterns': {error.pattern!r} is no regular expression: {error}") from None
 
     withhold = True
-    """Where it cannot be called the event is not kept as it is (`calyx_logging.events.processors.run_all`)."""
+    """If this processor fails, the event's fields are not kept (see `calyx_logging.events.processors.run_all`)."""
 
     def __call__(self, logger: object, method_name: str, event_dict: EventDict) -> EventDict:
         search = _Search(self._names, self._patterns, self._own)
@@ -134,7 +133,7 @@ class RedactSecrets:
             try:
                 clean = search.under(name, event_dict[name])
                 clean_name = search.name(name)
-            except Exception:  # an object that cannot be looked into may hold anything
+            except Exception:  # an object that cannot be inspected may hold a secret
                 clean, clean_name, search.count = REPLACEMENT, name, before + 1
             if search.count != before:
                 del event_dict[name]
@@ -145,14 +144,14 @@ class RedactSecrets:
 
 
 class _Names:
-    """What is known of keys: whether a secret stands under one, and whether one is a secret itself."""
+    """Cache of key names: tells whether the value under a key is a secret."""
 
     def __init__(self, keys: frozenset[str]) -> None:
         self._keys = keys
         self._known: dict[str, tuple[str, bool]] = {}
 
     def look(self, key: str) -> tuple[str, bool]:
-        """Its letters and digits, and whether they are a secret's name."""
+        """Return the key reduced to letters and digits, and whether that is a secret's name."""
         known = self._known.get(key)
         if known is None:
             bare = _SEPARATORS.sub("", key.lower())
@@ -163,7 +162,7 @@ class _Names:
 
 
 class _Search:
-    """One walk through an event; `count` is how many places were replaced."""
+    """One walk through an event; `count` is the number of places replaced."""
 
     __slots__ = ("_names", "_own", "_path", "_patterns", "count")
 
@@ -175,7 +174,7 @@ class _Search:
         self._path: set[int] = set()
 
     def under(self, key: object, value: Any) -> Any:
-        """The value that stands under a key."""
+        """Return the value under a key, cleaned."""
         if value is not None and type(value) is not bool:
             bare, is_secret = self._names.look(key if type(key) is str else _text_of(key))
             if is_secret and not _is_of_a_model(bare, value):
@@ -184,20 +183,20 @@ class _Search:
         return self.value(value)
 
     def name(self, name: Any) -> Any:
-        """A key without what looks like a secret."""
+        """Return a key with anything that looks like a secret replaced."""
         text = name if type(name) is str else _text_of(name)
         clean = self.text(text)
         return name if clean == text else clean
 
     def value(self, value: Any) -> Any:
-        """The value itself where nothing had to be replaced, else a changed copy."""
+        """Return the value itself if nothing had to be replaced, else a changed copy."""
         kind = type(value)
         if kind is str:
             return self.text(value)
         if value is None or kind is int or kind is float or kind is bool:
             return value
         if id(value) in self._path or len(self._path) >= MAX_DEPTH:
-            return self._by_repr(value)  # a cycle, or what will be a repr in the event, too
+            return self._by_repr(value)  # a cycle, or a value that the event will hold as a repr
         self._path.add(id(value))
         try:
             if kind is dict:
@@ -209,7 +208,7 @@ class _Search:
             self._path.discard(id(value))
 
     def text(self, text: str) -> str:
-        """The text without what looks like a secret."""
+        """Return the text with anything that looks like a secret replaced."""
         if len(text) >= _LEAST_TEXT and _may_hold(low := text.lower()):
             for needles, pattern in self._patterns:
                 for needle in needles:
@@ -233,14 +232,14 @@ class _Search:
         return value if self.count == before else clean
 
     def _other(self, value: Any) -> Any:
-        """What becomes JSON only later is looked at as what it will be, step by step."""
+        """Clean a value that is not JSON yet by converting it step by step, as the encoder will."""
         before = self.count
-        if is_a(value, (bytes, bytearray, memoryview)):  # as text, not as the base64 it will be
+        if is_a(value, (bytes, bytearray, memoryview)):  # searched as text, not as the base64 in the event
             self.text(_text_of(value))
             return value if self.count == before else REPLACEMENT
         try:
             nearer = by_rule(value)
-        except Exception:  # the rule says nothing of it, or it cannot be looked into
+        except Exception:  # there is no rule for it, or it cannot be inspected
             return self._by_repr(value)
         clean = self.value(nearer)
         return value if self.count == before else clean
@@ -252,7 +251,7 @@ class _Search:
 
 
 def _text_of(key: Any) -> str:
-    """A key as a text, or bytes as the text they may be."""
+    """Return a key, or bytes that may be a text, as text."""
     if is_a(key, str):
         return str.__str__(key)
     if is_a(key, (bytes, bytearray, memoryview)):

@@ -1,4 +1,4 @@
-"""An evaluation of inspect_ai with its mock model, offline, recorded by nothing but a dictConfig.
+"""Run an inspect_ai evaluation with its mock model, offline, recorded only through a dictConfig.
 
     python examples/inspect_ai_eval.py --root FOLDER       (a provisioned root)
 
@@ -25,7 +25,7 @@ HARNESS = "bench"
 
 
 def logging_config(root: str) -> dict[str, Any]:
-    """The whole configuration: one formatter, one handler, one's own logger and the one that is captured."""
+    """Return the whole configuration: one formatter, one handler, the harness's own logger and the captured one."""
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -48,7 +48,7 @@ def logging_config(root: str) -> dict[str, Any]:
 
 @solver
 def note_case() -> Solver:
-    """A solver that logs each case: once as the harness, once as a library below inspect_ai would."""
+    """Make a solver that logs each case twice: as the harness, and as a library below inspect_ai would."""
 
     async def solve(state: TaskState, generate: Generate) -> TaskState:
         logging.getLogger(HARNESS).info("case", extra={"sample_id": state.sample_id, "epoch": state.epoch})
@@ -59,7 +59,7 @@ def note_case() -> Solver:
 
 
 def mock_outputs(count: int) -> list[ModelOutput]:
-    """Answers with their usage set, so that no tokenizer is fetched."""
+    """Make answers with their usage set, so that no tokenizer is downloaded."""
     outputs = []
     for _ in range(count):
         output = ModelOutput.from_content("mockllm/model", "4")

@@ -1,11 +1,11 @@
-"""A ladder: the same questions to several models, each with a time limit; run again, it goes on where it stopped.
+"""A ladder: ask several models the same questions, each within a time limit; the next run resumes where it stopped.
 
     python examples/ladder.py --root FOLDER --limit 2
-    python examples/ladder.py --root FOLDER --limit 60        resumes: what is complete is skipped
+    python examples/ladder.py --root FOLDER --limit 60        resumes and skips completed cases
 
-The models are local and deterministic, processes of their own that can be killed; one of them is slow. Each rung leaves
-an envelope and a receipt of its cases under `runtime/benchmarks/results/ladder/`, in the node's own folder where the
-root has a node id; results that were there before are not touched. With a node id the events go to the outbox, too.
+The models are local, deterministic processes that can be killed; one of them is slow. Each rung leaves an envelope and
+a receipt of its cases under `runtime/benchmarks/results/ladder/`, in the node's own folder if the root has a node id;
+earlier results are not touched. With a node id the events also go to the outbox.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ log = logging.getLogger("ladder")
 
 
 def serve(model: str, questions: Connection) -> None:
-    """A model: answers what it is asked, in its own time."""
+    """Serve as a model: answer each question after the model's delay."""
     while (question := questions.recv()) is not None:
         time.sleep(SECONDS_PER_ANSWER[model])
         a, _, b = question.partition("+")
@@ -40,7 +40,7 @@ def serve(model: str, questions: Connection) -> None:
 
 
 def logging_config(root: Path) -> dict[str, object]:
-    """Every event into the outbox, where there is a node id; people read what is printed."""
+    """Return the configuration: with a node id every event goes to the outbox; people read the printed lines."""
     handlers: dict[str, object] = {}
     if get_node_id(root / "runtime") is not None:
         handlers["outbox"] = {
@@ -58,13 +58,13 @@ def logging_config(root: Path) -> dict[str, object]:
 
 
 def completed_before(results: Path, model: str) -> set[str]:
-    """The cases that earlier instances of a rung brought to an end, by their receipts."""
+    """Read from receipts which cases earlier instances of a rung completed."""
     done = set()
     for receipt in results.glob(f"{model}__*.cases.jsonl"):
         for line in receipt.read_bytes().splitlines():
             try:
                 case = json.loads(line)
-            except ValueError:  # a process that died in the middle of its last line
+            except ValueError:  # a process died while writing its last line
                 continue
             if case.get("outcome") == "completed":
                 done.add(case["case_id"])
@@ -72,7 +72,7 @@ def completed_before(results: Path, model: str) -> set[str]:
 
 
 def climb(root: Path, model: str, limit: float) -> str:
-    """One rung; what became of it."""
+    """Run one rung and return its result."""
     results = get_results_dir(root / "runtime" / "benchmarks", SUITE, root / "runtime")
     done = completed_before(results, model)
     todo = {case_id: answer for case_id, answer in CASES.items() if case_id not in done}
@@ -88,7 +88,7 @@ def climb(root: Path, model: str, limit: float) -> str:
 
 
 def ask_all(run: BenchmarkRun, model: str, todo: dict[str, str], deadline: float) -> None:
-    """Ask a model, which is killed when its time is up."""
+    """Ask a model every question, and kill it when its time is up."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=serve, args=(model, there), daemon=True)
@@ -108,7 +108,7 @@ def ask_all(run: BenchmarkRun, model: str, todo: dict[str, str], deadline: float
 
 
 def main() -> None:
-    """Climb every rung."""
+    """Run every rung."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--root", type=Path, required=True)
     parser.add_argument("--limit", type=float, default=2.0, help="seconds for each model")

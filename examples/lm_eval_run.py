@@ -1,8 +1,8 @@
-"""An evaluation of lm_eval with its dummy model, offline, under capture; each sample becomes a case of a run.
+"""Run an lm_eval evaluation with its dummy model, offline, with capture; each sample becomes a case of a run.
 
     python examples/lm_eval_run.py --root FOLDER       (a provisioned root)
 
-lm_eval sets the level of its logger, gives it a handler and cuts propagation; the handler captures it all the same.
+lm_eval sets its logger's level, gives it a handler and stops propagation; the handler captures it nevertheless.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TASK = "arithmetic_local"
 
 
 def logging_config(root: str) -> dict[str, Any]:
-    """One handler that captures the harness, and the logger of one's own."""
+    """Return a configuration with one handler that captures the harness, and the program's own logger."""
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -48,7 +48,7 @@ def logging_config(root: str) -> dict[str, Any]:
 
 
 def write_task(folder: Path, samples: int) -> None:
-    """A task of local JSON lines."""
+    """Write a task that reads local JSON lines."""
     lines = [json.dumps({"question": f"{n}+{n}=", "answer": str(2 * n)}) for n in range(samples)]
     (folder / "samples.jsonl").write_text("\n".join(lines) + "\n", "utf-8")
     task = {
@@ -62,11 +62,11 @@ def write_task(folder: Path, samples: int) -> None:
         "generation_kwargs": {"until": ["\n"]},
         "metric_list": [{"metric": "exact_match", "aggregation": "mean", "higher_is_better": True}],
     }
-    (folder / "task.yaml").write_text(json.dumps(task), "utf-8")  # JSON is YAML, too
+    (folder / "task.yaml").write_text(json.dumps(task), "utf-8")  # JSON is also YAML
 
 
 def main() -> None:
-    """Configure logging, have lm_eval configure it again, evaluate, log each sample as a case."""
+    """Configure logging, let lm_eval reconfigure it, evaluate, and log each sample as a case."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])  # type: ignore[union-attr]
     parser.add_argument("--root", required=True)
     parser.add_argument("--samples", type=int, default=5)

@@ -67,7 +67,7 @@ COMMANDS = {
 }
 
 _ACTS = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
-"""What a terminal acts on, or does not show; in JSON it stands in texts alone."""
+"""Characters that a terminal interprets or does not show; in JSON they occur only inside strings."""
 
 _MAX_WARNINGS = 20
 _F = TypeVar("_F", bound=Callable[..., Any])
@@ -125,7 +125,7 @@ def sign_options(function: _F) -> _F:
         help="Sign with this OpenSSH private key, or the .pub of one that ssh-agent has. Default: the key named with "
         "provision --signing-key, if one was.",
     )
-    return sign(click.option("--no-sign", is_flag=True, help="Do not sign, whatever key was named.")(function))
+    return sign(click.option("--no-sign", is_flag=True, help="Do not sign, even if a key is configured.")(function))
 
 
 def json_option(function: _F) -> _F:
@@ -134,23 +134,23 @@ def json_option(function: _F) -> _F:
 
 
 def print_json(document: object, file: TextIO | None = None) -> None:
-    """The result, for programs; on standard output unless `file` is given."""
+    """Print the result for programs, on standard output unless `file` is given."""
     click.echo(json_text(document, indent=True), file)
 
 
 def json_text(document: object, *, indent: bool = False) -> str:
-    """JSON in which nothing stands that a terminal would act on."""
+    """Return JSON without characters that a terminal would interpret."""
     text = orjson.dumps(lower(document)[0], option=orjson.OPT_INDENT_2 if indent else 0).decode()
     return _ACTS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 
 def remark(text: str) -> None:
-    """One line for people, on standard error."""
+    """Print one line for people on standard error."""
     click.echo(shown(text), err=True)
 
 
 def warn_all(texts: Sequence[str]) -> None:
-    """Warnings, on standard error; of very many the first."""
+    """Print warnings on standard error; only the first ones if there are very many."""
     for text in texts[:_MAX_WARNINGS]:
         remark(f"warning: {text}")
     if len(texts) > _MAX_WARNINGS:
@@ -158,12 +158,12 @@ def warn_all(texts: Sequence[str]) -> None:
 
 
 def tell(text: str) -> None:
-    """One line of the result, for people."""
+    """Print one line of the result for people."""
     click.echo(shown(text))
 
 
 def shown(text: str) -> str:
-    """A text with what a terminal would act on, or not show, escaped: names and texts may be from elsewhere."""
+    """Escape what a terminal would interpret or not show, since names and texts may be from elsewhere."""
     if text.isprintable():
         return text
     return "".join(
@@ -172,13 +172,13 @@ def shown(text: str) -> str:
 
 
 def contents_text(manifest: Manifest) -> str:
-    """`2 chunks, 31 events, 12.5 kB`."""
+    """Describe a manifest's contents: `2 chunks, 31 events, 12.5 kB`."""
     chunks, events = count_text(len(manifest.chunks), "chunk"), count_text(manifest.events, "event")
     return f"{chunks}, {events}, {size_text(manifest.total_bytes)}"
 
 
 def size_text(count: int) -> str:
-    """Bytes for people: `512 B`, `3.4 MB` (powers of 1000)."""
+    """Format a size in bytes for people: `512 B`, `3.4 MB` (powers of 1000)."""
     size = float(count)
     for unit in ("B", "kB", "MB", "GB"):
         if size < 1000:
@@ -189,7 +189,7 @@ def size_text(count: int) -> str:
 
 @contextmanager
 def progress_bar(what: str) -> Iterator[Callable[[int, int], None] | None]:
-    """A callback of (bytes done, bytes in all) that draws on a terminal; None where standard error is none."""
+    """Yield a callback (bytes done, bytes in all) that draws a bar; None if standard error is no terminal."""
     if sys.stderr is None or not sys.stderr.isatty():
         yield None
         return
@@ -198,7 +198,7 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None] | None]:
 
     columns = (TextColumn(what), BarColumn(), DownloadColumn(), TimeRemainingColumn())
     console = Console(stderr=True)
-    # results belong on standard output, whatever is drawn meanwhile
+    # results belong on standard output, even while a bar is drawn
     with Progress(*columns, console=console, transient=True, redirect_stdout=False, redirect_stderr=False) as progress:
         task = progress.add_task(what, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
@@ -206,7 +206,7 @@ def progress_bar(what: str) -> Iterator[Callable[[int, int], None] | None]:
 
 @contextmanager
 def advancing(what: str, size: Callable[[], int]) -> Iterator[Callable[[int], None]]:
-    """A bar that is told of bytes as they come; `size`, of all of them, is asked only where there is one."""
+    """Yield a callback that advances a bar by bytes; `size`, the total, is called only if there is a bar."""
     with progress_bar(what) as progress:
         total = 0 if progress is None else size()
         done = 0
@@ -222,7 +222,7 @@ def advancing(what: str, size: Callable[[], int]) -> Iterator[Callable[[int], No
 
 @contextmanager
 def stepping() -> Iterator[Callable[[str], None] | None]:
-    """A callback that is told what is being done, which is drawn on a terminal; None where standard error is none."""
+    """Yield a callback that shows the current step; None if standard error is no terminal."""
     if sys.stderr is None or not sys.stderr.isatty():
         yield None
         return
@@ -233,7 +233,7 @@ def stepping() -> Iterator[Callable[[str], None] | None]:
 
 
 def run(command: click.Command) -> None:
-    """Run a command as a program: an error of ours is one line on standard error and its exit code."""
+    """Run a command as a program: a CalyxError becomes one line on standard error and its exit code."""
     _utf8_streams()
     try:
         command.main(standalone_mode=False, prog_name="calyx-telemetry" if command is group else None)
@@ -265,7 +265,7 @@ def _fail(text: str, code: int) -> None:
 
 
 def _utf8_streams() -> None:
-    """A console of another code page must not stop a result; what it cannot show is escaped."""
+    """Make the streams escape what a console's code page cannot show, so that no result is lost."""
     for stream in (sys.stdout, sys.stderr):
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""Where a command's work is done: `--jobs`, `--engine` and `--master`, the same for all of them."""
+"""Options for where a command's work is done, shared by all commands: `--jobs`, `--engine` and `--master`."""
 
 from __future__ import annotations
 
@@ -15,15 +15,15 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def jobs_option(function: _F) -> _F:
-    """`--jobs`."""
+    """Add `--jobs`."""
     jobs = click.option(
-        "--jobs", type=click.IntRange(1, 1024), metavar="N", help="Processes at work. Default: one a core."
+        "--jobs", type=click.IntRange(1, 1024), metavar="N", help="Number of worker processes. Default: one per core."
     )
     return jobs(function)
 
 
 def engine_options(function: _F) -> _F:
-    """`--jobs`, `--engine`, `--master`."""
+    """Add `--jobs`, `--engine` and `--master`."""
     engine = click.option(
         "--engine",
         "engine_name",
@@ -37,7 +37,7 @@ def engine_options(function: _F) -> _F:
 
 
 def engine_of(name: str, master: str | None, jobs: int | None) -> Engine:
-    """The engine that was asked for.
+    """Return the engine that the options name.
 
     Raises:
         ConfigError: the extra is not installed, or there is no such cluster.

@@ -1,4 +1,4 @@
-"""Where a command reads events from: `--from outbox`, `--from hub` or `--from BUNDLE`, the same for all of them."""
+"""Options for where a command reads events from: `--from outbox`, `--from hub` or `--from BUNDLE`."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _F = TypeVar("_F", bound=Callable[..., Any])
 
 
 def from_option(function: _F) -> _F:
-    """`--from` and `--root`."""
+    """Add `--from` and `--root`."""
     root = click.option(
         "--root", "--repo-root", "root", metavar="FOLDER", help="The root of the node, or of the hub. Default: found."
     )
@@ -28,6 +28,6 @@ def from_option(function: _F) -> _F:
 
 
 def level_option(function: _F) -> _F:
-    """`--level`."""
+    """Add `--level`."""
     levels = click.Choice(["debug", "info", "warning", "error", "critical"], case_sensitive=False)
-    return click.option("--level", type=levels, help="At least this one.")(function)
+    return click.option("--level", type=levels, help="Minimum level.")(function)

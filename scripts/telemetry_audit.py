@@ -1,4 +1,4 @@
-"""Whether everything is at the hub; `calyx-telemetry audit`."""
+"""Check whether everything is at the hub; `calyx-telemetry audit`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ except ImportError as error:
 @click.command("audit", short_help="Say what is missing at the hub, by node and writer.")
 @click.argument("node_ids", nargs=-1, metavar="[NODE_ID]...")
 @hub_option
-@click.option("--strict", is_flag=True, help="Exit with 1 also when all that is unknown is the tail of killed writers.")
+@click.option("--strict", is_flag=True, help="Exit with 1 also when only the tail of killed writers is unknown.")
 @json_option
 def command(node_ids: tuple[str, ...], root: str | None, strict: bool, as_json: bool) -> None:
     """Say of each node and writer in the hub's store whether all of its events are there, and what is missing.

@@ -1,4 +1,4 @@
-"""Find out whether what loggers say arrives in the outbox, and if not, why; `calyx-telemetry doctor`."""
+"""Find out whether the records of loggers arrive in the outbox, and if not, why; `calyx-telemetry doctor`."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ except ImportError as error:
 _OWN = ("calyx_logging", "asyncio", "click", "concurrent", "concurrent_log_handler", "filelock", "portalocker", "rich")
 
 
-@click.command("doctor", short_help="Say which loggers reach the outbox, and what stops the others.")
+@click.command("doctor", short_help="Show which loggers reach the outbox, and what stops the others.")
 @click.argument("targets", nargs=-1, required=True, metavar="TARGET…")
 @root_option
 @click.option("--logger", "named", multiple=True, metavar="NAME", help="Examine this logger, too (may be repeated).")
@@ -70,7 +70,7 @@ def command(
 
 
 def _take_standard_output() -> TextIO:
-    """Standard output for results alone: what the harness prints, now or at exit, goes to standard error."""
+    """Keep standard output for results: what the harness prints, now or at exit, goes to standard error."""
     sys.stdout.flush()
     results = os.fdopen(os.dup(1), "w", encoding=sys.stdout.encoding, errors="backslashreplace")
     os.dup2(2, 1)
@@ -82,7 +82,7 @@ def _is_own(name: str) -> bool:
 
 
 def _set_up(target: str) -> list[str]:
-    """Do what a target does to logging; the names of the loggers it configures."""
+    """Apply a target's logging set-up; return the names of the loggers it configures."""
     path = Path(target)
     if path.suffix.lower() in (".json", ".yaml", ".yml", ".toml"):
         return _configure(_read(path), target)
@@ -139,7 +139,7 @@ def _configure(config: object, target: str) -> list[str]:
 
 
 def _call(target: str, function: Any, *args: Any, **options: Any) -> Any:
-    """What a function of the harness gives; whatever it raises is an error of the configuration."""
+    """Call a function of the harness; turn any exception it raises into a configuration error."""
     try:
         return function(*args, **options)
     except (CalyxError, KeyboardInterrupt):

@@ -38,17 +38,17 @@ except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py import") from None
 
 
-@click.command("import", short_help="Take bundles into the hub's store.")
+@click.command("import", short_help="Import bundles into the hub's store.")
 @click.argument("paths", nargs=-1, required=True, metavar="PATH…")
 @hub_option
-@click.option("--require-signature", is_flag=True, help="Refuse unsigned bundles also of nodes that have no key here.")
+@click.option("--require-signature", is_flag=True, help="Also refuse unsigned bundles of nodes without a key here.")
 @click.option(
     "--accept-bad-lines",
     is_flag=True,
-    help="Also take chunks with lines that are no events of their node. They are noted, and never acknowledged.",
+    help="Also accept chunks with lines that are no events of their node. They are noted, and never acknowledged.",
 )
 @click.option("--no-table", is_flag=True, help="Do not bring the table up to date: the next query does.")
-@click.option("--dry-run", is_flag=True, help="Verify (in staging), and say what would happen; nothing is put in.")
+@click.option("--dry-run", is_flag=True, help="Verify (in staging) and say what would happen; import nothing.")
 @engine_options
 @sign_options
 @json_option
@@ -107,7 +107,7 @@ def command(
 def _import_all(
     store: Store, paths: Iterable[str], policy: Policy, dry_run: bool, engine: Engine
 ) -> Iterator[ImportResult]:
-    """What becomes of each; one that the file system will not have stops none of the others."""
+    """Import all bundles and return the results; a file system error with one does not stop the others."""
     sources: list[Path | Source] = []
     for path in paths:
         try:
@@ -137,7 +137,7 @@ def _import_all(
 
 
 def _sources_at(path: str, store: Store) -> Sequence[Path | Source]:
-    """The bundles that a path or URL names."""
+    """Find the bundles that a path or URL names."""
     if is_url(path):
         there = bundles_at(path)
         for folder in there.unfinished:
@@ -150,7 +150,7 @@ def _sources_at(path: str, store: Store) -> Sequence[Path | Source]:
 
 
 def _make_table(store: Store, nodes: list[str], engine: Engine) -> None:
-    """The table of what has come; only a help for queries, which make it where it is not."""
+    """Bring the table up to date; it only speeds up queries, which otherwise make it themselves."""
     if not nodes or find_spec("pyarrow") is None:
         return
     from calyx_logging.query.refresh import refresh

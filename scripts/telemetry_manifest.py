@@ -21,7 +21,7 @@ except ImportError as error:
 @click.argument("folder", type=click.Path(path_type=Path))
 @click.option("--check", "only_check", is_flag=True, help="Write nothing; compare the folder with its manifest.")
 @click.option(
-    "--node-id", help="Whose chunks they are. Default: the node id that all their events bear, else the root's."
+    "--node-id", help="Whose chunks they are. Default: the node id that all their events have, else the root's."
 )
 @click.option("--force", is_flag=True, help="Replace a manifest that is there.")
 @root_option

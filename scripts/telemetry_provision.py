@@ -76,7 +76,7 @@ def _write_receipt(done: Provisioned, path: Path) -> Path:
 
 
 def receipt_text(done: Provisioned) -> str:
-    """The provisioning receipt, in Markdown."""
+    """Return the provisioning receipt in Markdown."""
     node = done.node
     made = "\n".join(f"- `{path}`" for path in done.made) or "- none: the node was provisioned before"
     replaced = f"It replaces `{done.replaced}`, whose outbox stays and is still exported.\n\n" if done.replaced else ""

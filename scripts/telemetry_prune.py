@@ -40,9 +40,7 @@ _MAX_NAMED = 20
     metavar="FILE",
     help="The hub's receipt for this node, with its signature (FILE.sig) beside it. Nothing is deleted without one.",
 )
-@click.option(
-    "--accept-unsigned", is_flag=True, help="Take a receipt that is unsigned, where no hub's key is trusted yet."
-)
+@click.option("--accept-unsigned", is_flag=True, help="Accept an unsigned receipt as long as no hub's key is trusted.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
 @click.option("--yes", is_flag=True, help="Delete without asking.")
 @json_option

@@ -1,4 +1,4 @@
-"""Questions to the events of an outbox, a bundle or the hub; `calyx-telemetry query`."""
+"""Query the events of an outbox, a bundle or the hub; `calyx-telemetry query`."""
 
 from __future__ import annotations
 
@@ -27,16 +27,16 @@ except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py query") from None
 
 _MAX_ROWS = 1000
-"""Rows of a table for people."""
+"""Maximum number of rows of a table for people."""
 
 _NUMBERS = ("int", "uint", "double", "float", "decimal")
 
 
-@click.command("query", short_help="Ask events in SQL.", epilog=f"Named queries: {', '.join(NAMES)}.")
+@click.command("query", short_help="Query events in SQL.", epilog=f"Named queries: {', '.join(NAMES)}.")
 @click.argument("sql", required=False)
 @from_option
 @click.option("--named", "name", metavar="NAME", help="A named query, instead of SQL.")
-@click.option("--event-id", metavar="ID", help="For --named around: of which event.")
+@click.option("--event-id", metavar="ID", help="For --named around: id of the event.")
 @click.option(
     "--around",
     "count",
@@ -44,11 +44,11 @@ _NUMBERS = ("int", "uint", "double", "float", "decimal")
     default=5,
     show_default=True,
     metavar="N",
-    help="So many events before and after it.",
+    help="Number of events before and after it.",
 )
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @click.option("--parquet", type=click.Path(path_type=Path), metavar="FILE", help="Write a Parquet file.")
-@click.option("--memory", default=MEMORY, show_default=True, metavar="SIZE", help="What the database takes at most.")
+@click.option("--memory", default=MEMORY, show_default=True, metavar="SIZE", help="Memory limit of the database.")
 @engine_options
 @json_option
 def command(
@@ -66,7 +66,7 @@ def command(
     jobs: int | None,
     as_json: bool,
 ) -> None:
-    """Ask events in SQL (DuckDB's), over the views events, chunks, bundles, nodes, gaps,
+    """Query events in SQL (DuckDB's), over the views events, chunks, bundles, nodes, gaps,
     recoveries and lines.
 
     Columns of events: node_id, ts (UTC), event_id, source, seq, level, logger, message, run_id, run_instance_id, suite,
@@ -108,7 +108,7 @@ def _text(value: Any) -> str:
 
 
 def _draw(batches: Rows) -> None:
-    """As a table; where that is wider than the terminal, one value a line. Who reads it through a pipe has no width."""
+    """Draw a table, or one value per line if it is wider than the terminal. A pipe has no width limit."""
     from rich import box
     from rich.cells import cell_len
     from rich.console import Console
@@ -141,7 +141,7 @@ def _draw(batches: Rows) -> None:
 
 
 def _write(batches: Rows, path: Path) -> int:
-    """Into a file of its own, renamed when it is whole; how many rows."""
+    """Write the rows to a temporary file, renamed when complete; return how many there are."""
     import pyarrow.parquet
 
     temporary, count = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp"), 0

@@ -24,7 +24,7 @@ except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py receipt") from None
 
 
-@click.command("receipt", short_help="Write what the hub acknowledges.")
+@click.command("receipt", short_help="Write receipts for what the hub acknowledges.")
 @click.argument("node_ids", nargs=-1, metavar="[NODE_ID]...")
 @hub_option
 @sign_options
@@ -57,7 +57,7 @@ def command(
 
 
 def write_receipts(store: Store, node_ids: Iterable[str], key: str | None, *, anew: bool) -> Iterator[Written]:
-    """One for each node; their warnings on standard error."""
+    """Write a receipt for each node; print warnings on standard error."""
     for node_id in node_ids:
         written = write_receipt(store, node_id, key=key, anew=anew)
         for warning in written.warnings:
@@ -66,13 +66,13 @@ def write_receipts(store: Store, node_ids: Iterable[str], key: str | None, *, an
 
 
 def receipt_text(written: Written) -> str:
-    """A receipt in one line."""
+    """Describe a receipt in one line."""
     chunks = count_text(len(written.receipt.chunks), "chunk")
     return f"{written.path}: {chunks} acknowledged, {'signed' if written.signed else 'unsigned'}"
 
 
 def document(written: Written) -> dict[str, object]:
-    """A receipt for `--json`."""
+    """Return a receipt for `--json`."""
     return {
         "node_id": written.receipt.node_id,
         "receipt": written.path,

@@ -1,4 +1,4 @@
-"""A page to look at, from an outbox, a bundle or the hub; `calyx-telemetry report`."""
+"""Write an HTML page about an outbox, a bundle or the hub; `calyx-telemetry report`."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _OUTPUT = "calyx-report.html"
 _UNITS = {"": 1, "kb": 1000, "mb": 1_000_000, "gb": 1_000_000_000}
 
 
-@click.command("report", short_help="Make a page to look at.")
+@click.command("report", short_help="Make an HTML page.")
 @from_option
 @click.option(
     "--output",

@@ -1,4 +1,4 @@
-"""Send one event the whole way and check it at every station; `calyx-telemetry smoke-test`."""
+"""Send one event the whole way and check it at every step; `calyx-telemetry smoke-test`."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ SOURCE = "smoke_test"
 def command(root: str | None, keep: bool, as_json: bool) -> None:
     """Log one event labelled _smoke_test, find it on disk, export it, verify the bundle, show what is in it.
 
-    In a provisioned root the event stays in the outbox, and the export is a real one: it takes all that is pending.
+    In a provisioned root the event stays in the outbox, and the export is a real one: it takes everything pending.
     In a root without node id it works in a temporary one, which is deleted afterwards. Exit code 1 when a step fails.
     """
     steps = Steps(quiet=as_json)
@@ -61,7 +61,7 @@ def command(root: str | None, keep: bool, as_json: bool) -> None:
 
 
 class Steps:
-    """What was checked, in order; the last one is the one that failed, if any did."""
+    """Steps that were checked, in order; if one failed, it is the last."""
 
     def __init__(self, *, quiet: bool) -> None:
         self.done: list[dict[str, Any]] = []
@@ -69,25 +69,25 @@ class Steps:
 
     @property
     def passed(self) -> bool:
-        """Whether every step went well."""
+        """Tell whether every step passed."""
         return all(step["ok"] for step in self.done)
 
     def ok(self, text: str) -> None:
-        """A step that went well."""
+        """Record a step that passed."""
         self._add(text, True)
 
     def failed(self, text: str) -> None:
-        """A step that did not."""
+        """Record a step that failed."""
         self._add(text, False)
 
     def check(self, condition: bool, text: str, otherwise: str) -> None:
-        """A step, or the error that ends the test."""
+        """Record a step, or raise the error that ends the test."""
         if not condition:
             raise CalyxError(otherwise)
         self.ok(text)
 
     def show(self, text: str) -> None:
-        """Something to look at."""
+        """Print something for the user to look at."""
         if not self._quiet:
             click.echo(f"        {text}")
 
@@ -170,7 +170,7 @@ def _find(node: Node, nonce: str) -> str | None:
 
 
 def _event_in(chunk: Path, nonce: str) -> dict[str, Any]:
-    """The event with that nonce; empty when it is not there."""
+    """Return the event with that nonce; empty if it is not there."""
     with open_chunk(chunk) as stream:
         for line, _ in read_lines(stream):
             event = decode(line)

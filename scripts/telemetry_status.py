@@ -1,4 +1,4 @@
-"""What the outbox holds and what is exported; `calyx-telemetry status`."""
+"""Show what the outbox holds and what is exported; `calyx-telemetry status`."""
 
 from __future__ import annotations
 

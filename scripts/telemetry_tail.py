@@ -1,4 +1,4 @@
-"""The last events, and those that come; `calyx-telemetry tail`."""
+"""Print the last events, and follow new ones; `calyx-telemetry tail`."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ _NO_FIELD = frozenset(
     ["node_id", "ts_utc", "event_id", "source", "seq", "level", "logger", "message", "exception", "degraded"]
 )
 _MAX_TEXT = 200
-"""Characters of one field that are shown; `show` has all."""
+"""Maximum number of characters shown of one field; `show` prints all."""
 
 
-@click.command("tail", short_help="Print the last events, and those that come.")
+@click.command("tail", short_help="Print the last events, and follow new ones.")
 @from_option
 @click.option("-n", "--lines", "count", type=click.IntRange(0), default=10, show_default=True, help="So many events.")
 @click.option("-f", "--follow", is_flag=True, help="Go on with what is logged from now on, until Ctrl-C.")
@@ -45,7 +45,7 @@ def command(
     control: bool,
     as_json: bool,
 ) -> None:
-    """Print the last events, by their time; with -f also those that come, as they come.
+    """Print the last events, by their time; with -f also new ones as they arrive.
 
     Takes no locks and disturbs no harness. New writers, and chunks that are sealed meanwhile, are followed as well.
     """

@@ -1,4 +1,4 @@
-"""Say whose signatures count; `calyx-telemetry trust`."""
+"""Trust or revoke signing keys; `calyx-telemetry trust`."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def command(name: str, key: Path, hub: bool, revoke: bool, root: str | None, as_
 
 
 def _hub(node_id: str, root: str | None) -> Store:
-    """The hub's store; a node's root does not become one by a forgotten option."""
+    """Return the hub's store; refuse a node's root, so that a forgotten option does not make it a hub."""
     store = Store(find_hub(root))
     if not store.folder.is_dir() and (store.root / "runtime" / "node_id.txt").exists():
         hint = "to trust a hub's receipts here say --hub; else name the hub's root"
@@ -82,7 +82,7 @@ def _hub(node_id: str, root: str | None) -> Store:
 
 
 def check_hub_name(name: str) -> None:
-    """A hub's name keeps the rule for node ids."""
+    """Check that a hub's name follows the rule for node ids."""
     if not is_node_id(name):
         raise ConfigError(f"{name[:80]!r} is no name for a hub", hint=f"a name is {NODE_ID_RULE}")
 

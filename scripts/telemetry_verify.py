@@ -71,7 +71,7 @@ def _places(bundle: str) -> Sequence[Path | RemoteBundle]:
 
 
 def checked(bundle: Path | RemoteBundle) -> Report:
-    """`check`, with a progress bar on a terminal."""
+    """Check a bundle, with a progress bar on a terminal."""
     with advancing(f"verifying {bundle.name}", lambda: bytes_of(bundle)) as advance:
         if isinstance(bundle, RemoteBundle):
             if not bundle.is_archive:
@@ -86,7 +86,7 @@ def checked(bundle: Path | RemoteBundle) -> Report:
 
 
 def tell_report(bundle: Path | RemoteBundle, report: Report) -> None:
-    """The verdict in lines: results on standard output, warnings on standard error."""
+    """Print the verdict: results on standard output, warnings on standard error."""
     for warning in report.warnings:
         remark(f"warning: {warning}")
     if report.faults or report.manifest is None:
@@ -99,7 +99,7 @@ def tell_report(bundle: Path | RemoteBundle, report: Report) -> None:
 
 
 def document(bundle: Path | RemoteBundle, report: Report) -> dict[str, Any]:
-    """The verdict for `--json`."""
+    """Return the verdict for `--json`."""
     manifest = report.manifest
     return {
         "bundle": str(bundle),

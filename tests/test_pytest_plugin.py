@@ -139,6 +139,7 @@ def test_inert_unless_asked_for(node: Node, folder: Path) -> None:
     assert tree(node.root) == before
 
 
+@pytest.mark.slow
 def test_subtests_and_threads(node: Node, folder: Path) -> None:
     """Each record once, a failed subtest is said, and no thread is there that was not."""
     suite = """
@@ -188,6 +189,7 @@ def test_without_a_node_id_the_session_does_not_begin(folder: Path) -> None:
     assert "calyx-telemetry provision" in done.stderr
 
 
+@pytest.mark.slow
 def test_with_xdist(node: Node, folder: Path) -> None:
     """The same outcomes, each test once, from workers that write chunks of their own."""
     pytest.importorskip("xdist")
@@ -204,6 +206,7 @@ def test_with_xdist(node: Node, folder: Path) -> None:
     assert {line["reason"] for line in controls_of(node.outbox)} == {"closed"}
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="there is no kill -9")
 def test_a_worker_that_dies(node: Node, folder: Path) -> None:
     """The controller names the test that was running."""
@@ -215,6 +218,7 @@ def test_a_worker_that_dies(node: Node, folder: Path) -> None:
     assert [event["test"] for event in crashed] == ["test_suite.py::test_crash"]
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows deletes no open file")
 def test_an_outbox_that_fails_changes_no_result(node: Node, folder: Path) -> None:
     """The folder is taken away in the middle: the tests end as they would have."""

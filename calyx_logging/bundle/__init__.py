@@ -1,9 +1,9 @@
-"""A bundle on its way: made, checked, packed, sent, fetched.
+"""Make, check, sign, pack, send and receive bundles.
 
-Invariant: nothing of a bundle is believed before its hashes are checked, and its paths lead nowhere but into staging.
+Invariant: nothing in a bundle is trusted before its hashes are checked, and its paths lead only into staging.
 
-The way: `folder` writes a manifest and verifies a folder, `signing` signs it, `archive` packs it, `object_store` sends
-it; where it arrives, `staging` finds and copies it, and `verification` says every fault at once.
+Data flow: `folder` writes a manifest and verifies a folder, `signing` signs it, `archive` packs it, `object_store`
+sends it; at the hub, `staging` finds and copies it, and `verification` reports all its faults at once.
 
 Other wings use `verify` and `check` (`folder`), `Fault` and `judge` (`verification`), `bring` and `bundles_in`
 (`staging`), `write_archive` (`archive`), `sign` and `verify_signature` (`signing`), and `send` (`object_store`).

@@ -1,7 +1,7 @@
-"""A bundle as one file: `.zip` and `.tar.gz`, written for the way, read with suspicion.
+"""Write a bundle as one file, `.zip` or `.tar.gz`, and read such files safely.
 
-Reading gives members as they are named, one by one; nothing is extracted here, and no name is joined to a path. What an
-archive can make its reader do is bounded: what it unpacks to, how many members, how long a header.
+Reading yields members one by one with the names they have; nothing is extracted here, and no name is joined to a path.
+Limits protect the reader: on the unpacked size, the number of members, and the length of headers.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ from calyx_logging.format.manifest import MANIFEST_NAME, SUMS_NAME
 __all__ = ["FORMATS", "Member", "has_archive_name", "is_archive", "members_of", "unpacked_limit", "write_archive"]
 
 FORMATS = ("zip", "tar.gz")
-"""What `write_archive` writes."""
+"""The formats that `write_archive` writes."""
 
 _SUFFIXES = (".zip", ".tar.gz", ".tgz")
 _MAX_MEMBERS = 250_000
 _MAX_DIRECTORY = 32 * 1024 * 1024
-"""Of a zip."""
+"""The largest central directory of a zip, in bytes."""
 
 _MAX_HEADER = 4096
-"""Of a tar: tarfile reads a larger one in quadratic time."""
+"""The largest header of a tar, in bytes; tarfile needs quadratic time for larger ones."""
 
 _MAX_HEADERS = 1024 * 1024
-"""Of one tar in all, those of 512 bytes, which have no text of any length, not counted."""
+"""The most bytes of all headers of a tar, without the plain ones of 512 bytes, whose texts have a fixed length."""
 
 _ALWAYS_UNPACKED = 256 * 1024 * 1024
 _RATIO = 200
-"""Lines with random ids in them are never pressed to less than a hundredth."""
+"""The highest ratio of unpacked to packed bytes; lines with random ids never compress to less than a hundredth."""
 
 _BROKEN = (
     zipfile.BadZipFile,
@@ -69,10 +69,10 @@ class Member:
     """One entry of an archive.
 
     Attributes:
-        path: its name, as it stands there.
-        size: bytes it unpacks to, as the archive says.
-        kind: `file`, `folder`, or what else it is.
-        blocks: its bytes; at most `size` of them.
+        path: its name in the archive.
+        size: the bytes it unpacks to, as the archive says.
+        kind: `file`, `folder`, or another kind.
+        blocks: returns its bytes, at most `size` of them.
     """
 
     path: str
@@ -82,17 +82,17 @@ class Member:
 
 
 def is_archive(path: Path) -> bool:
-    """Whether a path is a file of a name that archives have."""
+    """Tell whether a path is a file with an archive's name."""
     return has_archive_name(path.name) and path.is_file()
 
 
 def has_archive_name(name: str) -> bool:
-    """Whether a name is one that archives have."""
+    """Tell whether a name is an archive's."""
     return name.lower().endswith(_SUFFIXES)
 
 
 def unpacked_limit(size: int) -> int:
-    """Bytes that an archive of `size` bytes may unpack to."""
+    """Return how many bytes an archive of `size` bytes may unpack to."""
     return max(_ALWAYS_UNPACKED, _RATIO * size)
 
 
@@ -100,12 +100,13 @@ def unpacked_limit(size: int) -> int:
 
 
 def write_archive(bundle: Path, target: Path) -> None:
-    """Pack a finished bundle's folder; `target` (`….zip`, `….tar.gz`) has its name only when it is whole and synced.
+    """Pack a finished bundle's folder into `target` (`….zip` or `….tar.gz`).
 
-    The members stand in a folder of the bundle's name, the manifest first. The same bundle gives the same bytes.
+    The archive gets its name only once it is complete and synced. Its members are in a folder with the bundle's name,
+    the manifest first. The same bundle gives the same bytes.
 
     Raises:
-        ChunkError: something in it is no regular file.
+        ChunkError: something in it is not a regular file.
         StorageError: a file cannot be read or written.
     """
     names = [name for name in names_in(bundle) if not name.startswith(".")]
@@ -118,7 +119,9 @@ def write_archive(bundle: Path, target: Path) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):
             files.remove(temporary)
-        raise StorageError.of(error, "write the archive", target, "free some space, or check the rights") from error
+        raise StorageError.of(
+            error, "write the archive", target, "free some space, or check the permissions"
+        ) from error
 
 
 def _pack_zip(bundle: Path, names: list[str], stream: BinaryIO) -> None:
@@ -151,14 +154,14 @@ def _pack_tar(bundle: Path, names: list[str], stream: BinaryIO) -> None:
 
 @contextmanager
 def members_of(path: Path, scratch: Path) -> Iterator[list[Member]]:
-    """The members of an archive, whose `blocks` can be read until the context ends.
+    """Yield an archive's members; their `blocks` can be read until the context ends.
 
     Args:
-        path: of the archive; nobody else may write to it meanwhile.
-        scratch: a file that does not exist, for what a `.tar.gz` unpacks to; its caller deletes it.
+        path: the archive; nobody may write to it meanwhile.
+        scratch: a file that does not exist, for the unpacked content of a `.tar.gz`; the caller deletes it.
 
     Raises:
-        ArchiveError: it is none, is damaged, or would unpack to far more than bundles do.
+        ArchiveError: it is not an archive, is damaged, or would unpack to far more than bundles do.
         OSError: a file cannot be read or written.
     """
     with contextlib.ExitStack() as stack:
@@ -263,7 +266,7 @@ def _blocks_of(stream: IO[bytes], size: int) -> Iterator[bytes]:
 
 
 class _Bounded(io.BufferedReader):
-    """A file whose reader never gets more than `limit` bytes at a time, whatever a header says."""
+    """A file that never reads more than `limit` bytes at a time, whatever a header says."""
 
     def __init__(self, path: Path, limit: int) -> None:
         super().__init__(cast(io.BufferedReader, open_chunk(path)).detach())
@@ -271,16 +274,16 @@ class _Bounded(io.BufferedReader):
         self.headers = 0
 
     def seek(self, target: int, whence: int = 0, /) -> int:
-        """As in io; ArchiveError for a place that no file has."""
+        """Seek as in io; raise ArchiveError for an impossible position."""
         try:
             return super().seek(target, whence)
         except (OSError, ValueError):
             if whence:
-                raise  # from the end, in a file that is shorter: zipfile asks so whether it is one
-            raise ArchiveError(f"the archive points to a place that it does not have ({target})") from None
+                raise  # before the start of a short file: zipfile's test whether it is a zip
+            raise ArchiveError(f"the archive refers to a position outside itself ({target})") from None
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Up to `size` bytes; ArchiveError when that is too much."""
+        """Read up to `size` bytes; raise ArchiveError if that exceeds the limit."""
         wanted = os.fstat(self.fileno()).st_size - self.tell() if size is None or size < 0 else size
         self.headers += wanted if 512 < wanted <= _MAX_HEADER else 0
         if wanted > self.limit or self.headers > _MAX_HEADERS:

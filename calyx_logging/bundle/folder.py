@@ -1,6 +1,6 @@
-"""The bundle as a folder: looking at one, and making the manifest of one.
+"""Check a bundle's folder, and write the manifest of one.
 
-`check` and `verify` never write; what is right and wrong is for `verification` to say.
+`check` and `verify` never write; `verification` decides what is a fault.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ __all__ = ["VerifiedBundle", "check", "sums_of", "verify", "write_manifest"]
 
 @dataclass(frozen=True)
 class VerifiedBundle:
-    """A bundle without fault."""
+    """A bundle without faults."""
 
     path: Path
     manifest: Manifest
@@ -36,20 +36,20 @@ class VerifiedBundle:
 
 
 def verify(folder: Path, *, progress: Progress | None = None) -> VerifiedBundle:
-    """The bundle in a folder.
+    """Check the bundle in a folder and return it, or raise if it has faults.
 
     Raises:
-        BundleError: it has faults; all of them are listed.
+        BundleError: it has faults; the error lists all of them.
         StorageError: the folder cannot be read.
     """
     report = check(folder, progress=progress)
     if report.faults or report.manifest is None or report.manifest_sha256 is None:
-        raise BundleError("the bundle is not whole", faults=report.faults, path=folder)
+        raise BundleError("the bundle has faults", faults=report.faults, path=folder)
     return VerifiedBundle(folder, report.manifest, report.manifest_sha256, report.warnings)
 
 
 def check(folder: Path, *, progress: Progress | None = None) -> Report:
-    """Look at a bundle and say all that is wrong with it; `progress` is told of bytes read.
+    """Check a bundle and report all its faults; `progress` receives the numbers of bytes read.
 
     Raises:
         StorageError: the folder cannot be listed.
@@ -71,7 +71,7 @@ def _blocks(path: Path) -> Iterator[bytes]:
 
 
 def sums_of(manifest: Manifest, manifest_sha256: str) -> bytes:
-    """The bundle's SHA256SUMS: every chunk, and the manifest."""
+    """Make the bundle's SHA256SUMS, with every chunk and the manifest."""
     return format_sums([*((c.filename, c.sha256) for c in manifest.chunks), (MANIFEST_NAME, manifest_sha256)])
 
 
@@ -91,19 +91,19 @@ def write_manifest(
 
     Args:
         folder: holds `*.jsonl` files.
-        node_id: whose they are; None for the one id that their events bear.
-        fallback_id: asked when the events bear none.
-        force: replace a manifest that is there.
+        node_id: their node; None for the one id in their events.
+        fallback_id: called for the id if the events have none.
+        force: replace an existing manifest.
 
     Raises:
-        ConfigError: a manifest is there already, there is no chunk or there are other things in the folder, or the
-            events bear several node ids.
-        ChunkError: a chunk is no regular file.
+        ConfigError: there is a manifest already, there are no chunks, the folder holds other files, or the events have
+            several node ids.
+        ChunkError: a chunk is not a regular file.
         StorageError: the folder cannot be read or written.
     """
     names = sorted(name for name in _listing(folder) if name.endswith(SEALED_SUFFIX) and not is_junk(name))
     if not names:
-        raise ConfigError("there is no chunk (*.jsonl) in the folder", path=folder, hint="name a folder of chunks")
+        raise ConfigError("the folder has no chunks (*.jsonl)", path=folder, hint="name a folder of chunks")
     if MANIFEST_NAME in _listing(folder) and not force:
         raise ConfigError(
             f"{MANIFEST_NAME} is there already", path=folder, hint="compare with --check, or replace it with --force"
@@ -142,7 +142,7 @@ def _one_node_id(folder: Path, stats: Iterable[ChunkStats]) -> str | None:
     ids = set().union(*(each.node_ids for each in stats))
     if len(ids) > 1:
         raise ConfigError(
-            f"the events are of several nodes: {', '.join(sorted(ids)[:5])}",
+            f"the events belong to several nodes: {', '.join(sorted(ids)[:5])}",
             path=folder,
             hint="name one with --node-id",
         )

@@ -1,11 +1,11 @@
-"""Bundles in object storage, or wherever else fsspec reaches: sending them there, and reading them.
+"""Send bundles to object storage, or anywhere else that fsspec reaches, and read them there.
 
-    URL/<node_id>/<YYYYMMDD_HHMMSS>/    a bundle, as it lies in exports/telemetry_exports
+    URL/<node_id>/<YYYYMMDD_HHMMSS>/    a bundle, as in exports/telemetry_exports
 
-A bundle's manifest is sent last, so that one that is there in part is never taken. What is there already is not sent
-again, and nothing is replaced by other content. Credentials and endpoints are those of the store's own library; for S3
-the usual environment variables and files (AWS_ACCESS_KEY_ID, AWS_PROFILE, AWS_ENDPOINT_URL …). Needs fsspec and the
-library of the store; the extra `s3` has both for s3://.
+A bundle's manifest is sent last, so a partly sent bundle is never imported. Files already there are not sent again, and
+nothing is replaced by other content. The store's own library handles credentials and endpoints; for S3 these are the
+usual environment variables and files (AWS_ACCESS_KEY_ID, AWS_PROFILE, AWS_ENDPOINT_URL …). Needs fsspec and the store's
+library; the extra `s3` installs both for s3://.
 """
 
 from __future__ import annotations
@@ -31,10 +31,10 @@ _PLACED = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://+[^/]")
 _PASSWORD = re.compile(r"(://[^:/@\s]*):[^@\s]*@")
 _SECRET = re.compile(r"([?&][^=&\s]+)=[^&\s]+")
 _ASKED_AT_ONCE = 8 * BLOCK
-"""Each answer of an object store takes its time, however short it is."""
+"""Bytes per request, because each one to an object store has a fixed delay."""
 
 _MAKES_CONDITIONALLY = ("s3", "s3a")
-"""Stores that can be told to make an object only where there is none."""
+"""Stores that can create an object only if it does not exist."""
 
 
 def _without_password(url: str) -> str:
@@ -47,15 +47,15 @@ def _secret_of(url: str) -> str | None:
 
 
 def is_url(text: str) -> bool:
-    """Whether a text names a place for fsspec, and no path of this machine."""
+    """Tell whether a text is a URL for fsspec rather than a local path."""
     return _URL.match(text) is not None
 
 
 def check_url(url: str) -> None:
-    """Find out before any work, and without asking the store, whether a place can be used.
+    """Check a URL before any work, and without contacting the store.
 
     Raises:
-        ConfigError: it is no URL, or the library for it is not installed.
+        ConfigError: it is not a URL, or the library for it is not installed.
     """
     if not _PLACED.match(url):
         raise ConfigError(f"{url!r} is no URL of a place", hint="name it as s3://bucket/folder")
@@ -66,7 +66,7 @@ def check_url(url: str) -> None:
 
 @dataclass(frozen=True)
 class _Files:
-    """What lies below a URL; `url` is for people."""
+    """The files below a URL; `url` is for messages."""
 
     url: str
     system: Any
@@ -98,7 +98,7 @@ class _Files:
 
     @contextmanager
     def asked(self, what: str, name: str = "") -> Iterator[None]:
-        """What the store refuses, in one line; each store's library has errors of its own."""
+        """Turn the errors of the store's library into a StorageError of one line."""
         try:
             yield
         except CalyxError:
@@ -112,7 +112,7 @@ class _Files:
         return f"{self.root}/{name}" if name else self.root
 
     def listing(self) -> dict[str, int]:
-        """Every file below, by its name, with its bytes."""
+        """List every file below a folder by name, with its size in bytes."""
         with self.asked("list"):
             bucket = self.root.partition("/")[0]
             if self.is_s3 and not self.system.exists(bucket):
@@ -122,12 +122,12 @@ class _Files:
             except FileNotFoundError:
                 return {}
         below = {path.removeprefix(self.root).lstrip("/"): info for path, info in found.items()}
-        # a console's mark of a folder is an object, and no file
+        # a web console's folder marker is an object, but not a file
         return {name: int(info.get("size") or 0) for name, info in below.items() if name and not name.endswith("/")}
 
     @property
     def is_s3(self) -> bool:
-        """Whether it can be told to make an object only where there is none."""
+        """Whether it can create an object only if it does not exist."""
         protocol = self.system.protocol
         return not set(_MAKES_CONDITIONALLY).isdisjoint([protocol] if isinstance(protocol, str) else protocol)
 
@@ -155,7 +155,7 @@ class RemoteBundle:
     """A bundle's folder, or an archive, at a URL; a `Source` for imports.
 
     Attributes:
-        url: of it.
+        url: its URL.
     """
 
     url: str
@@ -165,16 +165,16 @@ class RemoteBundle:
 
     @property
     def name(self) -> str:
-        """The last part of the URL."""
+        """The last part of its URL."""
         return self.url.rpartition("/")[2]
 
     @property
     def is_archive(self) -> bool:
-        """Whether it is one file, by its name."""
+        """Whether it is an archive, by its name."""
         return has_archive_name(self.url)
 
     def names(self) -> list[str]:
-        """Of the files in it, and of folders.
+        """List the names of its files and folders.
 
         Raises:
             StorageError: they cannot be listed.
@@ -182,7 +182,7 @@ class RemoteBundle:
         return sorted({name.partition("/")[0] for name in _Files.of(self.url).listing()})
 
     def size(self, name: str) -> int:
-        """Bytes of a file, 0 where that cannot be said."""
+        """Return a file's size in bytes, 0 if unknown."""
         place = _Files.of(self.url)
         try:
             with place.asked("read", name):
@@ -191,7 +191,7 @@ class RemoteBundle:
             return 0
 
     def blocks(self, name: str) -> Iterator[bytes]:
-        """The bytes of a file.
+        """Yield a file's bytes.
 
         Raises:
             StorageError: they cannot be read.
@@ -201,18 +201,18 @@ class RemoteBundle:
 
 @dataclass
 class FoundThere:
-    """What lies at a URL: bundles, and folders of chunks whose manifest has not come (yet)."""
+    """The result of a search at a URL: bundles, and folders of chunks whose manifest has not arrived (yet)."""
 
     bundles: list[RemoteBundle] = field(default_factory=list)
     unfinished: list[str] = field(default_factory=list)
 
 
 def bundles_at(url: str) -> FoundThere:
-    """The bundles that a URL names: itself, or all below it.
+    """Find the bundles at a URL: the URL itself, or all below it.
 
     Raises:
         ConfigError: the library for it is not installed.
-        StorageError: it cannot be reached, or there is nothing.
+        StorageError: the URL cannot be reached, or there is no bundle.
     """
     url = url.rstrip("/")
     if has_archive_name(url):
@@ -242,7 +242,7 @@ def _is_below(name: str, folder: str) -> bool:
 
 @dataclass
 class Sent:
-    """What `send` did: where, which bundles are there now, which of them are new, and how much it sent for that."""
+    """The result of `send`: the place, the bundles there now, which of them are new, and how much was sent."""
 
     url: str
     bundles: list[str] = field(default_factory=list)
@@ -259,19 +259,19 @@ def send(
     paranoid: bool = False,
     progress: Callable[[int, int], None] | None = None,
 ) -> Sent:
-    """Send the bundles of a node that are not there yet, or not whole.
+    """Send those of a node's bundles that are missing or incomplete at a URL.
 
     Args:
-        exports: the folder of the node's bundles; call this with the exporter's lock held.
-        node_id: whose they are.
-        url: below which they are to be.
-        paranoid: read all that is there again, and compare its hashes with the manifests.
-        progress: is told of bytes sent, and of bytes to be sent.
+        exports: the folder of the node's bundles; the caller holds the exporter's lock.
+        node_id: the node.
+        url: the place below which they are stored.
+        paranoid: read everything there again, and compare its hashes with the manifests.
+        progress: receives the bytes sent and the bytes to be sent.
 
     Raises:
         ConfigError: the library for the URL is not installed.
-        StorageError: it cannot be reached or written; what was sent stays, and running it again goes on.
-        ManifestError: there is another bundle of that name, or what is read there is not what was sent.
+        StorageError: the URL cannot be reached or written; what was sent stays, and another call continues.
+        ManifestError: another bundle there has the same name, or its content differs from what was sent.
     """
     place = _Files.of(f"{url.rstrip('/')}/{node_id}")
     there = place.listing()
@@ -295,10 +295,10 @@ def send(
 
 
 def _missing(place: _Files, folder: Path, there: dict[str, int]) -> list[str]:
-    """The files of a bundle that are not there, or not whole; the manifest last.
+    """List the files of a bundle that are missing or incomplete there, the manifest last.
 
     Raises:
-        ManifestError: one that is there is another.
+        ManifestError: a file there has other content.
     """
     chunks = [chunk.filename for chunk in Manifest.parse(files.read_regular(folder / MANIFEST_NAME)).chunks]
     own = [name for name in (SUMS_NAME, SIGNATURE_NAME, MANIFEST_NAME) if (folder / name).is_file()]
@@ -310,15 +310,15 @@ def _missing(place: _Files, folder: Path, there: dict[str, int]) -> list[str]:
 
 
 def _is_there(place: _Files, name: str, source: Path, size: int) -> bool:
-    """Whether a file is there whole; one that was cut off is not.
+    """Tell whether a file is there with its full length.
 
     Raises:
-        ManifestError: it is another file.
+        ManifestError: the file there has other content.
     """
     ours = source.stat().st_size
     is_small = source.name in (MANIFEST_NAME, SUMS_NAME, SIGNATURE_NAME)
     if size == ours and not is_small:
-        return True  # its name is one writer's: what it is, the hub and --paranoid look at
+        return True  # its name belongs to one writer; the hub and --paranoid check its content
     with source.open("rb") as stream:
         if size > ours or not all(stream.read(len(block)) == block for block in place.blocks(name)):
             raise _another(place, name)
@@ -331,7 +331,7 @@ def _another(place: _Files, name: str) -> ManifestError:
 
 
 def _put(place: _Files, source: Path, name: str) -> None:
-    """One file; where somebody else has just sent the same, that is it."""
+    """Send one file; accept it if another process has just sent the same content."""
     with place.asked("write", name):
         if place.is_s3:
             try:

@@ -1,10 +1,10 @@
-"""SSH signatures of manifests and receipts, made and checked by OpenSSH's own `ssh-keygen -Y`.
+"""Sign manifests and receipts, and check their signatures, with OpenSSH's `ssh-keygen -Y`.
 
-Who may sign for whom stands in a file of OpenSSH's form `allowed_signers` (see ssh-keygen(1), "ALLOWED SIGNERS"): at
-the hub the nodes' keys, each under its node id, at a node the hubs'. The signatures are those that stock ssh-keygen
-makes and takes. Manifest and receipt have a namespace each, so that neither is ever taken for the other.
+A file in OpenSSH's `allowed_signers` format (see ssh-keygen(1), "ALLOWED SIGNERS") lists the trusted keys: at the hub
+the nodes' keys, each under its node id; at a node the hubs' keys. Stock ssh-keygen makes and accepts the same
+signatures. Manifests and receipts have separate namespaces, so that neither can be passed off as the other.
 
-Invariants: no verdict without ssh-keygen's word for it; a file of signers is only ever replaced whole.
+Invariants: every verdict is ssh-keygen's; a file of signers is only ever replaced atomically.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ _GOOD = re.compile(r'^Good ".*" signature for (?P<who>.*) with (?P<key>\S+ key S
 
 @dataclass(frozen=True)
 class PublicKey:
-    """An OpenSSH public key: its kind (`ssh-ed25519`), base64 text, comment."""
+    """An OpenSSH public key: kind (`ssh-ed25519`), base64 text, comment."""
 
     kind: str
     blob: str
@@ -70,7 +70,7 @@ class PublicKey:
 
     @property
     def fingerprint(self) -> str:
-        """`SHA256:…`, as ssh-keygen -l prints it."""
+        """The key's fingerprint `SHA256:…`, as ssh-keygen -l prints it."""
         digest = hashlib.sha256(base64.b64decode(self.blob)).digest()
         return "SHA256:" + base64.b64encode(digest).decode().rstrip("=")
 
@@ -79,10 +79,10 @@ class PublicKey:
 
 
 def read_public_key(path: Path) -> PublicKey:
-    """The key in a `.pub` file.
+    """Read the key in a `.pub` file.
 
     Raises:
-        ConfigError: it is a private key, none, or not there.
+        ConfigError: it is a private key, not a key at all, or missing.
         StorageError: it cannot be read.
     """
     try:
@@ -113,15 +113,15 @@ def _is_blob(kind: str, blob: str) -> bool:
 
 
 def signer_line(principal: str, key: PublicKey, namespace: str) -> str:
-    """The line of an `allowed_signers` file that lets a key sign for a principal."""
+    """Make the line of an `allowed_signers` file that lets a key sign for a principal."""
     return f'{principal} namespaces="{namespace}" {key}'
 
 
 def add_line(path: Path, line: str) -> bool:
-    """Add a line to a file of signers or of revoked keys; False when it is there, up to the key's comment.
+    """Add a line to a file of signers or of revoked keys; return False if it is there, apart from the key's comment.
 
     Raises:
-        ConfigError: the file is no text.
+        ConfigError: the file is not text.
         StorageError: it cannot be read or written.
     """
     wanted = 4 if "namespaces=" in line else 2
@@ -140,21 +140,21 @@ def add_line(path: Path, line: str) -> bool:
 
 
 def is_listed(path: Path, key: PublicKey) -> bool:
-    """Whether a file of keys has this one.
+    """Tell whether a file of keys contains a key.
 
     Raises:
-        StorageError: the file is there and cannot be read.
+        StorageError: the file exists but cannot be read.
     """
     lines = (line.split() for line in _text_of(path).splitlines())
     return any(words[:2] == [key.kind, key.blob] for words in lines)
 
 
 def signers_of(path: Path, principal: str) -> bool:
-    """Whether a file of signers has a line for a principal, in any spelling of it; a file that is not there has none.
+    """Tell whether a file of signers, if it exists, has a line for a principal, in any spelling.
 
     Raises:
-        ConfigError: it has a line that is none of a file of signers: nobody can say whom it was to be for.
-        StorageError: the file is there and cannot be read.
+        ConfigError: it has a malformed line, whose principal cannot be determined.
+        StorageError: the file exists but cannot be read.
     """
     found = False
     for number, line in enumerate(_text_of(path).splitlines(), 1):
@@ -168,13 +168,13 @@ def signers_of(path: Path, principal: str) -> bool:
             or not all(_NAME.fullmatch(name) for name in match["names"].split(","))
         ):
             hint = "a line is: NODE_ID KIND KEY, with options before KIND; delete it, or put # before it"
-            raise ConfigError(f"line {number} is none of a file of signers", path=path, hint=hint)
+            raise ConfigError(f"line {number} is not a valid line of a signers file", path=path, hint=hint)
         found = found or _matches(match["names"], principal)
     return found
 
 
 def _matches(patterns: str, principal: str) -> bool:
-    """OpenSSH's pattern lists: `*`, `?`, and `!` for those that are not meant."""
+    """Match OpenSSH's pattern lists: `*`, `?`, and `!` for exceptions."""
     found = False
     for pattern in patterns.casefold().split(","):
         escaped = pattern.removeprefix("!").replace("[", "[[]")
@@ -186,7 +186,7 @@ def _matches(patterns: str, principal: str) -> bool:
 
 
 def _text_of(path: Path) -> str:
-    """A small file's text; none where it is not there."""
+    """Read a small file's text; empty if the file does not exist."""
     try:
         data = files.read_regular(path)
     except FileNotFoundError as error:
@@ -211,20 +211,20 @@ def _text_of(path: Path) -> str:
 
 
 def named_key(root: Path) -> str | None:
-    """The key that a root was told to sign with, when it was provisioned; None where it was not.
+    """Return the signing key that was named when the root was provisioned; None if there was none.
 
     Raises:
-        StorageError: the file that says so cannot be read.
+        StorageError: the file that names it cannot be read.
     """
     return _text_of(root / _KEY_FILE).strip() or None
 
 
 def name_key(root: Path, key: str) -> Path:
-    """Note the key that a root signs with: the path of a private key, or of a public one whose other half an agent has.
+    """Save which key a root signs with: the path of a private key, or of a public one whose private half an agent has.
 
     Raises:
         ConfigError: there is no such key.
-        StorageError: it cannot be noted.
+        StorageError: it cannot be saved.
     """
     path = check_key(key)
     target = root / _KEY_FILE
@@ -237,10 +237,10 @@ def name_key(root: Path, key: str) -> Path:
 
 
 def check_key(key: str) -> Path:
-    """The path of a key to sign with, as an absolute one.
+    """Return the absolute path of a valid key to sign with.
 
     Raises:
-        ConfigError: there is no such file, or it is no OpenSSH key.
+        ConfigError: there is no such file, or it is not an OpenSSH key.
         StorageError: it cannot be read.
     """
     path = files.reachable(Path(key).expanduser())
@@ -260,15 +260,15 @@ def check_key(key: str) -> Path:
 
 
 def sign(data: bytes, key: str, namespace: str) -> bytes:
-    """An armored SSH signature.
+    """Make an armored SSH signature.
 
     Args:
-        data: what is signed.
-        key: path of a private key, or of a public one whose private half ssh-agent holds.
-        namespace: what it is signed as.
+        data: the bytes to sign.
+        key: the path of a private key, or of a public one whose private half ssh-agent holds.
+        namespace: the signature's namespace.
 
     Raises:
-        ConfigError: ssh-keygen is missing, or cannot sign with this key; it says why.
+        ConfigError: ssh-keygen is missing or cannot sign with this key; the error gives its reason.
     """
     path = check_key(key)
     done = _ssh_keygen("sign", "-f", str(path), "-n", namespace, data=data)
@@ -295,15 +295,15 @@ def verify_signature(
     namespace: str,
     revoked: Path | None = None,
 ) -> str:
-    """Check a signature; which key made it (`ED25519 key SHA256:…`).
+    """Check a signature and return the key that made it (`ED25519 key SHA256:…`).
 
     Args:
-        data: what was signed.
+        data: the bytes that were signed.
         signature: armored.
-        signers: a file of OpenSSH's form `allowed_signers`.
-        principal: who has to have signed; None for anyone the file names.
-        namespace: what it has to be signed as.
-        revoked: a file of keys that are not valid any more, where there is one.
+        signers: a file in OpenSSH's `allowed_signers` format.
+        principal: the required signer; None for anyone the file names.
+        namespace: the required namespace.
+        revoked: a file of revoked keys, if there is one.
 
     Raises:
         SignatureError: it is not by one of the principal's keys, or the key has expired or is revoked.
@@ -331,8 +331,8 @@ def verify_signature(
         match = _GOOD.search(done.stdout.decode("utf-8", "replace")) if done.returncode == 0 else None
         if match is None:
             who = _who_signed(path, namespace, data)
-            raise SignatureError(f"{who}, and that does not hold for {principal}: {_complaint_of(done)}")
-        # asked for by itself, because ssh-keygen does not say that a key is revoked
+            raise SignatureError(f"{who}, which is not trusted for {principal}: {_complaint_of(done)}")
+        # a separate check, because ssh-keygen does not say that a key is revoked
         if revoked is not None and os.path.lexists(revoked):
             done = _ssh_keygen("verify", *options, "-r", str(revoked), data=data)
             if done.returncode:
@@ -341,7 +341,7 @@ def verify_signature(
 
 
 def _who_signed(signature: Path, namespace: str, data: bytes) -> str:
-    """Whether a signature is over these bytes at all, and by which key."""
+    """Say whether a signature is over these bytes at all, and by which key."""
     done = _ssh_keygen("check-novalidate", "-n", namespace, "-s", str(signature), data=data)
     match = re.search(rb"(\S+ key SHA256:\S+)", done.stdout)
     if done.returncode or match is None:
@@ -363,7 +363,7 @@ def _why_revoked(revoked: Path, key: str) -> str:
 
 
 def _complaint_of(done: subprocess.CompletedProcess[bytes]) -> str:
-    """What ssh-keygen had to say, in one line."""
+    """Return ssh-keygen's complaint as one line."""
     text = (done.stderr + b"\n" + done.stdout).decode("utf-8", "replace")
     lines = [line.strip(" @\r") for line in text.splitlines()]
     kept = [line.removeprefix("Enter passphrase: ") for line in lines if line and "on standard input" not in line]
@@ -371,7 +371,7 @@ def _complaint_of(done: subprocess.CompletedProcess[bytes]) -> str:
 
 
 def _program() -> str | None:
-    """Where ssh-keygen is, by PATH alone: Windows would look in the working directory first, which may be a stick."""
+    """Find ssh-keygen by PATH alone; Windows would search the working directory first, which may be a USB stick."""
     name = "ssh-keygen.exe" if os.name == "nt" else "ssh-keygen"
     for folder in os.environ.get("PATH", "").split(os.pathsep):
         path = Path(folder, name)

@@ -1,8 +1,8 @@
-"""Bundles where they arrive: finding them, and copying one into staging, from a folder or an archive.
+"""Find arriving bundles, and copy one into staging, from a folder or an archive.
 
-Nothing here believes a name: only plain file names that the manifest lists are ever joined to a path, and of an archive
-no more bytes are unpacked than its manifest says. What is not copied is a fault; whether what was copied is right is
-for `bundle.check` to say.
+Names are not trusted: only plain file names that the manifest lists are joined to a path, and no more bytes of an
+archive are unpacked than its manifest says. Each file that is not copied is a fault; `bundle.check` checks those that
+are.
 """
 
 from __future__ import annotations
@@ -38,38 +38,38 @@ _OWN = (MANIFEST_NAME, SUMS_NAME, SIGNATURE_NAME)
 _UNREAD = (".tar", ".gz", ".bz2", ".xz", ".zst", ".7z", ".rar", ".part", ".crdownload", ".tmp")
 _FOLDER = re.compile(r"[0-9]{8}_[0-9]{6}", re.ASCII)
 _MAX_NAMED = 1000
-"""So many files that do not belong to a bundle are named."""
+"""The most surplus files of a bundle that are named one by one."""
 
 
 class Source(Protocol):
-    """Where a bundle is: its files, or the one file that an archive is, under the empty name."""
+    """A place that holds a bundle: its files, or an archive as one file under the empty name."""
 
     @property
     def name(self) -> str:
-        """The last part of the place's name."""
+        """The last part of its path or URL."""
         ...  # pragma: no cover
 
     @property
     def is_archive(self) -> bool:
-        """Whether it is one file."""
+        """Whether it is an archive."""
         ...  # pragma: no cover
 
     def names(self) -> list[str]:
-        """Of the files; StorageError where they cannot be listed."""
+        """List the names of its files; StorageError if that fails."""
         ...  # pragma: no cover
 
     def size(self, name: str) -> int:
-        """Bytes of a file, 0 where that cannot be said."""
+        """Return a file's size in bytes, 0 if unknown."""
         ...  # pragma: no cover
 
     def blocks(self, name: str) -> Iterator[bytes]:
-        """The bytes of a file; ChunkError or StorageError where they cannot be read."""
+        """Yield a file's bytes; ChunkError or StorageError if it cannot be read."""
         ...  # pragma: no cover
 
 
 @dataclass(frozen=True)
 class _Local:
-    """A folder or archive of this machine."""
+    """A folder or archive on this machine."""
 
     path: Path
 
@@ -100,11 +100,11 @@ class _Local:
 
 @dataclass
 class Found:
-    """What lies where bundles were looked for.
+    """The result of a search for bundles.
 
     Attributes:
-        bundles: folders and archives; also folders that look like one whose manifest is missing.
-        passed_over: files that look like archives, and are none that is read here.
+        bundles: folders and archives, including folders that look like a bundle without its manifest.
+        passed_over: files that look like archives of a kind that cannot be read here.
     """
 
     bundles: list[Path] = field(default_factory=list)
@@ -112,11 +112,11 @@ class Found:
 
 
 def bundles_in(path: Path, leave_out: Path | None = None) -> Found:
-    """The bundles that a path names: itself, a folder or an archive, or all in the folders below it.
+    """Find the bundles at a path: the folder or archive itself, or all in the folders below it.
 
     Args:
-        path: of a folder or an archive.
-        leave_out: a folder below it that is not looked into (the store itself).
+        path: a folder or an archive.
+        leave_out: a folder below it to skip (the store itself).
 
     Raises:
         StorageError: there is no such folder, or one cannot be read.
@@ -162,14 +162,14 @@ def bundles_in(path: Path, leave_out: Path | None = None) -> Found:
 
 
 def _was_a_bundle(folder: str, inside: list[str]) -> bool:
-    """Whether a folder without manifest looks like a bundle that came in part."""
+    """Tell whether a folder without manifest looks like a bundle that arrived in part."""
     names = set(inside)
     has_chunks = bool(_FOLDER.fullmatch(folder)) and any(name.endswith(SEALED_SUFFIX) for name in names)
     return bool(names & {SUMS_NAME, SIGNATURE_NAME}) or has_chunks
 
 
 def bytes_of(place: Path | Source) -> int:
-    """About so many bytes are copied of a bundle, for a progress bar."""
+    """Estimate the bytes to copy of a bundle, for a progress bar."""
     source = _Local(place) if isinstance(place, Path) else place
     try:
         return sum(map(source.size, [""] if source.is_archive else source.names()))
@@ -178,15 +178,15 @@ def bytes_of(place: Path | Source) -> int:
 
 
 def bring(place: Path | Source, room: Path, progress: Progress | None = None) -> tuple[Path, list[Fault]]:
-    """Copy a bundle, synced.
+    """Copy a bundle and sync the copy.
 
     Args:
         place: its folder, or an archive; it is only read.
-        room: a folder of one's own, empty.
-        progress: is told of bytes copied.
+        room: an empty folder for the copy alone.
+        progress: receives the numbers of bytes copied.
 
     Returns:
-        The folder with the copy, and what was not copied, with the reason.
+        The folder with the copy, and a fault for each file that was not copied.
 
     Raises:
         StorageError: the source cannot be read.
@@ -213,14 +213,14 @@ def bring(place: Path | Source, room: Path, progress: Progress | None = None) ->
 
 
 def verdict(staged: Path, faults: list[Fault]) -> Report:
-    """What `check` says of a copy, with the faults of the copying; a file that was not copied is not missing, too.
+    """Check a copy and add the faults of copying; a file that was not copied does not also count as missing.
 
     Raises:
         StorageError: the copy cannot be read.
     """
     report = check(staged)
     if faults and not any(staged.iterdir()):
-        return replace(report, faults=tuple(faults))  # nothing could be copied: why is all there is to say
+        return replace(report, faults=tuple(faults))  # nothing was copied: only the reasons matter
     names = {fault.path for fault in faults}
     found = [fault for fault in report.faults if fault.kind not in ("missing", "malformed") or fault.path not in names]
     return replace(report, faults=(*faults, *found))
@@ -234,12 +234,12 @@ def _counted(blocks: Iterable[bytes], progress: Progress | None) -> Iterator[byt
 
 
 def _listed(staged: Path) -> dict[str, int | None]:
-    """The files a bundle may have, with their lengths as far as the manifest says; where it cannot be read, its own."""
+    """Return the files a bundle may have, with their lengths from the manifest if that is readable."""
     listed: dict[str, int | None] = dict.fromkeys(_OWN, MAX_MANIFEST)
     try:
         manifest = Manifest.parse(files.read_regular(staged / MANIFEST_NAME))
     except (OSError, ManifestError):
-        return listed  # `check` says what is wrong with it
+        return listed  # `check` reports what is wrong with it
     return {chunk.filename: chunk.bytes for chunk in manifest.chunks} | listed
 
 
@@ -285,7 +285,7 @@ def _copy_folder(source: Source, staged: Path, progress: Progress | None) -> Ite
 
 
 def _unpack(members: list[Member], staged: Path, limit: int) -> Iterator[Fault]:
-    """The manifest first, then what it names, each at most as long as it says."""
+    """Unpack the manifest, then the files that it names, each up to the length that it states."""
     by_name: dict[str, Member] = {}
     placed: list[tuple[str, str, Member]] = []
     for member in members:
@@ -329,7 +329,7 @@ def _unpack(members: list[Member], staged: Path, limit: int) -> Iterator[Fault]:
 
 
 def _place_of(member: Member) -> tuple[str, str | None]:
-    """A member's folder and plain name (empty for a folder); None for a name that may not be."""
+    """Return a member's folder and plain name (empty for a folder, None for a name that is not allowed)."""
     parts = member.path.removeprefix("./").split("/")
     if member.kind == "folder":
         return "", "" if (len(parts) <= 2 and parts[0] not in ("..", "")) or parts in ([""], ["."]) else None

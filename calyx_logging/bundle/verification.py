@@ -1,7 +1,7 @@
-"""Whether a bundle is what its manifest says: bytes in, every fault at once out.
+"""Compare a bundle with its manifest, and report all faults at once.
 
-Nothing is opened, listed or written here: a bundle is the names of its files, and a function that gives the bytes of
-one. What is said does not depend on the order of the names, and each fault says what was expected and what was found.
+This module opens, lists and writes nothing: a bundle is given by its file names and a function that reads one of them.
+The result does not depend on the order of the names, and each fault says what was expected and what was found.
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _JUNK = frozenset({".ds_store", "desktop.ini", "thumbs.db", ".fseventsd", ".tras
 _FIELDS = ("bytes", "events", "first_ts_utc", "last_ts_utc", "writer", "first_seq", "last_seq")
 Progress = Callable[[int], None]
 Read = Callable[[str], Iterable[bytes]]
-"""The bytes of a file by its name, block by block; raises ChunkError, StorageError or OSError."""
+"""Yields a file's bytes by its name, block by block; raises ChunkError, StorageError or OSError."""
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Fault:
 
 @dataclass(frozen=True)
 class Report:
-    """What is known of a bundle; `manifest` is None where it cannot be read."""
+    """The result of checking a bundle; `manifest` is None if it cannot be read."""
 
     manifest: Manifest | None
     manifest_sha256: str | None
@@ -72,12 +72,12 @@ class Report:
 
 
 def judge(names: Collection[str], read: Read, *, progress: Progress | None = None) -> Report:
-    """All that is wrong with a bundle.
+    """Find all faults of a bundle.
 
     Args:
-        names: of its files.
-        read: the bytes of one of them; several are read at once, by threads.
-        progress: is told of bytes of chunks read.
+        names: the names of its files.
+        read: reads one of them; several are read at once, in threads.
+        progress: receives the numbers of chunk bytes read.
     """
     junk = sorted(name for name in names if is_junk(name))
     warnings = tuple(f"{name} is not part of the bundle (left by an operating system)" for name in junk)
@@ -101,12 +101,12 @@ def judge(names: Collection[str], read: Read, *, progress: Progress | None = Non
 
 
 def is_junk(name: str) -> bool:
-    """Whether a name is what operating systems leave on a stick by themselves."""
+    """Tell whether a name is of a file that operating systems leave on drives by themselves."""
     return name.startswith("._") or name.lower() in _JUNK
 
 
 def _whole(name: str, read: Read) -> bytes:
-    """A small file's bytes; of one that is larger than any may be, as many as show it."""
+    """Read a small file; stop once it is larger than allowed."""
     found = bytearray()
     for block in read(name):
         found += block

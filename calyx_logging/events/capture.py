@@ -1,10 +1,9 @@
-"""Keeping a handler on loggers that are somebody else's: that cut propagation, and are configured again and again.
+"""Keep a handler on loggers that other code owns, even if it stops propagation or reconfigures them.
 
-A captured logger calls the handler for every record that reaches it, its own and its children's, whatever becomes of
-its list of handlers: only who calls the handlers in `logger.handlers` finds it there, so that code which empties that
-list, changes what is in it, or asks whether there is anything (`logging.basicConfig`), does what it always did. Level,
-filters, `disabled` and `propagate` are left to their owner; `calyx-telemetry doctor` says when one of them stops a
-record.
+A captured logger calls the handler for every record that reaches it, its own and its children's, whatever happens to
+its list of handlers. Only `Logger.callHandlers` sees the handler in `logger.handlers`. Code that empties or changes
+that list, or checks whether it is empty (`logging.basicConfig`), works as before. Level, filters, `disabled` and
+`propagate` stay with their owner; `calyx-telemetry doctor` reports when one of them stops a record.
 """
 
 from __future__ import annotations
@@ -20,11 +19,11 @@ from calyx_logging.errors import ConfigError
 __all__ = ["attach", "captured_by", "check_names"]
 
 _ATTRIBUTE = "handlers"
-"""Where a logger keeps its handlers; a property of that name goes before it, and nothing else has to know."""
+"""Key of the handlers in a logger's `__dict__`; a property of the same name takes precedence over it."""
 
 
 class _Handlers(list[logging.Handler]):
-    """A logger's handlers: those it was given; for who calls them, the ones that capture it come before."""
+    """A logger's list of handlers; `callHandlers` also gets the capturing ones, first."""
 
     def __init__(self, given: Iterable[logging.Handler], capturing: dict[object, logging.Handler]) -> None:
         super().__init__(given)
@@ -33,7 +32,7 @@ class _Handlers(list[logging.Handler]):
     def __iter__(self) -> Iterator[logging.Handler]:
         if sys._getframe(1).f_code.co_name != "callHandlers":
             return super().__iter__()
-        # first, because others' handlers and their filters may write into the record
+        # first, because other handlers and their filters may modify the record
         first = list(self.capturing.values())
         return iter(first + [handler for handler in super().__iter__() if handler not in first])
 
@@ -42,7 +41,7 @@ class _Handlers(list[logging.Handler]):
 
 
 class _Captured:
-    """What a captured logger's class has before its own: `handlers`, which stays what it is when it is assigned."""
+    """Mixin of a captured logger's class: its `handlers` keep capturing when a new list is assigned."""
 
     @property
     def handlers(self) -> list[logging.Handler]:
@@ -59,10 +58,10 @@ _classes: dict[type[logging.Logger], type[logging.Logger]] = {}
 
 
 def check_names(names: object) -> list[str]:
-    """Return the option `capture` as a list of loggers' names (`root` is the root logger).
+    """Return the option `capture` as a list of logger names (`root` is the root logger).
 
     Raises:
-        ConfigError: it is no list of texts.
+        ConfigError: it is not a list of texts.
     """
     if isinstance(names, (str, bytes, dict)) or not isinstance(names, Iterable):
         raise ConfigError(f"option 'capture' is {names!r}: give a list of loggers' names")
@@ -73,12 +72,12 @@ def check_names(names: object) -> list[str]:
 
 
 def attach(handler: logging.Handler, names: Iterable[str], key: object) -> None:
-    """Have loggers call a handler from now on, until another one of an equal key captures them.
+    """Make loggers call a handler from now on, until one with an equal key replaces it.
 
     Args:
-        handler: called for what is logged on them and below them.
-        names: of the loggers; they are made where they are not there yet.
-        key: what the handler stands for.
+        handler: called for records of these loggers and of those below them.
+        names: the loggers' names; missing loggers are created.
+        key: identifies the handler's role.
     """
     for name in names:
         logger = logging.getLogger(None if name == "root" else name)
@@ -87,7 +86,7 @@ def attach(handler: logging.Handler, names: Iterable[str], key: object) -> None:
 
 
 def captured_by(logger: logging.Logger) -> list[logging.Handler]:
-    """The handlers that capture a logger."""
+    """List the handlers that capture a logger."""
     found = logger.__dict__.get(_ATTRIBUTE)
     return list(found.capturing.values()) if isinstance(found, _Handlers) else []
 
@@ -103,7 +102,7 @@ def _make_captured(logger: logging.Logger) -> None:
 
 
 def _close_all() -> None:
-    """At exit: `logging` closes only what no later configuration has made it forget."""
+    """Close capturing handlers at exit; `logging` forgets some of them when it is reconfigured."""
     manager = logging.Logger.manager
     for logger in [logging.getLogger(), *list(manager.loggerDict.values())]:
         if isinstance(logger, logging.Logger):

@@ -1,8 +1,8 @@
-"""Fields of a stretch of a program, not of one record: what is bound to context variables, and to the process.
+"""Fields bound to a part of a program rather than to one record: by context variables, and by process.
 
-* structlog's context variables (`structlog.contextvars.bind_contextvars`): threads and tasks each have their own.
-* The process's fields: those of the one benchmark run that is going on in it, for the threads of libraries, which begin
-  with empty context variables, and for child processes, which find them in the variable CALYX_RUN.
+* structlog's context variables (`structlog.contextvars.bind_contextvars`): each thread and task has its own.
+* The process's fields: those of the one benchmark run in progress. They serve library threads, which start with empty
+  context variables, and child processes, which read them from the environment variable CALYX_RUN.
 
 `KeepContext` carries both along with a record that goes through a queue.
 """
@@ -34,14 +34,14 @@ __all__ = [
 ]
 
 CHILD_VARIABLE = "CALYX_RUN"
-"""The environment variable that names a run to child processes: a JSON object of texts."""
+"""The environment variable that passes a run's fields to child processes, as a JSON object of texts."""
 
 RUN_INSTANCE = "run_instance_id"
-"""The field that tells one run from every other; where it is bound, the process's fields are not asked."""
+"""The field that identifies a run; if it is bound, the process's fields are not used."""
 
 
 def inherited(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The fields of the run that this process was started in; none where the variable is absent or no such object."""
+    """Return the fields of the run that started this process; empty if the variable is absent or malformed."""
     try:
         fields = json.loads(environ.get(CHILD_VARIABLE, "{}"))
     except ValueError:
@@ -52,14 +52,14 @@ def inherited(environ: Mapping[str, str] = os.environ) -> dict[str, str]:
 
 
 PROCESS_FIELDS: dict[str, str] = inherited()
-"""The process's fields; one object for as long as the process lives."""
+"""The process's fields; the same dict object throughout the process."""
 
 
 def bound_context() -> Mapping[str, Any]:
-    """What is bound here and now; only a program that imported structlog can have bound its context variables."""
+    """Return the fields bound here and now (structlog's variables can be bound only once it is imported)."""
     module = sys.modules.get("structlog.contextvars")
     bound: Mapping[str, Any] = {}
-    if module is not None and getattr(module, "_CONTEXT_VARS", True):  # else no variable was ever made
+    if module is not None and getattr(module, "_CONTEXT_VARS", True):  # else no variable was ever bound
         bound = module.get_contextvars()
     if PROCESS_FIELDS and RUN_INSTANCE not in bound:
         return {**PROCESS_FIELDS, **bound}
@@ -67,17 +67,18 @@ def bound_context() -> Mapping[str, Any]:
 
 
 class KeepContext(logging.Filter):
-    """Lets every record pass, with what a queue would lose of it: what is bound in the thread that logs it, the fields
-    of a dict message, the exception.
+    """Lets every record pass and keeps with it what a queue would lose.
 
-    For a `QueueHandler`, as the last of its filters: `queue_handler.addFilter(KeepContext())`. The listener handles
-    records in another thread, whose context variables are others, and a QueueHandler makes one text of message and
-    exception. A handler that took the record itself ignores the one from the queue. Values are made plain, so that the
-    record can be pickled.
+    That is what is bound in the thread that logs it, the fields of a dict message, and the exception.
+
+    Add it to a `QueueHandler` as the last of its filters: `queue_handler.addFilter(KeepContext())`. The listener
+    handles records in another thread with other context variables, and a QueueHandler merges message and exception into
+    one text. A handler that already has the record itself ignores the copy from the queue. Values are reduced to plain
+    JSON types, so that the record can be pickled.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        """Note in the record's mark what is to be kept."""
+        """Keep these values in the record's mark."""
         mark = mark_of(record)
         if QUEUED not in mark:
             mark[QUEUED] = _to_keep(record)
@@ -91,7 +92,7 @@ def _to_keep(record: logging.LogRecord) -> dict[str, Any]:
         kept["fields"] = lower(dict(message))[0]
         kept["of structlog"] = type(record.msg).__name__ == "StructlogMessage"
     else:
-        with suppress(Exception):  # arguments that do not fit: the QueueHandler refuses them, too, and says so
+        with suppress(Exception):  # bad % arguments: the QueueHandler rejects and reports them itself
             kept["message"] = plain_text(record.getMessage())
     info: Any = record.exc_info
     if type(info) is tuple and len(info) == 3 and is_a(info[1], BaseException):
@@ -107,14 +108,14 @@ _lock = threading.RLock()
 
 
 def begin(fields: Mapping[str, str]) -> None:
-    """A run begins; while it is the only one, its fields are the process's."""
+    """Note that a run begins; while it is the only one, its fields are the process's."""
     with _lock:
         _runs.append(fields)
         _tell_process()
 
 
 def end(fields: Mapping[str, str]) -> None:
-    """A run has ended."""
+    """Note that a run has ended."""
     with _lock:
         _runs.remove(fields)
         _tell_process()

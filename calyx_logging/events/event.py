@@ -1,7 +1,7 @@
-"""The event: the names of its fields, and the one way from fields to a line and back.
+"""The event: its reserved field names, and how fields become a line and a line becomes fields.
 
-Invariants: a line is one flat JSON object in UTF-8 with no newline inside; the reserved fields are the library's, and
-a caller's field of such a name stands under `shadowed`; whatever was altered is named in `degraded`.
+Invariants: a line is one flat JSON object in UTF-8 with no newline inside; the reserved fields are the library's, and a
+caller's field with a reserved name moves to `shadowed`; every alteration is listed in `degraded`.
 """
 
 from __future__ import annotations
@@ -56,23 +56,23 @@ RESERVED = frozenset(
         "degraded",
     }
 )
-"""Names that are the library's own in every event."""
+"""Field names reserved for the library in every event."""
 
 DEFAULT_MAX_EVENT_BYTES = 16 * 1024 * 1024
 MIN_MAX_EVENT_BYTES = 4096
 _SEQ_ROOM = 32
 
 LARGE = 1024 * 1024
-"""Bytes of a line that is looked at before it is read."""
+"""A line longer than this, in bytes, is inspected before it is parsed."""
 
 MAX_CONTAINERS = LARGE - 1
-"""Arrays and objects of one line."""
+"""The most arrays and objects that a line may have."""
 
 _OPTIONS = orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
 
 
 def check_source(source: object) -> str:
-    """Return a source, or raise `ConfigError`: it is a text, not empty, and not the one of control lines."""
+    """Return a valid source, or raise `ConfigError` unless it is a non-empty text that is not the control lines'."""
     if not isinstance(source, str) or not source.strip():
         raise ConfigError(f"option 'source' is {source!r}: give a text that is not empty")
     if source == CONTROL_SOURCE:
@@ -81,14 +81,14 @@ def check_source(source: object) -> str:
 
 
 def shadow(event: MutableMapping[str, Any], fields: Mapping[str, Any]) -> None:
-    """Keep fields that bear reserved names under `shadowed`; the first of a name stays."""
+    """Move fields with reserved names to `shadowed`; fields already there stay."""
     if fields:
         present = event.get("shadowed", {})
         event["shadowed"] = {**fields, **(present if isinstance(present, dict) else {"shadowed": present})}
 
 
 def note(event: MutableMapping[str, Any], what: Iterable[str]) -> None:
-    """Say in the event that it had to be altered."""
+    """Add notes of alterations to the event's `degraded`."""
     if what := list(what):
         present = event.get("degraded", [])
         if not isinstance(present, list):
@@ -98,15 +98,15 @@ def note(event: MutableMapping[str, Any], what: Iterable[str]) -> None:
 
 
 def encode(event: Mapping[str, Any], max_bytes: int = DEFAULT_MAX_EVENT_BYTES, texts: int = 0) -> bytes:
-    """One JSON object in UTF-8, without newline, of at most `max_bytes` bytes with its `seq`; never raises.
+    """Encode an event as JSON in UTF-8, without newline, of at most `max_bytes` including its `seq`; never raises.
 
-    orjson writes not-a-number as null, so an event with a null in it is looked through once more; but not its first
-    `texts` bytes, which the caller knows to be texts.
+    orjson writes NaN and infinities as null, so an event whose line contains `null` is checked for them. The first
+    `texts` bytes are skipped, because the caller knows that they are texts.
     """
     try:
         line = orjson.dumps(event, by_rule, _OPTIONS)
         exact = line.find(b"null", texts) < 0 or not has_nonfinite(event)
-    except Exception:  # what orjson refuses, and whatever foreign code raised (a property, model_dump)
+    except Exception:  # orjson refused it, or foreign code (a property, model_dump) raised
         exact = False
     if not exact:
         line = orjson.dumps(_lowered(event))
@@ -124,7 +124,7 @@ def _lowered(event: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _truncated(event: dict[str, Any], room: int) -> dict[str, Any]:
-    """Replace the largest values by what they were (bytes, SHA-256) until the line has room."""
+    """Replace the largest values by their size in bytes and SHA-256 until the line fits."""
     sizes = {name: len(orjson.dumps(value)) for name, value in event.items() if name not in RESERVED}
     sizes |= {name: len(orjson.dumps(event[name])) for name in ("shadowed", "exception") if name in event}
     for name in sorted(sizes, key=sizes.__getitem__, reverse=True):
@@ -138,7 +138,7 @@ def _truncated(event: dict[str, Any], room: int) -> dict[str, Any]:
             shadowed = event.get("shadowed", {})
             event["shadowed"] = {**shadowed, name: _marker(text)}
             note(event, [f"truncated: {name}"])
-    if len(orjson.dumps(event)) > room:  # very many small fields
+    if len(orjson.dumps(event)) > room:  # very many small fields remain
         fields = {name: value for name, value in event.items() if name not in RESERVED or name == "degraded"}
         event = {name: value for name, value in event.items() if name not in fields}
         event["shadowed"] = {"all fields": _marker({**fields, "shadowed": event.get("shadowed")})}
@@ -152,22 +152,22 @@ def _marker(value: object) -> dict[str, Any]:
 
 
 def with_seq(line: bytes, seq: int) -> bytes:
-    """The line as it stands in a chunk: `seq` as last field, and the newline."""
+    """Return the line as it is in a chunk: with `seq` as its last field, and a newline."""
     return line[:-1] + end_of_line(seq)
 
 
 def end_of_line(seq: int) -> bytes:
-    """The bytes that end the line with this `seq` and stand nowhere else in a writer's chunks."""
+    """Return the bytes that end the line with this `seq` and occur nowhere else in a writer's chunks."""
     return b',"seq":%d}\n' % seq
 
 
 def has_too_many(line: bytes) -> bool:
-    """Whether a large line has more arrays and objects than a reader makes of one line, whose memory they take."""
+    """Tell whether a large line has more arrays and objects than a reader may spend memory on."""
     return line.count(b"[") + line.count(b"{") > MAX_CONTAINERS
 
 
 def decode(line: bytes) -> dict[str, Any]:
-    """The event of a line (with or without its newline).
+    """Decode a line (with or without its newline) into an event.
 
     Raises:
         EventError: the bytes are not one JSON object.
@@ -184,7 +184,7 @@ def decode(line: bytes) -> dict[str, Any]:
 
 
 def control_event(node_id: str, control: str, seconds: float, message: str, **fields: object) -> bytes:
-    """A control line without its `seq`: what a writer or recovery has to say about the chunk itself."""
+    """Encode a control line without its `seq`, by which a writer or recovery reports on the chunk itself."""
     return encode(
         {
             "node_id": node_id,

@@ -1,8 +1,8 @@
-"""A Logger class that makes the records `logging.Logger` makes, attribute for attribute, in less time.
+"""A Logger class that makes the same records as `logging.Logger`, attribute for attribute, but faster.
 
-What it saves: looking at every file name on the stack, splitting the caller's path, asking for the process id.
-What is not the common case (an exception, a stack, a level of the stack, a record factory, a subclass, a method of
-somebody's own, a Python whose records bear attributes not known here) is left to `logging.Logger`, whose code decides.
+It saves normalising every file name on the stack, splitting the caller's path, and asking for the process id. All
+uncommon cases go to the code of `logging.Logger`: an exception, stack info, a stack level, a record factory, a
+subclass, an overridden method, or a Python whose records have attributes not known here.
 """
 
 from __future__ import annotations
@@ -68,7 +68,7 @@ class FastLogger(logging.Logger):
             or logging.getLogRecordFactory() is not logging.LogRecord
             or (extra is not None and not _REFUSED.isdisjoint(extra))
         ):
-            super()._log(level, msg, args, exc_info, extra, stack_info, stacklevel + 1)  # this frame is one more
+            super()._log(level, msg, args, exc_info, extra, stack_info, stacklevel + 1)  # plus this frame
             return
         record = _make_record(self.name, level, msg, args, exc_info)
         if extra is not None:
@@ -77,7 +77,7 @@ class FastLogger(logging.Logger):
 
 
 def _make_record(name: str, level: int, msg: object, args: Any, exc_info: Any) -> logging.LogRecord:
-    """The record of a call two frames up."""
+    """Make the record for the call two frames up."""
     frame = sys._getframe(2)
     while True:
         path = frame.f_code.co_filename
@@ -125,10 +125,10 @@ _new: Any = object.__new__
 
 
 def install_fast_logger() -> None:
-    """Make `logging`'s loggers fast ones: those there are, and those to come.
+    """Make all of `logging`'s loggers fast, existing and future ones.
 
-    Their records are the same as before for every handler, filter and formatter of the process. The root logger, and
-    loggers of classes of somebody's own, stay what they are. A second call changes nothing.
+    Every handler, filter and formatter of the process sees the same records as before. The root logger and loggers of
+    custom classes are left alone. A second call changes nothing.
 
     Raises:
         ConfigError: another logger class was set (`logging.setLoggerClass`).
@@ -137,7 +137,7 @@ def install_fast_logger() -> None:
     if present not in (logging.Logger, FastLogger):
         raise ConfigError(
             f"the logger class is {present.__module__}.{present.__qualname__} already",
-            hint="leave out the fast logger or that class; structlog is faster by configure_structlog(outbox)",
+            hint="use the fast logger or that class, not both; structlog is fast with configure_structlog(outbox)",
         )
     logging.setLoggerClass(FastLogger)
     for logger in list(logging.root.manager.loggerDict.values()):
@@ -146,10 +146,10 @@ def install_fast_logger() -> None:
 
 
 def _source_of(path: str) -> tuple[str, str] | None:
-    """File name and module of a source file; None for those of logging and importlib, which are nobody's caller."""
+    """Return file name and module of a source file; None for logging's and importlib's, which never count as caller."""
     normal = os.path.normcase(path)
     internal = normal == _INTERNAL_FILE or ("importlib" in normal and "_bootstrap" in normal)
-    if len(_sources) >= _MAX_SOURCES:  # a notebook's cells are files, each of its own
+    if len(_sources) >= _MAX_SOURCES:  # each notebook cell is a file of its own
         _sources.clear()
     _sources[path] = None if internal else _names(path)
     return _sources[path]
@@ -161,13 +161,13 @@ def _names(path: str) -> tuple[str, str]:
 
 
 def _now_in_seconds() -> tuple[float, float, float]:
-    """created, msecs and relativeCreated."""
+    """Return created, msecs and relativeCreated."""
     now = time.time()
     return now, int((now - int(now)) * 1000) + 0.0, (now - _START) * 1000
 
 
 def _now_in_nanoseconds() -> tuple[float, float, float]:
-    """The same as Python 3.13 does it."""
+    """Return the same as Python 3.13 computes it."""
     now = time.time_ns()
     created = now / 1e9
     msecs = (now % 1_000_000_000) // 1_000_000 + 0.0
@@ -182,7 +182,7 @@ _now = _now_in_nanoseconds if sys.version_info >= (3, 13) else _now_in_seconds
 def _process_name() -> Any:
     try:
         return sys.modules["multiprocessing"].current_process().name
-    except Exception:  # it has not finished loading yet
+    except Exception:  # the module is still loading
         return "MainProcess"
 
 
@@ -191,15 +191,15 @@ def _task_name() -> Any:
     if not getattr(logging, "logAsyncioTasks", True):
         return None
     try:
-        if asyncio._get_running_loop() is None:  # as current_task() finds out, but that raises
+        if asyncio._get_running_loop() is None:  # current_task() would raise
             return None
         return asyncio.current_task().get_name()
-    except Exception:  # there is no task
+    except Exception:  # there is no current task
         return None
 
 
 def _leave_out(attributes: dict[str, Any]) -> None:
-    """What `logging`'s flags say that nobody needs."""
+    """Clear the values that `logging`'s flags switch off."""
     if not logging.logThreads:
         attributes["thread"] = attributes["threadName"] = None
     if not logging.logProcesses:

@@ -1,7 +1,7 @@
-"""The plain record: no exception, no context, a text for a message, no field of a reserved name. Most are like this.
+"""A fast path for plain records: no exception, no context, a text as message, no reserved field names. Most are plain.
 
-`plain_event` does for it what the formatter's hooks do for every record, in fewer steps, because each logging call pays
-for each of them. Invariant: what comes out is what the hooks would give; where that is in doubt, nothing does.
+`plain_event` does what the formatter's hooks do, in fewer steps, because every step costs time in each logging call.
+Invariant: the result is the one the hooks would give; in case of doubt it returns None.
 """
 
 from __future__ import annotations
@@ -21,13 +21,13 @@ _BY_LOGGING = tuple(logging.LogRecord("", 0, "", 0, "", (), None).__dict__)
 _COUNT = len(_BY_LOGGING)
 _LAST = _BY_LOGGING[-1]
 _LEVEL_NAMES: Mapping[int, str] = getattr(logging, "_levelToName", {})
-"""What getLevelName looks into; it lives as long as the module."""
+"""The dict that getLevelName reads; it lives as long as the module."""
 
 STANDARD_ATTRIBUTES = frozenset(_BY_LOGGING) | {"message", "asctime", RECORD_MARK}
-"""A record's attributes that are no field of the caller's."""
+"""Attributes of a record that are not the caller's fields."""
 
 TEXT_BYTES = len('{"node_id":"","ts_utc":"2026-11-22T08:00:00.000000+00:00","event_id":"","source":"","level":""')
-"""So many bytes at the beginning of a plain event's line belong to texts."""
+"""At least this many bytes at the start of a plain event's line belong to texts."""
 
 _NO_FIELD = STANDARD_ATTRIBUTES | RESERVED | {"_record"}
 _NO_STRUCTLOG_FIELD = RESERVED | {"_record", RECORD_MARK, "exc_info", "stack_info", "stacklevel", "positional_args"}
@@ -35,7 +35,7 @@ _TEMPLATE = dict.fromkeys(("node_id", "ts_utc", "event_id", "source", "level", "
 
 
 def plain_event(record: logging.LogRecord) -> dict[str, Any] | None:
-    """The event of a plain record, to be stamped; None of another one."""
+    """Return the event of a plain record, ready for its stamp; None if the record is not plain."""
     attributes = record.__dict__
     try:
         message = attributes["msg"]
@@ -56,7 +56,7 @@ def plain_event(record: logging.LogRecord) -> dict[str, Any] | None:
         ):
             return None
         names = list(attributes)
-        fields = names[_COUNT:]  # the caller's come after logging's own, and last the mark
+        fields = names[_COUNT:]  # logging's own come first, then the caller's, last the mark
         if mark is not None:
             del fields[-1]
         if names[_COUNT - 1] != _LAST or not _NO_FIELD.isdisjoint(fields):
@@ -72,13 +72,13 @@ def plain_event(record: logging.LogRecord) -> dict[str, Any] | None:
         for name in fields:
             event[name] = attributes[name]
         event["_record"] = record
-    except Exception:  # arguments that do not fit, a level without name, an attribute that is not there
+    except Exception:  # bad % arguments, a level without a name, a missing attribute
         return None
     return event
 
 
 def plain_fields(logger: str, level: str, fields: Mapping[str, Any]) -> dict[str, Any] | None:
-    """The event of a structlog event dict, to be stamped; None where it is not plain."""
+    """Return the event of a structlog event dict, ready for its stamp; None if it is not plain."""
     message = fields.get("event")
     if (
         type(message) is not str

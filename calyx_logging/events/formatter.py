@@ -1,11 +1,11 @@
 """EventFormatter: a LogRecord becomes one event line, the same from a stdlib logger and from a structlog logger.
 
-It fills the hooks of python-json-logger's `BaseJsonFormatter`: `add_fields` gathers, `process_log_record` runs the
-structlog processors and the stamp. `encode` strings them together itself, because the base's `format` lets bad `%`
-arguments raise, and the line must exist all the same.
+It implements the hooks of python-json-logger's `BaseJsonFormatter`: `add_fields` gathers fields, `process_log_record`
+runs the structlog processors and the stamp. `encode` calls them itself, because the base's `format` lets bad `%`
+arguments raise, and such a record must still give a line.
 
-Neither structlog nor rich is imported here: a processor is a callable, and context variables can only have been
-bound by a program that has imported structlog.
+This module imports neither structlog nor rich: a processor is any callable, and context variables can be bound only
+after the program has imported structlog.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ __all__ = ["EventFormatter", "StructlogMessage"]
 _OPTIONS = ("format", "datefmt", "style", "validate", "processors", "static_fields", "root", "source")
 _STAMPED = frozenset({"node_id", "ts_utc", "event_id", "source"})
 _OURS = (RESERVED | {"_record"}) - _STAMPED
-"""Names that are set before the user's processors run; the stamped ones are set after."""
+"""Reserved names that are set before the user's processors run; the stamped ones are set after."""
 
 
 class StructlogMessage(dict[str, Any]):
-    """A structlog event on its way through a LogRecord; as text it reads `event  key=value …` for other handlers."""
+    """A structlog event as the message of a LogRecord; other handlers see the text `event  key=value …`."""
 
     def __str__(self) -> str:
         fields = " ".join(f"{key}={value!r}" for key, value in self.items() if key != "event")
@@ -60,17 +60,17 @@ class EventFormatter(BaseJsonFormatter):
     """Formats a record as an event line, without `seq` (the chunk's writer adds it).
 
     Args:
-        fmt: names LogRecord attributes that shall be fields too, in the style's notation (`"%(process)d"`).
+        fmt: names LogRecord attributes to add as fields, in the style's notation (`"%(process)d"`).
         datefmt: as in `logging.Formatter`.
         style: as in `logging.Formatter`.
         validate: as in `logging.Formatter`.
-        processors: structlog processors that run before the stamp, in order: callables, dotted names (a class is
-            called without arguments), or `{"()": dotted name, …}` for one with arguments. One that raises is
-            skipped, and the line says so in `degraded`; structlog's DropEvent drops the event.
-        static_fields: fields for every event; a record's own field of that name wins.
-        root: whose node id to stamp when another handler than this library's uses the formatter; default as in
+        processors: structlog processors that run before the stamp, in order: callables, dotted names (a class is called
+            without arguments), or `{"()": dotted name, …}` for one with arguments. If one raises it is skipped and the
+            line says so in `degraded`; structlog's DropEvent drops the event.
+        static_fields: fields for every event; a record's own field of the same name wins.
+        root: the root whose node id to stamp if another library's handler uses the formatter; default as in
             `Node.find`, at the first record.
-        source: the source for such a handler.
+        source: the source to stamp in that case.
 
     Raises:
         ConfigError: an option is unknown or bad.
@@ -95,7 +95,7 @@ class EventFormatter(BaseJsonFormatter):
         if static_fields is not None and not is_a(static_fields, Mapping):
             raise ConfigError(f"option 'static_fields' is {static_fields!r:.200}: give an object of fields")
         super().__init__(fmt, datefmt, style, validate)
-        # The base reads "message" out of the format None stands for; it is a field of every event anyway.
+        # The base takes "message" from the default format for None; every event has that field anyway.
         self._attributes = [name for name in self._required_fields if name != "message"]
         self._static = dict(static_fields or {})
         self._processors = resolve_all(processors)
@@ -113,18 +113,18 @@ class EventFormatter(BaseJsonFormatter):
         self._stamp: StampEvent | None = None if root is None else StampEvent.for_root(root, source)
 
     def bound_to(self, stamp: StampEvent, max_bytes: int = DEFAULT_MAX_EVENT_BYTES) -> Self:
-        """This formatter for a handler of its own stamp and limit, so that handlers can share one's options."""
+        """Return a copy bound to a handler's stamp and size limit, so that handlers can share one's options."""
         bound = copy.copy(self)
         bound._stamp = stamp
         bound._max_bytes = max_bytes
         return bound
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line as text; empty when a processor dropped the event."""
+        """Format a record as a line of text; empty if a processor dropped the event."""
         return (self.encode(record) or b"").decode()
 
     def encode(self, record: logging.LogRecord) -> bytes | None:
-        """The line as UTF-8 without newline; None when a processor dropped the event."""
+        """Encode a record as a line in UTF-8 without newline; None if a processor dropped the event."""
         if self._is_plain and self._stamp is not None:
             event = plain_event(record)
             if event is not None:
@@ -132,7 +132,7 @@ class EventFormatter(BaseJsonFormatter):
         return self._encode_by_hooks(record)
 
     def encode_fields(self, logger: str, level: str, fields: Mapping[str, Any]) -> bytes | None:
-        """The line of a structlog event that is plain, as `encode` gives it; None of another one."""
+        """Encode a plain structlog event as `encode` would; None if it is not plain."""
         if self._is_plain and self._stamp is not None:
             event = plain_fields(logger, level, fields)
             if event is not None:
@@ -144,20 +144,20 @@ class EventFormatter(BaseJsonFormatter):
         message: Any = record.msg
         try:
             self.add_fields(event, record, message if is_a(message, dict) else {})
-        except Exception as error:  # an attribute of the record that behaves like nothing a record has
+        except Exception as error:  # an attribute of the record has an impossible value
             event = _least(record, error)
         try:
             return encode(self.process_log_record(event), self._max_bytes)
-        except BaseException as error:  # structlog's DropEvent is no Exception
+        except BaseException as error:  # structlog's DropEvent is not an Exception
             if is_drop(error):
                 return None
             raise
 
     def encode_mirrored(self, fields: Mapping[str, Any]) -> bytes | None:
-        """The line of an event that is no record: a dict from elsewhere, which is not changed.
+        """Encode an event that is not a record but a caller's dict, which is not changed.
 
-        Its own `event_id`, valid `ts_utc`, and texts in `level`, `logger` and `message` stay; the processors run.
-        None when one of them dropped it.
+        Its own `event_id`, valid `ts_utc`, and texts in `level`, `logger` and `message` are kept; the processors run.
+        Returns None if one of them dropped the event.
         """
         stamp = self._stamp_of_this()
         own = {"level": "info", "logger": stamp.source, "message": ""}
@@ -178,11 +178,11 @@ class EventFormatter(BaseJsonFormatter):
         return list(self._processors)
 
     def jsonify_log_record(self, log_data: dict[str, Any]) -> str:
-        """The base's hook for encoding; `encode` does the work."""
+        """Implement the base's hook for encoding; `encode` does the work."""
         return encode(log_data).decode()
 
     def add_fields(self, log_data: dict[str, Any], record: logging.LogRecord, message_dict: dict[str, Any]) -> None:
-        """Gather level, logger, message, exception and the caller's fields, reserved names moved to `shadowed`."""
+        """Gather level, logger, message, exception and the caller's fields; move reserved names to `shadowed`."""
         mark = mark_of(record)
         queued: Mapping[str, Any] | None = mark.get(QUEUED)
         fields = dict(self._static) if self._static else {}
@@ -204,7 +204,7 @@ class EventFormatter(BaseJsonFormatter):
             message = _text_of(record, kept, troubles)
         extra = {name: value for name, value in record.__dict__.items() if name not in STANDARD_ATTRIBUTES}
         if "_logger" in extra and "_name" in extra and is_a(record.msg, dict):
-            del extra["_logger"]  # ProcessorFormatter.wrap_for_formatter's own, not the caller's
+            del extra["_logger"]  # set by ProcessorFormatter.wrap_for_formatter, not by the caller
             del extra["_name"]
         fields.update(extra)
         if "field" in mark:
@@ -258,7 +258,7 @@ _HOOKS = (EventFormatter.add_fields, EventFormatter.process_log_record)
 
 
 def _level_of(record: logging.LogRecord) -> str:
-    """The level's registered name in lower case (`levelname` is what colouring formatters write into)."""
+    """Return the level's registered name in lower case (colouring formatters overwrite `levelname`)."""
     try:
         return logging.getLevelName(record.levelno).lower()
     except (TypeError, AttributeError):
@@ -266,7 +266,7 @@ def _level_of(record: logging.LogRecord) -> str:
 
 
 def _text_of(record: logging.LogRecord, kept: dict[str, Any], troubles: list[str]) -> str:
-    """The formatted message; arguments that do not fit are kept beside the bare one."""
+    """Return the formatted message; arguments that do not fit are kept beside the unformatted one."""
     try:
         text = record.getMessage()
         return text if type(text) is str else str.__str__(text)
@@ -284,7 +284,7 @@ def _message_of(
     kept: dict[str, Any],
     troubles: list[str],
 ) -> str:
-    """The message of a dict message; its other items become fields."""
+    """Return the text of a dict message; its other items become fields."""
     items = dict(items)
     message = items.pop("event" if from_structlog or "message" not in items else "message", "")
     if from_structlog and "message" in items:
@@ -300,9 +300,9 @@ def _message_of(
 
 
 def _least(record: logging.LogRecord, error: Exception) -> dict[str, Any]:
-    """An event of what can be had from a record that fails in one's hands."""
+    """Build a minimal event from a record that cannot be processed."""
     event = {"_record": record, "level": "error", "logger": plain_text(record.name), "message": plain_text(record.msg)}
-    with contextlib.suppress(Exception):  # the level is one more thing that may fail; the note says what did first
+    with contextlib.suppress(Exception):  # the level may fail as well; the note names the first failure
         event["level"] = _level_of(record)
     note(event, [f"record not read: {type(error).__name__}"])
     return event

@@ -1,6 +1,6 @@
-"""structlog processors: named in a configuration, and run so that none of them can break an event.
+"""Load structlog processors from a configuration, and run them so that none can break an event.
 
-structlog is not imported here: a processor is a callable.
+This module does not import structlog: a processor is any callable.
 """
 
 from __future__ import annotations
@@ -22,17 +22,17 @@ __all__ = ["NamedProcessor", "conform", "is_drop", "resolve_all", "run_all"]
 NamedProcessor = tuple[str, Callable[..., Any]]
 
 _LEFT = ("_record", "level", "logger")
-"""What is left of an event that a processor had to see and could not."""
+"""The fields that remain of an event when a processor with `withhold` fails."""
 
 
 def run_all(processors: Sequence[NamedProcessor], logger: object, method: str, event: EventDict) -> EventDict:
-    """The event after all of them; one that raises or returns no mapping is undone, skipped and noted in the event.
+    """Run all processors over an event; undo, skip and note in the event one that raises or returns no mapping.
 
-    One that says it is no matter of choice (`withhold`) is not skipped: then the event's fields are not kept.
+    A processor with a true `withhold` is not skipped: if it fails, the event's fields are dropped.
     """
     for name, processor in processors:
         try:
-            # a copy, so that what a processor did before it raised is undone
+            # a copy, so that the changes of a processor that raises are discarded
             result = processor(logger, method, copy.copy(event))
             if not isinstance(result, MutableMapping):
                 raise TypeError(f"returned {type(result).__name__}, not a mapping")
@@ -47,7 +47,7 @@ def run_all(processors: Sequence[NamedProcessor], logger: object, method: str, e
 
 
 def conform(event: EventDict, own: Mapping[str, str]) -> EventDict:
-    """Reserved places hold what they must, whatever was put there: `own` names the texts and what stands in else."""
+    """Restore reserved fields that processors gave invalid values; `own` names the text fields and their fallbacks."""
     for name, value in own.items():
         if type(event.get(name)) is not str:
             if name in event:
@@ -62,20 +62,20 @@ def conform(event: EventDict, own: Mapping[str, str]) -> EventDict:
 
 
 def is_drop(error: BaseException) -> bool:
-    """Whether a processor wants the event dropped (structlog's DropEvent, which is no Exception)."""
+    """Tell whether an error is structlog's DropEvent, which is not an Exception: the event is to be dropped."""
     exceptions = sys.modules.get("structlog.exceptions")
     return exceptions is not None and isinstance(error, exceptions.DropEvent)
 
 
 def resolve_all(processors: object) -> list[NamedProcessor]:
-    """The callables of a list of callables, dotted names, or `{"()": dotted name, …}`.
+    """Resolve a list of callables, dotted names or `{"()": dotted name, …}` into callables.
 
     Raises:
-        ConfigError: one of them is not there, or is no processor.
+        ConfigError: one of them cannot be found, or is not a processor.
     """
     if isinstance(processors, (str, Mapping)) or not isinstance(processors, Sequence):
         raise ConfigError(f"option 'processors' is {processors!r}: give a list of dotted names or callables")
-    # by index: dictConfig hands over a list that resolves ext:// and cfg:// only when indexed
+    # by index: dictConfig passes a list that resolves ext:// and cfg:// only when indexed
     return [_resolve(processors[n]) for n in range(len(processors))]
 
 
@@ -90,14 +90,14 @@ def _resolve(spec: Any) -> tuple[str, Callable[..., Any]]:
         if isinstance(found, type) or isinstance(spec, Mapping):
             found = found(**options)
     except Exception as error:
-        raise ConfigError(f"option 'processors': {name!r} cannot be made: {error}") from error
+        raise ConfigError(f"option 'processors': {name!r} cannot be created: {error}") from error
     if not callable(found):
-        raise ConfigError(f"option 'processors': {name!r} is no callable")
+        raise ConfigError(f"option 'processors': {name!r} is not callable")
     return (name if isinstance(name, str) else getattr(name, "__name__", type(name).__name__)), found
 
 
 def _import_dotted(name: str) -> Any:
-    """The object of a dotted name: the longest importable module, then attributes."""
+    """Import an object by its dotted name: the longest importable module, then attributes."""
     parts = name.split(".")
     for cut in range(len(parts), 0, -1):
         module_name = ".".join(parts[:cut])
@@ -113,6 +113,6 @@ def _import_dotted(name: str) -> Any:
             for attribute in parts[cut:]:
                 found = getattr(found, attribute)
         except AttributeError as error:
-            raise ConfigError(f"option 'processors': {name!r} is not there: {error}") from error
+            raise ConfigError(f"option 'processors': {name!r} was not found: {error}") from error
         return found
-    raise ConfigError(f"option 'processors': {name!r} is not there: no module {parts[0]!r}")
+    raise ConfigError(f"option 'processors': {name!r} was not found: no module {parts[0]!r}")

@@ -1,4 +1,4 @@
-"""The stamp: what makes any event one of a node's, and the mark by which a record keeps its id.
+"""The stamp that gives an event its node, time, id and source, and the mark by which a record keeps its id.
 
 Invariants: every event has `node_id`, `ts_utc`, `event_id` and `source`, first and in this order; one record has one
 `event_id`, however many handlers, threads and copies it passes through.
@@ -35,19 +35,19 @@ __all__ = [
 ]
 
 TO_BE_STAMPED = "to be stamped"
-"""Stands in an event's four stamped places when nobody has claimed them, so that the stamp need not copy the event."""
+"""Placeholder for an event's four stamped fields while no caller has set them, so that the stamp need not copy it."""
 
 RECORD_MARK = "_calyx"
-"""The attribute a LogRecord is marked with: a dict of plain values, so that the record still pickles anywhere."""
+"""The attribute that marks a LogRecord: a dict of plain values, so that the record can still be pickled."""
 
 OWNER = "record"
-"""In a mark: the identity of the record it belongs to."""
+"""Key in a mark: the identity of the record that it belongs to."""
 
 QUEUED = "queued"
-"""In a mark: what a queue would lose of the record (`calyx_logging.events.context.KeepContext`)."""
+"""Key in a mark: what the record would lose in a queue (`calyx_logging.events.context.KeepContext`)."""
 
 identity = object.__hash__
-"""Tells objects apart that exist at the same time, as `id` does, at a fourth of its cost from Python 3.12 on."""
+"""Tells apart objects that exist at the same time, as `id` does, at a quarter of its cost from Python 3.12 on."""
 
 
 class StampEvent:
@@ -58,13 +58,13 @@ class StampEvent:
 
     Args:
         node_id: the node's id.
-        source: what produces the events.
+        source: names the producer of the events.
         clock: seconds since the epoch, for events that carry no time of their own.
-        new_id: makes an `event_id`; the default is UUIDv7 (RFC 9562).
+        new_id: creates an `event_id`; default UUIDv7 (RFC 9562).
 
     Raises:
         InvalidNodeId: `node_id` breaks the rule.
-        ConfigError: `source` is no source.
+        ConfigError: `source` is not valid.
     """
 
     __slots__ = ("_clock", "_new_id", "_second", "node_id", "source")
@@ -85,7 +85,7 @@ class StampEvent:
 
     @classmethod
     def for_root(cls, root: str | os.PathLike[str] | None = None, source: str = DEFAULT_SOURCE) -> StampEvent:
-        """The stamp of the node that `Node.find` finds at `root`."""
+        """Make the stamp of the node that `Node.find` finds at `root`."""
         return cls(Node.find(root).id, source)
 
     def __call__(self, logger: object, method_name: str, event_dict: EventDict) -> EventDict:
@@ -98,16 +98,16 @@ class StampEvent:
                 event_dict["event_id"] = str(self._new_id())
             else:
                 mark = record.__dict__.get(RECORD_MARK)
-                if mark is None:  # else who made the event has looked at it
+                if mark is None:  # else the event's maker has already checked it
                     mark = mark_of(record)
-                # setdefault is one step under the interpreter lock: two threads that stamp one record agree on its id
+                # setdefault is atomic under the interpreter lock: two threads that stamp one record agree on its id
                 event_dict["event_id"] = mark.get("event_id") or mark.setdefault("event_id", str(self._new_id()))
             event_dict["source"] = self.source
             return event_dict
         return self.stamped(record, event_dict)
 
     def stamped(self, record: logging.LogRecord | None, event_dict: EventDict) -> EventDict:
-        """The event with the stamp first, and callers' claims to it settled."""
+        """Return the event with the stamp first; a caller's values for its fields are kept or moved to `shadowed`."""
         if record is None:
             created, mark = self._clock(), None
         else:
@@ -149,7 +149,7 @@ class StampEvent:
             since, until, text = self._second
             if since <= created < until:
                 fraction = round((created - since) * 1e6)  # as datetime rounds it
-                if fraction < 1_000_000:  # what rounds up to a whole second is left to datetime
+                if fraction < 1_000_000:  # else it rounds up to a whole second: datetime does that
                     return f"{text}{str(1_000_000 + fraction)[1:]}+00:00"
             whole = utc_text(created)
             second = float(int(created))
@@ -162,10 +162,10 @@ class StampEvent:
 
 
 def mark_of(record: logging.LogRecord) -> dict[str, Any]:
-    """The mark of a record: its `event_id` once it has one, the handlers that took it, whose record it is.
+    """Return a record's mark: its `event_id` once it has one, the handlers that took it, and its owner.
 
-    A copy of a record is another record with the same id: it gets a mark of its own; but not one that a queue made,
-    which stands for the record. Something else that bears the mark's name is a caller's field, and kept as one.
+    A copy of a record is another record with the same id and gets its own mark. A copy made by a queue stands for the
+    record and keeps its mark. Any other value in the mark's attribute is a caller's field, and is kept as one.
     """
     mark: Any = record.__dict__.get(RECORD_MARK)
     if type(mark) is dict and (mark.get(OWNER) == identity(record) or QUEUED in mark):
@@ -180,7 +180,7 @@ def mark_of(record: logging.LogRecord) -> dict[str, Any]:
 
 
 def take(record: logging.LogRecord, taker: str) -> bool:
-    """Note in a record's mark that `taker` has it now; False when it had it before."""
+    """Note in a record's mark that `taker` has it; return False if it already had it."""
     attributes = record.__dict__
     if RECORD_MARK not in attributes:
         attributes[RECORD_MARK] = {OWNER: identity(record), taker: True}
@@ -193,11 +193,11 @@ def take(record: logging.LogRecord, taker: str) -> bool:
 
 
 def _aware(value: Any) -> str | None:
-    """A caller's timestamp normalised to UTC; None unless it is a valid aware one."""
+    """Normalise a caller's timestamp to UTC; None unless it is valid and aware."""
     try:
         moment: Any = parse_utc(str.__str__(value)) if is_a(value, str) else value
         if not is_a(moment, datetime) or moment.utcoffset() is None:
             return None
         return moment_text(moment)
-    except Exception:  # a caller's zone may raise anything: then it is no valid timestamp
+    except Exception:  # a caller's time zone may raise anything: the timestamp is not valid
         return None

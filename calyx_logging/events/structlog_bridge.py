@@ -1,7 +1,7 @@
-"""structlog: on top of stdlib loggers, or straight into the outbox; either way the lines are the same.
+"""Connect structlog to stdlib loggers, or straight to the outbox; the lines are the same either way.
 
-The straight way makes no LogRecord for what is plain: a text for an event, fields of no reserved name. Everything else
-is made a record, as a stdlib logger would make it, and goes the way of records.
+The straight path makes no LogRecord for plain events, that is a text as event and no reserved field names. Anything
+else becomes a record, as a stdlib logger would make it, and is processed as one.
 """
 
 from __future__ import annotations
@@ -35,23 +35,23 @@ _LEVELS = {
     "critical": logging.CRITICAL,
     "fatal": logging.CRITICAL,
 }
-"""structlog's method names."""
+"""Names of structlog's log methods, and their levels."""
 
 
 def configure_structlog(outbox: OutboxHandler | None = None, *, level: int | str = logging.INFO) -> None:
-    """Set structlog up so that `structlog.get_logger(name)` logs through `logging.getLogger(name)`, or straight.
+    """Configure `structlog.get_logger(name)` to log through `logging.getLogger(name)`, or straight to an outbox.
 
-    Fields may have any name, those of LogRecord attributes (`name`, `args`, `level` …) too. Context variables are
-    taken at the call. Processors of your own belong into the handler's EventFormatter, where they see every record.
+    Fields may have any name, even that of a LogRecord attribute (`name`, `args`, `level` …). Context variables are read
+    at the call. Put your own processors into the handler's EventFormatter, where they see every record.
 
     Args:
-        outbox: write straight to this handler's outbox, past `logging`: faster, and no other handler sees the events.
-            The handler need not be attached to a logger; its level, its filters and the levels of stdlib loggers
-            are not asked.
+        outbox: write straight to this handler's outbox, past `logging`: faster, but no other handler sees the events.
+            The handler need not be attached to a logger; its level, its filters and the levels of stdlib loggers are
+            not applied.
         level: with `outbox`, the least level that is logged, by name or number.
 
     Raises:
-        ConfigError: `level` is none.
+        ConfigError: `level` is not a level.
     """
     import structlog
 
@@ -83,7 +83,7 @@ def configure_structlog(outbox: OutboxHandler | None = None, *, level: int | str
 def _to_log_kwargs(
     logger: WrappedLogger, method_name: str, event_dict: EventDict
 ) -> tuple[tuple[StructlogMessage], dict[str, Any]]:
-    """The chain's end: the event as a dict message, and what stdlib's logging takes by keyword."""
+    """End the processor chain: return the event as a dict message, with the keyword arguments of stdlib logging."""
     message = StructlogMessage(event_dict)
     kwargs: dict[str, Any] = {}
     exc_info = message.get("exc_info")
@@ -98,7 +98,7 @@ def _to_log_kwargs(
             message["event"] = message["event"] % args
             del message["positional_args"]
         except (TypeError, ValueError, KeyError):
-            pass  # they stay as a field of their own, so nothing is lost
+            pass  # they stay as a field, so nothing is lost
     return (message,), kwargs
 
 
@@ -115,7 +115,7 @@ _CHAIN = [_to_one_argument]
 
 
 def _straight_class(level: int) -> Any:
-    """structlog's filtering bound logger, whose everyday methods leave out the chain, which has nothing to do."""
+    """Make structlog's filtering bound logger with everyday methods that skip the empty processor chain."""
     import structlog
 
     usual: Any = structlog.make_filtering_bound_logger(level)
@@ -128,7 +128,7 @@ def _straight_class(level: int) -> Any:
                 return the_usual(self, event, *args, **fields)
             if self._context:
                 fields = {**self._context, **fields}
-            if args:  # structlog would format them, and raise where they do not fit
+            if args:  # structlog would format them, and raise if they do not fit
                 fields["positional_args"] = args
             fields["event"] = event
             getattr(self._logger, name)(fields)
@@ -142,11 +142,11 @@ def _straight_class(level: int) -> Any:
 
 
 class OutboxLogger:
-    """What structlog's bound loggers write to, past `logging`: one method for each of structlog's, all alike.
+    """The wrapped logger that structlog's bound loggers call, past `logging`; all its log methods work alike.
 
     Args:
-        handler: whose outbox, formatter and stamp.
-        name: the events' `logger`; more arguments of `structlog.get_logger` are ignored.
+        handler: provides outbox, formatter and stamp.
+        name: the events' `logger`; further arguments of `structlog.get_logger` are ignored.
     """
 
     debug: Callable[[EventDict], None]
@@ -175,7 +175,7 @@ class OutboxLogger:
 
 
 def _exc_info(given: Any) -> Any:
-    """As `logging` takes it."""
+    """Return exception info in the form that `logging` takes."""
     if isinstance(given, BaseException):
         return (type(given), given, given.__traceback__)
     if given and not isinstance(given, tuple):
@@ -184,7 +184,7 @@ def _exc_info(given: Any) -> Any:
 
 
 def _stack() -> str:
-    """The stack of the call, as `logging` writes it."""
+    """Format the stack of the call as `logging` does."""
     import traceback
 
     frame = sys._getframe(1)

@@ -1,4 +1,4 @@
-"""Exceptions as data: what was raised, what caused it, where; no local variables, bounded in every direction."""
+"""Exceptions as data: type, text, causes and frames; without local variables, and bounded in size."""
 
 from __future__ import annotations
 
@@ -15,17 +15,17 @@ _MAX_ENTRIES = 100
 
 
 def plain_text(value: object) -> str:
-    """Its `str`, else its bounded repr; never raises."""
+    """Return the `str` of a value, else its bounded repr; never raises."""
     try:
         return str.__str__(str(value))
-    except Exception:  # somebody's __str__ raised: the repr says whose
+    except Exception:  # a custom __str__ raised: the repr says whose
         return safe_repr(value)
 
 
 def exception_chain(error: BaseException, trace: TracebackType | None) -> list[dict[str, Any]]:
-    """The exception raised, then what caused it, and so on.
+    """List the exception raised, then its cause, and so on.
 
-    Each exception stands once, however chains and groups refer to it, and there are at most 100 in all.
+    Each exception appears once, even if chains and groups refer to it repeatedly; there are at most 100 in all.
     """
     return _chain(error, trace, set())
 
@@ -58,12 +58,12 @@ def _entry(error: BaseException, trace: TracebackType | None, seen: set[int]) ->
 def _notes(error: BaseException) -> list[str]:
     try:
         return [plain_text(text) for text in error.__notes__]
-    except Exception:  # none, no list, or an exception whose attributes raise: there is nothing to read
+    except Exception:  # no notes, not a list, or an exception whose attributes raise
         return []
 
 
 def _frames(trace: TracebackType | None) -> tuple[list[dict[str, Any]], int]:
-    """Outermost first; of more than 50 the outer and the inner 25, and how many are left out."""
+    """List frames outermost first (of more than 50, the outer and inner 25), and count those left out."""
     frames = [
         {"filename": frame.f_code.co_filename, "lineno": lineno, "name": frame.f_code.co_name}
         for frame, lineno in traceback.walk_tb(trace)

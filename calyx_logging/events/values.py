@@ -1,6 +1,6 @@
-"""What JSON cannot say, written by rule: any Python object becomes a JSON value, and every loss is named.
+"""Convert any Python object to a JSON value by fixed rules, and name every loss.
 
-The rule (docs/format.md, "Values"), the same at any depth:
+The rules (docs/format.md, "Values") are the same at any depth:
 
 | object | JSON |
 |---|---|
@@ -14,9 +14,10 @@ The rule (docs/format.md, "Values"), the same at any depth:
 | exception | "Type: message" |
 | subclasses of str, int, float, dict, list | as what they extend |
 
-Where even that gives no JSON the value is altered and the alteration is noted (kind, then where): not-a-number and the
-infinities become the texts "NaN", "Infinity", "-Infinity"; an integer over 64 bit its digits; a lone surrogate its
-escape; a key that is no string its text; a cycle, a value nested too deeply or any other object a bounded repr.
+If the result is still not JSON, the value is altered and the alteration noted (kind, then place): NaN and the
+infinities become the texts "NaN", "Infinity", "-Infinity"; an integer over 64 bit becomes its digits; a lone surrogate
+its escape; a key that is not a string its text; a cycle, a value nested too deeply or any other object becomes a
+bounded repr.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ __all__ = ["MAX_DEPTH", "JsonValue", "by_rule", "has_nonfinite", "is_a", "lower"
 JsonValue = None | bool | int | float | str | list["JsonValue"] | dict[str, "JsonValue"]
 
 MAX_DEPTH = 100
-"""Levels of nesting that are kept; what lies deeper becomes a repr."""
+"""Levels of nesting that are kept; deeper values become a repr."""
 
 _MAX_REPR = 1000
 _MAX_NOTES = 20
@@ -48,15 +49,15 @@ _INT_MIN, _INT_MAX = -(2**63), 2**64 - 1
 
 
 def is_a(value: object, kind: type | tuple[type, ...]) -> bool:
-    """`isinstance` by the real type alone: an object's own `__class__` may raise, or lie."""
+    """Test a type as `isinstance` does, but ignore an object's `__class__`, which may raise or lie."""
     return issubclass(type(value), kind)
 
 
 def by_rule(value: Any) -> Any:
-    """One step of the rule: a value that is nearer to JSON than `value` is.
+    """Apply one conversion step; the result is closer to JSON than `value`.
 
     Raises:
-        TypeError: the rule says nothing of such an object.
+        TypeError: there is no rule for such an object.
     """
     if is_a(value, (datetime, date, time)):
         return value.isoformat()
@@ -86,7 +87,7 @@ def by_rule(value: Any) -> Any:
 
 
 def _by_protocol(value: Any) -> Any:
-    """The rule for libraries that are not imported here: known by what their objects bear."""
+    """Apply the rules for libraries not imported here, recognised by their objects' attributes."""
     kind = type(value)
     if dataclasses.is_dataclass(kind) and not is_a(value, type):
         return {field.name: getattr(value, field.name) for field in dataclasses.fields(kind)}
@@ -110,7 +111,7 @@ def _sorted_where_possible(values: Set[Any]) -> list[Any]:
 
 
 def has_nonfinite(value: object) -> bool:
-    """Whether a NaN or infinity may be in there; True also where only `lower` can tell."""
+    """Tell whether a value may contain a NaN or infinity; True also where only `lower` can find out."""
     kind = type(value)
     if kind is float:
         return not math.isfinite(value)  # type: ignore[arg-type]
@@ -124,18 +125,18 @@ def has_nonfinite(value: object) -> bool:
 
 
 def safe_repr(value: object) -> str:
-    """A repr of at most 1,000 characters that never raises."""
+    """Return a repr of at most 1,000 characters; never raises."""
     try:
         text = repr(value)
         if type(text) is not str:
             text = str.__str__(text)
-    except Exception as error:  # somebody's __repr__: its class is what can be said
+    except Exception as error:  # a custom __repr__ raised: name the class instead
         text = f"<{type(value).__name__} whose repr raises {type(error).__name__}>"
     return text if len(text) <= _MAX_REPR else f"{text[:_MAX_REPR]}…"
 
 
 def lower(value: object) -> tuple[JsonValue, list[str]]:
-    """A JSON value for any object, and what had to be altered (`"kind: where"`), at most 20 notes and a count."""
+    """Convert any object to JSON; also return notes of alterations (`"kind: where"`), at most 20 and a count."""
     walk = _Lowering()
     return walk.value(value, "", 0), walk.summary()
 
@@ -143,9 +144,9 @@ def lower(value: object) -> tuple[JsonValue, list[str]]:
 def lower_fields(
     fields: Mapping[str, object], reserved: Set[str] = frozenset()
 ) -> tuple[dict[str, JsonValue], list[str]]:
-    """`lower` for an event: each field by itself, so that one that cannot be lowered harms no other.
+    """Apply `lower` to each field of an event separately, so that a failing field harms no other.
 
-    A key that only becomes one of the `reserved` names (an Enum, a Path) does not get it.
+    A key that turns into one of the `reserved` names (an Enum, a Path) gets another name.
     """
     walk = _Lowering()
     lowered: dict[str, JsonValue] = {}
@@ -219,12 +220,12 @@ class _Lowering:
             return [self.value(item, f"{where}[{n}]", depth) for n, item in enumerate(value)]
         try:
             plain = by_rule(value)
-        except Exception:  # foreign code may raise anything; what it raised says nothing the note would not
+        except Exception:  # foreign code may raise anything; the note says enough
             return self.altered(f"repr of {type(value).__name__}", where, safe_repr(value))
         return self.value(plain, where, depth)
 
     def key(self, key: object, where: str, taken: Mapping[str, object]) -> str:
-        """The text of a key, unlike every one taken."""
+        """Return a key as text that differs from all those in `taken`."""
         if type(key) is str:
             name = self.text(key, f"{where} key" if where else "key")
         else:

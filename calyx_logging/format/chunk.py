@@ -1,7 +1,8 @@
-"""The chunk: its name, and reading it, open or sealed, at the node and at the hub alike.
+"""Name and read chunks, open or sealed, at the node and at the hub.
 
 Invariants: one function makes a chunk's name (`ChunkName.text`), one strict parser reads it (`ChunkName.parse`), and
-each undoes the other. A line counts only with its newline: what follows the last newline of a chunk is torn.
+each is the inverse of the other. A line counts only with its newline; bytes after a chunk's last newline are a partial
+line.
 """
 
 from __future__ import annotations
@@ -35,22 +36,22 @@ SEALED_SUFFIX = ".jsonl"
 OPEN_SUFFIX = ".jsonl.open"
 MAX_CHUNK_NUMBER = 9999
 MAX_COMPONENT = 48
-"""Characters of a component."""
+"""The most characters in a component."""
 
 MAX_LINE = 64 * 1024 * 1024
-"""Bytes of a line that is still read as an event, its newline among them."""
+"""The longest line that is read as an event, in bytes with its newline."""
 
 _COMPONENT = r"[a-z0-9]+(?:[_-][a-z0-9]+)*"
 NAME_PATTERN = (
     rf"(?P<when>[0-9]{{8}}_[0-9]{{6}})__(?P<component>{_COMPONENT})__(?P<writer>[0-9a-f]{{8}})-(?P<number>[0-9]{{4}})"
 )
-"""The form of a name without suffix; whether its time exists is for `ChunkName.parse` to say."""
+"""Pattern of a name without suffix; only `ChunkName.parse` checks that its time exists."""
 
 _NAME = re.compile(NAME_PATTERN, re.ASCII)
 
 
 def check_component(component: object) -> str:
-    """Return a component, or raise `ConfigError` with the rule."""
+    """Return a valid component, or raise `ConfigError` and state the rule."""
     if (
         not isinstance(component, str)
         or len(component) > MAX_COMPONENT
@@ -65,7 +66,7 @@ def check_component(component: object) -> str:
 
 @dataclass(frozen=True, order=True)
 class ChunkName:
-    """The name of a chunk of ours: when (UTC, whole seconds), component, writer (8 hex digits), number (0 to 9999)."""
+    """The name of a chunk of ours: time (UTC, whole seconds), component, writer (8 hex digits), number (0 to 9999)."""
 
     when: datetime
     component: str
@@ -76,7 +77,7 @@ class ChunkName:
     def text(self) -> str:
         """The name without suffix."""
         day, moment = self.when.date().isoformat(), self.when.time().isoformat("seconds")
-        # not strftime: it imports, which a program that is ending can no longer
+        # not strftime: it imports a module, which fails at interpreter shutdown
         when = f"{day}_{moment}".replace("-", "").replace(":", "")
         return f"{when}__{self.component}__{self.writer}-{self.number:04d}"
 
@@ -92,7 +93,7 @@ class ChunkName:
 
     @classmethod
     def parse(cls, filename: str) -> ChunkName | None:
-        """The name that `filename` (open or sealed) spells; None when it is no chunk name of ours."""
+        """Parse a file name, open or sealed; None if it is not the name of one of our chunks."""
         for suffix in (SEALED_SUFFIX, OPEN_SUFFIX):
             if filename.endswith(suffix):
                 return cls._parse_text(filename.removesuffix(suffix))
@@ -114,10 +115,10 @@ class ChunkName:
 
 
 def open_chunk(path: Path) -> BinaryIO:
-    """Open a chunk for reading; a symbolic link, a folder or a pipe is refused.
+    """Open a chunk for reading; refuse a symbolic link, a folder or a pipe.
 
     Raises:
-        ChunkError: not a regular file.
+        ChunkError: it is not a regular file.
         StorageError: it cannot be opened.
     """
     hint = "chunks are regular files: move it out of the folder"
@@ -135,7 +136,7 @@ def open_chunk(path: Path) -> BinaryIO:
 
 
 def read_lines(stream: BinaryIO) -> Iterator[tuple[bytes, bool]]:
-    """Every line of a chunk, without its newline, and whether it is whole (had one); only the last can be torn."""
+    """Yield each line without its newline, and whether it had one; only the last can be partial."""
     for line in stream:
         if line.endswith(b"\n"):
             yield line[:-1], True

@@ -1,9 +1,8 @@
-"""What is said of a chunk's bytes in a manifest, gathered in one pass.
+"""Compute a chunk's manifest entry (hash, size, counts, ranges) in one pass over its bytes.
 
-Lines that look as our writers make them (the same node id first, `ts_utc` next, `seq` last) are read by position, block
-by block; any other line is parsed. Invariant: for chunks as our writers and recovery seal them the figures are those
-that parsing every line would give. What is between a line's beginning and its end is not looked at, which is why chunks
-of other names are always parsed.
+Lines in the form that our writers make (the same node id first, then `ts_utc`, and `seq` last) are read by position,
+block by block; any other line is parsed. Invariant: for chunks sealed by our writers and recovery, the figures equal
+those from parsing every line. The middle of a line is not inspected, so chunks with other names are always parsed.
 """
 
 from __future__ import annotations
@@ -28,7 +27,7 @@ __all__ = ["ChunkStats", "stats_for", "stats_of"]
 
 _NO_EVENT = b"["
 _FEW = 8
-"""Lines that are sooner parsed than looked at by position."""
+"""Up to this many lines are parsed one by one, which is faster than splitting the group further."""
 
 _HEAD = re.compile(
     rb'\{"node_id":"([A-Za-z0-9._-]+)",'
@@ -39,16 +38,16 @@ _TAIL = re.compile(rb',"seq":(0|[1-9][0-9]{0,18})\}$')
 
 @dataclass
 class ChunkStats:
-    """What can be said of a chunk's bytes, gathered while they pass by.
+    """Figures of a chunk, gathered while its bytes are copied or read.
 
     Attributes:
         size: bytes so far.
         events: lines that are not empty.
-        bad_lines: lines that are no event.
+        bad_lines: lines that are not events.
         first_ts_utc, last_ts_utc: the least and the greatest.
-        first_seq, last_seq: likewise.
-        node_ids: that the events bear.
-        by_position: whether lines may be read by position; else every one is parsed.
+        first_seq, last_seq: the least and the greatest.
+        node_ids: the node ids in the events.
+        by_position: whether lines may be read by position; otherwise each one is parsed.
     """
 
     by_position: bool = True
@@ -66,7 +65,7 @@ class ChunkStats:
     _is_first: bool = True
 
     def through(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
-        """Pass blocks on while looking at them; what is done with a block goes on beside its being looked at."""
+        """Yield the blocks unchanged while a helper thread analyses them, in parallel with the caller's work."""
         seeing: Future[None] | None = None
         helper: ThreadPoolExecutor | None = None
         try:
@@ -75,7 +74,7 @@ class ChunkStats:
                     seeing.result()
                     seeing = None
                 self.size += len(block)
-                if len(block) < reading.BLOCK:  # the last one, of most chunks the only one
+                if len(block) < reading.BLOCK:  # the last block; for most chunks the only one
                     self._see_block(block)
                 else:
                     helper = helper or ThreadPoolExecutor(1, "calyx-logging-stats")
@@ -91,7 +90,7 @@ class ChunkStats:
         self._see(rest)
 
     def entry(self, filename: str) -> ChunkEntry:
-        """The manifest's entry for these bytes under that name."""
+        """Return the manifest's entry for these bytes under a file name."""
         name = ChunkName.parse(filename)
         return ChunkEntry(
             filename=filename,
@@ -106,13 +105,13 @@ class ChunkStats:
         )
 
     def _see_block(self, block: bytes) -> None:
-        if self._is_first:  # a byte order mark is no part of the first line
+        if self._is_first:  # a byte order mark is not part of the first line
             block, self._is_first = block.removeprefix(reading.BOM), False
-        if b"\n" not in block:  # a line of many blocks: they are joined once
+        if b"\n" not in block:  # a line spans blocks: join them once, at its end
             self._parts.append(block)
             self._pending += len(block)
             if self._pending > MAX_LINE:
-                self._parts = [_NO_EVENT]  # so much of it as shows that it is none
+                self._parts = [_NO_EVENT]  # enough to show that it is not an event
             return
         data = b"".join([*self._parts, block]) if self._parts else block
         lines = data.split(b"\n")
@@ -129,12 +128,11 @@ class ChunkStats:
                 self._see(line)
 
     def _see_alike(self, lines: list[bytes]) -> None:
-        """Lines with one beginning and ends of one length, by position; others by parts."""
+        """Read lines by position if they share a beginning and the length of their end; otherwise split the group."""
         head, tail = _HEAD.match(lines[0]), _TAIL.search(lines[0])
         if head and tail:
-            # What all lines between the least and the greatest begin with is what these two begin with, so their
-            # beginnings are all alike, and their times stand in order. Sorting what is nearly sorted is one comparison
-            # for each line.
+            # If the least and the greatest line share a beginning, all lines between them do, and their times are in
+            # order. Sorting nearly sorted lines costs one comparison per line.
             ordered = sorted(lines)
             end = -len(tail[0])
             tails = sorted([line[end:] for line in lines])
@@ -178,7 +176,7 @@ class ChunkStats:
 
 
 def _by_digits(lines: list[bytes]) -> Iterator[list[bytes]]:
-    """The lines in groups whose `seq` has the same number of digits, as far as they are in order."""
+    """Group lines by the number of digits in their `seq`, as far as they are in order."""
     start = 0
     while start < len(lines):
         digits = _digits(lines[start])
@@ -198,18 +196,18 @@ def _normal_time(text: object) -> str | None:
     if not isinstance(text, str):
         return None
     if len(text) == 32 and text.endswith("+00:00"):
-        return text  # as we write it
+        return text  # the form that we write
     moment = parse_utc(text)
     return None if moment is None else moment_text(moment)
 
 
 def stats_for(filename: str) -> ChunkStats:
-    """Empty stats for a file of that name: by position for our own chunks."""
+    """Create empty stats for a file; only our own chunks are read by position."""
     return ChunkStats(by_position=not is_foreign(filename))
 
 
 def stats_of(stream: BinaryIO, filename: str) -> ChunkStats:
-    """The stats of a whole file."""
+    """Compute the stats of a whole file."""
     stats = stats_for(filename)
     for _ in stats.through(reading.blocks_of(stream)):
         pass

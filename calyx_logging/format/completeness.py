@@ -1,7 +1,7 @@
-"""Completeness by node and writer: what is missing, told by the numbers that writers give their events and chunks.
+"""Find what is missing of each node and writer, from the numbers that writers give their events and chunks.
 
-A writer is complete when its `seq` and its chunk numbers have no hole that a gap line does not name, and its end line
-is `closed` (docs/format.md). Values and rules alone: nothing is opened here.
+A writer is complete when gap lines account for every hole in its `seq`, its chunk numbers have no hole, and its end
+line is `closed` (docs/format.md). This module opens no files.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ __all__ = ["Elsewhere", "NodeAudit", "WriterAudit", "findings", "findings_of", "
 
 @dataclass
 class WriterAudit:
-    """What is known of one writer.
+    """The completeness of one writer.
 
     Attributes:
         writer: its id.
-        state: `complete`; `holes`: some of its events or chunks are not here; `tail unknown`: it was killed, and what
-            it wrote last may not have reached the disk; `unfinished`: it has no end yet, it writes on or more is to
-            come.
-        events: lines here, control lines among them.
-        chunks: of it here.
-        last_seq: the greatest here; None without any.
-        missing_seqs: runs that neither a line nor a gap line accounts for.
-        missing_chunks: runs of chunk numbers.
-        gaps: events that it says it could not keep, by cause.
+        state: `complete`; `holes`: some of its events or chunks are missing; `tail unknown`: it was killed, and its
+            last events may not have reached the disk; `unfinished`: it has no end line yet, so it still writes or more
+            is to come.
+        events: lines here, including control lines.
+        chunks: its chunks here.
+        last_seq: the greatest `seq` here; None without any.
+        missing_seqs: runs of `seq` for which there is neither a line nor a gap line.
+        missing_chunks: runs of missing chunk numbers.
+        gaps: lost events that it reported, by cause.
         torn_bytes, bad_lines: what recovery could not keep.
-        repeated: how often a `seq` is here more than once.
-        open_in: the last bundle that says that a chunk of it was being written, where that has not come since.
+        repeated: how often a `seq` occurs again.
+        open_in: the last bundle made while one of its chunks was still open, if that chunk has not arrived since.
     """
 
     writer: str
@@ -54,25 +54,25 @@ class WriterAudit:
 
 @dataclass
 class NodeAudit:
-    """What is known of one node.
+    """The completeness of one node.
 
     Attributes:
-        node_id: which.
-        bundles: of it in the store.
-        events: lines here, of all chunks.
-        writers: of our own chunks.
-        foreign_chunks: of the first generation, whose completeness nobody can tell.
-        missing_bundles: hashes of manifests that others name as the one before them, and that are not here.
-        followers: for each missing bundle the folder of the one that names it.
-        histories: bundles that begin a chain, and such as follow one that another follows, too; more than one when a
-            machine was cloned, or lost what it knew of its exports.
-        damaged: what is in the store and not what its manifest says.
-        quarantined: bundles of it that contradict the store, and are kept apart.
-        bad_lines: lines that are no events of the node, in chunks that were accepted with them.
-        same_id: event ids that events with other content share, the first of them.
+        node_id: the node's id.
+        bundles: its bundles in the store.
+        events: lines here, in all chunks.
+        writers: the writers of our own chunks.
+        foreign_chunks: first-generation chunks, whose completeness cannot be determined.
+        missing_bundles: hashes of manifests that other bundles name as their predecessor and that are not here.
+        followers: for each missing bundle, the folder of the one that follows it.
+        histories: bundles that begin a chain, or follow a bundle that another one follows too; more than one if a
+            machine was cloned or lost its record of exports.
+        damaged: files in the store that differ from their manifest.
+        quarantined: its bundles that contradict the store and are kept apart.
+        bad_lines: lines that are not events of the node, in chunks that were accepted with them.
+        same_id: the first event ids that events with different content share.
         same_ids: how many there are.
-        goes_on: whether more may come of writers without an end: it is the node itself that was looked at, or one of
-            its bundles.
+        goes_on: whether writers without an end line may still continue, because the node itself or one of its bundles
+            was examined.
     """
 
     node_id: str
@@ -92,13 +92,15 @@ class NodeAudit:
 
     @property
     def complete(self) -> bool:
-        """Whether everything is here."""
+        """Whether nothing is missing."""
         return self.verdict == "complete"
 
     @property
     def verdict(self) -> str:
-        """`complete`; `complete but for unknown tails`: all is here that is known of, some writers were killed;
-        `complete so far`: some write on; `not complete`.
+        """The overall result, one of four texts.
+
+        `complete`; `complete but for unknown tails`: nothing known is missing, but some writers were killed; `complete
+        so far`: some writers still write; `not complete`.
         """
         states = {writer.state for writer in self.writers}
         wrong = (self.missing_bundles, self.histories, self.damaged, self.bad_lines, self.quarantined)
@@ -111,7 +113,7 @@ class NodeAudit:
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """What of a writer lies elsewhere, and is accounted for: runs of chunk numbers, and of `seq`."""
+    """Parts of a writer that are elsewhere and not missing: runs of chunk numbers and of `seq`."""
 
     writer: str
     numbers: list[list[int]]
@@ -123,12 +125,13 @@ def writers_of(
     still_open: Mapping[str, str] | None = None,
     elsewhere: Iterable[Elsewhere] = (),
 ) -> list[WriterAudit]:
-    """What is known of each writer, by its id.
+    """Determine the completeness of each writer, sorted by id.
 
     Args:
-        chunks: what the lines of each chunk say.
-        still_open: of writers whose chunk was being written when a bundle was made, and has not come since: which.
-        elsewhere: what is not here, and need not be; of writers that have chunks here.
+        chunks: the scan of each chunk's lines.
+        still_open: for writers with a chunk that was open when a bundle was made and has not arrived since, that
+            bundle.
+        elsewhere: what is not here and need not be, of writers that have chunks here.
     """
     by_writer: dict[str, list[tuple[ChunkName, Scan]]] = defaultdict(list)
     told: dict[str, list[list[int]]] = defaultdict(list)
@@ -182,7 +185,7 @@ def _length(runs: Iterable[list[int]]) -> int:
 
 
 def _holes(runs: list[list[int]]) -> list[list[int]]:
-    """What is between 0 and the last, and not in the runs."""
+    """Return the runs between 0 and the last number that are not in `runs`."""
     holes, next_one = [], 0
     for first, last in runs:
         if first > next_one:
@@ -195,7 +198,7 @@ def _holes(runs: list[list[int]]) -> list[list[int]]:
 
 
 def findings(audit: NodeAudit) -> Iterator[str]:
-    """What there is to be said of a node, a line each; nothing of one of which everything is there."""
+    """Yield the findings about a node, one line each; none for a complete one."""
     for sha256 in audit.missing_bundles:
         after = audit.followers[sha256]
         yield f"a bundle is missing: the one before {after}, whose manifest has sha256 {sha256}"
@@ -204,11 +207,11 @@ def findings(audit: NodeAudit) -> Iterator[str]:
     for history in audit.histories:
         yield f"two histories under one node id (a cloned machine, or a lost index): {history}"
     for place in audit.quarantined:
-        yield f"in quarantine (look at it, and delete it when that is settled): {place}"
+        yield f"in quarantine (inspect it, then delete it): {place}"
     for damage in audit.damaged:
         yield f"damaged: {damage}"
     if audit.bad_lines:
-        yield f"lines that are no events, in chunks accepted with them: {audit.bad_lines}"
+        yield f"bad lines, in chunks accepted with them: {audit.bad_lines}"
     for writer in audit.writers:
         for finding in findings_of(writer):
             yield f"writer {writer.writer}: {finding}"
@@ -216,11 +219,11 @@ def findings(audit: NodeAudit) -> Iterator[str]:
         yield f"{count_text(audit.foreign_chunks, 'chunk')} of the first generation: nobody can tell what is missing"
     if audit.same_ids:
         named = ", ".join(repr(one)[:80] for one in audit.same_id[:3])
-        yield f"{count_text(audit.same_ids, 'event id')} that events of other content share, such as {named}"
+        yield f"{count_text(audit.same_ids, 'event id')} shared by events with different content, such as {named}"
 
 
 def findings_of(writer: WriterAudit) -> Iterator[str]:
-    """Likewise, of a writer."""
+    """Yield the findings about a writer, one line each."""
     if writer.missing_seqs:
         yield f"holes: seq {runs_text(writer.missing_seqs)} are not here"
     if writer.missing_chunks:
@@ -231,8 +234,8 @@ def findings_of(writer: WriterAudit) -> Iterator[str]:
         lost = f"; not kept: {writer.torn_bytes} torn bytes, {writer.bad_lines} bad lines" if writer.torn_bytes else ""
         yield f"tail unknown: it was killed; all up to seq {writer.last_seq} is here{lost}"
     if writer.open_in is not None:
-        yield f"unfinished: a chunk of it was being written when {writer.open_in} was exported, and is not here"
+        yield f"unfinished: a chunk was open when {writer.open_in} was exported, and has not arrived"
     elif writer.state == "unfinished":
-        yield f"unfinished: it has not ended, or more is to come; all up to seq {writer.last_seq} is here"
+        yield f"unfinished: it still writes, or more is to come; all up to seq {writer.last_seq} is here"
     for cause, count in writer.gaps.items():
-        yield f"{count_text(count, 'event')} it could not keep: {cause}"
+        yield f"{count_text(count, 'event')} lost: {cause}"

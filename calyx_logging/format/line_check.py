@@ -1,7 +1,7 @@
-"""What a chunk's lines say: which are no events, which `seq` are there, how its writer ended, what it could not keep.
+"""Scan a chunk's lines: find bad lines, the `seq` present, how the writer ended, and which events it lost.
 
-Every line is decoded; nothing is taken from a manifest. Invariant: memory is bounded by the longest line allowed, by
-the runs of `seq`, and by the lines that are named.
+Every line is decoded; nothing is taken from the manifest. Invariant: memory is bounded by the longest line allowed, the
+runs of `seq`, and the number of lines named.
 """
 
 from __future__ import annotations
@@ -28,18 +28,18 @@ from calyx_logging.format.chunk import MAX_LINE, open_chunk
 __all__ = ["BadLine", "GapLine", "Scan", "events_in", "numbered_lines", "scan_chunk", "what_is_wrong"]
 
 _MAX_NAMED = 100
-"""So many bad lines of one chunk are named one by one."""
+"""The most bad lines of one chunk that are named one by one."""
 
 _MAX_CONTROLS = 10_000
-"""So many control lines of one chunk are kept; more are no writer's of ours."""
+"""The most control lines of one chunk that are kept; our writers never make more."""
 
 _MAX_SEQ = 2**63
 _TOO_LONG = bytes(bytearray(b"a line that is too long"))
-"""What stands for such a line; known by its identity."""
+"""Placeholder for such a line, recognised by its identity."""
 
 _STAMPED = ("node_id", "ts_utc", "event_id", "source")
 _one_at_a_time = threading.Lock()
-"""Large lines take large memory."""
+"""Held while a large line is decoded, which takes much memory."""
 
 _stamped = itemgetter(*_STAMPED)
 _TORN = ("torn_bytes", "bad_lines")
@@ -47,7 +47,7 @@ _TORN = ("torn_bytes", "bad_lines")
 
 @dataclass(frozen=True)
 class BadLine:
-    """A line that is no event of its node: its number, from 1, and why."""
+    """A line that is not an event of its node: its number, from 1, and the reason."""
 
     line: int
     why: str
@@ -55,7 +55,7 @@ class BadLine:
 
 @dataclass(frozen=True)
 class GapLine:
-    """Events that a writer could not keep, as its control line says: how many, which `seq`, why, of which writer."""
+    """Lost events that a writer reported: how many, which `seq`, the cause, and the writer."""
 
     count: int
     seqs: list[list[int]]
@@ -65,17 +65,17 @@ class GapLine:
 
 @dataclass
 class Scan:
-    """What the lines of one chunk say.
+    """The result of scanning one chunk's lines.
 
     Attributes:
-        events: lines that are events, control lines among them.
+        events: lines that are events, including control lines.
         seqs: first and last of each run of their `seq`.
-        repeated: how often a `seq` was there already.
-        ends: `reason`, and where recovery wrote it `torn_bytes` and `bad_lines`, of each end line.
+        repeated: how often a `seq` occurred again.
+        ends: of each end line, `reason`, and `torn_bytes` and `bad_lines` if recovery wrote it.
         gaps: the gap lines.
-        bad_count: lines that are no events of the node.
+        bad_count: lines that are not events of the node.
         bad: the first of them.
-        ids: hashes (Python's own, of this process) of the event ids, where they were asked for.
+        ids: hashes of the event ids (Python's own, valid in this process only), if they were requested.
     """
 
     events: int = 0
@@ -88,15 +88,15 @@ class Scan:
     ids: array[int] | None = None
 
     def document(self) -> dict[str, Any]:
-        """For JSON; without the ids."""
+        """Return the scan for JSON, without the ids."""
         return {name: value for name, value in asdict(self).items() if name != "ids"}
 
     @classmethod
     def of_document(cls, document: Mapping[str, Any]) -> Scan:
-        """What `document` gave.
+        """Rebuild a scan from what `document` returned.
 
         Raises:
-            KeyError, TypeError, ValueError: it is of another form.
+            KeyError, TypeError, ValueError: it has another form.
         """
         scan = cls(
             events=int(document["events"]),
@@ -116,12 +116,12 @@ def scan_chunk(path: Path, node_id: str, *, with_ids: bool = False) -> Scan:
     """Read every line of a chunk.
 
     Args:
-        path: of the chunk.
-        node_id: whose events its lines have to be.
-        with_ids: keep a hash of each event id.
+        path: the chunk.
+        node_id: the node to which its events must belong.
+        with_ids: whether to keep a hash of each event id.
 
     Raises:
-        ChunkError: it is no regular file.
+        ChunkError: it is not a regular file.
         StorageError: it cannot be opened.
         OSError: it cannot be read.
     """
@@ -137,13 +137,13 @@ def scan_chunk(path: Path, node_id: str, *, with_ids: bool = False) -> Scan:
 
 
 def numbered_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """The lines that are not empty, by number, without newline and byte order mark; of one that is too long nothing."""
+    """Yield non-empty lines with their numbers, without newline and byte order mark; skip those that are too long."""
     for number, lines in _line_blocks(stream):
         yield from ((number + k, line) for k, line in enumerate(lines) if line.strip() and line is not _TOO_LONG)
 
 
 def _line_blocks(stream: BinaryIO) -> Iterator[tuple[int, list[bytes]]]:
-    """The number of the first line and the lines of a stretch; `_TOO_LONG` for one of more than `MAX_LINE` bytes."""
+    """Yield groups of lines and the number of their first; `_TOO_LONG` replaces a line of over `MAX_LINE` bytes."""
     parts: list[bytes] = []
     number, size = 1, 0
     is_too_long, is_first = False, True
@@ -151,7 +151,7 @@ def _line_blocks(stream: BinaryIO) -> Iterator[tuple[int, list[bytes]]]:
         if is_first:
             block, is_first = block.removeprefix(BOM), False
         size += len(block)
-        if b"\n" not in block:  # a line of many blocks: they are joined once
+        if b"\n" not in block:  # a line spans blocks: join them once, at its end
             is_too_long = is_too_long or size > MAX_LINE
             parts = [] if is_too_long else [*parts, block]
             continue
@@ -167,14 +167,14 @@ def _line_blocks(stream: BinaryIO) -> Iterator[tuple[int, list[bytes]]]:
 
 
 def what_is_wrong(line: bytes, node_id: str) -> str | None:
-    """Why a line is no event of a node; None where it is one."""
+    """Say why a line is not an event of a node; None if it is one."""
     scan = Scan()
     _see_lines(scan, [line], 1, node_id, [])
     return scan.bad[0].why if scan.bad else None
 
 
 def _see_lines(scan: Scan, lines: list[bytes], number: int, node_id: str, seqs: list[int]) -> None:
-    """Lines as our writers make them in few steps; of another form, in `_why`."""
+    """Check lines, quickly if they have our writers' form, otherwise by `_why`."""
     begins, ids, events = _beginning(node_id), scan.ids, 0
     for number, line in enumerate(lines, number):  # noqa: B020
         if (event := _plain_event(line, node_id, begins)) is not None:
@@ -201,7 +201,7 @@ def _see_lines(scan: Scan, lines: list[bytes], number: int, node_id: str, seqs: 
 
 
 def events_in(lines: Iterable[bytes], node_id: str | None) -> Iterator[dict[str, Any] | None]:
-    """The event of each line; None for what is no event of the node (None: of any)."""
+    """Decode each line; None for a line that is not an event of the node (`node_id` None: of any node)."""
     begins = _beginning(node_id or "")
     for line in lines:
         event = None if node_id is None else _plain_event(line, node_id, begins)
@@ -213,28 +213,28 @@ def _beginning(node_id: str) -> str:
 
 
 def _plain_event(line: bytes, node_id: str, begins: str) -> dict[str, Any] | None:
-    """The event of a line as our writers make them; None for any other."""
+    """Decode a line of our writers' form; None for any other."""
     try:
         if len(line) > LARGE:
-            return None  # it is looked at first
+            return None  # it must be inspected before parsing
         event: dict[str, Any] = orjson.loads(line)
         stamped_node, when, event_id, source = _stamped(event)
         is_plain = (
             stamped_node == node_id
             and type(when) is type(event_id) is type(source) is str
-            # what stands first is what stands last: a field that is there twice has one value
+            # the first value equals the last, so a field that occurs twice has one value
             and line.startswith(f'{begins}{when}","event_id":"{event_id}","source":"{source}"'.encode())
             and when
             and event_id
             and source
         )
-    except Exception:  # no JSON, no object, a field missing; lone surrogates cannot be
+    except Exception:  # not JSON, not an object, or a field is missing; lone surrogates cannot occur
         return None
     return event if is_plain else None
 
 
 def _odd_event(line: bytes, node_id: str | None) -> dict[str, Any] | None:
-    """The event of a line of any form."""
+    """Decode a line of any form."""
     try:
         event = decode(line)
         whose = event.get("node_id") if node_id is None else node_id
@@ -244,7 +244,7 @@ def _odd_event(line: bytes, node_id: str | None) -> dict[str, Any] | None:
 
 
 def _why(line: bytes, node_id: str) -> str | None:
-    """Why a line is no event of the node."""
+    """Say why a line is not an event of the node."""
     if line is _TOO_LONG:
         return f"longer than {MAX_LINE} bytes"
     with _one_at_a_time if len(line) > LARGE else contextlib.nullcontext():
@@ -263,12 +263,12 @@ def _why(line: bytes, node_id: str) -> str | None:
 
 
 def _said_twice(line: bytes) -> str | None:
-    """A stamped field that a line has twice: readers differ in which of them they take."""
+    """Return a stamped field that occurs twice in a line, because readers differ in which value they use."""
     twice: list[str] = []
 
     def pairs(items: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in items]
-        twice[:] = [name for name in _STAMPED if names.count(name) > 1]  # the outermost object comes last
+        twice[:] = [name for name in _STAMPED if names.count(name) > 1]  # the outermost object is parsed last
         return {}
 
     try:
@@ -303,7 +303,7 @@ def _is_run(run: object) -> bool:
 
 
 def _join(scan: Scan, seqs: list[int]) -> None:
-    """Move single `seq` into runs."""
+    """Merge single `seq` numbers into runs."""
     scan.repeated += len(seqs)
     for seq in sorted(seqs):
         if scan.seqs and scan.seqs[-1][1] == seq - 1:

@@ -1,7 +1,7 @@
-"""The manifest: a value, its bytes, and SHA256SUMS.
+"""The manifest as a value and as bytes, and SHA256SUMS.
 
-This is the one place that knows the manifest's keys (docs/format.md, "Manifest"); `legacy` knows the others.
-Reading is pure: bytes in, a `Manifest` or a `ManifestError` out.
+Only this module knows the manifest's keys (docs/format.md, "Manifest"); `legacy` knows those of the first generation.
+Parsing takes bytes and returns a `Manifest` or raises `ManifestError`; it reads no files.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import re
 import unicodedata
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
 
 import orjson
@@ -42,14 +42,14 @@ MANIFEST_NAME = "manifest.json"
 SUMS_NAME = "SHA256SUMS"
 SIGNATURE_NAME = "manifest.json.sig"
 MAX_CHUNKS = 100_000
-"""So many chunks are in one bundle at most."""
+"""The most chunks in one bundle."""
 
 MAX_MANIFEST = 64 * 1024 * 1024
-"""Bytes of a manifest; that of `MAX_CHUNKS` chunks has fewer."""
+"""The largest manifest accepted, in bytes; one with `MAX_CHUNKS` chunks is smaller."""
 
 VERSION = 1
 _MAX_VALUES = 4_000_000
-"""Commas and brackets of a manifest: what bounds the memory that reading it takes."""
+"""The most commas and brackets in a manifest, which bounds the memory for parsing it."""
 
 _UNSEEN = frozenset(["Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"])
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
@@ -57,18 +57,18 @@ _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 
 @dataclass(frozen=True)
 class ChunkEntry:
-    """What a manifest says of one chunk; None where it says nothing (the first generation) or nothing is known.
+    """A manifest's entry for one chunk; None where the first generation says nothing, or a value is unknown.
 
     Attributes:
         filename: a plain file name.
         sha256: 64 lower-case hex digits.
-        bytes: its length.
-        events: its lines.
+        bytes: the chunk's length.
+        events: the number of its lines.
         first_ts_utc: the least `ts_utc`.
-        last_ts_utc: the greatest.
+        last_ts_utc: the greatest `ts_utc`.
         writer: the id of its writer.
         first_seq: the least `seq`.
-        last_seq: the greatest.
+        last_seq: the greatest `seq`.
     """
 
     filename: str
@@ -84,7 +84,7 @@ class ChunkEntry:
 
 @dataclass(frozen=True)
 class Covered:
-    """An earlier manifest that a hub need not see, and the one before it."""
+    """An earlier manifest that a hub need not receive, and its predecessor."""
 
     manifest_sha256: str
     previous_manifest_sha256: str | None
@@ -92,18 +92,18 @@ class Covered:
 
 @dataclass(frozen=True)
 class Manifest:
-    """What a bundle holds, from which node, after which other bundle.
+    """A bundle's manifest: its chunks, its node, and the bundle before it.
 
     Attributes:
-        node_id: whose.
-        exported_at: when, UTC.
+        node_id: the node that exported it.
+        exported_at: the time of the export, UTC.
         timestamp: the name of its folder.
-        chunks: what is in it.
-        previous_manifest_sha256: the node's bundle before this one; None for the first.
+        chunks: the entries of its chunks.
+        previous_manifest_sha256: the manifest of the node's bundle before this one; None for the first.
         open_chunks: names of chunks that were still being written.
-        covers: earlier manifests that a hub may never see, because every chunk of them is in this bundle, or
-            was acknowledged.
-        version: that of the first generation's is `legacy.VERSION`.
+        covers: earlier manifests that a hub may never receive, because each of their chunks is in this bundle or was
+            acknowledged.
+        version: the format's version; `legacy.VERSION` for the first generation.
     """
 
     node_id: str
@@ -117,40 +117,41 @@ class Manifest:
 
     @property
     def events(self) -> int:
-        """Events in all chunks, as far as it says."""
+        """Events in all chunks whose number is given."""
         return sum(chunk.events or 0 for chunk in self.chunks)
 
     @property
     def total_bytes(self) -> int:
-        """Bytes in all chunks, as far as it says."""
+        """Bytes in all chunks whose size is given."""
         return sum(chunk.bytes or 0 for chunk in self.chunks)
 
     @property
     def is_legacy(self) -> bool:
-        """Whether it is one of the first generation: without SHA256SUMS, and in no chain of bundles."""
+        """Whether it is of the first generation: without SHA256SUMS, and not in a chain of bundles."""
         return self.version <= legacy.VERSION
 
     def to_bytes(self) -> bytes:
-        """`manifest.json`: UTF-8, no byte order mark, the same bytes for the same value."""
+        """Serialise as `manifest.json`: UTF-8, no byte order mark, the same bytes for the same value."""
         document: dict[str, Any] = {
             "manifest_version": self.version,
             "node_id": self.node_id,
             "exported_at": self.exported_at,
             "timestamp": self.timestamp,
             "previous_manifest_sha256": self.previous_manifest_sha256,
-            "chunks": [asdict(chunk) for chunk in self.chunks],
-            "open_chunks": list(self.open_chunks),
+            "chunks": self.chunks,
+            "open_chunks": self.open_chunks,
         }
         if self.covers:
-            document["covers"] = [asdict(one) for one in self.covers]
+            document["covers"] = self.covers
         return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
     @classmethod
     def parse(cls, data: bytes) -> Manifest:
-        """Read a manifest of ours or of the first generation.
+        """Parse a manifest of ours or of the first generation.
 
         Raises:
-            ManifestError: no JSON object, a key missing or of the wrong type, a version from the future.
+            ManifestError: not a JSON object, a key is missing or has the wrong type, or the version is newer than this
+                release.
         """
         if len(data) > MAX_MANIFEST or sum(map(data.count, (b",", b"[", b"{"))) > _MAX_VALUES:
             raise ManifestError(f"the manifest is larger than that of {MAX_CHUNKS} chunks")
@@ -173,7 +174,7 @@ class Manifest:
             covers=tuple(_parse_covered(one, n) for n, one in enumerate(_get(document, "covers", list, []))),
             version=version,
         )
-        if manifest.to_bytes() != data:  # ours are; others may say a thing twice, and readers differ in what they take
+        if manifest.to_bytes() != data:  # not ours: a key may occur twice, and readers differ in which value they use
             _refuse_twice(data)
         return manifest
 
@@ -186,7 +187,7 @@ def _refuse_twice(data: bytes) -> None:
             raise ManifestError(f"the manifest says {twice[:100]!r} twice")
         return found
 
-    with contextlib.suppress(RecursionError):  # so deep that nothing of it is read
+    with contextlib.suppress(RecursionError):  # nested too deeply to be parsed
         json.loads(data.removeprefix(BOM), object_pairs_hook=pairs, parse_int=str, parse_float=str)
 
 
@@ -241,7 +242,7 @@ def _optional(document: Mapping[str, Any], key: str, kind: type, where: str = ""
 
 
 def loads_object(data: bytes, what: str) -> dict[str, Any]:
-    """A JSON object from bytes, with or without a byte order mark; `what` names it in the error."""
+    """Parse a JSON object from bytes, with or without a byte order mark; `what` names it in errors."""
     try:
         document = orjson.loads(data.removeprefix(BOM))
     except orjson.JSONDecodeError as error:
@@ -252,9 +253,10 @@ def loads_object(data: bytes, what: str) -> dict[str, Any]:
 
 
 def is_safe_filename(name: str) -> bool:
-    """Whether a name is one plain file name on every system: no folder, drive or stream in it, nothing hidden.
+    """Tell whether a name is a plain, visible file name on every system.
 
-    Nor a device's, nor one with letters that are not seen or turn what follows around.
+    It must have no folder, drive or stream in it, must not be hidden or a device's name, and must have no invisible or
+    text-reversing characters.
     """
     return (
         0 < len(name) <= 255
@@ -269,7 +271,7 @@ def is_safe_filename(name: str) -> bool:
 
 
 def name_key(name: str) -> str:
-    """What two names have in common that some system, or a reader, takes for the same."""
+    """Return a key that is equal for names that some system or reader would confuse."""
     return name.casefold() if name.isascii() else unicodedata.normalize("NFKC", name).casefold()
 
 
@@ -277,12 +279,12 @@ def name_key(name: str) -> str:
 
 
 def format_sums(entries: Iterable[tuple[str, str]]) -> bytes:
-    """`SHA256SUMS` for (file name, hex hash) pairs, as `sha256sum -c` reads it."""
+    """Format (file name, hex hash) pairs as `SHA256SUMS`, as `sha256sum -c` reads it."""
     return "".join(f"{sha256}  {name}\n" for name, sha256 in entries).encode()
 
 
 def parse_sums(data: bytes) -> dict[str, str]:
-    """File name to lower-case hex hash.
+    """Parse `SHA256SUMS` into lower-case hex hashes by file name.
 
     Raises:
         ManifestError: a line is not `HASH  NAME`.

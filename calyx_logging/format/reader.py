@@ -1,7 +1,7 @@
-"""Events out of chunks, open or sealed, on any side; takes no locks, and changes nothing.
+"""Read events from chunks, open or sealed, at node or hub; without locks or changes.
 
-A line counts only with its newline. `Follower` goes on where it was when a chunk grows, is sealed under it, or is
-sealed by recovery, which cuts off what was torn.
+A line counts only with its newline. `Follower` keeps its place when a chunk grows, is sealed while it reads, or is
+sealed by recovery, which cuts off a partial line.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ class ChunkRef:
     """A chunk to be read.
 
     Attributes:
-        path: of the file, open or sealed.
-        node_id: whose events its lines have to be; None for any.
-        bundle: the name of the bundle's folder it came in, if it came in one.
+        path: the file, open or sealed.
+        node_id: the node to which its events must belong; None for any.
+        bundle: the folder name of the bundle it came in, if any.
     """
 
     path: Path
@@ -40,13 +40,13 @@ class ChunkRef:
 
 @dataclass(frozen=True)
 class Line:
-    """One event, and where it is.
+    """One event and its place.
 
     Attributes:
-        event: the fields.
+        event: its fields.
         data: the line's bytes, without newline.
-        path: of the chunk.
-        number: of the line, from 1; 0 where lines were not counted.
+        path: the chunk.
+        number: the line's number, from 1; 0 if lines were not counted.
     """
 
     event: dict[str, Any]
@@ -57,13 +57,13 @@ class Line:
 
 @dataclass(frozen=True)
 class Filter:
-    """Which events are wanted; what is None does not matter.
+    """Selects events; a criterion that is None is not applied.
 
     Attributes:
-        level: at least this one.
-        source: exactly.
-        run: its `run_id` or `run_instance_id`.
-        control: also control lines.
+        level: the least level.
+        source: the exact source.
+        run: the `run_id` or `run_instance_id`.
+        control: whether to include control lines.
     """
 
     level: str | None = None
@@ -86,10 +86,10 @@ def _rank(level: object) -> int:
 
 
 def lines_of(path: Path) -> Iterator[Line]:
-    """The events of a chunk; lines that are none, and a torn one at the end, are left out.
+    """Yield a chunk's events; skip bad lines and a partial line at the end.
 
     Raises:
-        ChunkError: it is no regular file.
+        ChunkError: it is not a regular file.
         StorageError: it cannot be opened.
     """
     with open_chunk(path) as stream:
@@ -108,12 +108,12 @@ def _line(data: bytes, path: Path, number: int) -> Iterator[Line]:
 
 
 def last_events(paths: Iterable[Path], count: int, wanted: Filter) -> list[Line]:
-    """The last events of some chunks by their time, oldest first.
+    """Return the last events of some chunks by their time, oldest first.
 
-    Chunks are read from the one written to last, until what is left was written before the oldest event found.
+    Chunks are read latest first, until the remaining ones were last written before the oldest event found.
 
     Raises:
-        ChunkError, StorageError: a chunk cannot be read; one that has just been sealed or deleted is left out.
+        ChunkError, StorageError: a chunk cannot be read; one that has just been sealed or deleted is skipped.
     """
     found: list[tuple[str, int, Line]] = []
     order = 0
@@ -137,7 +137,7 @@ def last_events(paths: Iterable[Path], count: int, wanted: Filter) -> list[Line]
 
 
 def _changed(path: Path) -> str:
-    """When a file was last written to, as `ts_utc`; one that has just been sealed or deleted long ago."""
+    """Return when a file was last written, as `ts_utc`; a file just sealed or deleted counts as old."""
     try:
         return utc_text(path.stat().st_mtime)
     except FileNotFoundError:
@@ -145,13 +145,13 @@ def _changed(path: Path) -> str:
 
 
 class Follower:
-    """What is appended to chunks from now on.
+    """Follows what is appended to chunks from now on.
 
     Args:
-        listing: the chunks there are at a moment; those that come later are read from their beginning.
+        listing: lists the chunks that exist now; chunks that appear later are read from their beginning.
 
     Raises:
-        ChunkError, StorageError: as `listing` does.
+        ChunkError, StorageError: raised by `listing`.
     """
 
     def __init__(self, listing: Callable[[], Iterable[Path]]) -> None:
@@ -164,14 +164,14 @@ class Follower:
                 continue
 
     def new(self) -> Iterator[Line]:
-        """The whole lines since the last call, chunk by chunk."""
+        """Yield the complete lines added since the last call, chunk by chunk."""
         for path in self._listing():
             key = _key(path)
             try:
                 if path.stat().st_size != self._places.get(key, 0):
                     yield from self._read(key, path)
             except FileNotFoundError:
-                continue  # it has just been sealed: the next call finds it under its other name
+                continue  # just sealed: the next call finds it under its new name
             except CalyxError as error:
                 if not isinstance(error.__cause__, FileNotFoundError):
                     raise
@@ -180,9 +180,9 @@ class Follower:
         place = self._places.get(key, 0)
         with open_chunk(path) as stream:
             size = stream.seek(0, 2)
-            if place > size:  # what was torn has been cut off
+            if place > size:  # a partial line was cut off
                 place = size
-            # a line may have been half there when this began, and recovery takes out lines that are none
+            # a line may have been partial at the start, and recovery removes bad lines
             place = _start_of_line(stream, place)
             stream.seek(place)
             self._places[key] = place
@@ -192,7 +192,7 @@ class Follower:
 
 
 def _start_of_line(stream: BinaryIO, place: int) -> int:
-    """Where the line begins that `place` is in."""
+    """Return where the line that contains `place` begins."""
     while place > 0:
         start = max(0, place - BLOCK)
         stream.seek(start)
@@ -204,5 +204,5 @@ def _start_of_line(stream: BinaryIO, place: int) -> int:
 
 
 def _key(path: Path) -> str:
-    """A chunk's name, open or sealed."""
+    """Return a chunk's name, the same whether it is open or sealed."""
     return str(path.with_name(path.name.removesuffix(OPEN_SUFFIX).removesuffix(SEALED_SUFFIX)))

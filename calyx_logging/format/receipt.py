@@ -1,6 +1,6 @@
-"""The receipt: what a hub has of a node, and so what the node may delete. A value, and its bytes.
+"""The receipt, as a value and as bytes: what a hub has of a node, and so what the node may delete.
 
-Reading is pure: bytes in, a `Receipt` or a `ManifestError` out (docs/format.md, "Receipt").
+Parsing takes bytes and returns a `Receipt` or raises `ManifestError`; it reads no files (docs/format.md, "Receipt").
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ __all__ = ["MAX_RECEIPT", "SIGNATURE_SUFFIX", "Receipt"]
 VERSION = 1
 SIGNATURE_SUFFIX = ".sig"
 MAX_RECEIPT = 512 * 1024 * 1024
-"""Bytes; a chunk takes 72."""
+"""The largest receipt accepted, in bytes; each chunk takes 72."""
 
 _SHA256 = re.compile(r"[0-9a-f]{64}", re.ASCII)
 _TIME = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}T[0-9]{2}:[0-9]{2}:[0-9]{2}\.[0-9]{6}\+00:00", re.ASCII)
@@ -29,13 +29,13 @@ _WRITER = re.compile(r"[0-9a-f]{8}", re.ASCII)
 
 @dataclass(frozen=True)
 class Receipt:
-    """What a hub acknowledges.
+    """A hub's acknowledgement of a node's chunks.
 
     Attributes:
-        node_id: whose chunks.
+        node_id: the node.
         written_at: UTC, as `ts_utc`.
-        chunks: the hashes of those that are in the store, whole, every line an event; sorted.
-        writers: for each writer the greatest `seq` up to which every event is in the store or is named by a gap line.
+        chunks: the hashes of chunks that are in the store unchanged, with only events as lines; sorted.
+        writers: for each writer, the greatest `seq` up to which every event is in the store or in a gap line.
         bundles: the hashes of the manifests in the store; sorted.
     """
 
@@ -46,7 +46,7 @@ class Receipt:
     bundles: tuple[str, ...] = ()
 
     def to_bytes(self) -> bytes:
-        """UTF-8 JSON, the same bytes for the same value."""
+        """Serialise as UTF-8 JSON, the same bytes for the same value."""
         document = {
             "receipt_version": VERSION,
             "node_id": self.node_id,
@@ -58,15 +58,16 @@ class Receipt:
         return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
 
     def says_the_same(self, other: Receipt) -> bool:
-        """Whether it acknowledges the same, whenever it was written."""
+        """Tell whether another receipt acknowledges the same, whatever its time."""
         return replace(self, written_at=other.written_at) == other
 
     @classmethod
     def parse(cls, data: bytes) -> Receipt:
-        """Read a receipt.
+        """Parse a receipt.
 
         Raises:
-            ManifestError: no JSON object, a key missing or of the wrong type, a version from the future.
+            ManifestError: not a JSON object, a key is missing or has the wrong type, or the version is newer than this
+                release.
         """
         if len(data) > MAX_RECEIPT:
             raise ManifestError(f"the receipt is larger than {MAX_RECEIPT} bytes")
@@ -74,7 +75,7 @@ class Receipt:
         version = document.get("receipt_version")
         if type(version) is not int or version < 1:
             raise ManifestError(
-                "it is no receipt: it has no 'receipt_version'", hint="name the file that the hub wrote"
+                "it is not a receipt: it has no 'receipt_version'", hint="name the file that the hub wrote"
             )
         if version > VERSION:
             raise ManifestError(f"the receipt is of version {version}", hint=f"this release reads up to {VERSION}")
@@ -89,9 +90,9 @@ class Receipt:
         chunks, writers, bundles = document.get("chunks"), document.get("writers"), document.get("bundles", [])
         for name, hashes in (("chunks", chunks), ("bundles", bundles)):
             if not isinstance(hashes, list) or not all(type(one) is str and _SHA256.fullmatch(one) for one in hashes):
-                raise ManifestError(f"the receipt's {name!r} is no list of SHA-256 hashes")
+                raise ManifestError(f"the receipt's {name!r} is not a list of SHA-256 hashes")
         if not isinstance(writers, dict) or not all(
             _WRITER.fullmatch(writer) and type(seq) is int and seq >= 0 for writer, seq in writers.items()
         ):
-            raise ManifestError("the receipt's 'writers' is no object of writers and seq")
+            raise ManifestError("the receipt's 'writers' is not an object of writers and seq")
         return cls(node_id, written_at, tuple(chunks or ()), writers, tuple(bundles))

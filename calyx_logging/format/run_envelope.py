@@ -1,7 +1,7 @@
-"""A run's envelope: who ran what, when, how it ended, and the hashes of what it left behind.
+"""A run's envelope: suite, node, times, exit status, and the hashes of the files it left.
 
-Invariant: a reader sees the envelope of the start or the one of the end, whole; a run that dies leaves the first, whose
-exit status is `incomplete`.
+Invariant: a reader sees the envelope of the run's start or that of its end, never a part of one. A run that dies leaves
+the first, whose exit status is `incomplete`.
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ _VERSION = 1
 
 @dataclass(frozen=True)
 class FileDigest:
-    """A file of a run as it was when the envelope was written.
+    """The path, hash and size of one of a run's files when the envelope was written.
 
     Attributes:
-        path: relative to the root, with `/`; absolute where it lies elsewhere.
+        path: relative to the root, with `/`; absolute if the file is elsewhere.
         sha256: 64 hex digits.
-        bytes: its length.
+        bytes: the file's length.
     """
 
     path: str
@@ -56,18 +56,18 @@ class FileDigest:
 
 @dataclass(frozen=True)
 class RunEnvelope:
-    """What is said of one run.
+    """The data of one run.
 
     Attributes:
-        suite, run_id, run_instance_id: which.
-        started_at, ended_at: UTC, as `ts_utc`; the latter None until it has ended.
-        exit_status: `normal`, `incomplete` (also while it runs, and when it died), `timeout` or `error`.
-        cases_expected: None where nobody said.
-        cases_completed: cases that came to an end, whatever their outcome.
-        node_id: None where the root has none.
-        execution_log: None where the run wrote none.
-        receipts: what else it left.
-        error: type and text of what ended it.
+        suite, run_id, run_instance_id: identify the run.
+        started_at, ended_at: UTC, as `ts_utc`; `ended_at` is None until the run has ended.
+        exit_status: `normal`, `incomplete` (also while it runs, or if it died), `timeout` or `error`.
+        cases_expected: the number of cases expected; None if not given.
+        cases_completed: cases that ended, with any outcome.
+        node_id: the node's id; None if the root has none.
+        execution_log: the execution log; None if the run wrote none.
+        receipts: the other files it left.
+        error: type and text of the error that ended it.
     """
 
     suite: str
@@ -94,7 +94,7 @@ class RunEnvelope:
         cases_expected: int | None = None,
         clock: Callable[[], float] = time.time,
     ) -> Self:
-        """The envelope of a run that begins now."""
+        """Make the envelope of a run that begins now."""
         return cls(suite, run_id, run_instance_id, utc_text(clock()), cases_expected=cases_expected, node_id=node_id)
 
     def end(
@@ -107,10 +107,10 @@ class RunEnvelope:
         error: str | None = None,
         clock: Callable[[], float] = time.time,
     ) -> Self:
-        """The envelope of the run, ended now.
+        """Return the envelope of the run as ended now.
 
         Raises:
-            ConfigError: there is no such exit status.
+            ConfigError: the exit status is unknown.
         """
         if exit_status not in EXIT_STATUSES:
             raise ConfigError(f"exit status {exit_status!r}: give one of {', '.join(map(repr, EXIT_STATUSES))}")
@@ -125,7 +125,7 @@ class RunEnvelope:
         )
 
     def to_bytes(self) -> bytes:
-        """JSON; `node_id` and `error` stand in it only when there is one."""
+        """Serialise as JSON, with `node_id` and `error` only if they are set."""
         document = {"envelope_version": _VERSION, **asdict(self)}
         for name in ("node_id", "error"):
             if document[name] is None:
@@ -134,17 +134,17 @@ class RunEnvelope:
 
     @classmethod
     def from_bytes(cls, data: bytes, *, path: Path | None = None) -> Self:
-        """Read one; keys that are not known are passed over.
+        """Parse an envelope; unknown keys are ignored.
 
         Raises:
-            ManifestError: it is none.
+            ManifestError: it is not an envelope.
         """
         try:
             document: Any = json.loads(data.removeprefix(BOM))
             return cls._of(document)
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError) as error:
             reason = f"{type(error).__name__}: {error}"
-            raise ManifestError(f"is no envelope of a run: {reason}", path=path) from None
+            raise ManifestError(f"is not the envelope of a run: {reason}", path=path) from None
 
     @classmethod
     def _of(cls, document: Mapping[str, Any]) -> Self:
@@ -157,7 +157,7 @@ class RunEnvelope:
             raise ValueError(f"exit_status is {texts['exit_status']!r:.100}")
         expected, completed = document.get("cases_expected"), document.get("cases_completed", 0)
         if not (expected is None or type(expected) is int) or type(completed) is not int:
-            raise TypeError("cases_expected or cases_completed is no number")
+            raise TypeError("cases_expected or cases_completed is not a number")
         log = document.get("execution_log")
         return cls(
             **texts,
@@ -168,10 +168,10 @@ class RunEnvelope:
         )
 
     def write(self, path: Path) -> None:
-        """Put it at `path`: written beside it, synced, renamed.
+        """Write it to `path` atomically: written beside it, synced, renamed.
 
         Raises:
-            StorageError: it cannot be.
+            StorageError: it cannot be written.
         """
         try:
             files.make_dirs(path.parent)
@@ -181,11 +181,11 @@ class RunEnvelope:
 
     @classmethod
     def read(cls, path: Path) -> Self:
-        """Read the one at `path`.
+        """Read the envelope at `path`.
 
         Raises:
             StorageError: it cannot be read.
-            ManifestError: it is none.
+            ManifestError: it is not an envelope.
         """
         try:
             data = files.read_regular(path)

@@ -1,6 +1,6 @@
-"""Where the files of a run are (docs/format.md, "Runs"): its execution log, its results, its envelope and receipt.
+"""Paths of a run's files (docs/format.md, "Runs"): execution log, results, envelope and receipt.
 
-Invariant: no name that comes from a harness leads out of the folder it belongs to, on any system.
+Invariant: no name from a harness leads out of its folder, on any system.
 """
 
 from __future__ import annotations
@@ -34,16 +34,16 @@ RECEIPT_SUFFIX = ".cases.jsonl"
 EXECUTION_LOG_SUFFIX = ".events.jsonl"
 _MAX_NAME = 100
 _MAX_FILE_NAME = 240
-"""Bytes of a file's name that leave room for what goes before and behind it while it is written."""
+"""The longest file name in bytes, which leaves room for the affixes of temporary files."""
 _UNFIT = re.compile(r'[\x00-\x1f\x7f<>:"/\\|?*]|[. ]$|^\.\.?$')
 _RULE = 'give 1 to 100 characters, none of < > : " / \\ | ? * and no control character, no dot or space at the end'
 
 
 def check_run_name(what: str, text: object) -> str:
-    """Return a name that is fit to be a part of a file's name on every system.
+    """Return a name that may be part of a file name on every system.
 
     Raises:
-        ConfigError: it is not.
+        ConfigError: the name breaks the rule.
     """
     if not is_run_name(text):
         raise ConfigError(f"{what} is {text!r:.200}: it becomes part of a file's name", hint=_RULE)
@@ -51,7 +51,7 @@ def check_run_name(what: str, text: object) -> str:
 
 
 def is_run_name(text: object) -> TypeGuard[str]:
-    """Whether that is so."""
+    """Tell whether a name may be part of a file name on every system."""
     return (
         isinstance(text, str)
         and 1 <= len(text) <= _MAX_NAME
@@ -62,20 +62,20 @@ def is_run_name(text: object) -> TypeGuard[str]:
 
 
 def new_instance_id() -> str:
-    """A name for a run that begins now: the time in UTC, and something that no other has."""
+    """Make a unique name for a run that begins now: the time in UTC and a random part."""
     return f"{datetime.now(UTC):%Y%m%dT%H%M%S}_{secrets.token_hex(3)}"
 
 
 def benchmarks_of(root: Path) -> Path:
-    """The folder of all that benchmarks leave behind."""
+    """Return the folder for everything that benchmarks write."""
     return root / "runtime" / "benchmarks"
 
 
 def node_id_of(runtime: Path) -> str | None:
-    """The id in `<runtime>/node_id.txt`; None when the file is absent or empty.
+    """Read the id in `<runtime>/node_id.txt`; None if the file is absent or empty.
 
     Raises:
-        InvalidNodeId: what is in it breaks the rule.
+        InvalidNodeId: its content breaks the rule.
         StorageError: it cannot be read.
     """
     found = read_node_id(runtime)
@@ -83,10 +83,10 @@ def node_id_of(runtime: Path) -> str | None:
 
 
 def results_dir(benchmarks: Path, suite: str, node_id: str | None) -> Path:
-    """A suite's results, in a folder of the node's where there is a node id. Makes nothing.
+    """Return a suite's results folder, with the node id as last part if there is one; creates nothing.
 
     Raises:
-        ConfigError: the suite's name would lead elsewhere.
+        ConfigError: the suite's name would lead out of the results.
     """
     parts = suite.split("/") if isinstance(suite, str) else [suite]
     if not all(is_run_name(part) for part in parts):
@@ -99,10 +99,10 @@ def results_dir(benchmarks: Path, suite: str, node_id: str | None) -> Path:
 
 
 def run_file(run_id: str, run_instance_id: str, suffix: str) -> str:
-    """The name of one of a run's files.
+    """Make the name of one of a run's files.
 
     Raises:
-        ConfigError: an id is not fit to be part of it.
+        ConfigError: an id may not be part of a file name.
     """
     run = check_run_name("run_id", run_id)
     name = f"{run}__{check_run_name('run_instance_id', run_instance_id)}{suffix}"
@@ -112,19 +112,19 @@ def run_file(run_id: str, run_instance_id: str, suffix: str) -> str:
 
 
 def execution_log(root: str | os.PathLike[str], run_id: str, run_instance_id: str) -> Path:
-    """The one file that all processes of a run append their events to.
+    """Return the file to which all processes of a run append their events.
 
     Raises:
-        ConfigError: an id is not fit to be part of a file's name.
+        ConfigError: an id may not be part of a file name.
     """
     return benchmarks_of(Path(root)) / "execution_logs" / run_file(run_id, run_instance_id, EXECUTION_LOG_SUFFIX)
 
 
 def root_above(path: Path) -> Path | None:
-    """The nearest folder above a path that has a node id; None when there is none.
+    """Find the nearest folder above a path that has a node id; None if there is none.
 
     Raises:
-        StorageError: the path cannot be looked at.
+        StorageError: the path cannot be examined.
     """
     try:
         return next((folder for folder in path.parents if (folder / "runtime" / "node_id.txt").is_file()), None)

@@ -1,9 +1,9 @@
-"""Functions for harness code that exists: a dict mirrored into the outbox, the execution log, results by node.
+"""Functions for existing harness code: mirror dicts into the outbox, write the execution log, find results by node.
 
-They have the signatures such code already calls, so that only its import lines change. What cannot be kept never stops
-the harness: it is counted (`not_kept`) and said once on standard error. The way: a dict or a case's record is encoded
-as any event is, and goes to a writer of this process (`mirror`) and to the run's files (`benchmark`). Other wings use
-`doctor`, which finds out why events of a harness do not arrive.
+They have the signatures that such code already calls, so that only its import lines change. Lost events never stop the
+harness: they are counted (`not_kept`) and reported once on standard error. Data flow: a dict or a case's record is
+encoded like any event, and goes to a writer of this process (`mirror`) and to the run's files (`benchmark`). Other
+wings use `doctor`, which finds out why a harness's events do not arrive.
 
     from calyx_logging.harness import append_event, get_results_dir
 
@@ -55,26 +55,26 @@ def mirror_event(
     runtime_root: _Path | None = None,
     repo_root: _Path | None = None,
 ) -> bool:
-    """Put one dict into the node's outbox; never raises.
+    """Write one dict to the node's outbox as an event; never raises.
 
-    The event's own `event_id` and valid `ts_utc` are kept, and so are texts in `level`, `logger` and `message`; the
-    dict is not changed. When it returns True the event survives the death of the process.
+    The event's own `event_id` and valid `ts_utc` are kept, as are texts in `level`, `logger` and `message`; the dict is
+    not changed. If it returns True, the event survives the death of the process.
 
     Args:
         event: any mapping.
         source: the event's `source`; its slug is the chunks' component.
-        log_path: a file of the run; the root is looked for above it.
-        runtime_root: the root's `runtime` folder; goes before `log_path`.
-        repo_root: the root; goes before both. With none of them it is found as in `OutboxHandler`.
+        log_path: a file of the run; the root is searched for above it.
+        runtime_root: the root's `runtime` folder; takes precedence over `log_path`.
+        repo_root: the root; takes precedence over both. Without any of them, the root is found as in `OutboxHandler`.
 
     Returns:
-        Whether the event was kept. If not, it is counted, and said once on standard error.
+        Whether the event was kept. If not, the loss is counted, and reported once on standard error.
     """
     try:
         if not isinstance(event, Mapping):
             raise ConfigError(f"an event is a dict, not {type(event).__name__}")
         return mirror_of(source, log_path, runtime_root, repo_root).keep(event)
-    except Exception as error:  # no root, no node id, an outbox that cannot be written, an argument that is none
+    except Exception as error:  # no root, no node id, an unwritable outbox, or a bad argument
         count_lost(error)
         return False
 
@@ -92,23 +92,23 @@ def append_event(
     policy_reason: str | None = None,
     payload: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Append one event to a run's execution log, on the medium when this returns, and mirror it into the outbox.
+    """Append one event to a run's execution log, synced, and mirror it into the outbox.
 
-    The line is an event line as the outbox has it, but for `seq`; without `node_id` where the root has none (then it is
-    not mirrored, and counted). `payload` is merged in: its `event_id` and valid `ts_utc` are the event's, its other
-    fields stand beside the arguments; one of an argument's name is kept under `shadowed`, unless the argument is None.
-    If one of the two places fails the event is in the other one all the same.
+    The line is the outbox's event line without `seq`. If the root has no node id, the line has none either, and the
+    event is not mirrored but counted as lost. `payload` is merged in: its `event_id` and valid `ts_utc` become the
+    event's, and its other fields stand beside the arguments. A payload field with an argument's name is moved to
+    `shadowed`, unless the argument is None. If one of the two places fails, the event is still in the other.
 
     Args:
-        log_path: the execution log; its folder is made where it is missing.
-        run_id: a field, as are all that follow.
+        log_path: the execution log; its folder is created if missing.
+        run_id: the run's id; a field of the event, like all following arguments.
         stage: what happened.
-        action_id: which action it is about.
-        decision_type: what was decided of it.
-        adapter_status: how the adapter to the model ended.
+        action_id: the action concerned.
+        decision_type: the decision about it.
+        adapter_status: how the model adapter ended.
         risk_label: a class of risk.
-        risk_score: a number for it.
-        policy_reason: why it was decided so.
+        risk_score: the risk as a number.
+        policy_reason: the reason for the decision.
         payload: more fields.
 
     Returns:
@@ -116,7 +116,7 @@ def append_event(
         sort_keys=True, ensure_ascii=False)` in UTF-8.
 
     Raises:
-        TypeError: `payload` is no mapping, or `log_path` no path.
+        TypeError: `payload` is not a mapping, or `log_path` is not a path.
     """
     path = Path(log_path).absolute()
     if payload is not None and not isinstance(payload, Mapping):
@@ -135,27 +135,29 @@ def append_event(
 
 
 def get_node_id(runtime_root: _Path) -> str | None:
-    """The id in `<runtime_root>/node_id.txt`, without byte order mark and white space; None when absent or empty.
+    """Read `<runtime_root>/node_id.txt`, without byte order mark and white space; None if absent or empty.
 
     Raises:
-        InvalidNodeId: what is in it breaks the rule for node ids.
+        InvalidNodeId: its content breaks the rule for node ids.
         StorageError: it cannot be read.
     """
     return run_paths.node_id_of(Path(runtime_root))
 
 
 def get_results_dir(benchmarks_root: _Path, suite_id: str, runtime_root: _Path) -> Path:
-    """`<benchmarks_root>/results/<suite_id>/<node_id>`, without the last where there is no node id. Makes nothing.
+    """Return `<benchmarks_root>/results/<suite_id>/<node_id>`, without the last part if there is no node id.
+
+    The folder is not created.
 
     Raises:
         ConfigError: the suite id would lead out of the folder.
-        InvalidNodeId, StorageError: as `get_node_id`.
+        InvalidNodeId, StorageError: as in `get_node_id`.
     """
     return run_paths.results_dir(Path(benchmarks_root), suite_id, get_node_id(runtime_root))
 
 
 def not_kept() -> dict[str, int]:
-    """How many events of this process could be neither mirrored nor logged so far, by cause."""
+    """Count this process's events that could be neither mirrored nor logged so far, by cause."""
     found = Counter(lost())
     for path, count in [*_lost_before.items(), *((path, log.lost) for path, log in list(_logs.items()))]:
         if count:
@@ -167,10 +169,10 @@ def not_kept() -> dict[str, int]:
 
 _HASH = "payload_hash"
 _MAX_BYTES = DEFAULT_MAX_EVENT_BYTES - 128
-"""Of a line before its hash is in it."""
+"""The longest line, in bytes, before its hash is added."""
 
 _NO_NODE = StampEvent(f"none-{secrets.token_hex(8)}")
-"""Stands in for a node where there is none; its id never leaves this module."""
+"""The stamp used without a node; its id never leaves this module."""
 
 _MAX_LOGS = 16
 _logs: dict[str, ExecutionLogFile] = {}
@@ -181,14 +183,14 @@ def _append(path: Path, fields: dict[str, Any]) -> dict[str, Any]:
     mirror = None
     try:
         mirror = mirror_of(DEFAULT_SOURCE, path, None, None)
-    except Exception as error:  # no node id, or an outbox that cannot be written: the execution log goes on
+    except Exception as error:  # no node id, or an unwritable outbox: still write the execution log
         count_lost(error)
     line = _line_of(fields, mirror)
-    if line is None:  # a processor wants it nowhere
+    if line is None:  # a processor dropped it
         return fields
     try:
         _log_at(path, mirror).keep(line, sync=True)
-    except CalyxError as error:  # its folder cannot be made: the outbox goes on
+    except CalyxError as error:  # its folder cannot be created: the event is still in the outbox
         count_lost(error, "are not in the execution log")
     if mirror is not None:
         mirror.keep_line(line)
@@ -196,7 +198,7 @@ def _append(path: Path, fields: dict[str, Any]) -> dict[str, Any]:
 
 
 def _merged(arguments: Mapping[str, Any], payload: Mapping[str, Any]) -> dict[str, Any]:
-    """Both; of two values under one name the argument's stays, and the payload's is shadowed."""
+    """Merge arguments and payload; if both have a name, the argument stays and the payload's value is shadowed."""
     fields = {**payload, **{name: value for name, value in arguments.items() if value is not None}}
     doubled = {name: payload[name] for name in arguments if name in payload and fields[name] is not payload[name]}
     if _HASH in fields:
@@ -206,7 +208,7 @@ def _merged(arguments: Mapping[str, Any], payload: Mapping[str, Any]) -> dict[st
 
 
 def _line_of(fields: Mapping[str, Any], mirror: Mirror | None) -> bytes | None:
-    """The line with its hash, without `seq`; None when a processor dropped the event."""
+    """Encode the line with its hash, without `seq`; None if a processor dropped the event."""
     if mirror is not None:
         line = mirror.encode(fields, _MAX_BYTES)
     else:
@@ -217,7 +219,7 @@ def _line_of(fields: Mapping[str, Any], mirror: Mirror | None) -> bytes | None:
     if mirror is None or _HASH in event:
         if mirror is None:
             del event["node_id"]
-        if _HASH in event:  # a processor's; another of the name would be in the line twice
+        if _HASH in event:  # set by a processor; appending another would put it into the line twice
             shadow(event, {_HASH: event.pop(_HASH)})
         line = encode(event)
     event = decode(line)
@@ -233,7 +235,7 @@ def _without_node(line: bytes) -> bytes:
 
 
 def _log_at(path: Path, mirror: Mirror | None) -> ExecutionLogFile:
-    """This process's file for an execution log; a few stay open."""
+    """Return this process's file for an execution log; a few stay open."""
     name = str(path)
     if (log := _logs.get(name)) is None:
         from calyx_logging.handlers.execution_log import ExecutionLogFile

@@ -1,13 +1,13 @@
-"""benchmark_run: a run and its cases as context managers, for harnesses that are new.
+"""benchmark_run: a run and its cases as context managers, for new harnesses.
 
     with benchmark_run(suite="arithmetic", run_id="r-42", cases_expected=2) as run:
         with run.case("2+2") as case:
             case.note(score=1.0, passed=True)
 
-Every record logged in the block, by whomever, bears `run_id`, `suite` and `run_instance_id`, and inside a case
-`case_id`: through context variables in the thread and its tasks, through the process's fields in threads begun
-meanwhile and in child processes (`calyx_logging.events.context`). The run leaves an envelope and a receipt of its
-cases in the results folder.
+Every record logged during the block has `run_id`, `suite` and `run_instance_id`, and inside a case also `case_id`. The
+thread and its tasks get them from context variables; threads started meanwhile and child processes get them from the
+process's fields (`calyx_logging.events.context`). The run leaves an envelope and a receipt of its cases in the results
+folder.
 """
 
 from __future__ import annotations
@@ -41,15 +41,15 @@ from calyx_logging.node import find_root
 __all__ = ["BenchmarkRun", "Case", "benchmark_run"]
 
 _OWN = ("event", "stage", "case_id", "started_at", "outcome", "duration_s", "error")
-"""Names of ours in a case's event and receipt."""
+"""The library's own fields in a case's event and receipt."""
 
 
 class Case:
-    """One case of a run, while it goes on.
+    """One case of a run in progress.
 
     Attributes:
-        case_id: which.
-        fields: what `note` gathered; in the closing event and in the receipt.
+        case_id: the case's id.
+        fields: the fields added by `note`, for the closing event and the receipt.
     """
 
     def __init__(self, case_id: str) -> None:
@@ -59,20 +59,20 @@ class Case:
     def note(self, /, **fields: Any) -> None:
         """Add fields to the case's result.
 
-        One called `event`, `stage`, `case_id`, `started_at`, `outcome`, `duration_s` or `error` gets a `_` behind.
+        The names `event`, `stage`, `case_id`, `started_at`, `outcome`, `duration_s` and `error` get a `_` appended.
         """
         self.fields.update({f"{name}_" if name in _OWN else name: value for name, value in fields.items()})
 
 
 class BenchmarkRun:
-    """What `benchmark_run` gives; see there.
+    """A benchmark run; see `benchmark_run`, which makes it.
 
     Attributes:
-        suite, run_id, run_instance_id, node_id: which; the last None where the root has no node id.
-        results_dir: the suite's results, of this node.
-        envelope_path, receipt_path: the run's files in it.
-        fields: what every record of the run bears.
-        environment: for child processes that are started with an environment of their own.
+        suite, run_id, run_instance_id, node_id: identify the run; `node_id` is None if the root has none.
+        results_dir: this node's results of the suite.
+        envelope_path, receipt_path: the run's files in that folder.
+        fields: the fields on every record of the run.
+        environment: environment variables for child processes started with an environment of their own.
     """
 
     def __init__(
@@ -97,7 +97,7 @@ class BenchmarkRun:
         self._logger = logger
         self._cases_expected = cases_expected
         self._has_log = execution_log
-        self._outcomes: list[str] = []  # no lock: a fork, or a signal handler, would find it held
+        self._outcomes: list[str] = []  # no lock: a fork or a signal handler could find it held
         self._torn = False
         self._exit_status: str | None = None
         self._began = 0.0
@@ -112,7 +112,7 @@ class BenchmarkRun:
 
     def __enter__(self) -> Self:
         if self._envelope is not None:
-            raise ConfigError(f"run {self.run_id!r} was begun before", hint="call benchmark_run again for another")
+            raise ConfigError(f"run {self.run_id!r} has already begun", hint="call benchmark_run again for another run")
         with ExitStack() as undo:
             self._begin_files(undo)
             if self._has_log:
@@ -126,8 +126,8 @@ class BenchmarkRun:
         heard = outbox_handlers_for(self._logger, logging.INFO) or goes_into_a_queue(self._logger)
         if self.node_id is not None and not heard:
             say(
-                f"no OutboxHandler takes what logger {self._logger.name!r} says of run {self.run_id!r}; "
-                "calyx-telemetry doctor finds out why"
+                f"no OutboxHandler receives what logger {self._logger.name!r} logs of run {self.run_id!r}; "
+                "run calyx-telemetry doctor to find out why"
             )
         return self
 
@@ -138,7 +138,7 @@ class BenchmarkRun:
                 raise ConfigError(
                     f"run {self.run_id!r} has an instance {self.run_instance_id!r} already",
                     path=self.receipt_path,
-                    hint="leave run_instance_id out, or give one that is new",
+                    hint="leave run_instance_id out, or give a new one",
                 )
             self._receipt = files.AppendFile(self.receipt_path)
         except OSError as error:
@@ -154,12 +154,12 @@ class BenchmarkRun:
         self._envelope.write(self.envelope_path)
 
     def _attach_log(self, undo: ExitStack) -> None:
-        """The run's execution log, where the root logger's records come, and the run's own."""
+        """Attach the execution log to the root logger and to the run's own logger."""
         handler = ExecutionLogHandler(self.run_id, self.run_instance_id, root=self._root)
         handler.setFormatter(EventFormatter(processors=[processor for _, processor in _processors_in_force()]))
         undo.callback(handler.close)
         for logger in {logging.getLogger(), self._logger}:
-            logger.addHandler(handler)  # a record that comes to both is taken once
+            logger.addHandler(handler)  # a record that reaches both is written once
             undo.callback(logger.removeHandler, handler)
 
     def __exit__(
@@ -172,7 +172,7 @@ class BenchmarkRun:
         self._log(level, "run ended", error, stage="run_ended", exit_status=status, duration_s=seconds, **counts)
         assert self._left is not None
         assert self._receipt is not None
-        with suppress(OSError):  # whoever reads its hash reads what is on disk
+        with suppress(OSError):  # so that the hash is of what is on disk
             self._receipt.sync()
         self._left.close()
         try:
@@ -207,18 +207,18 @@ class BenchmarkRun:
 
     @contextmanager
     def case(self, case_id: str, /, **fields: Any) -> Iterator[Case]:
-        """One case: its records bear `case_id`; its outcome is logged and stands in the receipt when it ends.
+        """Run one case: its records get `case_id`, and at its end its outcome is logged and added to the receipt.
 
-        The outcome is `completed`, or, when an exception leaves the block, `timeout` (a TimeoutError), `interrupted`
-        (Ctrl-C and its like) or `error`; the exception goes on to whoever wrapped the block. Cases of one run may go on
-        in several threads or tasks.
+        The outcome is `completed` or, if an exception leaves the block, `timeout` (a TimeoutError), `interrupted`
+        (Ctrl-C and the like) or `error`; the exception propagates. Cases of one run may run in several threads or
+        tasks.
 
         Args:
-            case_id: which.
-            **fields: of the case's result; `Case.note` adds more.
+            case_id: the case's id.
+            **fields: fields of the case's result; `Case.note` adds more.
 
         Raises:
-            ConfigError: the run has not begun, or is over.
+            ConfigError: the run has not begun, or has ended.
         """
         if self._receipt is None or self._receipt.closed:
             raise ConfigError(f"case {case_id!r} is outside its run", hint="use it in the block of benchmark_run")
@@ -244,10 +244,10 @@ class BenchmarkRun:
             self._take_down(outcome, case_entry | ({} if failure is None else {"error": _text_of(failure)}))
 
     def end_as(self, exit_status: str) -> None:
-        """Say how the run ends, instead of what is concluded from the exception and the cases.
+        """Set the run's exit status, which is otherwise derived from the exception and the cases.
 
         Raises:
-            ConfigError: there is no such exit status.
+            ConfigError: the exit status is unknown.
         """
         if exit_status not in EXIT_STATUSES:
             raise ConfigError(f"exit status {exit_status!r}: give one of {', '.join(map(repr, EXIT_STATUSES))}")
@@ -260,7 +260,7 @@ class BenchmarkRun:
         self._outcomes.append(outcome)
         try:
             assert self._receipt is not None
-            data = b"\n" + line if self._torn else line  # a line that the disk took a part of stays alone
+            data = b"\n" + line if self._torn else line  # keep a partial line on a line of its own
             self._torn = self._receipt.write(data) != len(data)
             if self._torn:
                 raise OSError(errno.ENOSPC, "the disk took a part of it")
@@ -268,7 +268,7 @@ class BenchmarkRun:
             say(f"case {case_entry['case_id']!r} is not in {self.receipt_path}: {error}")
 
     def _cleaned(self, fields: dict[str, Any]) -> Mapping[str, Any]:
-        """What the outbox's processors make of fields: what they take out of events is to be nowhere."""
+        """Run the outbox's processors over fields, so that the run's files do not hold what these remove."""
         try:
             return run_all(_processors_in_force(), self._logger, "info", dict(fields))
         except BaseException as error:
@@ -290,22 +290,23 @@ def benchmark_run(
     execution_log: bool = False,
     logger: str | logging.Logger = "benchmark",
 ) -> BenchmarkRun:
-    """A run, to be used with `with`.
+    """Make a run, as a context manager for `with`.
 
-    On leaving the block its exit status is `normal`; `incomplete` when fewer cases ended than were expected, or on
-    Ctrl-C; `timeout` when a TimeoutError leaves the block; `error` with any other exception (which goes on).
+    At the end of the block its exit status is `normal`; `incomplete` if fewer cases ended than expected, or on Ctrl-C;
+    `timeout` if a TimeoutError leaves the block; `error` for any other exception. Exceptions propagate.
 
     Args:
-        suite: what is run; a part of the results' path.
-        run_id: this configuration of it.
-        run_instance_id: this time; new by default.
-        cases_expected: how many cases are to end.
-        root: the folder with `runtime`; default as in `OutboxHandler`. A root that is named need not have a node id.
-        execution_log: write an execution log (`ExecutionLogHandler`) of all that comes to the root logger meanwhile.
-        logger: what the run's own events are logged with.
+        suite: the suite's name; part of the results' path.
+        run_id: the id of this configuration.
+        run_instance_id: the id of this execution; new by default.
+        cases_expected: the number of cases that should end.
+        root: the folder with `runtime`; default as in `OutboxHandler`. A root given here need not have a node id.
+        execution_log: whether to write an execution log (`ExecutionLogHandler`) of all records that reach the root
+            logger during the run.
+        logger: the logger for the run's own events.
 
     Raises:
-        ConfigError: an id is not fit to be part of a file's name, or the instance is not new.
+        ConfigError: an id may not be part of a file name, or the instance is not new.
         NodeError: there is no root.
         StorageError: the results folder cannot be written.
     """
@@ -326,7 +327,7 @@ def benchmark_run(
 
 
 def _processors_in_force() -> list[NamedProcessor]:
-    """Those of all OutboxHandlers of the process, each once."""
+    """Return the processors of all OutboxHandlers of the process, each once."""
     found = [named for handler in outbox_handlers() for named in handler.event_formatter.processors]
     return list({id(processor): (name, processor) for name, processor in found}.values())
 
@@ -346,5 +347,5 @@ def _unbind(tokens: Any, names: Any) -> None:
 
     try:
         reset_contextvars(**tokens)
-    except (ValueError, RuntimeError):  # the block is left in another context than it was entered in
+    except (ValueError, RuntimeError):  # the block ends in another context than the one it began in
         unbind_contextvars(*names)

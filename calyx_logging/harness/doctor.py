@@ -1,8 +1,8 @@
-"""Does what a logger says arrive in the outbox, and if not, what stops it?
+"""Check whether a logger's records reach the outbox and, if not, find what stops them.
 
-A canary record is sent through each logger, the way every record goes, into a temporary outbox: nothing is left in the
-node's own. Where it does not arrive, the way is walked in `logging`'s order, and the first thing on it that stops a
-record is named, with what to do about it.
+A canary record is sent through each logger like any other record, into a temporary outbox; the node's own outbox stays
+unchanged. If the canary does not arrive, its path is followed in `logging`'s order, and the first thing that stops it
+is named, with advice.
 """
 
 from __future__ import annotations
@@ -46,15 +46,15 @@ _ECHO_SECONDS = 0.1
 
 @dataclass(frozen=True)
 class Finding:
-    """What became of one logger's canary.
+    """The result of one logger's canary.
 
     Attributes:
-        logger: its name.
-        arrives: whether the canary came to the outbox.
+        logger: the logger's name.
+        arrives: whether the canary reached the outbox.
         cause: the first thing that stops it: `logging.disable`, `disabled`, `level`, `filter`, `handler level`,
-            `handler filter`, `queue`, `propagate`, `removed`, `elsewhere`, `no handler`, `dropped`; `twice` when it
-            arrives more than once, else None when it arrives.
-        where: the logger that does.
+            `handler filter`, `queue`, `propagate`, `removed`, `elsewhere`, `no handler`, `dropped`; `twice` if it
+            arrives more than once; None if it arrives once.
+        where: the logger at which that happens.
         advice: what to do about it.
     """
 
@@ -66,23 +66,23 @@ class Finding:
 
     @property
     def is_well(self) -> bool:
-        """Whether the canary arrived once."""
+        """Whether the canary arrived exactly once."""
         return self.arrives and self.cause is None
 
 
 def existing_loggers() -> set[str]:
-    """The names of all loggers there are; the root logger's is `root`."""
+    """List the names of all existing loggers; the root logger's is `root`."""
     made = [name for name, one in logging.Logger.manager.loggerDict.items() if isinstance(one, logging.Logger)]
     return {"root", *made}
 
 
 def outbox_handlers() -> list[OutboxHandler]:
-    """Every OutboxHandler of the process, attached or not."""
+    """List every OutboxHandler of the process, attached or not."""
     return [one for one in EventHandler.alive if isinstance(one, OutboxHandler)]
 
 
 def outbox_handlers_for(logger: logging.Logger, level: int) -> list[OutboxHandler]:
-    """The OutboxHandlers that a record of that level on that logger comes to, filters left aside."""
+    """List the OutboxHandlers that a record of this level on this logger reaches, ignoring filters."""
     if logger.disabled or not logger.isEnabledFor(level):
         return []
     on_the_way = [handler for one in _way(logger) for handler in _handlers_of(one)]
@@ -90,24 +90,24 @@ def outbox_handlers_for(logger: logging.Logger, level: int) -> list[OutboxHandle
 
 
 def goes_into_a_queue(logger: logging.Logger) -> bool:
-    """Whether a queue takes what the logger says: where it comes out, the logger does not know."""
+    """Tell whether a queue takes the logger's records; their destination cannot then be known from the logger."""
     return any(hasattr(handler, "queue") for one in _way(logger) for handler in one.handlers)
 
 
 def _handlers_of(logger: logging.Logger) -> Iterator[logging.Handler]:
-    """A logger's handlers, those that capture it, and those behind the listeners that dictConfig makes for queues."""
+    """List a logger's handlers, its capturing handlers, and those behind the queue listeners that dictConfig makes."""
     for handler in [*captured_by(logger), *logger.handlers]:
         yield handler
         yield from getattr(getattr(handler, "listener", None), "handlers", ())
 
 
 def examine(names: Iterable[str], level: int = logging.INFO) -> list[Finding]:
-    """Send a canary through each logger and say what became of it, in the order of the names."""
+    """Send a canary through each logger and return the findings in the order of the names."""
     loggers = {name: _logger(name) for name in names}
     tokens = {name: secrets.token_hex(8) for name in loggers}
     with _diverted() as node, _listening(loggers.values()):
         for name, logger in loggers.items():
-            with suppress(Exception):  # a filter, or a handler, of the harness's own: it is found below
+            with suppress(Exception):  # a filter or handler of the harness raised: it is found below
                 logger.log(level, CANARY, extra={CANARY: tokens[name]})
         arrived = _wait_for(node, set(tokens.values()), any(map(goes_into_a_queue, loggers.values())))
     return [_found(name, logger, level, arrived[tokens[name]]) for name, logger in loggers.items()]
@@ -124,7 +124,7 @@ def _found(name: str, logger: logging.Logger, level: int, times: int) -> Finding
 
 @contextmanager
 def _listening(loggers: Iterable[logging.Logger]) -> Iterator[None]:
-    """The listeners that dictConfig made for queues, and whose program starts them later."""
+    """Run the queue listeners that dictConfig made and the program has not started yet."""
     handlers = {id(handler): handler for logger in loggers for one in _way(logger) for handler in one.handlers}
     listeners = [getattr(handler, "listener", None) for handler in handlers.values()]
     begun = [one for one in listeners if one is not None and getattr(one, "_thread", None) is None]
@@ -139,7 +139,7 @@ def _listening(loggers: Iterable[logging.Logger]) -> Iterator[None]:
 
 @contextmanager
 def _diverted() -> Iterator[Node]:
-    """All OutboxHandlers write into a temporary outbox, and execution logs nowhere."""
+    """Divert all OutboxHandlers into a temporary outbox, and stop all execution logs."""
     with tempfile.TemporaryDirectory(prefix="calyx-doctor-", ignore_cleanup_errors=True) as folder:
         node = provision(folder, "doctor").node
         handlers: list[Any] = [one for one in EventHandler.alive if hasattr(one, "divert")]
@@ -153,14 +153,14 @@ def _diverted() -> Iterator[Node]:
 
 
 def _wait_for(node: Node, tokens: set[str], patiently: bool) -> Counter[str]:
-    """How often each token is in the outbox; a queue's listener is given some time."""
+    """Count each token in the outbox; wait some time for queue listeners."""
     end = time.monotonic() + (_PATIENCE_SECONDS if patiently else 0.0)
     while True:
         found = Counter(_tokens_in(node.outbox))
         if time.monotonic() >= end or (tokens <= found.keys() and not patiently):
             return found
         if tokens <= found.keys():
-            end, patiently = time.monotonic() + _ECHO_SECONDS, True  # whether one comes a second time
+            end, patiently = time.monotonic() + _ECHO_SECONDS, True  # wait for a second arrival
             tokens = {""}
         time.sleep(0.02)
 
@@ -173,7 +173,7 @@ def _tokens_in(folder: Path) -> Iterator[str]:
                 for line, _ in read_lines(stream):
                     yield str(decode(line).get(CANARY))
         except (CalyxError, EventError, OSError):
-            continue  # sealed in between, or half a line: the next look sees it
+            continue  # just sealed, or a partial line: the next pass sees it
 
 
 def _logger(name: str) -> logging.Logger:
@@ -181,7 +181,7 @@ def _logger(name: str) -> logging.Logger:
 
 
 def _way(logger: logging.Logger) -> Iterator[logging.Logger]:
-    """The loggers whose handlers a record comes to."""
+    """List the loggers whose handlers a record reaches."""
     one: logging.Logger | None = logger
     while one is not None:
         yield one
@@ -197,7 +197,7 @@ def _why_not(name: str, logger: logging.Logger, level: int) -> Finding:
 
     level_name = logging.getLevelName(level)
     if logger.manager.disable >= level:
-        return because("logging.disable", "logging", "take the call of logging.disable() out of the harness")
+        return because("logging.disable", "logging", "remove the call of logging.disable() from the harness")
     if logger.disabled:
         return because(
             "disabled",
@@ -233,7 +233,7 @@ def _why_not(name: str, logger: logging.Logger, level: int) -> Finding:
         return because(
             "dropped",
             ours[0][0].name,
-            "it came as far as the OutboxHandler, and no further: look at "
+            "it reached the OutboxHandler but not the outbox: look at "
             + (f"its processors ({', '.join(processors)})" if processors else "its subclass")
             + f", and at what replaces methods of logger {name!r} (a {_name_of(logger)})",
         )
@@ -248,7 +248,7 @@ def _why_not(name: str, logger: logging.Logger, level: int) -> Finding:
 
 
 def _why_no_handler(name: str, logger: logging.Logger) -> tuple[str, str, str]:
-    """Cause, where and advice when no OutboxHandler is on the way of a logger's records."""
+    """Return cause, place and advice if no OutboxHandler is on the path of a logger's records."""
     capture = f'give the handler "capture": [{", ".join(f"{one!r}" for one in _cut_from(logger))}]'.replace("'", '"')
     existing = outbox_handlers()
     if not existing and not OutboxHandler.made:
@@ -265,11 +265,11 @@ def _why_no_handler(name: str, logger: logging.Logger) -> tuple[str, str, str]:
     cut = next((one for one in _ancestors(logger) if not one.propagate and one.parent is not None), None)
     if cut is not None and homes & above:
         return "propagate", cut.name, f"propagate is off on logger {cut.name!r}: {capture}"
-    return "elsewhere", ", ".join(sorted(homes)), f"no OutboxHandler is on its way, only elsewhere: {capture}"
+    return "elsewhere", ", ".join(sorted(homes)), f"no OutboxHandler is on its path, only elsewhere: {capture}"
 
 
 def _cut_from(logger: logging.Logger) -> list[str]:
-    """Where a handler has to be to get what the logger says: where its way ends."""
+    """Return the logger at which a handler would receive the records, that is where their path ends."""
     return [list(_way(logger))[-1].name]
 
 
@@ -281,11 +281,11 @@ def _ancestors(logger: logging.Logger) -> Iterator[logging.Logger]:
 
 
 def _refusing(filterer: Any, record: logging.LogRecord) -> str | None:
-    """The filter that lets a record not pass."""
+    """Return the filter that rejects a record."""
     for one in list(filterer.filters):
         try:
             passes = one.filter(record) if hasattr(one, "filter") else one(record)
-        except Exception as error:  # then it stops every record
+        except Exception as error:  # a filter that raises stops every record
             return f"{_name_of(one)} (raises {type(error).__name__})"
         if not passes:
             return _name_of(one)

@@ -1,7 +1,7 @@
-"""What comes against what the store holds: what is there already, what contradicts it, what is to be mended.
+"""Compare an incoming bundle with the store: find duplicates and contradictions, and repair what was damaged.
 
-Invariants: whether a file of the store is right is asked of its hash, never of its length; what was accepted once is
-never replaced by other content, whether it is still there or not; what is not as it came is kept in quarantine, not
+Invariants: a file of the store is checked by its hash, never by its length; content that was accepted once is
+never replaced by other content, whether it is still there or not; a damaged file is moved to quarantine, never
 deleted. The caller holds the store's lock.
 """
 
@@ -31,7 +31,7 @@ __all__ = ["bring_back_manifest", "compare", "put_back", "set_aside", "tidy"]
 
 
 def put_back(store: Store, bundle: VerifiedBundle, held: Holdings, folder: Path, warnings: list[str]) -> None:
-    """Chunks that somebody deleted in the store, or damaged, come back with the bundle that has them."""
+    """Restore chunks that were deleted or damaged in the store from the bundle that contains them."""
     back: list[str] = []
     hashes: set[str] = set()
     for chunk in bundle.manifest.chunks:
@@ -63,7 +63,7 @@ def put_back(store: Store, bundle: VerifiedBundle, held: Holdings, folder: Path,
 
 
 def set_aside(store: Store, node_id: str, path: Path, warnings: list[str]) -> None:
-    """What is not as it came is nothing to delete: some of it may be nowhere else."""
+    """Move a damaged file to quarantine. It is not deleted, since parts of it may exist nowhere else."""
     folder = store.quarantine / node_id / f"damaged-{secrets.token_hex(4)}"
     files.make_dirs(folder)
     files.publish(path, folder / path.name) if path.is_dir() else files.rename_new(path, folder / path.name)
@@ -72,7 +72,7 @@ def set_aside(store: Store, node_id: str, path: Path, warnings: list[str]) -> No
 
 
 def bring_back_manifest(store: Store, bundle: VerifiedBundle, warnings: list[str]) -> None:
-    """A bundle whose manifest somebody deleted or altered in the store is that bundle again, not another."""
+    """Restore a manifest that was deleted or altered in the store, so that its bundle is recognised again."""
     for entry in store.indexed(bundle.manifest.node_id):
         folder = store.bundle(entry)
         path = folder / MANIFEST_NAME
@@ -82,7 +82,7 @@ def bring_back_manifest(store: Store, bundle: VerifiedBundle, warnings: list[str
             continue
         if os.path.lexists(path):
             if _sum_of_manifest(folder) != bundle.manifest_sha256 or digest_of(path) == bundle.manifest_sha256:
-                continue  # this bundle's, or, whatever the index says, another's
+                continue  # belongs to this bundle or to another one, even if the index says otherwise
             set_aside(store, bundle.manifest.node_id, path, warnings)
         for name in (SUMS_NAME, SIGNATURE_NAME, MANIFEST_NAME):
             if (bundle.path / name).exists():
@@ -91,7 +91,7 @@ def bring_back_manifest(store: Store, bundle: VerifiedBundle, warnings: list[str
 
 
 def _sum_of_manifest(folder: Path) -> str | None:
-    """The hash of the manifest that a folder's SHA256SUMS names."""
+    """Return the hash of the manifest that a folder's SHA256SUMS names."""
     try:
         return parse_sums(files.read_regular(folder / SUMS_NAME)).get(MANIFEST_NAME)
     except (OSError, ManifestError):
@@ -99,7 +99,7 @@ def _sum_of_manifest(folder: Path) -> str | None:
 
 
 def tidy(store: Store, node_id: str, held: Holdings, warnings: list[str]) -> bool:
-    """Of two files of one chunk, which a killed import leaves, the one that is right and longest stays; else both."""
+    """Resolve two files of one chunk, left by a killed import: keep the longest intact one, else both."""
     changed = False
     for shorter, longer in held.left_over:
         if not longer.is_whole():
@@ -116,7 +116,7 @@ def tidy(store: Store, node_id: str, held: Holdings, warnings: list[str]) -> boo
 
 
 def compare(bundle: VerifiedBundle, held: Holdings, faults: list[Fault]) -> tuple[list[str], list[Held]]:
-    """Names that are not to be put in again, and chunks of the store that what comes takes the place of."""
+    """Return the names that need not be stored again, and the stored chunks that the bundle's chunks replace."""
     there, superseded = [], []
     hashes: set[str] = set()
     for chunk in sorted(bundle.manifest.chunks, key=lambda one: is_foreign(one.filename)):
@@ -142,9 +142,9 @@ def compare(bundle: VerifiedBundle, held: Holdings, faults: list[Fault]) -> tupl
 
 
 def _contradicted(chunk: ChunkEntry, new: Path, held: Holdings, grows: bool) -> str | None:
-    """The hash of a state of this chunk that came before, and of which what comes is no continuation, nor beginning.
+    """Return the hash of an earlier state of this chunk that the new file neither continues nor begins.
 
-    Whether that state is still in the store does not matter: what was accepted once is not replaced by other content.
+    Whether that state is still in the store does not matter: accepted content is not replaced by other content.
     """
     states = {sha256: size for sha256, size in held.states.get(chunk.filename, {}).items() if sha256 != chunk.sha256}
     if not grows:

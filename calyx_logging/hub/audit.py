@@ -1,8 +1,8 @@
 """The audit: is everything here that a node wrote? Per writer and per chain of bundles, from the store's own bytes.
 
-What is missing can be told because each writer numbers its events and its chunks, says when it ends and what it could
-not keep, and each bundle names the one before it. Nothing is taken from notes or manifests that a chunk's lines can
-say; each chunk's hash is computed anew. Only looks.
+Gaps can be detected because each writer numbers its events and chunks and records when it ends and what it could
+not keep, and each bundle names the one before it. Notes and manifests are not trusted for facts that a chunk's lines
+state; each chunk's hash is computed again. The audit only reads.
 """
 
 from __future__ import annotations
@@ -28,16 +28,16 @@ from calyx_logging.hub.store import Entry, Store
 __all__ = ["audit_node"]
 
 _MAX_NAMED = 20
-"""So many ids that two events bear are named."""
+"""Maximum number of duplicate event ids that are listed."""
 
 _PARTS = 64
-"""Event ids are compared in so many parts, one after the other, which bounds the memory."""
+"""Number of parts in which event ids are compared, one after the other, to bound the memory."""
 
 Progress = Callable[[int], None]
 
 
 def audit_node(store: Store, node_id: str, *, progress: Progress | None = None) -> NodeAudit:
-    """Look at all that the store has of a node; `progress` is told of bytes read.
+    """Audit everything that the store holds of a node; `progress` receives the number of bytes read.
 
     Raises:
         StorageError: a folder cannot be read.
@@ -76,7 +76,7 @@ def _audit(store: Store, node_id: str, progress: Progress | None) -> NodeAudit:
 
 
 def _read(held: Held, node_id: str, progress: Progress | None) -> Scan | str:
-    """What a chunk's lines say; in words, where it is not what its manifest says."""
+    """Scan a chunk's lines; return a message instead if the chunk differs from its manifest."""
     try:
         with open_chunk(held.path) as stream:
             digest, _ = sha256_of_blocks(_reported(blocks_of(stream), progress))
@@ -98,7 +98,7 @@ def _reported(blocks: Iterable[bytes], progress: Progress | None) -> Iterator[by
 
 
 def _look_at_chain(holdings: Holdings, result: NodeAudit) -> None:
-    """Which bundles others come after, and are not here; where a chain begins twice, or parts."""
+    """Find predecessors that are missing, and chains of bundles that begin twice or fork."""
     covered = [(entry, one) for entry, manifest in holdings.manifests for one in manifest.covers]
     here = {entry.manifest_sha256 for entry, _ in holdings.manifests} | {one.manifest_sha256 for _, one in covered}
     for entry, one in covered:  # it need not come, but what came before it has to be accounted for
@@ -119,7 +119,7 @@ def _look_at_chain(holdings: Holdings, result: NodeAudit) -> None:
 
 
 def _look_at_sums(store: Store, holdings: Holdings, result: NodeAudit) -> None:
-    """Manifests that are not what the sums beside them say: the index may have been made from them."""
+    """Report manifests that do not match the SHA256SUMS beside them: the index may have been made from them."""
     for entry, manifest in holdings.manifests:
         path = store.bundle(entry) / SUMS_NAME
         try:
@@ -134,7 +134,7 @@ def _look_at_sums(store: Store, holdings: Holdings, result: NodeAudit) -> None:
 
 
 def _look_for_lost_chunks(holdings: Holdings, result: NodeAudit) -> None:
-    """Chunks that a manifest in the store names, and that lie nowhere in it; of one that grows, each of its states."""
+    """Report chunks that a manifest names but the store lacks; for a growing chunk, each of its states."""
     begins: dict[str, dict[int, str]] = {}
     for entry, manifest in holdings.manifests:
         for chunk in manifest.chunks:
@@ -153,7 +153,7 @@ def _look_for_lost_chunks(holdings: Holdings, result: NodeAudit) -> None:
 
 
 def _look_at_folders(store: Store, entries: list[Entry], holdings: Holdings, result: NodeAudit) -> None:
-    """Bundles that were here, folders that are none, chunks that no manifest names, and what is in quarantine."""
+    """Report bundles that are gone, folders that are no bundles, unlisted chunks, and the quarantine."""
     node_id, folder = result.node_id, store.folder / result.node_id
     if not store.is_sound(node_id):
         result.damaged.append(f"{folder} is no folder of the store's own")
@@ -176,7 +176,7 @@ def _look_at_folders(store: Store, entries: list[Entry], holdings: Holdings, res
 
 
 def _open_writers(holdings: Holdings) -> dict[str, str]:
-    """Writers whose chunk was being written when a bundle was made, and has not come since: in which bundle."""
+    """Map each writer whose open chunk was left out of a bundle, and has not arrived since, to that bundle."""
     found = {}
     for entry, manifest in holdings.manifests:
         for name in manifest.open_chunks:
@@ -190,7 +190,7 @@ def _open_writers(holdings: Holdings) -> dict[str, str]:
 
 
 def _look_for_same_ids(scans: dict[Held, Scan], result: NodeAudit) -> None:
-    """An id is a label: two lines with one id and other content are two events, and that is said."""
+    """Report ids that several events share. An id is a label: lines with different content are different events."""
     parts = [array("q") for _ in range(_PARTS)]
     for scan in scans.values():
         for number in scan.ids or ():
@@ -212,7 +212,7 @@ def _look_for_same_ids(scans: dict[Held, Scan], result: NodeAudit) -> None:
 
 
 def _contents(held: Held, suspects: set[int]) -> Iterator[tuple[str, bytes]]:
-    """Ids of a chunk's lines that may be there twice, and a hash of each such event apart from its `seq`."""
+    """Yield possibly repeated ids of a chunk's lines, each with a hash of the event without its `seq`."""
     with contextlib.suppress(CalyxError), open_chunk(held.path) as stream:
         for _, line in numbered_lines(stream):
             try:

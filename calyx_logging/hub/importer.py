@@ -1,8 +1,8 @@
-"""Import: bundles from anywhere into the hub's store, each once, and only what is whole and genuine.
+"""Import bundles from anywhere into the hub's store, each once, and only those that are complete and genuine.
 
 A bundle is copied into staging, and the copy is verified, so that nothing that happens to the source meanwhile
 matters. Then, under the store's lock, it gets its final name by one rename, and the index is written. Killed at any
-moment, an import leaves a store in which every bundle is whole or not there; what it could not do the next does.
+moment, an import leaves a store in which every bundle is complete or absent; the next import finishes its work.
 
 Every event is in the store once: a chunk that is there already is not put in a second time; of a first-generation
 chunk, which grows in place, the longest state is kept. A chunk with the name of another and other content is a
@@ -40,18 +40,18 @@ from calyx_logging.hub.store import Entry, Store
 __all__ = ["ImportResult", "Job", "Policy", "import_bundle", "import_one", "settle"]
 
 _MAX_FAULTS = 10_000
-"""So many bad lines are named in all."""
+"""Maximum number of bad lines that are listed in all."""
 
 _FOLDER = re.compile(r"[0-9]{8}_[0-9]{6}", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Policy:
-    """What the hub takes in.
+    """Rules for which bundles the hub accepts.
 
     Attributes:
-        require_signature: nothing unsigned, whoever it is from. Else unsigned bundles of nodes that have no key here.
-        accept_bad_lines: also chunks with lines that are no events of their node; those are noted, and the chunk is
+        require_signature: refuse every unsigned bundle. Otherwise accept those of nodes that have no key here.
+        accept_bad_lines: accept chunks with lines that are not events of their node; those are noted, and the chunk is
             never acknowledged.
     """
 
@@ -61,7 +61,7 @@ class Policy:
 
 @dataclass
 class ImportResult:
-    """What became of one bundle.
+    """Outcome of the import of one bundle.
 
     Attributes:
         source: the place it came from.
@@ -127,7 +127,7 @@ def import_bundle(
 
 @dataclass(frozen=True)
 class Job:
-    """One bundle to be imported, by whichever process: the hub's root, where the bundle is, what is taken in."""
+    """One bundle to import, in any process: the hub's root, the bundle's location, the policy."""
 
     root: Path
     source: Path | Source
@@ -136,7 +136,7 @@ class Job:
 
 
 def import_one(job: Job, progress: Progress | None = None) -> ImportResult:
-    """Import a bundle; what the file system says no to is a result, too, so that it stops none of the others."""
+    """Import a bundle; return a file system error as a result, too, so that the other imports go on."""
     try:
         return import_bundle(_store(job.root), job.source, policy=job.policy, dry_run=job.dry_run, progress=progress)
     except CalyxError as error:
@@ -147,7 +147,7 @@ def import_one(job: Job, progress: Progress | None = None) -> ImportResult:
 
 @lru_cache(maxsize=1)
 def _store(root: Path) -> Store:
-    """The store, which remembers the manifests that it has read."""
+    """Return the store, which caches the manifests that it has read."""
     return Store(root)
 
 
@@ -172,11 +172,11 @@ def _import_staged(
         with store.alone():
             if _put_in(store, bundle, result, scans, dry_run, now):
                 return result
-        known = False  # it was in the store, and somebody has just taken it out
+        known = False  # it was in the store, but has just been removed
 
 
 def _note(store: Store, result: ImportResult, now: float) -> None:
-    """Whoever looks at the hub later is to see what was refused."""
+    """Record a refusal, or clear it, so that it can be seen at the hub later."""
     source = str(result.source.absolute() if isinstance(result.source, Path) else result.source)
     if result.outcome != "refused":
         note_taken(store, source)
@@ -197,7 +197,7 @@ def _note(store: Store, result: ImportResult, now: float) -> None:
 
 
 def settle(store: Store) -> list[str]:
-    """Make good what imports that were killed left; warnings of what is damaged in the store.
+    """Finish what killed imports left behind; return warnings about damage in the store.
 
     Raises:
         StorageError: a file cannot be read or written.
@@ -223,7 +223,7 @@ def settle(store: Store) -> list[str]:
 
 
 def _check_signature(store: Store, bundle: VerifiedBundle, policy: Policy, result: ImportResult) -> None:
-    """By the hub's policy: what it wants signed has to be, and what is signed by a node it knows has to be right."""
+    """Apply the hub's policy: require a signature where it demands one, and verify it where the node is known."""
     node_id, path = bundle.manifest.node_id, bundle.path / SIGNATURE_NAME
     known, signed = signers_of(store.signers, node_id), path.exists()
     trust = f"calyx-telemetry trust {node_id} KEY.pub"
@@ -252,7 +252,7 @@ def _check_signature(store: Store, bundle: VerifiedBundle, policy: Policy, resul
 
 
 def _scan(bundle: VerifiedBundle, policy: Policy, result: ImportResult) -> dict[str, Scan]:
-    """Every line of every chunk is looked at; what is no event of the node is a fault, or is accepted and said."""
+    """Scan every line of every chunk; a line that is no event of the node is a fault, or a warning if accepted."""
     manifest = bundle.manifest
     found = several_at_once(lambda chunk: scan_chunk(bundle.path / chunk.filename, manifest.node_id), manifest.chunks)
     scans = {chunk.filename: scan for chunk, scan in zip(manifest.chunks, found, strict=True)}
@@ -293,7 +293,7 @@ def _put_in(
     dry_run: bool,
     now: float,
 ) -> bool:
-    """With the store's lock held: refuse, or rename into place and index; False when its lines are to be read first."""
+    """Refuse, or rename into place and index, holding the store's lock; False if the lines must be read first."""
     node_id = bundle.manifest.node_id
     if not store.is_sound(node_id):
         raise StorageError(
@@ -356,7 +356,7 @@ def _save(store: Store, entries: list[Entry], node_ids: list[str], result: Impor
 
 
 def _free_folder(parent: Path, manifest: Manifest, now: float) -> Path:
-    """The bundle's own name, or the next second's that is free; of another form, the time of the import."""
+    """Choose the bundle's own name or the next free second; for a name of another form, the time of the import."""
     moment = parse_timestamp(manifest.timestamp) if _FOLDER.fullmatch(manifest.timestamp) else None
     if moment is None or not 1970 <= moment.year <= 9998:
         moment = datetime.fromtimestamp(int(now), UTC)

@@ -1,4 +1,4 @@
-"""Which chunks of a node the store holds, each once, wherever its bundle's folder is. Only looks.
+"""List the chunks that the store holds of a node, each once, in whichever bundle's folder it lies. Only reads.
 
 A chunk that came in several bundles lies in the folder of one of them. Of a first-generation chunk, which grows in
 place, the longest state counts; a shorter one beside it is what a killed import left.
@@ -39,11 +39,11 @@ class Held:
 
     @property
     def grows(self) -> bool:
-        """Whether it is one of the first generation, appended to in place."""
+        """Tell whether the chunk is of the first generation, which appends in place."""
         return is_foreign(self.name)
 
     def is_whole(self) -> bool:
-        """Whether its bytes are those that came."""
+        """Tell whether the chunk's bytes are those that were imported."""
         try:
             return digest_of(self.path) == self.sha256
         except (CalyxError, OSError):
@@ -51,13 +51,13 @@ class Held:
 
     @property
     def size(self) -> int:
-        """Its bytes, as the file system says."""
+        """Return the file's size in bytes, from the file system."""
         return self.path.lstat().st_size
 
 
 @dataclass
 class Holdings:
-    """What the store holds of a node.
+    """Chunks and manifests that the store holds of a node.
 
     Attributes:
         chunks: by file name.
@@ -77,7 +77,7 @@ class Holdings:
 
 
 def holdings_of(store: Store, entries: Iterable[Entry]) -> Holdings:
-    """Look at a node's bundles.
+    """Collect the chunks of a node's bundles.
 
     Args:
         store: the hub's.
@@ -114,7 +114,7 @@ def holdings_of(store: Store, entries: Iterable[Entry]) -> Holdings:
 
 
 def digest_of(path: Path) -> str:
-    """The SHA-256 of a file.
+    """Return the SHA-256 of a file.
 
     Raises:
         CalyxError, OSError: it cannot be read.
@@ -123,7 +123,7 @@ def digest_of(path: Path) -> str:
 
 
 def prefix_digests(path: Path, sizes: Iterable[int]) -> dict[int, str]:
-    """The SHA-256 of a file's first bytes, for each number of them that it has.
+    """Return the SHA-256 of a file's first bytes, for each of the sizes that the file reaches.
 
     Raises:
         CalyxError, OSError: it cannot be read.
@@ -142,7 +142,7 @@ def prefix_digests(path: Path, sizes: Iterable[int]) -> dict[int, str]:
 
 
 def begins_with(longer: Path, shorter: Path) -> bool:
-    """Whether a file begins with all of another.
+    """Tell whether a file begins with the whole content of another.
 
     Raises:
         StorageError, OSError: one cannot be read.

@@ -1,4 +1,4 @@
-"""Acknowledging: the hub's receipt for a node, from what the store holds at that moment.
+"""Write the hub's receipt for a node, from what the store holds at that moment.
 
 Invariant: a chunk is acknowledged only when it lies in the store as it came, and every line of it is an event of the
 node. A receipt has its name only when it is whole; its signature comes after it.
@@ -41,7 +41,7 @@ class Written:
 def write_receipt(
     store: Store, node_id: str, *, key: str | None = None, anew: bool = True, clock: Callable[[], float] = time.time
 ) -> Written:
-    """Write what the store holds of a node to `.receipts/<node_id>.json`; one that says the same stays.
+    """Write what the store holds of a node to `.receipts/<node_id>.json`; keep a receipt that says the same.
 
     Args:
         store: the hub's.
@@ -117,7 +117,7 @@ def _receipt(store: Store, node_id: str, written_at: str, anew: bool) -> tuple[R
 
 
 def _is_whole(held: Held, note: Note | None) -> bool:
-    """Whether the bytes are those that came: by the file's state as the import noted it, else by their hash."""
+    """Tell whether a chunk is unchanged: by the file's state as the import noted it, else by its hash."""
     try:
         state = held.path.lstat()
         if note is not None and (note.size, note.mtime_ns) == (state.st_size, state.st_mtime_ns):

@@ -1,8 +1,8 @@
-"""Bundles that the hub refused, and why: noted in the store, since whoever looks at it later was not there.
+"""Record in the store which bundles the hub refused, and why, so that this can be looked up later.
 
     telemetry/federated/.refused/<hash of the source>.json    the last time that a bundle from there was refused
 
-Invariant: a note is a help and no more; one that cannot be written or read stops no import. It goes when a bundle from
+Invariant: a note that cannot be written or read stops no import. It is deleted when a bundle from
 the same place is taken in, and counts as settled when the same bundle has come from another.
 """
 
@@ -59,7 +59,7 @@ def note_refused(
     timestamp: str | None,
     manifest_sha256: str | None,
 ) -> None:
-    """Note a refusal; of very many the oldest notes go.
+    """Note a refusal; delete the oldest notes when there are too many.
 
     Raises:
         OSError: it cannot be written.
@@ -77,13 +77,13 @@ def note_refused(
 
 
 def note_taken(store: Store, source: str) -> None:
-    """What came from there has been taken in."""
+    """Delete the note about a source whose bundle has been imported."""
     with suppress(OSError):
         files.remove(store.refused / _name(source))
 
 
 def refusals(store: Store) -> list[Refusal]:
-    """Refused bundles that have not come since, the newest first; what cannot be read is passed over."""
+    """List refused bundles that have not been imported since, newest first; skip notes that cannot be read."""
     found = []
     for name in names_in(store.refused):
         with suppress(OSError, ManifestError, KeyError, TypeError, ValueError):

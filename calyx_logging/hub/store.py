@@ -1,4 +1,4 @@
-"""The hub's store: imported bundles by node, which they are, and where one is made ready.
+"""The hub's store: imported bundles by node, their index, and the staging area.
 
     telemetry/federated/<node_id>/<YYYYMMDD_HHMMSS>/    an imported bundle's chunks, verbatim, and its manifest
     telemetry/federated/.import_index.json              which bundles are in it
@@ -10,8 +10,8 @@
     telemetry/federated/.refused/                       which bundles were refused, and why
     telemetry/federated/.allowed_signers, .revoked_keys whose signatures are valid
 
-Invariants: a bundle's folder has its final name only when it is whole; the index is a summary, which loading mends from
-the folders, so that one that is lost, old or damaged costs nothing.
+Invariants: a bundle's folder has its final name only when it is whole; the index is a summary that loading mends from
+the folders, so that a lost, outdated or damaged index does no harm.
 """
 
 from __future__ import annotations
@@ -61,7 +61,7 @@ class Entry:
 
 @dataclass(frozen=True)
 class Note:
-    """What an import noted of a chunk.
+    """Facts about a chunk, noted at its import.
 
     Attributes:
         scan: what its lines say.
@@ -101,13 +101,13 @@ class Store:
 
     @contextmanager
     def alone(self) -> Iterator[None]:
-        """Nobody else puts anything in meanwhile; waits for who does."""
+        """Hold the store's lock, so that no other import writes; wait for it if need be."""
         with os_lock(self.folder / ".import.lock"):
             yield
 
     @contextmanager
     def staging(self) -> Iterator[Path]:
-        """A folder of one's own to make a bundle ready in; removed if it is still there afterwards."""
+        """Create a private folder to prepare a bundle in; remove it afterwards if it is still there."""
         if self._staging.is_symlink():
             raise StorageError("is a symbolic link", path=self._staging, hint="delete it: what is in it gets deleted")
         token = secrets.token_hex(8)
@@ -126,7 +126,7 @@ class Store:
             files.remove(self._staging / f"{token}.lock")
 
     def _sweep(self) -> None:
-        """Remove what importers left that died."""
+        """Remove what dead importers left behind."""
         for name in names_in(self._staging):
             token = name.removesuffix(".lock")
             lock = os_lock(self._staging / f"{token}.lock")
@@ -145,19 +145,19 @@ class Store:
                 files.remove(self._staging / f"{token}.lock")
 
     def bundle(self, entry: Entry) -> Path:
-        """The folder of an imported bundle."""
+        """Return the folder of an imported bundle."""
         return self.folder / entry.node_id / entry.folder
 
     def spellings_of(self, node_id: str) -> list[str]:
-        """The store's nodes that are this one, or the same in another spelling."""
+        """Return the store's nodes with this id, or with the same id in another spelling."""
         return [name for name in self.nodes() if name.casefold() == node_id.casefold()]
 
     def nodes(self) -> list[str]:
-        """The nodes that have a folder in the store."""
+        """Return the nodes that have a folder in the store."""
         return [name for name in names_in(self.folder) if is_node_id(name) and _is_folder(self.folder / name)]
 
     def load(self, node_id: str | None = None) -> list[Entry]:
-        """Every bundle in the store, or every one of a node, in the order of their folders; writes nothing.
+        """List every bundle in the store, or of one node, in the order of their folders; write nothing.
 
         Raises:
             StorageError: a folder cannot be read.
@@ -180,7 +180,7 @@ class Store:
         return entries
 
     def _read_index(self) -> list[Entry]:
-        """What the index says; read again when its file is another, since it may be long."""
+        """Return the index's entries, cached until its file is replaced, since it may be long."""
         try:
             mark = _mark(self._index.stat())
             if self._indexed is None or self._indexed[0] != mark:
@@ -202,7 +202,7 @@ class Store:
                     yield Entry(*values)  # type: ignore[arg-type]
 
     def asked_for(self, node_ids: Collection[str]) -> list[str]:
-        """These nodes, or all.
+        """Return these nodes, or all if none is named.
 
         Raises:
             ConfigError: there is none, or not one of these.
@@ -218,7 +218,7 @@ class Store:
         return list(node_ids) or known
 
     def strangers(self) -> list[str]:
-        """Nodes with folders that the index does not name, or none for those it names; reads no manifest."""
+        """List nodes whose folders and index entries do not match; read no manifest."""
         indexed: dict[str, set[str]] = defaultdict(set)
         for entry in self._read_index():
             indexed[entry.node_id].add(entry.folder)
@@ -253,7 +253,7 @@ class Store:
         self._indexed = _mark(self._index.stat()), entries
 
     def manifest(self, entry: Entry) -> Manifest:
-        """The manifest of an imported bundle.
+        """Return the manifest of an imported bundle.
 
         Raises:
             StorageError: it cannot be read.
@@ -264,7 +264,7 @@ class Store:
         return Manifest.parse(files.read_regular(path)) if manifest is None else manifest
 
     def _read_manifest(self, path: Path) -> tuple[str, Manifest | None]:
-        """A manifest's hash and value (None for none), read again when its file is another: a node may have many."""
+        """Return a manifest's hash and value (None if invalid), cached until its file is replaced."""
         try:
             mark = _mark(path.stat())
             known = self._read.get(path)
@@ -281,19 +281,19 @@ class Store:
         return self._read[path][1:]
 
     def indexed(self, node_id: str | None = None) -> list[Entry]:
-        """What the index says of a node, or of all, whether it is so or not."""
+        """Return the index's entries for a node, or for all, without checking them."""
         return [entry for entry in self._read_index() if node_id is None or entry.node_id == node_id]
 
     def all_nodes(self) -> list[str]:
-        """The nodes that have a folder in the store, or that the index names."""
+        """Return the nodes that have a folder in the store or are named in the index."""
         return sorted({*self.nodes(), *(entry.node_id for entry in self._read_index() if is_node_id(entry.node_id))})
 
     def is_sound(self, node_id: str) -> bool:
-        """Whether a node's folder is one, or not there yet; not one that a link leads to."""
+        """Tell whether a node's folder is a real folder or does not exist yet; a link is not sound."""
         return _is_folder(self.folder / node_id) or not os.path.lexists(self.folder / node_id)
 
     def checked(self, entry: Entry) -> dict[str, Note]:
-        """What was noted of a bundle's chunks, by their hash; empty where that cannot be read."""
+        """Return the notes about a bundle's chunks, by hash; empty if they cannot be read."""
         try:
             document = loads_object(files.read_regular(self._checked(entry.node_id, entry.manifest_sha256)), "notes")
             return {
@@ -318,7 +318,7 @@ class Store:
         return self.folder / ".checked" / node_id / f"{manifest_sha256}.json"
 
     def quarantined(self, node_id: str, manifest_sha256: str) -> Path | None:
-        """Where a bundle is in quarantine already."""
+        """Return the folder of a bundle that is in quarantine already."""
         folders = [self.quarantine / node_id / name for name in names_in(self.quarantine / node_id)]
         paths = [folder / MANIFEST_NAME for folder in folders if _is_folder(folder)]
         return next((path.parent for path in paths if path.is_file() and _digest(path) == manifest_sha256), None)
@@ -327,7 +327,7 @@ class Store:
 def find_hub(
     root: str | os.PathLike[str] | None, *, environ: Mapping[str, str] = os.environ, cwd: Path | None = None
 ) -> Path:
-    """The root of a hub: `root`, any folder; else `CALYX_ROOT` or the nearest parent of `cwd`, if they have a store.
+    """Find a hub's root: `root`, any folder; else `CALYX_ROOT` or the nearest parent of `cwd`, if they have a store.
 
     Raises:
         RootNotFound: the root that was named is no folder.
@@ -351,12 +351,12 @@ def find_hub(
 
 
 def _mark(state: os.stat_result) -> tuple[int, int, int]:
-    """What is another when a file was replaced."""
+    """Return values that change when a file is replaced."""
     return state.st_mtime_ns, state.st_size, state.st_ino
 
 
 def _is_folder(path: Path) -> bool:
-    """A folder, and no link to one: what is reached through a link is not the store's."""
+    """Tell whether a path is a folder and not a link: what a link leads to does not belong to the store."""
     return path.is_dir() and not path.is_symlink()
 
 

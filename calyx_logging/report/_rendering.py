@@ -46,30 +46,30 @@ _PAGE = Path(__file__).parent / "page"
 _SCRIPTS = ("text.js", "tables.js", "events.js", "charts.js", "main.js")
 _MAX_TEXT = 300
 _MAX_UNSEEN = 10
-"""Of the letters that cannot be seen, so many are named one by one."""
+"""Maximum number of invisible characters that are listed one by one."""
 
 
 UNSEEN = re.compile(
     "[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f\xad\u061c\u115f\u1160\u180e\u200b\u200e\u200f\u2028-\u202e\u2060-\u206f\u3164"
     "\ufeff\uffa0\ufff0-\ufffb\ud800-\udfff\U000e0000-\U000e007f]"
 )
-"""What reorders text, or cannot be seen; as in text.js."""
+"""Characters that reorder text or are invisible; the same as in text.js."""
 
 
 def clipped(text: str) -> str:
-    """So much of a text as a cell shows."""
+    """Cut a text to the length that a cell shows."""
     return text if len(text) <= _MAX_TEXT else f"{text[:_MAX_TEXT]}… ({len(text):,} characters)"
 
 
 def milliseconds(value: Any) -> Any:
-    """A time as milliseconds since the epoch, what is no number as None, anything else as it is."""
+    """Convert a time to milliseconds since the epoch and NaN or infinity to None; return other values as is."""
     if isinstance(value, datetime):
         return (value.replace(tzinfo=UTC) - datetime(1970, 1, 1, tzinfo=UTC)).total_seconds() * 1000
     return None if isinstance(value, float) and not math.isfinite(value) else value
 
 
 def cell(value: Any) -> Any:
-    """A value of a row for the scripts: a text no longer than is shown, anything else as `milliseconds` has it."""
+    """Prepare a value of a row for the scripts: clip texts, convert others with `milliseconds`."""
     return clipped(value) if isinstance(value, str) else milliseconds(value)
 
 
@@ -98,7 +98,7 @@ def _named(value: object, otherwise: str = "(none)") -> Any:
 
 
 def number(value: object) -> str:
-    """With separators; a dash for None."""
+    """Format a number with separators; a dash for None."""
     return "–" if value is None else f"{value:,}"
 
 
@@ -107,12 +107,12 @@ def _decimal(value: float) -> str:
 
 
 def percent(value: float) -> str:
-    """Of a share from 0 to 1."""
+    """Format a share from 0 to 1 as a percentage."""
     return f"{100 * value:.1f} %"
 
 
 def duration(seconds: float | None) -> str:
-    """In the units that people use; a dash for what is no number."""
+    """Format a duration in readable units; a dash if it is no number."""
     if seconds is None or not math.isfinite(seconds):
         return "–"
     if seconds < 1:
@@ -126,14 +126,14 @@ def duration(seconds: float | None) -> str:
 
 
 def moment_of(value: object) -> datetime | None:
-    """A time of a row (naive, UTC), or in a text."""
+    """Parse a time from a row (naive, UTC) or a text."""
     if isinstance(value, datetime):
         return in_utc(value, naive_is_utc=True)
     return parse_utc(str(value), naive_is_utc=True)
 
 
 def when(value: object) -> Any:
-    """A time element, which the scripts write in the reader's zone; what is no time as text."""
+    """Return a time element, which the scripts show in the reader's zone; plain text if it is no time."""
     from markupsafe import Markup
 
     moment = moment_of(value)
@@ -147,7 +147,7 @@ def when(value: object) -> Any:
 
 
 def ago(value: object, now: float) -> str:
-    """How long before the page was made."""
+    """Format how long before the making of the page a time was."""
     moment = moment_of(value)
     if value is None or moment is None:
         return ""
@@ -162,7 +162,7 @@ def ago(value: object, now: float) -> str:
 
 @lru_cache(maxsize=1)
 def _environment() -> Environment:
-    """Jinja2's, which escapes whatever it is given.
+    """Return the Jinja2 environment, which escapes every value.
 
     Raises:
         ConfigError: it is not installed.
@@ -190,7 +190,7 @@ def _environment() -> Environment:
 
 
 def check_installed() -> None:
-    """Say so before the work is done for nothing.
+    """Check early that Jinja2 is installed, before any work is done.
 
     Raises:
         ConfigError: jinja2 is not installed.
@@ -199,7 +199,7 @@ def check_installed() -> None:
 
 
 def fill(values: dict[str, Any]) -> str:
-    """The page, filled in.
+    """Return the page, filled in.
 
     Raises:
         ConfigError: jinja2 is not installed.
@@ -209,7 +209,7 @@ def fill(values: dict[str, Any]) -> str:
 
 @lru_cache(maxsize=1)
 def frame() -> dict[str, Any]:
-    """What of the page is no data: its style and scripts, and the policy that lets these run, and nothing else."""
+    """Return the page's fixed parts: style, scripts, and the policy that allows only these to run."""
     from markupsafe import Markup
 
     style, library = _read("page.css"), _read("echarts.min.js")
@@ -228,7 +228,7 @@ def _read(name: str) -> str:
 
 
 def for_script(document: object) -> Any:
-    """For a script element, in which `<` must not stand."""
+    """Encode a document for a script element, which must not contain `<`."""
     from markupsafe import Markup
 
     text = orjson.dumps(document, option=orjson.OPT_NON_STR_KEYS).decode()

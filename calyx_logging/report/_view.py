@@ -1,4 +1,4 @@
-"""The page as a sheet that is filled in: facts into rows and words, for the templates and for the scripts."""
+"""Turn facts into the rows and words of the page, for the templates and the scripts."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ class Sheet:
         self._values = self._all_values()
 
     def render(self, packed: list[Packed]) -> bytes:
-        """The page with these events in it."""
+        """Render the page with these events."""
         from markupsafe import Markup
 
         blobs = {one.key: {"events": one.events, "count": one.count} for one in packed}
@@ -135,7 +135,7 @@ class Sheet:
         }
 
     def _verdict(self, nodes: list[dict[str, Any]], outcomes: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
-        """What one wants to know first."""
+        """Return the summary at the top of the page."""
         lines: list[dict[str, str]] = []
 
         def say(is_problem: bool, text: str) -> None:
@@ -179,7 +179,7 @@ class Sheet:
         return [{"name": name, "value": value, "more": more} for name, value, more in found]
 
     def _nodes(self) -> list[dict[str, Any]]:
-        """Those that something is wrong with first."""
+        """Return the nodes' rows, those with problems first."""
         rows = {row["node_id"]: row for row in self.facts.answers["nodes"].rows}
         names = [*rows, *(name for name in self._conditions if name not in rows)]
         tiles = [self._tile(name, rows.get(name), self._conditions.get(name)) for name in names]
@@ -210,7 +210,7 @@ class Sheet:
         }
 
     def _writers(self) -> list[dict[str, Any]]:
-        """Those that are not complete, or could not keep something."""
+        """Return rows of the writers that are incomplete or lost events."""
         return [
             {
                 "node_id": condition.node_id,
@@ -253,7 +253,7 @@ class Sheet:
 
     @cached_property
     def _run_rows(self) -> list[dict[str, Any]]:
-        """Those that are in the page: the newest, and the chosen ones."""
+        """Return rows of the runs in the page: the newest and the chosen ones."""
         rows = {run_key(row): row for row in [*self.facts.chosen, *self.facts.answers["runs"].rows]}
         kept, room = [], _MAX_RUN_CHARACTERS
         for row in rows.values():
@@ -287,7 +287,7 @@ class Sheet:
 
 
 def _on_completeness(verdicts: list[str]) -> tuple[bool, str]:
-    """Whether there is a problem, and which, of all nodes."""
+    """Tell whether any node has a problem, and sum up the verdicts in words."""
     number, one = len(verdicts), len(verdicts) == 1
     if wrong := verdicts.count("not complete"):
         return True, "Something is missing." if one else f"{wrong:,} of {number:,} nodes are not complete."

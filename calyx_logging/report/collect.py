@@ -1,4 +1,4 @@
-"""What a report shows, as a value: the named queries' answers, the condition of nodes, and which runs are shown whole.
+"""Collect the content of a report: answers of named queries, the condition of nodes, and the runs shown whole.
 
 Every number comes from a named query, or from `condition`; each list is bounded, and says how many rows there are.
 """
@@ -29,24 +29,24 @@ from calyx_logging.report.health import Condition, conditions_at, refused_at
 __all__ = ["Answer", "Choice", "Facts", "Source", "gather", "of_some_runs", "rows_of", "run_key"]
 
 MAX_NODES = 20_000
-"""Whose numbers are asked for."""
+"""Maximum number of nodes that are queried."""
 
 MAX_TILES = 300
-"""Nodes that are shown."""
+"""Maximum number of nodes that are shown."""
 
 MAX_RUNS = 5000
 MAX_ROWS = 200
-"""Of every other list."""
+"""Maximum number of rows of every other list."""
 
 MAX_CASES = 5000
-"""Of one run."""
+"""Maximum number of cases of one run."""
 
 MAX_DAYS = 20_000
 MAX_POINTS = 1500
-"""Of what is drawn over time."""
+"""Maximum number of points of a chart over time."""
 
 _TOUCHED = set('"$`\\!')
-"""What a shell touches inside double quotes."""
+"""Characters that a shell interprets inside double quotes."""
 
 _UNITS = (("minute", "events-by-minute", 60), ("hour", "events-by-hour", 3600), ("day", "events-by-day", 86400))
 
@@ -61,13 +61,13 @@ class Answer:
 
     @property
     def left_out(self) -> int:
-        """How many are not here."""
+        """Return how many rows were left out."""
         return self.count - len(self.rows)
 
 
 @dataclass(frozen=True)
 class Choice:
-    """Which runs are shown whole: those that bear one of the ids, or else the last so many."""
+    """Choice of the runs that are shown whole: those with one of the ids, or else the last ones."""
 
     ids: tuple[str, ...] = ()
     last: int = 20
@@ -75,7 +75,7 @@ class Choice:
 
 @dataclass(frozen=True)
 class Source:
-    """Where a report is made from: `outbox`, `hub` or the folder of a bundle; the root; where that is, for people."""
+    """Place a report is made from: `outbox`, `hub` or a bundle's folder; its root; a readable location."""
 
     place: str
     root: str | None
@@ -83,7 +83,7 @@ class Source:
 
     @classmethod
     def find(cls, place: str, root: str | None) -> Source:
-        """The place that the commands would find, by paths that mean the same from any folder.
+        """Find the place as the commands do, with paths that are valid from any folder.
 
         Raises:
             CalyxError: there is none.
@@ -95,12 +95,12 @@ class Source:
         return cls(place, found, column_text(found))
 
     def command(self, name: str, *args: str) -> str:
-        """A command line that asks the same place."""
+        """Return a command line that reads from the same place."""
         options = [] if self.place == "outbox" else ["--from", self.place]
         return command_line(["calyx-telemetry", name, *options, *self._root(), *args])
 
     def audit_command(self) -> str:
-        """The command line that says what is missing there, as far as one does."""
+        """Return the command line that shows what is missing there, as far as a command does."""
         if self.place in ("outbox", "hub"):
             return command_line(["calyx-telemetry", "status" if self.place == "outbox" else "audit", *self._root()])
         return command_line(["calyx-telemetry", "verify", self.place])
@@ -110,7 +110,7 @@ class Source:
 
 
 def command_line(words: Sequence[str]) -> str:
-    """As it is typed into this system's shell; an argument with quotes for SQL in double ones, which shells share."""
+    """Quote words for this system's shell; SQL with quotes goes in double quotes, which all shells know."""
     words = [column_text(word) for word in words]
     if os.name == "nt":
         return subprocess.list2cmdline(words)
@@ -119,7 +119,7 @@ def command_line(words: Sequence[str]) -> str:
 
 @dataclass
 class Facts:
-    """What a report shows.
+    """Content of a report.
 
     Attributes:
         source: where it is from.
@@ -155,7 +155,7 @@ class Facts:
 
     @property
     def node_count(self) -> int:
-        """Nodes that are known there, whether they have events or not."""
+        """Return the number of known nodes, with or without events."""
         return max(self.answers["nodes"].count, len(self.conditions))
 
 
@@ -171,7 +171,7 @@ def gather(
     step: Step | None = None,
     warnings: Iterable[str] = (),
 ) -> Facts:
-    """Ask everything.
+    """Run all queries of a report.
 
     Args:
         backend: of `query.connect`, of the same place.
@@ -211,20 +211,20 @@ def gather(
 
 
 def run_key(row: dict[str, Any]) -> str:
-    """A run's name in links: 16 hex digits that depend on what it is known by."""
+    """Return a run's name in links: 16 hex digits derived from the columns that identify it."""
     text = json.dumps([row[name] for name in RUN])
     return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
 
 
 def of_some_runs(table: Any, chosen: list[dict[str, Any]]) -> Any:
-    """Which rows are of chosen runs, and hardly of others: a database finds these soon; `run_key` is exact."""
+    """Preselect the rows of chosen runs, and few others, quickly; `run_key` then decides exactly."""
     wanted = is_one_of(table.node_id, [row["node_id"] for row in chosen])
     wanted &= is_one_of(table.run_id, [row["run_id"] for row in chosen])
     return wanted & is_one_of(table.run_instance_id, [row["run_instance_id"] for row in chosen])
 
 
 def is_one_of(column: Any, values: Sequence[str | None]) -> Any:
-    """Whether a column is one of these; anything is, where one of them cannot stand in a query."""
+    """Test whether a column has one of these values; always true if one cannot be put into a query."""
     import ibis
 
     if any(value is not None and not can_be_asked(value) for value in values):
@@ -234,12 +234,12 @@ def is_one_of(column: Any, values: Sequence[str | None]) -> Any:
 
 
 def can_be_asked(text: str) -> bool:
-    """Whether a text can stand in a query: one with NUL, or that is no UTF-8, cannot."""
+    """Tell whether a text can be put into a query: not with NUL, and only valid UTF-8."""
     return "\0" not in text and text.encode("utf-8", "replace").decode() == text
 
 
 def rows_of(backend: Any, expression: Any) -> list[dict[str, Any]]:
-    """The rows of an expression.
+    """Return the rows of an expression.
 
     Raises:
         ConfigError: the engine refuses it.
@@ -278,7 +278,7 @@ def _ask_runs(backend: Any, found: Facts, choice: Choice) -> None:
     for one in choice.ids:
         if one not in there:
             some = ", ".join(dict.fromkeys(str(row["run_id"]) for row in found.answers["runs"].rows[:50]))
-            hint = f"there are {some[:300]}" if some else "no event there bears a run_id"
+            hint = f"there are {some[:300]}" if some else "no event there has a run_id"
             raise ConfigError(f"there is no run {one!r}", hint=hint)
     answer = _ask(backend, chosen.order_by(newest), "runs", MAX_ROWS)
     found.chosen = answer.rows
@@ -304,7 +304,7 @@ def _ask_totals(backend: Any, found: Facts) -> None:
 
 
 def _ask_activity(backend: Any, found: Facts) -> None:
-    """In the smallest unit of which there are not too many between the first event and the last."""
+    """Query activity in the smallest unit that does not give too many points from first to last event."""
     import ibis
 
     first, last = found.totals["first_ts"], found.totals["last_ts"]

@@ -1,4 +1,4 @@
-"""Events for a report, as their lines are: those of chosen runs, the last errors, the last ones outside of runs.
+"""Read the original lines of a report's events: of chosen runs, the last errors, the last ones outside of runs.
 
 Lines are read from their chunks, so that what is shown is what was written. Invariant: however many there are, and
 however large, what is taken is bounded, and what is left out is counted.
@@ -29,21 +29,21 @@ from calyx_logging.report.collect import can_be_asked, of_some_runs, rows_of, ru
 __all__ = ["NOT_READ", "Excerpt", "Packed", "excerpts_of", "pack"]
 
 MAX_EVENTS = 5000
-"""Of one run, and of errors."""
+"""Maximum number of events of one run, and of errors."""
 
 MAX_OF_RUNS = 100_000
-"""Of all runs together."""
+"""Maximum number of events of all runs together."""
 
 MAX_OUTSIDE = 1000
 MAX_LINE = 16_000
-"""Characters of an event; of a longer one the long values are cut."""
+"""Maximum length of an event in characters; in longer ones the long values are cut."""
 
 _MAX_VALUE = 2_000
 _ALIKE = 3
-"""Events of one id that are wanted by it."""
+"""Maximum number of events taken for one id."""
 
 NOT_READ = b'{"message":"(its line cannot be read any more)"}'
-"""What stands for an event whose chunk has gone since."""
+"""Placeholder for an event whose chunk has gone since."""
 
 _ORDER = ("ts", "writer", "seq", "chunk", "line")
 
@@ -73,7 +73,7 @@ class Excerpt:
 
 @dataclass(frozen=True)
 class Packed:
-    """An excerpt as it lies in the page: gzip, base64; how many events of it there was room for."""
+    """An excerpt as stored in the page (gzip, base64), and how many of its events had room."""
 
     key: str
     data: str
@@ -84,7 +84,7 @@ class Packed:
 def excerpts_of(
     backend: Any, chunks: Iterable[ChunkRef], chosen: list[dict[str, Any]], also: Iterable[str] = ()
 ) -> list[Excerpt]:
-    """The events of the chosen runs, one excerpt each, then the last `errors` of all, then the last `outside` of runs.
+    """Select the events of the chosen runs, one excerpt each, then the last `errors`, then the last `outside` of runs.
 
     Of a run with more than `MAX_EVENTS`, the first and the last of them.
 
@@ -139,7 +139,7 @@ def _of_runs(backend: Any, events: Any, chosen: list[dict[str, Any]]) -> list[Ex
 
 
 def _newest(backend: Any, events: Any, excerpt: Excerpt, limit: int, also: Sequence[str] = ()) -> Excerpt:
-    """The last so many of some events, and a few of each of some ids."""
+    """Select the last `limit` of some events, and a few for each of some ids."""
     import ibis
 
     excerpt.count = rows_of(backend, events.aggregate(n=events.count()))[0]["n"]
@@ -155,7 +155,7 @@ def _newest(backend: Any, events: Any, excerpt: Excerpt, limit: int, also: Seque
 
 
 def _read(excerpts: Iterable[Excerpt], chunks: Iterable[ChunkRef]) -> None:
-    """Each chunk once."""
+    """Read the lines of the excerpts, each chunk once."""
     paths = {(ref.node_id, _sealed(column_text(ref.path.name))): ref.path for ref in chunks}
     wanted: dict[tuple[str | None, str], dict[int, list[tuple[Excerpt, int]]]] = defaultdict(dict)
     for excerpt in excerpts:
@@ -177,7 +177,7 @@ def _sealed(name: str) -> str:
 
 
 def _lines_at(path: Path, numbers: Mapping[int, Any]) -> Iterator[tuple[int, bytes]]:
-    """Some lines of a chunk, which may have been sealed since it was listed."""
+    """Yield some lines of a chunk, which may have been sealed since it was listed."""
     left = len(numbers)
     for one in (path, path.with_name(_sealed(path.name))):
         try:
@@ -194,7 +194,7 @@ def _lines_at(path: Path, numbers: Mapping[int, Any]) -> Iterator[tuple[int, byt
 
 
 def shortened(line: bytes) -> tuple[str, bool]:
-    """An event's text; of one that is longer than `MAX_LINE` its first fields, long values cut, and whether it is."""
+    """Return an event's text, shortened (first fields, long values cut) above `MAX_LINE`, and whether it was."""
     text = line.decode("utf-8", "replace")
     if len(text) <= MAX_LINE:
         return text, False
@@ -225,7 +225,7 @@ def _short(value: Any) -> Any:
 
 
 def pack(excerpts: list[Excerpt], room: int) -> list[Packed]:
-    """As much of each as there is room for, in characters in all; what one leaves the next ones may have.
+    """Pack as much of each excerpt as fits into `room` characters in all; unused room goes to the next ones.
 
     Of a run the first events are kept, of errors and of what is outside of runs the last.
     """
@@ -241,7 +241,7 @@ def pack(excerpts: list[Excerpt], room: int) -> list[Packed]:
 
 
 def packed_text(document: object) -> str:
-    """A document as the page unpacks it: JSON, gzip, base64."""
+    """Pack a document for the page: JSON, gzip, base64."""
     return base64.b64encode(gzip.compress(orjson.dumps(document), 6, mtime=0)).decode()
 
 

@@ -1,4 +1,4 @@
-"""The condition of the nodes at a place, an outbox, a bundle or a hub: what is delivered, what is missing, whose clock
+"""Find out the condition of the nodes of an outbox, a bundle or a hub: what is delivered or missing, whose clock
 is ahead. Only looks, and takes no writer's lock.
 """
 
@@ -35,7 +35,7 @@ __all__ = ["Condition", "Stock", "conditions_at", "refused_at"]
 
 @dataclass(frozen=True)
 class Stock:
-    """So many chunks in one state, with so many events (lines, control lines included); None where nobody counts."""
+    """Number of chunks in one state, and of their events (lines, control lines included; None if not counted)."""
 
     name: str
     chunks: int
@@ -44,7 +44,7 @@ class Stock:
 
 @dataclass
 class Condition:
-    """What is known of one node, but for its events.
+    """Condition of one node, without its events.
 
     Attributes:
         audit: whether everything is here.
@@ -67,12 +67,12 @@ class Condition:
 
     @property
     def node_id(self) -> str:
-        """Whose."""
+        """Return the node's id."""
         return self.audit.node_id
 
     @property
     def clock(self) -> str | None:
-        """What can be said of its clock; None where nothing can."""
+        """Describe the node's clock in words; None if nothing is known."""
         if self.clock_ahead_s is None:
             return None
         if self.clock_ahead_s <= 0:
@@ -81,7 +81,7 @@ class Condition:
 
 
 def conditions_at(place: str, root: str | Path | None, engine: Engine) -> Iterator[Condition]:
-    """The condition of each node that is known there.
+    """Yield the condition of each node that is known there.
 
     Args:
         place: `outbox`, `hub`, or the path of a bundle's folder.
@@ -107,7 +107,7 @@ def conditions_at(place: str, root: str | Path | None, engine: Engine) -> Iterat
 
 
 def _or_why(node_id: str, look: Callable[[], Condition]) -> Condition:
-    """What is wrong with one node does not hide the others."""
+    """Return a node's condition, or why it failed, so that one node's fault does not hide the others."""
     try:
         return look()
     except (CalyxError, OSError) as error:
@@ -115,7 +115,7 @@ def _or_why(node_id: str, look: Callable[[], Condition]) -> Condition:
 
 
 def refused_at(place: str, root: str | Path | None) -> list[Refusal]:
-    """The bundles that the hub refused, and that have not come since; of other places none."""
+    """List the bundles that the hub refused and has not imported since; none for other places."""
     return refusals(Store(find_hub(root))) if place == "hub" else []
 
 
@@ -159,7 +159,7 @@ def _at_hub(store: Store, audit: NodeAudit) -> Condition:
 
 
 def _seconds_between(earlier: str, later: str) -> float | None:
-    """How much later; None where one is no time with a zone."""
+    """Return the seconds between two times; None if one is not a time with a zone."""
     began, ended = parse_utc(earlier), parse_utc(later)
     return None if began is None or ended is None else (ended - began).total_seconds()
 
@@ -174,7 +174,7 @@ class _ScanTask:
 
 
 def _scan(task: _ScanTask) -> Scan | str | None:
-    """What a chunk's lines say; in words why it cannot be read; None for one that is not there any more."""
+    """Scan a chunk's lines; return a message if it cannot be read, None if it no longer exists."""
     sealed = task.path.with_name(task.path.name.removesuffix(".open"))
     for path in (task.path, sealed):
         try:
@@ -194,7 +194,7 @@ def _scan(task: _ScanTask) -> Scan | str | None:
 def _looked_at(
     node_id: str, refs: Sequence[ChunkRef], engine: Engine, elsewhere: Callable[[list[ChunkName]], Iterable[Elsewhere]]
 ) -> NodeAudit:
-    """What chunks say of their writers."""
+    """Audit the writers of some chunks."""
     audit = NodeAudit(node_id, goes_on=True)
     tasks = [_ScanTask(ref.path, node_id) for ref in refs]
     size = sum(path.lstat().st_size for path in (task.path for task in tasks) if path.exists())
@@ -249,7 +249,7 @@ def _at_node(node: Node, engine: Engine) -> Condition:
 
 
 def _time_of(timestamp: str) -> str:
-    """A bundle's name as a time; as it is where it is of another form."""
+    """Convert a bundle's name to a time; return it unchanged if it has another form."""
     moment = parse_timestamp(timestamp)
     return timestamp if moment is None else moment_text(moment)
 
@@ -262,7 +262,7 @@ def _of_bundle(folder: Path, refs: list[ChunkRef], engine: Engine) -> Condition:
         node_id = manifest.node_id
 
     def before(names: list[ChunkName]) -> Iterator[Elsewhere]:
-        """What the same writers wrote before this bundle is in others."""
+        """Yield what the same writers wrote before: it is in other bundles."""
         least: dict[str, int] = {}
         for name in names:
             least[name.writer] = min(name.number, least.get(name.writer, name.number))

@@ -1,6 +1,6 @@
-"""The report: one HTML page that holds all it shows, from named queries and the condition of nodes.
+"""Make the report: one self-contained HTML page, from named queries and the condition of nodes.
 
-Invariants: whatever an event says is shown as text (templates escape, scripts make text nodes only), and the page's
+Invariants: all content of events is shown as text (templates escape, scripts make text nodes only), and the page's
 policy lets nothing run but its own two scripts, and nothing be fetched. What there is no room for is counted on the
 page, with the query that shows it. Needs the extra `report`.
 """
@@ -33,14 +33,14 @@ from calyx_logging.report.events import NOT_READ, Packed, excerpts_of, pack, pac
 __all__ = ["MAX_BYTES", "MEMORY", "Report", "make_report", "write_report"]
 
 MEMORY = "512MB"
-"""What the database takes at most: with the processes beside it, less than 1 GiB in all."""
+"""Default memory limit of the database: with the processes beside it, less than 1 GiB in all."""
 
 MAX_BYTES = 6_000_000
-"""Of the page."""
+"""Default maximum size of the page."""
 
 _ENVELOPE = 20_000
 _CASES = 1_000_000
-"""Characters for cases."""
+"""Characters of the page that cases may take."""
 
 _CASE = (
     *("case_id", "started", "ended", "outcome", "passed", "attempts", "events", "errors"),
@@ -117,10 +117,10 @@ def make_report(
 
 
 def write_report(report: Report, path: Path) -> None:
-    """Put the page at `path`, whole or not at all.
+    """Write the page to `path`, completely or not at all.
 
     Raises:
-        StorageError: it cannot be.
+        StorageError: it cannot be written.
     """
     hint = "name a file in a folder that is there and can be written, with --output"
     if os.path.lexists(path) and (path.is_symlink() or not path.is_file()):
@@ -138,13 +138,13 @@ def write_report(report: Report, path: Path) -> None:
 
 
 def _errors_named(facts: Facts) -> Iterator[str]:
-    """Those that the tables of errors lead to."""
+    """Yield the ids of events that the tables of errors link to."""
     for name, column in (("last-errors", "event_id"), ("errors-by-kind", "last_event_id")):
         yield from (row[column] for row in facts.answers[name].rows if row[column] is not None)
 
 
 def _cases(facts: Facts) -> str:
-    """The chosen runs' cases, packed as the page unpacks them; the last ones are left out where there are too many."""
+    """Pack the chosen runs' cases for the page; leave out the last ones if there are too many."""
     rows = {
         key: [[cell(case[name]) for name in _CASE] for case in found] for key, found in facts.cases.items() if found
     }
@@ -156,7 +156,7 @@ def _cases(facts: Facts) -> str:
 
 
 def _envelopes(source: Source, chosen: list[dict[str, Any]]) -> dict[str, str]:
-    """What runs left in the results folder, where that is here: at their own node."""
+    """Read the envelopes of runs from the results folder, which exists only at their own node."""
     if source.place != "outbox":
         return {}
     root = Node.find(source.root).root

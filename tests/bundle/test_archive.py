@@ -154,14 +154,14 @@ def test_damaged_archives(store: Store, tmp_path: Path, pack: object) -> None:
 
 
 def test_a_first_generation_bundle_in_an_archive(store: Store, tmp_path: Path) -> None:
-    """Its manifest does not say how long its chunks are: to be unpacked by hand, which is said."""
+    """Its manifest lacks the chunks' sizes, so it has to be unpacked by hand, as the error says."""
     packed = zipped(tmp_path / "old.zip", files_of(foreign(tmp_path / "old", 2)))
     result = import_bundle(store, packed)
     assert (result.outcome, "unpacked by hand" in result.faults[0].found) == ("refused", True)
 
 
 def test_junk_of_operating_systems_in_archives(store: Store, tmp_path: Path) -> None:
-    """What macOS and Windows add by themselves does not matter."""
+    """Files that macOS and Windows add by themselves do not matter."""
     bundle = make_bundle(make_node(tmp_path, "n-1"), range(2))
     members = {f"{bundle.name}/{name}": data for name, data in files_of(bundle).items()}
     members |= {"__MACOSX/._x": b"j", f"{bundle.name}/.DS_Store": b"j", f"{bundle.name}/desktop.ini": b"j"}
@@ -169,8 +169,9 @@ def test_junk_of_operating_systems_in_archives(store: Store, tmp_path: Path) -> 
     assert import_bundle(store, zipped(tmp_path / "b.zip", members)).outcome == "imported"
 
 
+@pytest.mark.slow
 def test_bombs(store: Store, tmp_path: Path) -> None:
-    """What unpacks to far more than it should is refused before the disk is full."""
+    """An archive that unpacks to far more than it should is refused before the disk is full."""
     bundle = make_bundle(make_node(tmp_path, "n-1"), range(2))
     files = files_of(bundle)
     (chunk,) = (name for name in files if name.endswith(".jsonl"))
@@ -194,7 +195,7 @@ def test_bombs(store: Store, tmp_path: Path) -> None:
 
 
 class Zeros(io.RawIOBase):
-    """So many zeros to read."""
+    """A stream of a given number of zeros."""
 
     def __init__(self, size: int) -> None:
         self.left = size

@@ -71,7 +71,7 @@ def test_stock_sha256sum_verifies(bundle: Path) -> None:
 
 
 def test_one_flipped_byte_anywhere_is_named(bundle: Path) -> None:
-    """In a chunk, the manifest or SHA256SUMS: verification fails and names the file."""
+    """Verification fails and names the file: a chunk, the manifest or SHA256SUMS."""
     for path in sorted(bundle.iterdir()):
         data = path.read_bytes()
         for place in range(0, len(data), max(1, len(data) // 40)):
@@ -256,7 +256,7 @@ def test_making_a_manifest_for_any_folder(node: Node, configure: Configure, tmp_
     shutil.copytree(node.outbox, folder, ignore=shutil.ignore_patterns(".*"))
 
     def nobody() -> str:
-        raise AssertionError("the events bear a node id")
+        raise AssertionError("the events carry a node id")
 
     manifest = write_manifest(folder, node_id=None, fallback_id=nobody)
     assert manifest.node_id == node.id

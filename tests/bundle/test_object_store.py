@@ -88,7 +88,7 @@ def files() -> Any:
 
 
 def test_there_and_into_a_hub(url: str, store: Store, tmp_path: Path) -> None:
-    """What was sent is imported as it was; sent again, nothing is sent; --paranoid reads it all."""
+    """A bundle is imported as it was sent; a second upload sends nothing; --paranoid reads everything."""
     node = make_node(tmp_path, "n-1")
     bundles = [make_bundle(node, range(k * 3, k * 3 + 3), second=k * 10) for k in range(2)]
     told: list[tuple[int, int]] = []
@@ -253,7 +253,7 @@ def test_the_commands(server: str, tmp_path: Path, store: Store) -> None:
 
 
 def test_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Which extra is missing."""
+    """The error names the missing extra."""
     monkeypatch.setitem(sys.modules, "fsspec.core", None)
     with pytest.raises(ConfigError, match=r"calyx-logging\[s3\]"):
         object_store.check_url("s3://bucket/folder")
@@ -261,7 +261,7 @@ def test_what_is_not_installed(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_passwords_are_not_shown() -> None:
-    """Of a URL that has one, in no message and no result."""
+    """A password in a URL appears in no message and no result."""
     assert str(RemoteBundle("sftp://me:sec/ret@host/a")) == "sftp://me:***@host/a"
     assert str(RemoteBundle("https://host/a?x=1&token=secret")) == "https://host/a?x=***&token=***"
     assert str(RemoteBundle("s3://bucket/2026:1/a")) == "s3://bucket/2026:1/a"
@@ -275,7 +275,7 @@ def test_passwords_are_not_shown() -> None:
 
 
 def test_two_half_uploads_of_one_name(tmp_path: Path) -> None:
-    """What another began is not gone on with: nothing is mixed, nothing replaced."""
+    """An upload that somebody else began is not continued: nothing is mixed, nothing replaced."""
     url = (tmp_path / "share").as_uri()
     one, two = make_node(tmp_path / "1", "n-1"), make_node(tmp_path / "2", "n-1")
     bundle = make_bundle(one, range(3))
@@ -292,7 +292,7 @@ def test_two_half_uploads_of_one_name(tmp_path: Path) -> None:
 
 
 def test_marks_of_folders(server: str, tmp_path: Path, store: Store) -> None:
-    """Which consoles make are no files; a bucket that is missing is said."""
+    """Folder markers that consoles create are no files; a missing bucket is reported."""
     bucket = f"marks-{time.time_ns()}"
     files().mkdir(bucket)
     node = make_node(tmp_path, "n-1")

@@ -81,7 +81,7 @@ def test_our_signatures_are_stock_ones(tmp_path: Path, kind: str) -> None:
 
 
 def test_keys_that_are_not_valid_any_more(tmp_path: Path, key: Path) -> None:
-    """Expired, not yet valid, revoked: each is said."""
+    """Expired, not yet valid and revoked keys are each reported."""
     data = b"x"
     armored = sign(data, str(key), MANIFEST_NAMESPACE)
     for options, said in (('valid-before="20200101"', "expired"), ('valid-after="20990101"', "not yet valid")):
@@ -313,7 +313,7 @@ def test_the_commands(tmp_path: Path, key: Path) -> None:
 
 
 def test_files_of_signers_that_nobody_can_read_right(tmp_path: Path, key: Path) -> None:
-    """As editors and PowerShell save them, or with a line that is none: nothing is taken in, and it is said."""
+    """Files in editors' or PowerShell's encodings, or with an invalid line: nothing is imported, with an error."""
     store, bundle = hub(tmp_path), make_bundle(make_node(tmp_path, "n-1"), range(2))
     line = f"n-1 {key.with_suffix('.pub').read_text()}"
     for data in (
@@ -340,7 +340,7 @@ def test_files_of_signers_that_nobody_can_read_right(tmp_path: Path, key: Path) 
     )
     for start in strange:
         store.signers.write_text(f"{start}{public.rstrip()} laptop\n")
-        with pytest.raises(ConfigError, match="none of a file of signers"):
+        with pytest.raises(ConfigError, match="not a valid line of a signers file"):
             import_bundle(store, bundle)
     for odd in ("\r", "\f", "\u2028"):
         store.signers.write_text(f"# old{odd}n-1 {public}")

@@ -1,4 +1,4 @@
-"""Whether a bundle is what its manifest says, with bytes in memory alone: no file is opened."""
+"""Verification of a bundle against its manifest, with bytes in memory only: no file is opened."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def judged(files: dict[str, bytes], step: int = 7) -> Report:
 
 
 def test_a_whole_bundle() -> None:
-    """No fault, whatever the blocks are; the manifest and its hash come out; junk is a warning."""
+    """No fault for any block sizes; the manifest and its hash are returned; junk is a warning."""
     for step in (1, 7, 10_000):
         report = judged({**WHOLE, ".DS_Store": b"x"}, step)
         assert (report.faults, len(report.warnings)) == ((), 1)
@@ -60,13 +60,13 @@ def test_a_whole_bundle() -> None:
 
 
 def _said(sums: bytes) -> bytes:
-    """What sums say, however they are written; one end of the last line is none of it, an empty line is."""
+    """Normalise sums: one end of the last line is ignored, an empty line is not."""
     return sums.lower().replace(b" *", b"  ").removesuffix(b"\n").removesuffix(b"\r")
 
 
 @given(st.sampled_from(sorted(WHOLE)), st.data())
 def test_any_byte_that_is_another_is_a_fault(name: str, data: st.DataObject) -> None:
-    """In whichever file; cut off, added to or altered."""
+    """Any file that is cut off, extended or altered is a fault."""
     was = WHOLE[name]
     place = data.draw(st.integers(0, len(was) - 1))
     kind = data.draw(st.sampled_from(["altered", "cut", "added"]))
@@ -81,7 +81,7 @@ def test_any_byte_that_is_another_is_a_fault(name: str, data: st.DataObject) -> 
 
 @given(st.permutations(sorted(WHOLE)), st.sets(st.sampled_from(sorted(WHOLE))))
 def test_files_that_are_missing(names: list[str], gone: set[str]) -> None:
-    """Each is named, in whatever order they are listed; without a manifest that is all there is to say."""
+    """Each is named, in any order of listing; without a manifest nothing else is reported."""
     report = judged({name: WHOLE[name] for name in names if name not in gone})
     missing = {fault.path for fault in report.faults if fault.kind == "missing"}
     assert missing == ({"manifest.json"} if "manifest.json" in gone else gone)

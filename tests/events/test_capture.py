@@ -1,4 +1,4 @@
-"""Capture: a handler stays on loggers that are somebody else's. The doctor: what stops a record, and what helps."""
+"""Capture keeps a handler on other code's loggers; the doctor names what stops a record and what helps."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from conftest import controls_of, events_of, python, telemetry, tree
 
 @pytest.fixture(autouse=True)
 def _loggers() -> Iterator[None]:
-    """Loggers and root as they were before; handlers of other tests are not there."""
+    """Restore loggers and root afterwards, and hide handlers of other tests."""
     EventHandler.alive.clear()
     root = logging.getLogger()
     before, handlers, level = set(logging.Logger.manager.loggerDict), list(root.handlers), root.level
@@ -45,7 +45,7 @@ def _loggers() -> Iterator[None]:
 
 
 def capturing(node: Node, *names: str, **options: Any) -> dict[str, Any]:
-    """A dictConfig whose handler is on the root logger and captures these."""
+    """Make a dictConfig whose handler is on the root logger and captures these loggers."""
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -112,7 +112,7 @@ SABOTAGE = [reconfigure_by_dict_config, empty_by_hand, empty_in_a_loop, basic_co
 @pytest.mark.parametrize("sabotage", SABOTAGE, ids=lambda one: one.__name__)
 @pytest.mark.parametrize("existing", [True, False])
 def test_it_stays_attached(node: Node, sabotage: Callable[[], None], existing: bool) -> None:
-    """Whatever the harness does to its handlers, its records and its children's arrive, each once."""
+    """Records of a harness's logger and its children arrive once each, whatever it does to its handlers."""
     if existing:
         logging.getLogger("their").addHandler(logging.NullHandler())
     logging.config.dictConfig(capturing(node, "their"))
@@ -124,13 +124,13 @@ def test_it_stays_attached(node: Node, sabotage: Callable[[], None], existing: b
     logging.getLogger("their").info("again")
     for handler in doctor.outbox_handlers():
         handler.close()
-    events = sorted(events_of(node.outbox), key=lambda event: str(event["ts_utc"]))  # a closed handler begins anew
+    events = sorted(events_of(node.outbox), key=lambda event: str(event["ts_utc"]))  # closing ends its writer
     assert [event["message"] for event in events] == ["before", "own", "child's", "again"]
     assert list(node.outbox.glob("*.open")) == []
 
 
 def test_what_it_was_configured_with_still_works(node: Node, capsys: pytest.CaptureFixture[str]) -> None:
-    """Others' handlers on a captured logger are added, listed and removed as ever; basicConfig is not held up."""
+    """Other handlers on a captured logger are added, listed and removed as usual; basicConfig still works."""
     logging.config.dictConfig(capturing(node, "root", "their") | {"root": {"level": "INFO"}})
     root, their = logging.getLogger(), logging.getLogger("their")
     assert root.handlers[:] == []
@@ -151,7 +151,7 @@ def test_what_it_was_configured_with_still_works(node: Node, capsys: pytest.Capt
 
 
 def test_it_comes_before_those_who_write_into_records(node: Node) -> None:
-    """A handler's filter of theirs puts something before the message: not in the outbox."""
+    """A change that another handler's filter makes to the message does not reach the outbox."""
     logging.config.dictConfig(capturing(node, "their"))
     prefixing = logging.NullHandler()
     prefixing.handle = lambda record: setattr(record, "msg", f"their prefix: {record.msg}")  # type: ignore[method-assign]
@@ -163,7 +163,7 @@ def test_it_comes_before_those_who_write_into_records(node: Node) -> None:
 
 
 def test_a_new_configuration_takes_over(node: Node) -> None:
-    """The same outbox, component and source again: one writer's worth of events."""
+    """A new configuration with the same outbox, component and source writes each event once."""
     for _ in range(2):
         logging.config.dictConfig(capturing(node, "their"))
         logging.getLogger("their").propagate = False
@@ -174,7 +174,7 @@ def test_a_new_configuration_takes_over(node: Node) -> None:
 
 
 def test_other_handlers_take_nothing_away(node: Node) -> None:
-    """One that captures nothing, and one that captures another logger, leave the first what it has."""
+    """Handlers that capture nothing, or another logger, leave the first handler's loggers to it."""
     config = capturing(node, "their")
     config["handlers"]["second"] = {**config["handlers"]["outbox"], "capture": [], "level": "ERROR"}
     config["handlers"]["third"] = {**config["handlers"]["outbox"], "capture": ["another"]}
@@ -188,11 +188,13 @@ def test_other_handlers_take_nothing_away(node: Node) -> None:
 
 
 class MyLogger(logging.Logger):
-    """A harness's own."""
+    """A harness's own class."""
 
 
 def test_code_that_goes_through_handlers_and_classes(node: Node) -> None:
-    """Formatters and levels for all handlers; new loggers of a captured one's class; its class changed; pickled."""
+    """Capture survives code that sets all handlers' formatters and levels, makes loggers of a captured logger's class,
+    changes the class, or pickles the logger.
+    """
     logging.config.dictConfig(capturing(node, "their"))
     their = logging.getLogger("their")
     plain = logging.NullHandler()
@@ -221,7 +223,7 @@ def test_code_that_goes_through_handlers_and_classes(node: Node) -> None:
 
 
 def test_sealed_at_exit_though_logging_forgot_it(node: Node) -> None:
-    """After another dictConfig the handler is in no list of logging's; its chunk is sealed all the same."""
+    """The chunk is sealed at exit even if another dictConfig made logging forget the handler."""
     code = """
         import json, logging, logging.config, sys
         logging.config.dictConfig(json.loads(sys.argv[1]))
@@ -236,7 +238,7 @@ def test_sealed_at_exit_though_logging_forgot_it(node: Node) -> None:
 
 @pytest.mark.parametrize("names", ["their", [1], [""], 3, {"a": 1}])
 def test_bad_names(node: Node, names: Any) -> None:
-    """Refused with what is wanted."""
+    """Bad names are refused, and the error says what is expected."""
     with pytest.raises(ConfigError, match="give a list of loggers' names"):
         OutboxHandler(root=node.root, capture=names)
 
@@ -245,7 +247,7 @@ def test_bad_names(node: Node, names: Any) -> None:
 
 
 class Refuse(logging.Filter):
-    """A harness's own."""
+    """A harness's own class."""
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Let nothing pass."""
@@ -312,7 +314,7 @@ def follow(kind: str, node: Node) -> None:
 
 
 KINDS = {
-    "logging.disable": "take the call of logging.disable",
+    "logging.disable": "remove the call of logging.disable",
     "disabled": '"disable_existing_loggers": false',
     "level": "set it, or that of 'their.child', to INFO",
     "filter": "Refuse",
@@ -321,19 +323,19 @@ KINDS = {
     "propagate": '"capture": ["their"]',
     "removed": '"capture": ["root"]',
     "elsewhere": '"capture": ["root"]',
-    "dropped": "and no further",
+    "dropped": "but not the outbox",
 }
 
 
 @pytest.mark.parametrize("kind", list(KINDS))
 def test_it_names_the_cause_and_its_advice_helps(node: Node, kind: str) -> None:
-    """For each kind of sabotage; nothing is left in the node's outbox."""
+    """The doctor names each kind of sabotage and leaves nothing in the node's outbox."""
     logging.config.dictConfig(capturing(node))
     name = "their" if kind in ("filter", "disabled") else "their.child"
     logging.getLogger(name)
     assert examine([name])[0].arrives
     spoil(kind)
-    gc.collect()  # one that was removed may be gone
+    gc.collect()  # a removed handler may be collected
     (finding,) = examine([name])
     assert (finding.arrives, finding.cause) == (False, kind)
     assert KINDS[kind] in str(finding.advice)
@@ -348,7 +350,7 @@ def test_it_names_the_cause_and_its_advice_helps(node: Node, kind: str) -> None:
 
 
 def test_no_handler_at_all() -> None:
-    """It says so."""
+    """The doctor reports that there is no handler."""
     code = """
         import logging
         from calyx_logging.harness.doctor import examine
@@ -359,7 +361,7 @@ def test_no_handler_at_all() -> None:
 
 
 def test_through_a_queue_and_a_listener(node: Node) -> None:
-    """The canary is waited for."""
+    """The doctor waits for a canary that goes through a queue."""
     handler = OutboxHandler(root=node.root)
     records: queue.Queue[Any] = queue.Queue()
     listener = logging.handlers.QueueListener(records, handler)
@@ -375,7 +377,7 @@ def test_through_a_queue_and_a_listener(node: Node) -> None:
 
 
 def test_captured_and_queued(node: Node) -> None:
-    """Twice is named; with the filter it advises, it is once."""
+    """A double arrival is reported; with the advised filter the event arrives once."""
     logging.config.dictConfig(capturing(node, "their"))
     outbox = the_handler()
     records: queue.Queue[Any] = queue.Queue()
@@ -384,7 +386,7 @@ def test_captured_and_queued(node: Node) -> None:
     logger.propagate = False
     logger.addHandler(queued)
     (finding,) = examine(["their"])
-    assert finding.is_well  # nobody listens yet
+    assert finding.is_well  # no listener runs yet
     listener = logging.handlers.QueueListener(records, outbox)
     listener.start()
     try:
@@ -398,7 +400,7 @@ def test_captured_and_queued(node: Node) -> None:
 
 
 def test_a_queue_that_nobody_listens_to(node: Node) -> None:
-    """Named as what it is."""
+    """A queue without listener is reported as such."""
     handler = OutboxHandler(root=node.root)
     logger = logging.getLogger("their")
     logger.setLevel(logging.INFO)
@@ -411,7 +413,7 @@ def test_a_queue_that_nobody_listens_to(node: Node) -> None:
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="dictConfig makes QueueHandlers from Python 3.12 on")
 def test_a_queue_of_dict_config(node: Node) -> None:
-    """Its listener, which the program starts later, is started for the canary."""
+    """The doctor starts dictConfig's listener for the canary, though the program starts it only later."""
     config = capturing(node) | {"root": {"level": "INFO", "handlers": ["queue"]}}
     config["handlers"]["queue"] = {"class": "logging.handlers.QueueHandler", "handlers": ["outbox"]}
     logging.config.dictConfig(config)
@@ -420,7 +422,7 @@ def test_a_queue_of_dict_config(node: Node) -> None:
 
 
 def test_a_filter_that_raises(node: Node) -> None:
-    """The harness's error is a finding, not the doctor's."""
+    """A filter that raises is reported as a finding; the doctor does not fail."""
     logging.config.dictConfig(capturing(node))
 
     def broken(record: logging.LogRecord) -> bool:
@@ -454,7 +456,7 @@ def harness_in(folder: Path, node: Node, *names: str) -> Path:
 
 
 def test_the_command(node: Node, tmp_path: Path) -> None:
-    """Module and functions, JSON, exit codes; the advice followed, the canary arrives."""
+    """The command takes modules and functions, writes JSON and sets exit codes; with its advice the canary arrives."""
     harness_in(tmp_path, node)
     before = tree(node.outbox)
     done = telemetry("doctor", "their_harness:setup", "their_harness:run", cwd=tmp_path)
@@ -477,7 +479,7 @@ def test_the_command(node: Node, tmp_path: Path) -> None:
 
 
 def test_the_doctor_leaves_the_execution_log_alone(node: Node) -> None:
-    """A canary is no part of a run."""
+    """A canary is not written to the execution log."""
     config = capturing(node)
     config["handlers"]["log"] = {
         "class": "calyx_logging.handlers.ExecutionLogHandler",
@@ -493,8 +495,9 @@ def test_the_doctor_leaves_the_execution_log_alone(node: Node) -> None:
     assert [json.loads(line)["message"] for line in path.read_bytes().splitlines()] == ["real"]
 
 
+@pytest.mark.slow
 def test_configuration_files(node: Node, tmp_path: Path) -> None:
-    """JSON, YAML, TOML, INI and Python."""
+    """The doctor reads JSON, YAML, TOML, INI and Python configurations."""
     config = capturing(node) | {"loggers": {"named": {"level": "WARNING"}}}
     (tmp_path / "log.json").write_text(json.dumps(config))
     (tmp_path / "log.yaml").write_text(yaml.safe_dump(config))
@@ -538,7 +541,7 @@ def test_configuration_files(node: Node, tmp_path: Path) -> None:
     ],
 )
 def test_targets_that_are_none(tmp_path: Path, target: str, content: str | None, code: int, says: str) -> None:
-    """One line with what to do, no traceback."""
+    """Bad targets give one line that says what to do, without a traceback."""
     if content is not None:
         (tmp_path / target).write_text(content)
     done = telemetry("doctor", target, cwd=tmp_path)

@@ -1,4 +1,4 @@
-"""The one way from fields to a line and back."""
+"""Events are encoded as lines and decoded again."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from calyx_logging.events.event import CONTROL_SOURCE, control_event, decode, en
 
 
 def test_seq_is_the_last_field_and_the_line_ends() -> None:
-    """A chunk's line is the event with `seq`, and one newline at its end."""
+    """A chunk's line is the event with `seq` and one newline at its end."""
     line = with_seq(encode({"a": 1}), 7)
     assert line == b'{"a":1,"seq":7}\n'
     assert decode(line) == {"a": 1, "seq": 7}
@@ -48,7 +48,7 @@ def base_event(**fields: Any) -> dict[str, Any]:
 
 
 def test_the_largest_value_of_an_oversized_event_is_replaced_by_its_hash() -> None:
-    """Over the limit the largest values give way, and say how many bytes they were and which."""
+    """Above the limit the largest values are replaced by their size and hash."""
     big, small = "x" * 10_000, "y" * 1000
     line = encode(base_event(big=big, small=small), max_bytes=4096)
     event = decode(line)
@@ -63,7 +63,7 @@ def test_the_largest_value_of_an_oversized_event_is_replaced_by_its_hash() -> No
 
 
 def test_an_oversized_message_is_cut_and_its_hash_kept() -> None:
-    """`message` stays a text."""
+    """A truncated `message` stays a text."""
     event = decode(encode(base_event(message="z" * 9000), max_bytes=4096))
     assert event["message"] == "z" * 200 + "…"
     assert event["shadowed"]["message"]["bytes"] == 9000
@@ -76,7 +76,7 @@ def test_an_oversized_message_is_cut_and_its_hash_kept() -> None:
     st.sampled_from(["message", "logger", "event_id", "payload", "exception"]),
 )
 def test_no_event_is_longer_than_the_limit(many: int, length: int, other: int, where: str) -> None:
-    """Whatever makes it long, the line with its seq is within the limit and keeps the four fields."""
+    """Whatever makes an event long, its line with `seq` is within the limit and keeps the four stamped fields."""
     value: Any = [{"type": "T", "value": "x" * length, "frames": []}] if where == "exception" else "x" * length
     fields = {f"key{n}": n for n in range(many)} | {"other": "o" * other}
     line = with_seq(encode(base_event(**fields | {where: value}), max_bytes=4096), 2**40)
@@ -89,7 +89,7 @@ def test_no_event_is_longer_than_the_limit(many: int, length: int, other: int, w
 
 
 def test_a_two_megabyte_event_is_one_line() -> None:
-    """Large payloads below the limit are untouched."""
+    """A payload below the limit is kept unchanged."""
     payload = {"samples": ["ü\n" * 500] * 1400}
     line = encode(base_event(payload=payload))
     assert len(line) > 2_000_000
@@ -99,7 +99,7 @@ def test_a_two_megabyte_event_is_one_line() -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 2**20, 15 * 2**20, 17 * 2**20, 32 * 2**20])
 def test_payloads_from_nothing_to_32_megabytes(size: int) -> None:
-    """One valid line each; over the default limit of 16 MiB the payload is its length and hash."""
+    """Each payload gives one valid line; above the default limit of 16 MiB it is replaced by its length and hash."""
     payload = "ü" * (size // 2)
     line = encode(base_event(payload=payload))
     event = decode(line)

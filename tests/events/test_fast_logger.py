@@ -25,7 +25,7 @@ TIMES = ("created", "msecs", "relativeCreated")
 
 
 class Keeper(logging.Handler):
-    """Keeps what it is given."""
+    """Keeps the records it receives."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ def pair() -> tuple[list[logging.Logger], Keeper]:
 
 
 def assert_alike(call: Callable[[logging.Logger], object]) -> None:
-    """What a call makes of both loggers is the same, but for the moment."""
+    """Assert that both loggers make the same record of a call, apart from its time."""
     loggers, keeper = pair()
     raised = []
     for logger in loggers:
@@ -81,7 +81,7 @@ values = st.none() | st.booleans() | st.integers() | st.text() | st.dictionaries
     exc_info=st.sampled_from([None, None, True, ValueError("v")]),
 )
 def test_any_call(level: int, args: list[Any], extra: Any, stacklevel: int, stack_info: bool, exc_info: Any) -> None:
-    """Levels, arguments, extra, stack and exception: attribute for attribute."""
+    """Any level, arguments, extra, stack and exception give equal attributes."""
     options: dict[str, Any] = {"extra": extra, "stacklevel": stacklevel, "exc_info": exc_info}
     assert_alike(lambda logger: logger.log(level, "m %s" if args else "m", *args, **options))
     if not stack_info:
@@ -95,13 +95,13 @@ def test_any_call(level: int, args: list[Any], extra: Any, stacklevel: int, stac
 
 @pytest.mark.parametrize("name", ["debug", "info", "warning", "error", "critical", "exception"])
 def test_every_method(name: str) -> None:
-    """Also through an adapter, whose frame is not the caller's."""
+    """Every method gives equal records, also through an adapter, whose frame is not the caller's."""
     assert_alike(lambda logger: getattr(logger, name)("m %d", 1))
     assert_alike(lambda logger: getattr(logging.LoggerAdapter(logger, {"run": 1}), name)("m"))
 
 
 def test_threads_tasks_processes_and_flags(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Names of threads and tasks; logging's own flags; a child process."""
+    """Thread and task names, logging's own flags and child processes are handled alike."""
     thread = threading.Thread(target=assert_alike, args=(lambda logger: logger.info("m"),), name="worker")
     thread.start()
     thread.join()
@@ -126,7 +126,7 @@ def test_threads_tasks_processes_and_flags(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_record_factory_is_used() -> None:
-    """Somebody's own factory makes the records."""
+    """A custom record factory is used."""
 
     def factory(*args: Any, **kwargs: Any) -> logging.LogRecord:
         record = logging.LogRecord(*args, **kwargs)
@@ -144,7 +144,7 @@ def test_a_record_factory_is_used() -> None:
 
 
 def test_methods_of_somebodys_own_are_used(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Patched into logging, or set on one logger."""
+    """Methods patched into logging, or set on one logger, are used."""
     make = logging.Logger.makeRecord
 
     def marked(self: logging.Logger, *args: Any, **kwargs: Any) -> logging.LogRecord:
@@ -166,7 +166,7 @@ def test_methods_of_somebodys_own_are_used(monkeypatch: pytest.MonkeyPatch) -> N
 
 @pytest.fixture
 def stock_classes() -> Iterator[None]:
-    """Undo what an installation does."""
+    """Undo an installation after the test."""
     before = {name: type(logger) for name, logger in logging.root.manager.loggerDict.items()}
     present = logging.getLoggerClass()
     logging.setLoggerClass(logging.Logger)
@@ -178,7 +178,7 @@ def stock_classes() -> Iterator[None]:
 
 
 def test_installed_for_loggers_there_are_and_to_come(stock_classes: None) -> None:
-    """Twice is as once; other classes are left alone."""
+    """A second installation changes nothing, and other classes are left alone."""
 
     class Own(logging.Logger):
         pass
@@ -196,7 +196,7 @@ def test_installed_for_loggers_there_are_and_to_come(stock_classes: None) -> Non
 
 
 def test_by_configuration(node: Node, stock_classes: None) -> None:
-    """`fast: true`; the lines are the same."""
+    """The option `fast: true` gives the same lines."""
     done = python(
         """
         import json, logging, logging.config, sys

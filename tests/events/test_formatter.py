@@ -82,13 +82,13 @@ def test_the_time_is_the_records(log: logging.Logger, lines: Lines) -> None:
 
 @pytest.mark.parametrize("created", [float("nan"), 1e20, -1e20, None, "now"])
 def test_a_records_impossible_time_is_said(lines: Lines, created: Any) -> None:
-    """The clock's time stands in, and the line says so."""
+    """The current time replaces an impossible one, and the line says so."""
     lines.emit(logging.makeLogRecord({"name": "x", "msg": "m", "levelno": 20, "created": created}))
     assert lines.last["degraded"] == ["time of the record: ts_utc"]
 
 
 def test_a_dict_message_gives_its_items_as_fields(log: logging.Logger, lines: Lines) -> None:
-    """`message` or else `event` is the message; the dict itself is not changed."""
+    """`message`, or else `event`, becomes the message; the dict itself is not changed."""
     given = {"event": "case done", "score": 1, "level": "mine"}
     log.info(given)
     assert lines.last["message"] == "case done"
@@ -108,7 +108,7 @@ def test_a_dict_message_gives_its_items_as_fields(log: logging.Logger, lines: Li
     "name", ["node_id", "source", "seq", "level", "logger", "exception", "control", "shadowed", "degraded", "_record"]
 )
 def test_reserved_names_are_shadowed(log: logging.Logger, lines: Lines, name: str) -> None:
-    """A caller's field of a reserved name is kept aside, whatever it is."""
+    """A caller's field with a reserved name moves to `shadowed`, whatever its value."""
     log.info("m", extra={name: {"mine": 1}})
     assert lines.last["shadowed"] == {name: {"mine": 1}}
     assert lines.last["level"] == "info"
@@ -127,7 +127,7 @@ def test_reserved_names_are_shadowed(log: logging.Logger, lines: Lines, name: st
     ],
 )
 def test_arguments_that_do_not_fit_are_kept(log: logging.Logger, lines: Lines, message: Any, args: Any) -> None:
-    """The bare message stands, its arguments beside it, and nothing is raised."""
+    """The unformatted message is kept with its arguments beside it, and nothing is raised."""
     lines.handle(log.makeRecord("fmt.test", logging.INFO, __file__, 1, message, args, None))
     assert lines.last["message"] == (message if isinstance(message, str) else "d")
     assert lines.last["shadowed"] == {"args": list(args)}
@@ -135,7 +135,7 @@ def test_arguments_that_do_not_fit_are_kept(log: logging.Logger, lines: Lines, m
 
 
 def test_a_message_whose_str_raises(log: logging.Logger, lines: Lines) -> None:
-    """The line exists all the same."""
+    """A message whose str raises still gives a line."""
 
     class Bad:
         def __str__(self) -> str:
@@ -194,7 +194,7 @@ def test_exception_groups_suppressed_contexts_and_deep_stacks(log: logging.Logge
 
 
 def test_an_exception_that_is_its_own_cause(log: logging.Logger, lines: Lines) -> None:
-    """A loop of causes ends."""
+    """A loop of causes is followed only once."""
     first, second = ValueError("1"), ValueError("2")
     first.__cause__, second.__cause__ = second, first
     log.error("loop", exc_info=first)
@@ -202,7 +202,7 @@ def test_an_exception_that_is_its_own_cause(log: logging.Logger, lines: Lines) -
 
 
 def test_exception_text_without_exception_and_stack_info(log: logging.Logger, lines: Lines) -> None:
-    """Records from another process bear only the text; a stack is a field."""
+    """Records from another process have only the exception's text; a stack is a field."""
     lines.emit(logging.makeLogRecord({"name": "x", "msg": "m", "levelno": 40, "exc_text": "Traceback …"}))
     assert lines.last["exception"] == [{"type": "", "value": "Traceback …", "frames": []}]
     log.info("m", stack_info=True)
@@ -210,7 +210,7 @@ def test_exception_text_without_exception_and_stack_info(log: logging.Logger, li
 
 
 def test_context_variables_appear_on_stdlib_records(log: logging.Logger, lines: Lines) -> None:
-    """What structlog's contextvars bind is in every record; the record's own field wins."""
+    """Fields bound by structlog's contextvars are in every record; the record's own field wins."""
     with structlog.contextvars.bound_contextvars(run_id="r1", level="odd", case="ctx"):
         log.info("m", extra={"case": "own"})
     assert lines.last["run_id"] == "r1"
@@ -221,7 +221,7 @@ def test_context_variables_appear_on_stdlib_records(log: logging.Logger, lines: 
 
 
 def test_structlog_and_stdlib_give_the_same_line(log: logging.Logger, lines: Lines) -> None:
-    """The same event logged both ways differs in nothing but id and time."""
+    """The same event logged both ways differs only in id and time."""
     configure_structlog()
     try:
         structlog.get_logger("fmt.test").info("case done", score=1, name="n", level="x", args=(1,))
@@ -237,7 +237,7 @@ def test_structlog_and_stdlib_give_the_same_line(log: logging.Logger, lines: Lin
 
 
 def test_structlog_fields_of_any_name(log: logging.Logger, lines: Lines) -> None:
-    """`exc_info` as structlog means it is the exception; as anything else it is a field; `message` is shadowed."""
+    """`exc_info` in structlog's sense gives the exception, with any other value a field; `message` is shadowed."""
     configure_structlog()
     try:
         slog = structlog.get_logger("fmt.test").bind(model="m")
@@ -273,7 +273,7 @@ def test_structlog_reads_well_on_other_handlers(log: logging.Logger) -> None:
 
 
 def test_structlogs_own_processor_formatter_chain(log: logging.Logger, lines: Lines) -> None:
-    """A structlog set up for ProcessorFormatter works too; its private attributes are not fields."""
+    """structlog configured for ProcessorFormatter works too; its private attributes are not fields."""
     structlog.configure(
         processors=[structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
         logger_factory=structlog.stdlib.LoggerFactory(),
@@ -320,14 +320,14 @@ def drop(logger: Any, method: str, event: Any) -> Any:
 
 
 def test_processors_run_before_the_stamp(log: logging.Logger) -> None:
-    """They see the event as structlog's processors do, by dotted name, by dict or as objects."""
+    """Processors given by dotted name, dict or object see the event as structlog's do."""
     lines = with_processors(log, f"{__name__}.add_field", {"()": f"{__name__}.AddValue", "value": 7})
     log.info("m")
     assert (lines.last["added"], lines.last["value"]) == (["fmt.test", "info"], 7)
 
 
 def test_structlogs_own_processors_work(log: logging.Logger) -> None:
-    """A class without arguments is made; callsite parameters find the record."""
+    """A class is called without arguments; callsite parameters find the record."""
     lines = with_processors(log, "structlog.processors.CallsiteParameterAdder", structlog.processors.UnicodeDecoder())
     log.info("m")
     assert lines.last["func_name"] == "test_structlogs_own_processors_work"
@@ -335,7 +335,7 @@ def test_structlogs_own_processors_work(log: logging.Logger) -> None:
 
 
 def test_a_processor_cannot_take_reserved_places(log: logging.Logger) -> None:
-    """What it puts there is shadowed; what it removes of its own accord is removed."""
+    """A processor's value for a reserved field is shadowed; fields that it removes stay removed."""
     lines = with_processors(log, spoil)
     log.info("m", extra={"kept": 1})
     event = lines.last
@@ -352,7 +352,7 @@ def test_a_processor_cannot_take_reserved_places(log: logging.Logger) -> None:
 
 @pytest.mark.parametrize("processor", [raise_after_damage, lambda *_: "no dict", lambda: None])
 def test_a_processor_that_fails_is_skipped(log: logging.Logger, processor: Any) -> None:
-    """The line is kept as it was before, and says so."""
+    """If a processor fails, the line is kept as before and says so."""
     lines = with_processors(log, processor, add_field)
     log.info("m", extra={"a": 1})
     assert lines.last["a"] == 1
@@ -361,7 +361,7 @@ def test_a_processor_that_fails_is_skipped(log: logging.Logger, processor: Any) 
 
 
 def test_drop_event_drops(log: logging.Logger) -> None:
-    """structlog's DropEvent is no failure."""
+    """structlog's DropEvent drops the event and is not a failure."""
     lines = with_processors(log, drop)
     log.info("m")
     assert lines.events == []
@@ -381,13 +381,13 @@ def test_drop_event_drops(log: logging.Logger) -> None:
     ],
 )
 def test_bad_options_fail_when_configured(options: Any) -> None:
-    """Each names the option."""
+    """Each error names the bad option."""
     with pytest.raises(ConfigError, match=next(iter(options))):
         EventFormatter(**options)
 
 
 def test_with_another_librarys_handler(node: Node, tmp_path: Any) -> None:
-    """A StreamHandler may use the formatter: it stamps the root's node."""
+    """With a StreamHandler the formatter stamps the root's node."""
     stream = io.StringIO()
     handler = logging.StreamHandler(stream)
     handler.setFormatter(EventFormatter("%(process)d", root=str(node.root), source="console", static_fields={"s": 1}))
@@ -423,7 +423,7 @@ def test_the_class_form_of_dict_config(node: Node) -> None:
 
 
 def test_custom_levels_and_colours(log: logging.Logger, lines: Lines) -> None:
-    """The level is the registered name, even where a colouring formatter wrote into the record."""
+    """The level is the registered name, even if a colouring formatter changed the record."""
     logging.addLevelName(25, "NOTICE")
     record = logging.makeLogRecord({"name": "x", "msg": "m", "levelno": 25, "levelname": "\x1b[31mNOTICE\x1b[0m"})
     lines.emit(record)
@@ -460,7 +460,7 @@ def test_the_plain_way_gives_what_the_hooks_give(
     deleted: list[str],
     taken: bool,
 ) -> None:
-    """Whatever a record bears, the two ways to its event give the same bytes."""
+    """Whatever a record has, the fast path and the hooks give the same bytes."""
 
     def record() -> logging.LogRecord:
         made = logging.LogRecord(name, level, "file", 1, message, tuple(args), None)
@@ -479,12 +479,12 @@ def test_the_plain_way_gives_what_the_hooks_give(
     assert formatter.encode(record()) == formatter._encode_by_hooks(record())
 
 
-LEAST, GREATEST = (-1e9, 1e11) if os.name == "posix" else (0, 3e10)  # what the system's datetime can say
+LEAST, GREATEST = (-1e9, 1e11) if os.name == "posix" else (0, 3e10)  # the range of the system's datetime
 
 
 @given(st.floats(LEAST, GREATEST) | st.integers(0, 2**33).map(lambda n: n + 0.9999999))
 def test_the_stamps_time_is_datetimes(seconds: float) -> None:
-    """Cached or not, rounded as datetime rounds."""
+    """The stamp's time is rounded as datetime rounds, cached or not."""
     stamp = StampEvent("node")
     for created in (seconds, seconds, math.floor(seconds), seconds + 0.25):
         record = logging.makeLogRecord({"created": created, "msg": "m"})
@@ -493,7 +493,7 @@ def test_the_stamps_time_is_datetimes(seconds: float) -> None:
 
 
 def test_options_that_are_none() -> None:
-    """A name that is nearly one is suggested; fields are an object."""
+    """Bad options are refused: a misspelt name with a suggestion, and fields that are not an object."""
     with pytest.raises(ConfigError, match="did you mean 'processors'"):
         EventFormatter(proccessors=[])
     with pytest.raises(ConfigError, match="give an object of fields"):

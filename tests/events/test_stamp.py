@@ -1,4 +1,4 @@
-"""The stamp: its four fields, and what becomes of a caller's values for them."""
+"""The stamp sets four fields, and keeps or shadows a caller's values for them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def stamped(**fields: Any) -> dict[str, Any]:
 
 
 def test_the_stamp_gives_the_four_fields() -> None:
-    """node_id, ts_utc, event_id (UUIDv7) and source."""
+    """The stamp sets node_id, ts_utc, event_id (a UUIDv7) and source."""
     event = stamped(event="x")
     assert (event["node_id"], event["source"]) == ("node-1", "src")
     assert event["ts_utc"] == "1970-01-01T00:00:01.500000+00:00"
@@ -29,7 +29,7 @@ def test_the_stamp_gives_the_four_fields() -> None:
 
 
 def test_a_caller_cannot_replace_node_or_source() -> None:
-    """Their values stand under `shadowed`."""
+    """A caller's values for them move to `shadowed`."""
     event = stamped(node_id="evil", source="other")
     assert (event["node_id"], event["source"]) == ("node-1", "src")
     assert event["shadowed"] == {"node_id": "evil", "source": "other"}
@@ -52,14 +52,14 @@ def test_a_callers_aware_timestamp_is_kept_normalised(given_time: object, kept: 
 
 @pytest.mark.parametrize("given_time", ["yesterday", "2026-01-02T03:04:05", 17, None, "", "0001-01-01T00:00:00+14:00"])
 def test_a_callers_other_timestamp_is_shadowed(given_time: object) -> None:
-    """What is not aware or not valid is kept aside, and the record's own time counts."""
+    """A timestamp that is not aware or not valid is shadowed, and the record's own time is used."""
     event = stamped(ts_utc=given_time)
     assert event["ts_utc"] == "1970-01-01T00:00:01.500000+00:00"
     assert event["shadowed"] == {"ts_utc": given_time}
 
 
 def test_a_callers_event_id_is_kept_when_it_is_a_text() -> None:
-    """An event mirrored from elsewhere keeps its id; an id that is no text is kept aside."""
+    """An event mirrored from elsewhere keeps its id; an id that is not a text is shadowed."""
     assert stamped(event_id="abc")["event_id"] == "abc"
     for bad in ("", 5, None):
         event = stamped(event_id=bad)
@@ -68,7 +68,7 @@ def test_a_callers_event_id_is_kept_when_it_is_a_text() -> None:
 
 
 def test_the_stamp_works_in_any_structlog_chain() -> None:
-    """It is a structlog processor, with structlog's own loggers and renderers around it."""
+    """The stamp works as a processor among structlog's own loggers and renderers."""
     log = structlog.wrap_logger(
         structlog.testing.CapturingLogger(),
         processors=[StampEvent("node-1"), structlog.processors.JSONRenderer()],
@@ -82,12 +82,12 @@ def test_the_stamp_works_in_any_structlog_chain() -> None:
 
 @pytest.mark.parametrize("source", ["", " ", None, 3, CONTROL_SOURCE])
 def test_sources_that_are_refused(source: Any) -> None:
-    """A source is a text, and not the one of control lines."""
+    """A source must be a text other than the control lines'."""
     with pytest.raises(ConfigError, match="source"):
         StampEvent("node-1", source)
 
 
 def test_the_stamp_refuses_a_bad_node_id() -> None:
-    """A node id breaks no rule on the way in."""
+    """A node id that breaks the rule is refused."""
     with pytest.raises(InvalidNodeId):
         StampEvent("a/b")

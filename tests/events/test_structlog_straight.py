@@ -1,4 +1,4 @@
-"""structlog straight into the outbox: the lines are those of the way through logging."""
+"""structlog straight to the outbox gives the same lines as through logging."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ Straight = Callable[..., OutboxHandler]
 
 @pytest.fixture
 def straight(node: Node) -> Iterator[Straight]:
-    """`straight(level=…, **options)` sets structlog up; undone after the test."""
+    """`straight(level=…, **options)` configures structlog; reset after the test."""
     handlers = []
 
     def apply(level: int | str = "DEBUG", **options: Any) -> OutboxHandler:
@@ -40,7 +40,7 @@ def straight(node: Node) -> Iterator[Straight]:
 
 
 def test_an_event(node: Node, straight: Straight) -> None:
-    """Stamped, with level and logger; the writer ends as every other."""
+    """An event is stamped, with level and logger; the writer ends like any other."""
     handler = straight()
     structlog.get_logger("bench").bind(model="m").info("case done", score=1)
     handler.close()
@@ -52,7 +52,7 @@ def test_an_event(node: Node, straight: Straight) -> None:
 
 
 def test_levels(node: Node, straight: Straight) -> None:
-    """What is under the level is not logged; each method has its own."""
+    """Events below the level are not logged; each method has its own level."""
     straight("WARNING")
     log = structlog.get_logger()
     for method in ("debug", "info", "warning", "warn", "error", "critical", "fatal", "exception"):
@@ -72,7 +72,7 @@ def test_levels(node: Node, straight: Straight) -> None:
 
 
 def test_context_exceptions_and_stacks(node: Node, straight: Straight) -> None:
-    """Context variables, exceptions as data, the stack of the call, arguments."""
+    """Context variables, exceptions, the call's stack and arguments are in the event."""
     straight()
     log = structlog.get_logger("bench")
     with structlog.contextvars.bound_contextvars(run_id="r"):
@@ -102,7 +102,7 @@ names = st.text() | st.sampled_from([*sorted(RESERVED), "name", "args", "_record
 
 @given(event=values, fields=st.dictionaries(names, values, max_size=4), level=st.sampled_from(["debug", "error"]))
 def test_the_line_is_that_of_the_way_through_logging(event: Any, fields: dict[str, Any], level: str) -> None:
-    """Whatever is logged: the same but for time and id."""
+    """Any event gives the same line both ways, except for time and id."""
     made: list[bytes | None] = []
     formatter = EventFormatter().bound_to(StampEvent("node", new_id=lambda: "id"))
 
@@ -123,7 +123,7 @@ def test_the_line_is_that_of_the_way_through_logging(event: Any, fields: dict[st
     try:
         getattr(stdlib.new(**fields), level)(event)
     except TypeError:
-        return  # fields of such names cannot be given to structlog
+        return  # structlog does not accept fields with these names
     straight = structlog.wrap_logger(
         OutboxLogger(handler, "bench"),  # type: ignore[arg-type]
         [lambda _, __, event_dict: ((event_dict,), {})],
@@ -143,7 +143,7 @@ def _through_logging(logger: Any, name: str, event_dict: Any) -> Any:
 
 
 def test_a_formatter_with_processors(node: Node, straight: Straight) -> None:
-    """The handler's formatter is used, with all its options."""
+    """The handler's formatter applies with all its options."""
     handler = straight()
     handler.setFormatter(
         EventFormatter("%(levelno)d", processors=[lambda _, __, event: {**event, "gpu": 1}], static_fields={"rig": "a"})
@@ -154,7 +154,7 @@ def test_a_formatter_with_processors(node: Node, straight: Straight) -> None:
 
 
 def test_nothing_raises_and_what_is_lost_is_counted(node: Node, straight: Straight) -> None:
-    """As for records."""
+    """No call raises, and losses are counted, as for records."""
     handler = straight()
 
     class Odd:
@@ -173,7 +173,7 @@ def test_nothing_raises_and_what_is_lost_is_counted(node: Node, straight: Straig
 
 
 def test_kill_nine_after_the_call(node: Node) -> None:
-    """The promise is the same."""
+    """An event logged before kill -9 is kept."""
     done = python(
         """
         import os, signal, sys, structlog, calyx_logging
@@ -188,6 +188,6 @@ def test_kill_nine_after_the_call(node: Node) -> None:
 
 
 def test_a_level_that_is_none() -> None:
-    """Refused on either way."""
+    """A bad level is refused on either path."""
     with pytest.raises(ConfigError, match="give the name or the number of a level"):
         configure_structlog(level="LOUD")

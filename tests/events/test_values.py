@@ -1,4 +1,4 @@
-"""Any object becomes a JSON value by rule, and every alteration is named."""
+"""Any object is converted to JSON by rule, and every alteration is named."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from calyx_logging.events.event import decode, encode
 
 
 def through(value: Any) -> Any:
-    """The value as it is read back from a line; the line has to be one."""
+    """Return a value as read back from its line, which must be valid."""
     line = encode({"v": value})
     assert b"\n" not in line
     json.loads(line.decode())
@@ -104,15 +104,15 @@ class Model(pydantic.BaseModel):
     ],
 )
 def test_what_is_written_by_rule_is_not_degraded(value: Any, written: Any) -> None:
-    """The table of docs/format.md, at the top and inside a list."""
+    """The conversions in the table of docs/format.md are not degraded, at the top or inside a list."""
     assert through(value) == {"v": written}
     assert through([{"deep": value}]) == {"v": [{"deep": written}]}
-    # … and the same by the slow way, which another bad value forces
+    # … and the same by the slow path, which another bad value forces
     assert through([value, 2**70])["v"] == [written, str(2**70)]
 
 
 def test_numpy_is_written_by_rule() -> None:
-    """Scalars as numbers, arrays as arrays, not-a-number named, the fast way and the slow."""
+    """numpy scalars become numbers and arrays arrays, with NaN named, on the fast and the slow path."""
     np = pytest.importorskip("numpy")
     for value, written in [
         (np.float32(1.5), 1.5),
@@ -177,21 +177,21 @@ def deep(levels: int) -> list[Any]:
     ],
 )
 def test_what_had_to_be_altered_is_named(value: Any, written: Any, note: str) -> None:
-    """The alteration says its kind and where."""
+    """Each note gives the kind of alteration and its place."""
     event = through(value)
     assert event["v"] == written
     assert event["degraded"] == [note]
 
 
 def test_keys_that_become_alike_are_both_kept() -> None:
-    """1 and "1" are two keys of one text; neither is lost."""
+    """The keys 1 and "1" have the same text; neither is lost."""
     event = through({1: "a", "1": "b", "1 (2)": "c"})
     assert sorted(event["v"].values()) == ["a", "b", "c"]
     assert event["v"]["1"] == "a"
 
 
 def test_cycles_and_depth_are_bounded() -> None:
-    """A cycle is cut where it closes; nesting ends in a repr."""
+    """A cycle is cut where it closes, and deep nesting ends in a repr."""
     event = through(cycle())
     assert event["v"] == [1, {"back": "<cycle to list>"}]
     assert event["degraded"] == ["cycle: v[1].back"]
@@ -201,7 +201,7 @@ def test_cycles_and_depth_are_bounded() -> None:
 
 
 def test_a_value_that_stands_twice_is_no_cycle() -> None:
-    """Only what contains itself is a cycle."""
+    """Only an object that contains itself is a cycle."""
     shared = {"a": math.nan}
     assert through([shared, shared])["v"] == [{"a": "NaN"}, {"a": "NaN"}]
 
@@ -215,7 +215,7 @@ def test_a_repr_is_bounded_and_notes_are_counted() -> None:
 
 
 def test_an_object_whose_class_raises_harms_no_other_field() -> None:
-    """One field that cannot be lowered leaves the others as they are."""
+    """A field that cannot be converted leaves the others unchanged."""
     event = decode(encode({"good": 1, "bad": BadProperty(), "also": [2]}))
     assert (event["good"], event["also"]) == (1, [2])
     assert event["degraded"] == ["repr of BadProperty: bad"]
@@ -243,7 +243,7 @@ anything = st.recursive(
 @given(anything)
 @settings(max_examples=500)
 def test_any_value_gives_one_valid_line(value: Any) -> None:
-    """Whatever is in it: one line, valid JSON, and a value that JSON can say comes back equal unless it is degraded."""
+    """Any value gives one line of valid JSON, and a value that JSON can express comes back equal unless degraded."""
     event = through(value)
     if "degraded" not in event and is_plain(value):
         assert event["v"] == (list(value) if isinstance(value, tuple) else value) or has_tuple(value)

@@ -89,7 +89,7 @@ def test_chunks_and_events_that_are_missing(store: Store, tmp_path: Path) -> Non
 
 
 def test_an_event_cut_out_and_one_put_in_twice(store: Store, tmp_path: Path) -> None:
-    """By somebody who made the manifest right again."""
+    """The audit finds both even if the manifest was adjusted to match."""
     bundle = make_bundle(make_node(tmp_path, "n-1"), range(5))
     (chunk,) = bundle.glob("*.jsonl")
     lines = chunk.read_bytes().splitlines(keepends=True)
@@ -101,7 +101,7 @@ def test_an_event_cut_out_and_one_put_in_twice(store: Store, tmp_path: Path) -> 
 
 
 def test_a_writer_that_was_killed(store: Store, tmp_path: Path) -> None:
-    """Its tail is unknown; what recovery could not keep is said."""
+    """Its tail is unknown; events that recovery could not keep are reported."""
     node = make_node(tmp_path, "n-1")
     code = """
         import json, logging, logging.config, os, sys
@@ -264,7 +264,7 @@ def test_a_writer_of_which_nothing_has_come(store: Store, tmp_path: Path) -> Non
     second = export(node, clock=lambda: START + 20.0).bundle
     assert first is not None
     assert second is not None
-    for bundle in (next(node.exports.iterdir()), *sorted(node.exports.iterdir())[:2]):
+    for bundle in sorted(node.exports.iterdir())[:2]:
         import_bundle(store, bundle)
     audit = audited(store)
     (unfinished,) = (writer for writer in audit.writers if writer.state != "complete")
@@ -353,7 +353,7 @@ def test_what_is_in_quarantine(store: Store, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(sys.platform == "win32", reason="symbolic links")
 def test_a_node_folder_that_is_a_link(store: Store, tmp_path: Path) -> None:
-    """Nothing is put in by way of it, and it is said."""
+    """Nothing is imported through the link, and the audit reports it."""
     elsewhere = tmp_path / "elsewhere"
     elsewhere.mkdir()
     store.folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""Import: what is whole is in the store once, whatever came in which order, was repeated, damaged or killed."""
+"""Import: complete bundles are in the store once, regardless of order, repetition, damage and kills."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ def test_same_name_and_other_content_is_refused_and_kept(store: Store, tmp_path:
 
 @pytest.mark.parametrize("order", [(1, 2, 3), (3, 1, 2), (2, 3, 1)])
 def test_the_first_generation(store: Store, tmp_path: Path, order: tuple[int, ...]) -> None:
-    """A chunk that has grown is taken, in whatever order its states come; its events are there once."""
+    """A grown chunk is imported, in any order of its states; its events are there once."""
     for count in order:
         result = import_bundle(store, foreign(tmp_path / str(count), count))
         assert result.outcome == "imported", result.faults
@@ -288,6 +288,7 @@ def test_a_name_that_is_taken(store: Store, tmp_path: Path) -> None:
     assert numbers(store) == [0, 1, 2]
 
 
+@pytest.mark.slow
 def test_an_error_at_any_call_leaves_the_store_as_it_was(tmp_path: Path) -> None:
     """One clear error, nothing half-written; the next import ends as an undisturbed one."""
     first = foreign(tmp_path / "first", 2)
@@ -313,6 +314,7 @@ def test_an_error_at_any_call_leaves_the_store_as_it_was(tmp_path: Path) -> None
     assert number > 10
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
 def test_killed_at_every_step(tmp_path: Path) -> None:
     """The process ends without a word at its n-th system call; every event is in the store once after the next try."""
@@ -354,6 +356,7 @@ def _import_all(root: str, sources: list[str], seed: int) -> None:
         import_bundle(Store(Path(root)), Path(source))
 
 
+@pytest.mark.slow
 def test_several_importers_at_once(store: Store, tmp_path: Path) -> None:
     """Many bundles of many nodes, each delivered to each importer in another order, some damaged at first."""
     sources, expected = [], Counter[tuple[str, int]]()
@@ -436,7 +439,7 @@ def test_what_lies_in_the_store_leads_nowhere_else(store: Store, tmp_path: Path)
 
 @pytest.mark.skipif(sys.platform == "win32", reason="symbolic links")
 def test_links_in_the_store(store: Store, tmp_path: Path) -> None:
-    """What is reached through one is not the store's."""
+    """Files behind a link do not belong to the store."""
     elsewhere = tmp_path / "elsewhere"
     shutil.copytree(foreign(tmp_path / "1", 1), elsewhere / "20260101_000000")
     before = tree(elsewhere)
@@ -452,7 +455,7 @@ def test_links_in_the_store(store: Store, tmp_path: Path) -> None:
 
 
 def test_an_index_that_is_wrong(store: Store, tmp_path: Path) -> None:
-    """What it says of a bundle is looked up in the bundle; a folder in its place costs nothing but itself."""
+    """The index is checked against the bundles; a folder in its place does no other harm."""
     first = make_bundle(make_node(tmp_path, "n-1"), range(2))
     second = make_bundle(make_node(tmp_path / "2", "n-1"), range(2, 4), second=50)
     import_bundle(store, first)
@@ -471,7 +474,7 @@ def test_an_index_that_is_wrong(store: Store, tmp_path: Path) -> None:
 
 
 def test_chunks_that_somebody_deleted_in_the_store(store: Store, tmp_path: Path) -> None:
-    """The bundle comes again: they are put back; what is damaged else is said."""
+    """Importing the bundle again restores them; other damage is reported."""
     bundle = make_bundle(make_node(tmp_path, "n-1"), range(3))
     folder = import_bundle(store, bundle).folder
     assert folder is not None
@@ -489,7 +492,7 @@ def test_chunks_that_somebody_deleted_in_the_store(store: Store, tmp_path: Path)
 
 
 def test_a_damaged_chunk_that_comes_in_another_bundle(store: Store, tmp_path: Path) -> None:
-    """What the store's manifest says of it is not what is in the store: the whole one takes its place."""
+    """The stored chunk differs from its manifest, so the intact one replaces it."""
     node = make_node(tmp_path, "n-1")
     first = make_bundle(node, range(3))
     (node.outbox / ".exported_index.json").unlink()
@@ -535,7 +538,7 @@ def test_odd_times_lines_and_files(store: Store, tmp_path: Path) -> None:
 
 
 def test_one_bad_path_stops_no_other(tmp_path: Path) -> None:
-    """And the JSON is one document, whatever happens; a hub's own store is not looked into."""
+    """The JSON is one document in every case; a hub's own store is not searched."""
     hub = tmp_path / "hub"
     hub.mkdir()
     good = make_bundle(make_node(tmp_path, "n-1"), range(2))
@@ -563,7 +566,7 @@ def test_bundles_in_a_folder(tmp_path: Path) -> None:
 
 
 def test_a_bundle_that_lost_its_manifest_is_not_passed_over(store: Store, tmp_path: Path) -> None:
-    """Beside others that are whole; whatever is left of it."""
+    """It lies beside complete ones, with different parts of it left."""
     node = make_node(tmp_path, "n-1")
     stick = tmp_path / "stick"
     for part in range(3):
@@ -606,7 +609,7 @@ def rewritten(folder: Path, count: int) -> Path:
 
 @pytest.mark.parametrize("spoil", ["emptied", "cut", "deleted", "whole"])
 def test_a_chunk_that_was_rewritten_replaces_nothing(store: Store, tmp_path: Path, spoil: str) -> None:
-    """Whatever has become of the first one in the store: what was accepted once is not replaced by other content."""
+    """Accepted content is never replaced by other content, even if the stored chunk was damaged or lost."""
     import_bundle(store, foreign(tmp_path / "1", 2))
     (file,) = store.folder.glob("old-1/*/*.jsonl")
     if spoil == "emptied":
@@ -654,7 +657,7 @@ def test_a_copy_of_a_chunk_is_not_put_back_beside_it(store: Store, tmp_path: Pat
 
 
 def import_as_the_first_generation(bundle: Path, hub: Path) -> dict[str, Any]:
-    """What telemetry_import.ps1 did: the keys it read, its comparison of hashes without case, its index."""
+    """Imitates telemetry_import.ps1: the keys it read, its case-insensitive comparison of hashes, its index."""
     manifest = json.loads((bundle / "manifest.json").read_text("utf-8-sig"))
     target = hub / "telemetry" / "federated" / manifest["node_id"] / manifest["timestamp"]
     target.mkdir(parents=True)

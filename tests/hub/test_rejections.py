@@ -1,4 +1,4 @@
-"""What the hub refused is noted, until it comes whole."""
+"""The hub notes refused bundles until they are imported."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def spoiled(bundle: Path, target: Path) -> Path:
 
 
 def test_a_refusal_is_noted_with_its_faults(store: Store, tmp_path: Path) -> None:
-    """Where it came from, whose it is, and what was wrong; once, however often it is tried."""
+    """The note holds source, node and faults; there is one note, no matter how many attempts."""
     bundle = make_bundle(make_node(tmp_path, "n-1"), range(3))
     bad = spoiled(bundle, tmp_path / "stick" / bundle.name)
     for _ in range(2):
@@ -41,7 +41,7 @@ def test_a_refusal_is_noted_with_its_faults(store: Store, tmp_path: Path) -> Non
 
 
 def test_it_is_settled_by_the_bundle_whole(store: Store, tmp_path: Path) -> None:
-    """Whether it comes from elsewhere, or from the same place."""
+    """This holds for a bundle from the same place and from another one."""
     bundle = make_bundle(make_node(tmp_path, "n-1"), range(3))
     bad = spoiled(bundle, tmp_path / "stick" / bundle.name)
     import_bundle(store, bad)
@@ -77,7 +77,7 @@ def test_notes_are_bounded_and_need_not_be_whole(store: Store, tmp_path: Path, m
 
 
 def test_an_import_does_not_fail_for_a_note(store: Store, tmp_path: Path) -> None:
-    """That it cannot be written is a warning."""
+    """A note that cannot be written is a warning."""
     bundle = make_bundle(make_node(tmp_path, "n-1"), range(3))
     store.folder.mkdir(parents=True)
     store.refused.write_bytes(b"")

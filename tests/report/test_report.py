@@ -60,7 +60,7 @@ def places(logged: Node, tmp_path_factory: pytest.TempPathFactory) -> dict[str, 
 
 
 class Page(HTMLParser):
-    """What a browser would make of a page: its elements, its tables, what is in its scripts."""
+    """Parses a page as a browser would: its elements, its tables, the contents of its scripts."""
 
     def __init__(self, html: bytes) -> None:
         super().__init__()
@@ -104,7 +104,7 @@ class Page(HTMLParser):
             self.tables[-1][-1][-1] += data
 
     def rows(self, heading: str) -> list[list[str]]:
-        """Of the table below a heading."""
+        """Return the rows of the table below a heading."""
         return [[" ".join(cell.split()) for cell in row] for row in self.by_heading[heading][1:]]
 
     def blob(self, key: str) -> Any:
@@ -126,7 +126,7 @@ def milliseconds(text: str) -> float:
 
 @pytest.mark.parametrize("place", ["outbox", "bundle", "hub"])
 def test_the_numbers_are_the_named_queries(places: dict[str, Source], place: str) -> None:
-    """Of the same place, asked by the command; those in tables, in the totals, and those that the scripts have."""
+    """Numbers in tables, totals and scripts match the named queries that the command runs on the same place."""
     source = places[place]
     page = Page(make_report(source).html)
     runs, suites, models = answer(source, "runs"), answer(source, "suites"), answer(source, "models")
@@ -168,7 +168,7 @@ def test_the_numbers_are_the_named_queries(places: dict[str, Source], place: str
 
 @pytest.mark.parametrize("place", ["outbox", "bundle", "hub"])
 def test_the_events_are_the_lines_as_they_were_written(places: dict[str, Source], place: str, logged: Node) -> None:
-    """Of the runs, the errors, and what is outside; byte by byte, in order."""
+    """Events of runs, errors and events outside of runs match their lines byte by byte, in order."""
     page = Page(make_report(places[place]).html)
     written = [
         line.decode() for path in sorted(logged.outbox.glob("*.jsonl")) for line in path.read_bytes().splitlines()
@@ -226,7 +226,7 @@ def templates() -> list[Path]:
 
 
 def test_what_cannot_be_seen_is_shown_by_its_number(tmp_path: Path) -> None:
-    """In the static tables, as in the scripts, which have the same rule."""
+    """The static tables and the scripts follow the same rule."""
     node = provision(tmp_path, "n-1").node
     logging.config.dictConfig(config(node))
     logging.getLogger("harness").error("abc\u202egnp.exe\x1b[31m\u200b")
@@ -249,6 +249,7 @@ def test_the_library_is_the_one_that_was_published() -> None:
     assert hashlib.sha256(data).hexdigest() == "b66b25aeb4df84e33199dc21694014d336d222cbd9deb0e5a7c14bd6aa0d0fd0"
 
 
+@pytest.mark.slow
 def test_large_and_many(tmp_path: Path) -> None:
     """A megabyte of a message, 100,000 keys, 5,000 suites: the page stays below its size, and says what it cut."""
     node = provision(tmp_path, "n-1").node
@@ -287,6 +288,7 @@ def test_events_are_left_out_and_counted_where_there_is_no_room(places: dict[str
         assert len(page.blob(one.key)["lines"]) == one.events == page.facts["blobs"][one.key]["events"]
 
 
+@pytest.mark.slow
 def test_of_a_long_run_the_first_and_the_last_events(
     places: dict[str, Source], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -301,7 +303,7 @@ def test_of_a_long_run_the_first_and_the_last_events(
 
 
 def test_a_cut_event_is_json() -> None:
-    """Whatever is in it."""
+    """This holds for any content."""
     deep: Any = "x"
     for _ in range(300):
         deep = [deep]
@@ -317,7 +319,7 @@ def test_a_cut_event_is_json() -> None:
 
 
 def test_a_hole_a_kill_a_lost_bundle_and_a_refused_one(tmp_path: Path) -> None:
-    """Each is said on the page of the hub, and the node is not complete."""
+    """The hub's page reports each of them, and the node is not complete."""
     node = make_node(tmp_path, "n-1")
     first, second = make_bundle(node, range(3)), make_bundle(node, range(3), second=10)
     hub = tmp_path / "hub"
@@ -437,9 +439,10 @@ def test_the_command(places: dict[str, Source], tmp_path: Path, logged: Node) ->
     assert len(page) < MAX_BYTES
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="a terminal")
 def test_progress_on_a_terminal(logged: Node, tmp_path: Path) -> None:
-    """What is being done, on standard error alone; nothing of it where that is no terminal."""
+    """The current step goes to standard error only, and only to a terminal."""
     import pty
 
     ours, theirs = pty.openpty()
@@ -462,7 +465,7 @@ def test_progress_on_a_terminal(logged: Node, tmp_path: Path) -> None:
 
 
 def test_runs_are_chosen_by_name(places: dict[str, Source]) -> None:
-    """By run_id or instance; the others keep their numbers."""
+    """Runs are chosen by run_id or instance; the others keep their numbers."""
     page = Page(make_report(places["hub"], Choice(("good",))).html)
     instance = next(row[4] for row in page.facts["runs"] if row[3] == "bad")
     assert [row[3] for row in page.facts["runs"] if row[-1]] == ["good"]
@@ -503,6 +506,7 @@ def test_bad_input(logged: Node, tmp_path: Path, args: list[str], code: int, sai
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="a signal")
 def test_ctrl_c_leaves_nothing(logged: Node, tmp_path: Path) -> None:
     """No half page, and the one that was there before stays."""
@@ -573,7 +577,7 @@ def test_a_chunk_that_goes_meanwhile_is_said(tmp_path: Path) -> None:
 @pytest.mark.parametrize("field", ["run_id", "run_instance_id", "suite", "case_id", "event_id", "message", "model"])
 @pytest.mark.parametrize("value", ["a\0b", "", "\u202e" * 1000, "{x|y}", "'\"$(`"])
 def test_odd_names(tmp_path: Path, field: str, value: str) -> None:
-    """Whatever bears them, there is a page with all of its events."""
+    """Odd names in any field still give a page with all events."""
     node = provision(tmp_path, "n-1").node
     if (field, value) == ("event_id", ""):
         value = "e"  # without an id it is no event
@@ -603,7 +607,7 @@ def test_the_worst_end_of_a_run_counts(tmp_path: Path) -> None:
 
 
 def test_what_could_not_be_looked_at_is_not_called_complete(tmp_path: Path) -> None:
-    """One node's trouble hides no other's, and nothing is said to be complete for it."""
+    """A failing node hides no other's problems, and nothing is called complete because of it."""
     node = provision(tmp_path, "n-1").node
     first_generation(node, [{}])
     (tmp_path / "telemetry" / "outbox" / "old-1").mkdir()
@@ -630,7 +634,7 @@ def test_odd_envelopes(tmp_path: Path, text: str) -> None:
 
 
 def test_more_runs_of_a_name_than_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The last are, which is said; every name that was asked for is known."""
+    """The last ones are shown, with a note; every name that was asked for is known."""
     monkeypatch.setattr("calyx_logging.report.collect.MAX_ROWS", 3)
     node = provision(tmp_path, "n-1").node
     first_generation(node, [{"run_id": "same", "run_instance_id": str(n)} for n in range(5)] + [{"run_id": "other"}])
@@ -639,8 +643,9 @@ def test_more_runs_of_a_name_than_are_shown(tmp_path: Path, monkeypatch: pytest.
     assert report.facts.warnings == ["--run names 6 runs: the last 3 of them are shown whole"]
 
 
+@pytest.mark.slow
 def test_room_is_for_what_needs_it(tmp_path: Path) -> None:
-    """What small excerpts leave goes to the large ones."""
+    """Room that small excerpts leave goes to the large ones."""
     node = provision(tmp_path, "n-1").node
     large = [{"run_id": "large", "noise": os.urandom(300).hex()} for _ in range(400)]
     first_generation(node, [*large, *({"run_id": f"small {n}"} for n in range(30))])
@@ -673,7 +678,7 @@ def test_many_days_and_no_times(tmp_path: Path) -> None:
 
 
 def test_a_root_that_is_found(logged: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """From a folder below, or by CALYX_ROOT: the page names the root, and its commands work from anywhere."""
+    """Found from a subfolder or by CALYX_ROOT, the page names the root, and its commands work from anywhere."""
     below = logged.root / "below"
     below.mkdir(exist_ok=True)
     monkeypatch.chdir(below)

@@ -1,4 +1,4 @@
-"""The commands, as programs: results, errors, exit codes."""
+"""The commands: results, errors, exit codes; and each of them once as a program."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ import pytest
 from calyx_logging import Node
 from calyx_logging.core import files
 from calyx_logging.scripts.cli import COMMANDS, size_text
-from conftest import REPO, close_logging, python, telemetry, tree
+from conftest import REPO, close_logging, python, telemetry, telemetry_program, tree
 from outboxes import killed_writer
 
 Configure = Callable[..., logging.Logger]
@@ -67,6 +67,51 @@ def test_a_script_without_the_package_says_what_to_run(name: str) -> None:
     assert f"python3 run.py {name}" in done.stderr
 
 
+def test_every_command_as_a_program(tmp_path: Path) -> None:
+    """Commands run in their own processes, in the order of use at a node and its hub; none is left out."""
+    for extra in ("ibis", "duckdb", "pyarrow", "jinja2"):
+        pytest.importorskip(extra)
+    ran = set()
+
+    def runs(command: str, *args: str | Path, code: int = 0) -> subprocess.CompletedProcess[str]:
+        done = telemetry_program(command, *args, cwd=tmp_path)
+        assert done.returncode == code, (command, done.stdout, done.stderr)
+        assert "Traceback" not in done.stderr
+        ran.add(command)
+        return done
+
+    node, hub, chunks = ("--root", tmp_path / "node"), ("--root", tmp_path / "hub"), tmp_path / "chunks"
+    for folder in ("node", "hub", "chunks"):
+        (tmp_path / folder).mkdir()
+    assert "n-1" in runs("provision", "n-1", *node).stdout
+    assert runs("smoke-test", *node).stdout.endswith("PASSED\n")
+    logging_config = {"version": 1, "handlers": {"o": {"class": "calyx_logging.handlers.OutboxHandler"}}}
+    (tmp_path / "logging.json").write_text(json.dumps({**logging_config, "root": {"level": "INFO", "handlers": ["o"]}}))
+    assert "0 stopped" in runs("doctor", "logging.json", *node).stdout
+    runs("export", *node)
+    (bundle,) = (tmp_path / "node/exports/telemetry_exports/n-1").iterdir()
+    assert str(bundle) in runs("verify", bundle).stdout
+    assert json.loads(runs("status", *node, "--json").stdout)["nodes"][0]["bundles"] == 1
+    (event,) = (json.loads(line) for line in runs("tail", *node, "--json", "-n", "1").stdout.splitlines())
+    assert event["event_id"] in runs("show", event["event_id"], *node).stdout
+    assert "imported" in runs("import", bundle, *hub).stdout
+    runs("audit", *hub)
+    assert json.loads(runs("query", "SELECT count(*) AS n FROM nodes", "--from", "hub", *hub, "--json").stdout) == [
+        {"n": 1}
+    ]
+    runs("table", "--check", *hub)
+    runs("report", "--from", "hub", *hub, "-o", "page.html")
+    assert (tmp_path / "page.html").stat().st_size > 100_000
+    runs("receipt", *hub)
+    (receipt,) = (tmp_path / "hub/telemetry/federated/.receipts").glob("*.json")
+    runs("prune", *node, "--receipt", receipt, "--accept-unsigned", "--dry-run")
+    runs("trust", "n-1", tmp_path / "none.pub", *hub, code=2)
+    for chunk in bundle.glob("*.jsonl"):
+        (chunks / chunk.name).write_bytes(chunk.read_bytes())
+    runs("manifest", chunks)
+    assert ran == set(COMMANDS)
+
+
 def test_provision_says_what_it_made(tmp_path: Path) -> None:
     """And does nothing the second time; a receipt on request."""
     done = telemetry("provision", "laptop-01", "--root", tmp_path)
@@ -107,7 +152,7 @@ def test_provision_says_what_it_made(tmp_path: Path) -> None:
     ],
 )
 def test_bad_input_is_one_line_and_an_exit_code(node: Node, args: tuple[str, ...], word: str) -> None:
-    """What to do stands in the line; nothing is written."""
+    """The line says what to do; nothing is written."""
     (node.outboxes / "with-chunk").mkdir()
     (node.outboxes / "with-chunk" / "a.jsonl").write_text("{}\n")
     (node.outboxes / "with-chunk" / ".export.lock").touch()
@@ -145,7 +190,9 @@ def test_export_and_verify(node: Node, configure: Configure) -> None:
 def test_export_as_json(node: Node) -> None:
     """One document on standard output, remarks on standard error."""
     killed_writer(node)
-    (node.outbox / "20260101_000000__x__00000000-0000.jsonl.open").touch()
+    orphan = node.outbox / "20260101_000000__x__00000000-0000.jsonl.open"
+    orphan.touch()
+    os.utime(orphan, (0, 0))  # nothing was written to it for long
     done = telemetry("export", "--root", node.root, "--json")
     document = json.loads(done.stdout)
     (result,) = document["nodes"]
@@ -189,7 +236,7 @@ def test_verify_reports_every_fault(node: Node, configure: Configure) -> None:
 
 
 def test_manifest_makes_and_checks(node: Node, configure: Configure, tmp_path: Path) -> None:
-    """For any folder of chunks."""
+    """It does so for any folder of chunks."""
     log_event(configure)
     (chunk,) = node.outbox.glob("*.jsonl")
     folder = tmp_path / "carried"
@@ -261,7 +308,7 @@ def test_smoke_test_that_fails_says_where(node: Node) -> None:
 
 
 def test_output_survives_a_console_of_another_code_page(tmp_path: Path) -> None:
-    """What the console cannot show is escaped, not a crash."""
+    """Characters that the console cannot show are escaped and cause no crash."""
     root = tmp_path / "мой корень"
     root.mkdir()
     done = subprocess.run(
