@@ -62,6 +62,9 @@ DEFAULT_MAX_EVENT_BYTES = 16 * 1024 * 1024
 MIN_MAX_EVENT_BYTES = 4096
 _SEQ_ROOM = 32
 
+_ENCODING_FACTOR = 12
+"""Bytes that encoding may take for one character of a text: buffers double, and a large line is read again."""
+
 LARGE = 1024 * 1024
 """A line longer than this, in bytes, is inspected before it is parsed."""
 
@@ -98,11 +101,16 @@ def note(event: MutableMapping[str, Any], what: Iterable[str]) -> None:
 
 
 def encode(event: Mapping[str, Any], max_bytes: int = DEFAULT_MAX_EVENT_BYTES, texts: int = 0) -> bytes:
-    """Encode an event as JSON in UTF-8, without newline, of at most `max_bytes` including its `seq`; never raises.
+    """Encode an event as JSON in UTF-8, without newline, of at most `max_bytes` including its `seq`.
 
     orjson writes NaN and infinities as null, so an event whose line contains `null` is checked for them. The first
-    `texts` bytes are skipped, because the caller knows that they are texts.
+    `texts` bytes are skipped, because the caller knows that they are texts, and that none of them is large.
+
+    Raises:
+        MemoryError: there is not enough memory for its large texts. Nothing else is raised.
     """
+    if not texts:
+        need_memory(event)
     try:
         line = orjson.dumps(event, by_rule, _OPTIONS)
         exact = line.find(b"null", texts) < 0 or not has_nonfinite(event)
@@ -115,6 +123,16 @@ def encode(event: Mapping[str, Any], max_bytes: int = DEFAULT_MAX_EVENT_BYTES, t
     elif len(line) > LARGE and has_too_many(line):
         line = orjson.dumps(_truncated(orjson.loads(line), LARGE))
     return line
+
+
+def need_memory(event: Mapping[str, Any]) -> None:
+    """Raise MemoryError if the large texts of an event cannot be encoded; orjson would end the process instead."""
+    size = 0
+    for value in list(event.values()):
+        inside = list(value.values()) if type(value) is dict else value if type(value) in (list, tuple) else (value,)
+        size += sum(len(text) for text in inside if type(text) in (str, bytes) and len(text) > LARGE)
+    if size:
+        bytearray(_ENCODING_FACTOR * size)  # never touched, so that it costs address space alone
 
 
 def _lowered(event: Mapping[str, Any]) -> dict[str, Any]:

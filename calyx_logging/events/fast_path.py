@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from calyx_logging.events.context import PROCESS_FIELDS, bound_context
-from calyx_logging.events.event import RESERVED
+from calyx_logging.events.event import LARGE, RESERVED, need_memory
 from calyx_logging.events.stamp import OWNER, QUEUED, RECORD_MARK, TO_BE_STAMPED, identity
 
 __all__ = ["STANDARD_ATTRIBUTES", "TEXT_BYTES", "plain_event", "plain_fields"]
@@ -29,6 +29,7 @@ STANDARD_ATTRIBUTES = frozenset(_BY_LOGGING) | {"message", "asctime", RECORD_MAR
 TEXT_BYTES = len('{"node_id":"","ts_utc":"2026-11-22T08:00:00.000000+00:00","event_id":"","source":"","level":""')
 """At least this many bytes at the start of a plain event's line belong to texts."""
 
+_MAY_BE_LARGE = frozenset((str, dict, list, tuple))
 _NO_FIELD = STANDARD_ATTRIBUTES | RESERVED | {"_record"}
 _NO_STRUCTLOG_FIELD = RESERVED | {"_record", RECORD_MARK, "exc_info", "stack_info", "stacklevel", "positional_args"}
 _TEMPLATE = dict.fromkeys(("node_id", "ts_utc", "event_id", "source", "level", "logger", "message"), TO_BE_STAMPED)
@@ -70,8 +71,14 @@ def plain_event(record: logging.LogRecord) -> dict[str, Any] | None:
         event["logger"] = attributes["name"]
         event["message"] = message
         for name in fields:
-            event[name] = attributes[name]
+            event[name] = value = attributes[name]
+            if type(value) in _MAY_BE_LARGE and (type(value) is not str or len(value) > LARGE):
+                need_memory(event)
+        if len(message) > LARGE:
+            need_memory(event)
         event["_record"] = record
+    except MemoryError:
+        raise
     except Exception:  # bad % arguments, a level without a name, a missing attribute
         return None
     return event
@@ -92,4 +99,6 @@ def plain_fields(logger: str, level: str, fields: Mapping[str, Any]) -> dict[str
     event["message"] = message
     event.update(fields)
     del event["event"]
+    if not _MAY_BE_LARGE.isdisjoint(map(type, fields.values())):
+        need_memory(event)
     return event

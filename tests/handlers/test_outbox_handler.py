@@ -617,7 +617,7 @@ def test_an_event_that_cannot_be_encoded_is_counted(
     monkeypatch.undo()
     logger.info("kept")
     handler_of(logger).close()
-    gap = controls_of(node.outbox)[0]
+    gap = next(line for line in controls_of(node.outbox) if line["control"] == "gap")
     assert (gap["control"], gap["count"], gap["seqs"]) == ("gap", 1, [[0, 0]])
     assert "ZeroDivisionError" in gap["cause"]
     assert "cannot keep an event" in capfd.readouterr().err

@@ -177,7 +177,7 @@ def test_a_mirror_on_a_disk_that_fails_says_false(node: Node, monkeypatch: pytes
     assert list(not_kept().values()) == [1]
     close_mirrors()
     assert [event["n"] for event in events_of(node.outbox)] == [0, 2]
-    gap = controls_of(node.outbox)[0]
+    gap = next(line for line in controls_of(node.outbox) if line["control"] == "gap")
     assert (gap["control"], gap["count"]) == ("gap", 1)
 
 
