@@ -29,7 +29,7 @@ STANDARD_ATTRIBUTES = frozenset(_BY_LOGGING) | {"message", "asctime", RECORD_MAR
 TEXT_BYTES = len('{"node_id":"","ts_utc":"2026-11-22T08:00:00.000000+00:00","event_id":"","source":"","level":""')
 """At least this many bytes at the start of a plain event's line belong to texts."""
 
-_MAY_BE_LARGE = frozenset((str, dict, list, tuple))
+_CONTAINERS = frozenset((dict, list, tuple))
 _NO_FIELD = STANDARD_ATTRIBUTES | RESERVED | {"_record"}
 _NO_STRUCTLOG_FIELD = RESERVED | {"_record", RECORD_MARK, "exc_info", "stack_info", "stacklevel", "positional_args"}
 _TEMPLATE = dict.fromkeys(("node_id", "ts_utc", "event_id", "source", "level", "logger", "message"), TO_BE_STAMPED)
@@ -72,7 +72,11 @@ def plain_event(record: logging.LogRecord) -> dict[str, Any] | None:
         event["message"] = message
         for name in fields:
             event[name] = value = attributes[name]
-            if type(value) in _MAY_BE_LARGE and (type(value) is not str or len(value) > LARGE):
+            kind = type(value)
+            if kind is str:
+                if len(value) > LARGE:
+                    need_memory(event)
+            elif kind in _CONTAINERS:
                 need_memory(event)
         if len(message) > LARGE:
             need_memory(event)
@@ -99,6 +103,11 @@ def plain_fields(logger: str, level: str, fields: Mapping[str, Any]) -> dict[str
     event["message"] = message
     event.update(fields)
     del event["event"]
-    if not _MAY_BE_LARGE.isdisjoint(map(type, fields.values())):
-        need_memory(event)
+    for value in fields.values():
+        kind = type(value)
+        if kind is str:
+            if len(value) > LARGE:
+                need_memory(event)
+        elif kind in _CONTAINERS:
+            need_memory(event)
     return event

@@ -169,12 +169,17 @@ def at_each_bytecode(folder: Path, situation: str, *, every: int = 1, most: int 
     """Interrupt one action at each of its bytecodes, or at every n-th, each time in an outbox of its own."""
     tally = Tally()
     hit, at = True, 1 - every
-    while hit and at < most:
-        at += every
-        root = folder / f"{situation} {at}"
-        root.mkdir()
-        hit = _one(root, situation, at, tally)
-        tally.injected += hit
+    gc.collect()
+    gc.freeze()  # so that the collection after each interrupt looks at little
+    try:
+        while hit and at < most:
+            at += every
+            root = folder / f"{situation} {at}"
+            root.mkdir()
+            hit = _one(root, situation, at, tally)
+            tally.injected += hit
+    finally:
+        gc.unfreeze()
     return tally
 
 
