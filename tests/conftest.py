@@ -109,10 +109,11 @@ def die_in_place() -> None:
     """Leave the outbox as if this process had died: locks are free, open chunks stay, nothing ends in order."""
     for handler in list(logging.getLogger("harness").handlers):
         pool = handler._pool  # type: ignore[attr-defined]
-        for writer in pool.writers:
-            writer._lock.give_back(delete=False)
-            writer.abandon()
-        pool._begin()
+        with pool._care:  # housekeeping would go on with what is dead
+            for writer in pool.writers:
+                writer._lock.give_back(delete=False)
+                writer.abandon()
+            pool._begin()
     close_logging()
 
 

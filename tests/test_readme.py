@@ -14,6 +14,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from test_architecture import MAY_IMPORT
 
 from calyx_logging import provision
 from calyx_logging.events.event import RESERVED
@@ -228,14 +229,40 @@ def test_the_commands_of_the_harness_document(tmp_path: Path) -> None:
     assert [line["outcome"] for line in lines(tmp_path) if line.get("stage") == "test_ended"] == ["passed"]
 
 
-DOCUMENTS = ["README.md", "CHANGELOG.md", *(f"docs/{path.name}" for path in sorted((REPO / "docs").glob("*.md")))]
+PAGES = sorted((REPO / "docs").rglob("*.md"))
+DOCUMENTS = ["README.md", "CHANGELOG.md", *(path.relative_to(REPO).as_posix() for path in PAGES)]
 
 
 @pytest.mark.parametrize("document", DOCUMENTS)
 def test_links_lead_somewhere(document: str) -> None:
-    """Relative links name files that are there."""
-    for target in re.findall(r"\]\((?!https?:)([^)#]+)", (REPO / document).read_text("utf-8")):
-        assert (REPO / document).parent.joinpath(target).exists(), target
+    """Relative links name files that are there, and headings that these have."""
+    text = (REPO / document).read_text("utf-8")
+    for target, heading in re.findall(r"\]\((?!https?:)([^)#]*)(?:#([^)]*))?\)", text):
+        path = (REPO / document).parent.joinpath(target) if target else REPO / document
+        assert path.exists(), target
+        if heading:
+            headings = re.findall(r"^#+ (.*)$", path.read_text("utf-8"), re.M)
+            assert heading in [re.sub(r"[^\w -]", "", name.lower()).replace(" ", "-") for name in headings], target
+
+
+def test_the_design_draws_the_import_rule() -> None:
+    """The arrows between the wings are those that tests/test_architecture.py holds."""
+    arrows = re.findall(r"^  (\w+) --> (\w+)$", (REPO / "docs" / "design.md").read_text("utf-8"), re.M)
+    assert sorted(arrows) == sorted((wing, target) for wing, targets in MAY_IMPORT.items() for target in targets)
+
+
+def test_the_files_that_the_design_names_are_there() -> None:
+    """So is each function or class named with its file."""
+    design = (REPO / "docs" / "design.md").read_text("utf-8")
+    named = re.findall(r"(?:`(\w+)` in )?`((?:calyx_logging|handlers|scripts|tests)/[\w/.]+)`", design)
+    assert len(named) > 30
+    for symbol, file in named:
+        if file == "scripts/telemetry_NAME.py":
+            continue
+        assert (REPO / file).exists(), file
+        if symbol:
+            text = (REPO / file).read_text("utf-8")
+            assert re.search(rf"^\s*(?:def|class) {symbol}\b", text, re.M), (symbol, file)
 
 
 def test_the_design_names_every_room() -> None:

@@ -257,7 +257,8 @@ class WriterPool:
 
     def upkeep(self) -> float:
         """Mend what interrupts left, roll what is old, tell of gaps, sync, seal; return the seconds until the next."""
-        if not self._care.acquire(timeout=_LONG_WAIT):
+        care = self._care
+        if not care.acquire(timeout=_LONG_WAIT):
             return _LONG_WAIT  # others wait for this thread, too
         try:
             for writer in self.writers:
@@ -267,7 +268,7 @@ class WriterPool:
             self._finish_closing(0.0)
             self._seal_full(self.writers)
         finally:
-            self._care.release()
+            care.release()
         max_age = self._options.max_age
         wait = process.LOOK_SECONDS if max_age is None else min(process.LOOK_SECONDS, max(max_age / 16, 0.05))
         return min(wait, self._options.sync_interval) if self._options.sync == "interval" else wait
