@@ -1,4 +1,4 @@
-"""What the tests share: provisioned roots, real dictConfig, real child processes, and reading back what was written."""
+"""Helpers for all tests: provisioned roots, real dictConfig, real child processes, reading back what was written."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What reads bytes from elsewhere, for fuzzers: whatever the bytes are, it answers, or raises an error of its own.
+"""The readers of bytes from elsewhere, for fuzzers: each answers any bytes, or raises an error of its own.
 
     python tests/fuzz_readers.py manifest -max_total_time=60 CORPUS
 

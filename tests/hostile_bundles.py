@@ -57,7 +57,7 @@ class Box:
 
     @property
     def outside(self) -> Path:
-        """What nobody may read, or write to."""
+        """A place that nobody may read or write to."""
         folder = self.tmp / "outside"
         folder.mkdir(exist_ok=True)
         return folder

@@ -156,7 +156,7 @@ def test_modules_are_of_a_size_to_be_read(module: str) -> None:
 
 
 def test_the_public_names() -> None:
-    """What `from calyx_logging import …` offers is decided here."""
+    """This test decides what `from calyx_logging import …` offers."""
     assert sorted(calyx_logging.__all__) == [
         "CalyxError",
         "EventFormatter",

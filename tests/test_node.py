@@ -122,7 +122,7 @@ def test_a_missing_or_empty_node_id_says_how_to_provision(tmp_path: Path, data: 
 
 @pytest.mark.parametrize("data", [b"not an id\n", b"\xff\xfe\xff", b"\x80\x81"])
 def test_a_damaged_node_id_is_refused(tmp_path: Path, data: bytes) -> None:
-    """What is in the file has to keep the rule as well."""
+    """An id in the file has to keep the rule as well."""
     (tmp_path / "runtime").mkdir()
     (tmp_path / "runtime" / "node_id.txt").write_bytes(data)
     with pytest.raises(InvalidNodeId):

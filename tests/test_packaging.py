@@ -1,4 +1,4 @@
-"""What is built and installed is what should be."""
+"""The right files are built and installed."""
 
 from __future__ import annotations
 

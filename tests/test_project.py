@@ -1,4 +1,4 @@
-"""What a contributor meets first: documents, hooks, the workflow and the form for bugs."""
+"""The first things a contributor meets: documents, hooks, the workflow and the form for bugs."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def read(name: str) -> Any:
 
 @pytest.mark.parametrize("name", [*DOCUMENTS, WORKFLOW, HOOKS, BUG, ".ci/run"])
 def test_commands_that_are_named_exist(name: str) -> None:
-    """Of run.py, and of calyx-telemetry."""
+    """The commands of run.py and of calyx-telemetry."""
     text = (REPO / name).read_text("utf-8")
     for words in re.findall(r"(?:python3?|py) run\.py ((?:--extra \w+ )*[\w-]+)", text):
         assert words.split()[-1] in RUN_PY | set(COMMANDS), words

@@ -72,7 +72,7 @@ def test_common_forms_of_keys(kind: str) -> None:
     ],
 )
 def test_headers_addresses_settings_and_key_blocks(text: str, left: str) -> None:
-    """What is beside them stays readable."""
+    """Text beside them stays readable."""
     assert left in through(message=text)["message"].replace("--[redacted]", "[redacted]")
 
 
@@ -186,7 +186,7 @@ def test_the_callers_objects_are_not_changed() -> None:
 
 @dataclasses.dataclass
 class Settings:
-    """What harnesses log whole."""
+    """Things that harnesses log whole."""
 
     api_key: str
     n: int = 1

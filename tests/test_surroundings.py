@@ -28,7 +28,7 @@ def checkout_in(folder: Path) -> Path:
 
 
 def test_the_checkout_is_taken_off_the_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Under each of its names; nothing else is."""
+    """The checkout is taken off under each of its names; nothing else is."""
     monkeypatch.chdir(tmp_path)
     path = ["", "other", str(tmp_path), str(tmp_path / "tests"), "."]
     surroundings.take_checkout_off(path, tmp_path)

@@ -162,6 +162,6 @@ class ChunkSeries:
                 files.remove(self._outbox / self._name.open)
 
     def take_leftover(self) -> Leftover:
-        """What the writer cannot write itself."""
+        """Return the events and losses that the writer cannot write itself."""
         leftover, self.leftover = self.leftover, Leftover()
         return leftover

@@ -15,7 +15,7 @@ _SYNC_MODES = ("seal", "interval", "record")
 
 @dataclass(frozen=True)
 class WriterOptions:
-    """What a writer does when.
+    """Says when a writer rolls and syncs.
 
     Attributes:
         max_bytes: a chunk is rolled before it would grow over this many bytes (one larger event has a chunk alone).

@@ -293,7 +293,7 @@ class ChunkWriter:
             self.limit = -1
 
     def take_leftover(self) -> Leftover:
-        """What it cannot write itself."""
+        """Return the events and losses that it cannot write itself."""
         return self._series.take_leftover()
 
     def abandon(self) -> None:

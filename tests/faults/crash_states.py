@@ -141,7 +141,7 @@ def lay(root: Path, names: Names, variant: str) -> str:
 
 
 def snapshot(root: Path) -> Names:
-    """What is on disk, taken for certain."""
+    """Take the files that are on disk now as certain."""
     return {
         str(path.relative_to(root)): None if path.is_dir() else path.read_bytes() for path in sorted(root.rglob("*"))
     }
@@ -149,7 +149,7 @@ def snapshot(root: Path) -> Names:
 
 @dataclass
 class Tally:
-    """What an enumeration did."""
+    """The figures of an enumeration."""
 
     operations: int = 0
     states: int = 0

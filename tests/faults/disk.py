@@ -1,4 +1,4 @@
-"""What stands between `core/files.py` and the system: a recorder of its operations, and an injector of errors.
+"""Stand-ins between `core/files.py` and the system: a recorder of its operations, and an injector of errors.
 
 Both are proxies put in the place of the `os` of `core.files` (it is the only door to the disk), so the code under test
 is the real one.

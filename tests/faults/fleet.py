@@ -39,7 +39,7 @@ _START = 1_760_000_000
 
 @dataclass
 class Outcome:
-    """What came of it.
+    """The result of a fleet campaign.
 
     Attributes:
         bundles, nodes, deliveries: how many.

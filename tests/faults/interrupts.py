@@ -38,7 +38,7 @@ ROOMS += ("recording/chunk_file.py", "recording/gaps.py", "core/files.py")
 
 @dataclass
 class Tally:
-    """What a campaign did and found."""
+    """The figures of a campaign, and the faults it found."""
 
     injected: int = 0
     acknowledged: int = 0

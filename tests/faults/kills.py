@@ -49,7 +49,7 @@ ROUND = 25
 
 
 class Marks:
-    """What each of 64 places is in the middle of, in memory that outlives the victim."""
+    """Notes, in memory that outlives the victim, the operation that each of 64 places is in."""
 
     def __init__(self) -> None:
         self._memory = mmap.mmap(-1, 64)
@@ -69,7 +69,7 @@ class Marks:
         return marked
 
     def take(self) -> set[int]:
-        """What was marked, and clear it."""
+        """Return the marks, and clear them."""
         found = set(self._memory[:]) - {BETWEEN}
         self._memory[:] = bytes(64)
         return found
@@ -77,7 +77,7 @@ class Marks:
 
 @dataclass
 class Tally:
-    """What a campaign did and found."""
+    """The figures of a campaign, and the faults it found."""
 
     kills: int = 0
     inside: Counter[str] = field(default_factory=Counter)

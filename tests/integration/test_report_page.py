@@ -245,7 +245,7 @@ def test_the_time_line_by_mouse_and_by_keyboard(opened: Open, fleet: Path) -> No
 
 
 def test_the_filters_are_the_time_lines_too(opened: Open, fleet: Path) -> None:
-    """What they leave out is paler there, and not chosen with the keys."""
+    """Runs that they leave out are paler there, and the keys pass over them."""
     page = opened(fleet, "#runs").page
     runs = sorted(facts_of(fleet)["runs"], key=lambda run: run[5])
     late = [run for run in runs if run[14] == "timeout"]
@@ -309,7 +309,7 @@ def test_the_wheel_is_the_pages_but_with_ctrl(opened: Open, fleet: Path) -> None
 
 
 def test_every_digit_is_shown(opened: Open, tmp_path: Path) -> None:
-    """Of numbers that scripts cannot hold; lines of a message stay lines."""
+    """The page shows numbers that scripts cannot hold; lines of a message stay lines."""
     node = provision(tmp_path, "n-1").node
     logging.config.dictConfig(config(node))
     log = logging.getLogger("harness")

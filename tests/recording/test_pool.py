@@ -319,7 +319,7 @@ def test_a_lock_file_that_is_deleted(node: Node, configure: Configure) -> None:
 def test_an_open_chunk_that_is_truncated(
     node: Node, configure: Configure, cut: int, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """What is cut off is counted; what follows is kept, and no line stands behind a fragment."""
+    """Lines that were cut off are counted, later ones kept, and no line stands behind a fragment."""
     logger = configure()
     for n in range(5):
         logger.info("before", extra={"n": n})
