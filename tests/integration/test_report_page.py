@@ -356,8 +356,8 @@ def test_cases_are_drawn_inside_a_run_when_it_is_wide(opened: Open, report: Path
     page.evaluate(
         "(() => { const run = line.runs.find((one) => one.run_id === 'bad'); line.show(run.started, run.ended); })()"
     )
-    page.wait_for_timeout(300)
-    assert [page.evaluate(fills).count(one) for one in colours] == [2, 2]
+    drawn = f"((fills) => {colours!r}.map((one) => fills.filter((fill) => fill === one).length))({fills})"
+    page.wait_for_function(f"String({drawn}) === '2,2'")
 
 
 def test_a_run_its_cases_and_events(opened: Open, report: Path, logged: Node) -> None:
