@@ -25,7 +25,7 @@ try:
 except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py doctor") from None
 
-_OWN = ("calyx_logging", "asyncio", "click", "concurrent", "concurrent_log_handler", "filelock", "portalocker", "rich")
+_OWN = ("calyx_logging", "asyncio", "click", "concurrent", "concurrent_log_handler", "portalocker", "rich")
 
 
 @click.command("doctor", short_help="Show which loggers reach the outbox, and what stops the others.")

@@ -46,6 +46,7 @@ DISK = {
 ALLOWED = {
     ("format.chunk", "open"): "for reading",
     ("scripts.cli", "open"): "the null device, when the reader of a pipe has gone",
+    ("core.os_lock", "open"): "the file of a lock",
     ("core.locks", "write"): "the holder's name into its lock file",
     ("core.locks", "fsync"): "the holder's name into its lock file",
     ("format.run_envelope", "open"): "for reading",

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calyx_logging.core import files
-from calyx_logging.core.locks import os_lock
+from calyx_logging.core.os_lock import OsLock
 from calyx_logging.core.reading import BOM
 from calyx_logging.errors import ConfigError, SignatureError, StorageError
 
@@ -127,7 +127,7 @@ def add_line(path: Path, line: str) -> bool:
     wanted = 4 if "namespaces=" in line else 2
     try:
         files.make_dirs(path.parent)
-        with os_lock(path.with_name(f".{path.name.removeprefix('.')}.lock")):
+        with OsLock(path.with_name(f".{path.name.removeprefix('.')}.lock")):
             text = _text_of(path)
             if any(" ".join(known.split()).startswith(" ".join(line.split()[:wanted])) for known in text.splitlines()):
                 return False

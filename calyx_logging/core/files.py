@@ -138,9 +138,8 @@ class AppendFile:
             any(map(os.close, iter(self._fds.pop, None)))
 
     def __del__(self) -> None:
-        if len(self._fds) > 1:
-            with contextlib.suppress(OSError):
-                self.close()
+        with contextlib.suppress(OSError, AttributeError):  # an interrupt may have come before there was anything
+            self.close()
 
 
 def _identity(found: os.stat_result) -> tuple[int, int]:

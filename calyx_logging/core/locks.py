@@ -1,41 +1,28 @@
-"""Locks that show which processes are alive, and files that name the holder.
-
-Invariant: the operating system alone holds the lock; the file gives it a name and says which process has it.
-"""
+"""The locks that show which writers are alive, and the files that name their processes."""
 
 from __future__ import annotations
 
 import contextlib
 import errno
-import logging
 import os
 import secrets
 import socket
-import threading
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-from filelock import FileLock, Timeout
 
 from calyx_logging.core import files
+from calyx_logging.core.os_lock import Held, OsLock, has_no_locks, without_locks
 from calyx_logging.errors import ConfigError, StorageError
 
 __all__ = [
     "Holder",
-    "OsLock",
     "WriterLock",
-    "has_no_locks",
     "holder_of",
     "is_gone",
     "lock_file",
-    "os_lock",
     "probe",
     "read_holder",
 ]
-
-_NO_LOCKS = {errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK}
 
 _RESERVE_BYTES = 8192
 
@@ -43,105 +30,6 @@ _RESERVE_BYTES = 8192
 def lock_file(outbox: Path, writer: str) -> Path:
     """Return the path of the file that a writer keeps locked while it lives."""
     return outbox / ".writers" / f"{writer}.lock"
-
-
-class OsLock(FileLock):
-    """A filelock that does not log.
-
-    It is acquired and released while the recorder's own lock is held. A thread that reconfigures logging at that moment
-    holds logging's lock and waits for the recorder's, to close the old handler. If filelock then asked logging whether
-    a level is enabled, the two threads would deadlock.
-    """
-
-    def acquire(self, *args: Any, **kwargs: Any) -> Any:
-        """Acquire as filelock does, but never wait forever on a file system that refuses every lock.
-
-        Raises:
-            ConfigError: the file system has no locks.
-        """
-        try:
-            if not args and kwargs.get("blocking", True) and "timeout" not in kwargs:
-                try:  # filelock takes EACCES for a lock held elsewhere and retries forever
-                    return self._acquire_quietly(**{**kwargs, "blocking": False})
-                except Timeout:
-                    folder = Path(self.lock_file).parent
-                    if has_no_locks(folder):
-                        raise _without_locks(folder) from None
-            return self._acquire_quietly(*args, **kwargs)
-        except OSError as error:
-            if error.errno in _NO_LOCKS:
-                raise _without_locks(Path(self.lock_file).parent) from error
-            raise
-        except NotImplementedError as error:
-            raise _without_locks(Path(self.lock_file).parent) from error
-        except BaseExceptionGroup as group:  # Ctrl-C during the call arrives in a group
-            interrupts = group.subgroup(KeyboardInterrupt)
-            if interrupts is not None:
-                raise KeyboardInterrupt from group
-            raise
-
-    def _acquire_quietly(self, *args: Any, **kwargs: Any) -> Any:
-        with _quiet:
-            return super().acquire(*args, **kwargs)
-
-    def release(self, force: bool = False) -> None:
-        """Release as filelock does."""
-        with _quiet:
-            super().release(force=force)
-
-
-class _Quiet:
-    """Keeps filelock's logger disabled while any thread is in here."""
-
-    def __init__(self) -> None:
-        self._logger = logging.getLogger("filelock")
-        self._lock = threading.RLock()
-        self._inside = 0
-        self._before = False
-        self._pid = os.getpid()
-
-    def __enter__(self) -> None:
-        if self._pid != os.getpid():  # another library's fork hook logged in the child before ours ran
-            self.after_fork_in_child()
-        with self._lock:
-            if self._inside == 0:
-                self._before = self._logger.disabled
-            self._inside += 1
-            self._logger.disabled = True
-
-    def __exit__(self, *_: object) -> None:
-        if self._pid != os.getpid():  # the process forked while this thread was in here
-            self.after_fork_in_child()
-            return
-        with self._lock:
-            self._inside -= 1
-            if self._inside < 0:  # entered before the fork
-                self._inside = 0
-                return
-            if self._inside == 0:
-                self._logger.disabled = self._before
-
-    def after_fork_in_child(self) -> None:
-        """Reset what another thread of the parent may have left; a second call in the child does nothing."""
-        if self._pid == os.getpid():
-            return
-        self._pid = os.getpid()
-        self._lock = threading.RLock()
-        if self._inside:
-            self._inside, self._logger.disabled = 0, self._before
-
-
-_quiet = _Quiet()
-
-
-if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_quiet.after_fork_in_child)
-
-
-def os_lock(path: Path, *, on_acquired: Callable[[int], None] | None = None) -> OsLock:
-    """Make an operating system lock, shared by all threads, whose file stays on release."""
-    files.make_dirs(path.parent)
-    return OsLock(path, thread_local=False, fallback_to_soft=False, preserve_lock_file=True, on_acquired=on_acquired)
 
 
 def probe(outbox: Path) -> None:
@@ -152,38 +40,12 @@ def probe(outbox: Path) -> None:
     """
     try:
         if has_no_locks(outbox / ".writers"):
-            raise _without_locks(outbox)
+            raise without_locks(outbox)
     except OSError as error:
         storage = StorageError.of(error, "write to the outbox", outbox)
         raise ConfigError(
             storage.message, path=outbox, hint="make the folder writable, or name another root"
         ) from error
-
-
-def has_no_locks(folder: Path) -> bool:
-    """Tell whether not even a new file in the folder can be locked.
-
-    Raises:
-        OSError: no file can be created there.
-    """
-    path = folder / f".probe-{os.getpid()}-{secrets.token_hex(4)}"  # a name that recovery ignores
-    lock = os_lock(path)
-    try:
-        lock.acquire(blocking=False)
-    except (Timeout, ConfigError):  # nobody else knows this name, so the file system refuses
-        with contextlib.suppress(OSError):
-            files.remove(path)
-        return True
-    lock.release(force=True)
-    files.remove(path)
-    return False
-
-
-def _without_locks(folder: Path) -> ConfigError:
-    return ConfigError("this file system has no locks", path=folder, hint="put the root on a local disk")
-
-
-_inherited: list[OsLock] = []
 
 
 class WriterLock:
@@ -217,11 +79,11 @@ class WriterLock:
         if not root.is_dir():  # do not recreate a root that was deleted
             raise FileNotFoundError(errno.ENOENT, "the root folder was deleted", str(root))
         while True:
-            lock = os_lock(lock_file(self._outbox, self.writer), on_acquired=self._fill)
+            lock = OsLock(lock_file(self._outbox, self.writer))
             try:
-                lock.acquire(blocking=False)
+                self._fill(lock.acquire(blocking=False))
                 break
-            except Timeout:  # another writer has the same random id
+            except Held:  # another writer has the same random id
                 self.writer = secrets.token_hex(4)
             except ConfigError as error:
                 raise OSError(errno.ENOLCK, error.message, str(self._outbox)) from error
@@ -233,16 +95,15 @@ class WriterLock:
         """Release the lock if it is held; its file stays if the writer left anything to recover."""
         lock, self._lock = self._lock, None
         if lock is not None:
-            lock.release(force=True)
+            lock.release()
             if delete:
                 files.remove(lock_file(self._outbox, self.writer))
 
     def forget(self) -> None:
         """Forget the lock in a forked child without unlocking it: it is still the parent's."""
-        if self._lock is not None:
-            _inherited.append(self._lock)
-        self._lock = None
-        self._reserve = None
+        lock, self._lock, self._reserve = self._lock, None, None
+        if lock is not None:
+            lock.forget()
 
     def free_room(self) -> bool:
         """Release the reserved bytes; return False if there are none."""

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from calyx_logging.bundle.signing import RECEIPT_NAMESPACE, sign
 from calyx_logging.core import files
-from calyx_logging.core.locks import os_lock
+from calyx_logging.core.os_lock import OsLock
 from calyx_logging.core.parallel import several_at_once
 from calyx_logging.core.ranges import runs_of
 from calyx_logging.core.times import utc_text
@@ -59,7 +59,7 @@ def write_receipt(
     signature = path.with_name(path.name + SIGNATURE_SUFFIX)
     try:
         files.make_dirs(store.receipts)
-        with os_lock(store.receipts / f".{node_id}.lock"):
+        with OsLock(store.receipts / f".{node_id}.lock"):
             with store.alone():
                 receipt, warnings = _receipt(store, node_id, utc_text(clock()), anew)
             old = _old(path)

@@ -26,10 +26,9 @@ from pathlib import Path
 from typing import Any
 
 import orjson
-from filelock import Timeout
 
 from calyx_logging.core import files
-from calyx_logging.core.locks import os_lock
+from calyx_logging.core.os_lock import Held, OsLock
 from calyx_logging.core.reading import names_in, sha256_of
 from calyx_logging.core.times import utc_text
 from calyx_logging.errors import ConfigError, ManifestError, RootNotFound, StorageError
@@ -102,7 +101,7 @@ class Store:
     @contextmanager
     def alone(self) -> Iterator[None]:
         """Hold the store's lock, so that no other import writes; wait for it if need be."""
-        with os_lock(self.folder / ".import.lock"):
+        with OsLock(self.folder / ".import.lock"):
             yield
 
     @contextmanager
@@ -111,10 +110,8 @@ class Store:
         if self._staging.is_symlink():
             raise StorageError("is a symbolic link", path=self._staging, hint="delete it: what is in it gets deleted")
         token = secrets.token_hex(8)
-        folder, lock = self._staging / token, os_lock(self._staging / f"{token}.lock")
-        with os_lock(
-            self.folder / ".staging.lock"
-        ):  # or a lock that is just being made would be taken for a dead one's
+        folder, lock = self._staging / token, OsLock(self._staging / f"{token}.lock")
+        with OsLock(self.folder / ".staging.lock"):  # or a lock that is just being made would be taken for a dead one's
             self._sweep()
             lock.acquire()
         try:
@@ -122,17 +119,17 @@ class Store:
             yield folder
         finally:
             files.remove_tree(folder)
-            lock.release(force=True)  # first, because Windows deletes no open file
+            lock.release()  # first, because Windows deletes no open file
             files.remove(self._staging / f"{token}.lock")
 
     def _sweep(self) -> None:
         """Remove what dead importers left behind."""
         for name in names_in(self._staging):
             token = name.removesuffix(".lock")
-            lock = os_lock(self._staging / f"{token}.lock")
+            lock = OsLock(self._staging / f"{token}.lock")
             try:
                 lock.acquire(blocking=False)
-            except Timeout:
+            except Held:
                 continue  # it lives
             except OSError:
                 continue  # somebody's folder of that name
@@ -140,7 +137,7 @@ class Store:
                 with suppress(OSError, RecursionError):  # somebody's own, nobody's harm
                     files.remove_tree(self._staging / token)
             finally:
-                lock.release(force=True)
+                lock.release()
             with suppress(OSError):
                 files.remove(self._staging / f"{token}.lock")
 

@@ -10,12 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import orjson
-from filelock import Timeout
 
 from calyx_logging.core import files
-from calyx_logging.core.locks import has_no_locks, os_lock
+from calyx_logging.core.os_lock import Held, OsLock, has_no_locks, without_locks
 from calyx_logging.core.times import utc_text
-from calyx_logging.errors import CalyxError, ConfigError, LockHeld
+from calyx_logging.errors import CalyxError, LockHeld
 from calyx_logging.node import Node
 
 __all__ = ["exclusive"]
@@ -33,15 +32,13 @@ def exclusive(node: Node, clock: Callable[[], float] = time.time) -> Iterator[No
         OSError: the lock file cannot be written.
     """
     files.make_dirs(node.outbox)
-    lock = os_lock(node.outbox / _LOCK)
+    lock = OsLock(node.outbox / _LOCK)
     holder = node.outbox / _HOLDER
     try:
         lock.acquire(blocking=False)
-    except Timeout:
+    except Held:
         if has_no_locks(node.outbox):
-            raise ConfigError(
-                "this file system has no locks", path=node.outbox, hint="put the root on a local disk"
-            ) from None
+            raise without_locks(node.outbox) from None
         raise LockHeld(
             f"another export is running: {_describe(holder)}",
             path=node.outbox,
@@ -53,7 +50,7 @@ def exclusive(node: Node, clock: Callable[[], float] = time.time) -> Iterator[No
         yield
         files.remove(holder)
     finally:
-        lock.release(force=True)
+        lock.release()
 
 
 def _describe(holder: Path) -> str:

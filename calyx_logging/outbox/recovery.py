@@ -32,10 +32,9 @@ from collections.abc import Callable, Set
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from filelock import Timeout
-
 from calyx_logging.core import files
-from calyx_logging.core.locks import Holder, OsLock, holder_of, lock_file, os_lock, read_holder
+from calyx_logging.core.locks import Holder, holder_of, lock_file, read_holder
+from calyx_logging.core.os_lock import Held, OsLock
 from calyx_logging.errors import ManifestError, StorageError
 from calyx_logging.events.event import control_event, with_seq
 from calyx_logging.format.chunk import SEALED_SUFFIX, ChunkName, open_chunk
@@ -165,13 +164,13 @@ class _Work:
             self._look_again(filename, name, size)
 
     def _is_free(self, writer: str) -> bool:
-        lock = os_lock(lock_file(self._outbox, writer))
+        lock = OsLock(lock_file(self._outbox, writer))
         try:
             lock.acquire(blocking=False)
-        except Timeout:
+        except Held:
             return False
         self._holders[writer] = read_holder(self._outbox, writer)
-        lock.release(force=True)
+        lock.release()
         return True
 
     def _see_names(self, writers: set[str]) -> list[tuple[str, ChunkName, int]]:
@@ -194,10 +193,10 @@ class _Work:
 
     def _see_to(self, writer: str, names: list[ChunkName]) -> None:
         """Recover a writer whose lock was free."""
-        lock = os_lock(lock_file(self._outbox, writer))
+        lock = OsLock(lock_file(self._outbox, writer))
         try:
             lock.acquire(blocking=False)
-        except Timeout:
+        except Held:
             self.result.live += [OpenChunk(name, holder_of(self._outbox, writer)) for name in names]
             return
         try:
@@ -214,7 +213,7 @@ class _Work:
             elif self._is_quiet([lock_file(self._outbox, writer)]):
                 _give_up_lock(lock, lock_file(self._outbox, writer))
         finally:
-            lock.release(force=True)
+            lock.release()
 
     def _is_quiet(self, paths: list[Path]) -> bool:
         return self._wait(paths) <= 0
@@ -350,9 +349,9 @@ class _Work:
 def _give_up_lock(lock: OsLock, path: Path) -> None:
     """Delete a dead writer's lock file while holding the lock, so that a process waiting for it sees it is gone."""
     if os.name == "nt":  # cannot delete an open file, so release first; if another process opened it since, it stays
-        lock.release(force=True)
+        lock.release()
         with contextlib.suppress(PermissionError):
             files.remove(path)
         return
     files.remove(path)
-    lock.release(force=True)
+    lock.release()

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from calyx_logging.core import files
-from calyx_logging.core.locks import os_lock
+from calyx_logging.core.os_lock import OsLock
 from calyx_logging.core.reading import sha256_of
 from calyx_logging.errors import StorageError
 from calyx_logging.format.reader import ChunkRef
@@ -126,7 +126,7 @@ def compact(store: Store, node_id: str, *, memory: str = MEMORY) -> Part | None:
     """
     folder = folder_of(store)
     try:
-        with os_lock(folder / ".compact.lock"):
+        with OsLock(folder / ".compact.lock"):
             parts = current(store).nodes.get(node_id, NodeTable()).parts
             if not parts or (len(parts) == 1 and parts[0].compacted):
                 return None

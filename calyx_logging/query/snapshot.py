@@ -16,7 +16,7 @@ from typing import Any
 import orjson
 
 from calyx_logging.core import files
-from calyx_logging.core.locks import os_lock
+from calyx_logging.core.os_lock import OsLock
 from calyx_logging.core.reading import names_in
 from calyx_logging.errors import StorageError
 from calyx_logging.hub.store import Store
@@ -131,7 +131,7 @@ def changing(store: Store) -> Iterator[Current]:
     """Lock the table and yield what is in force, to be changed; write it at the end."""
     folder = folder_of(store)
     try:
-        with os_lock(folder / ".lock"):
+        with OsLock(folder / ".lock"):
             found = current(store)
             before = {part.name for table in found.nodes.values() for part in table.parts}
             yield found

@@ -1,18 +1,27 @@
 """The work of a process besides logging: one daemon thread for all pools, forks, and the end of the process.
 
-Invariants: the thread starts when the first pool needs it, and again in a forked child; `wake` never waits, so that a
-signal handler may call it anywhere. A child's pools begin anew before the first of its events is written, whether or
-not the hooks of other libraries, which may log, run before the one here.
+Invariants:
+
+* The thread starts when the first pool needs it, and again in a forked child.
+* `wake` never waits, so that a signal handler may call it anywhere, and an interrupt anywhere in it leaves nothing
+  locked. So the bell is a `SimpleQueue`, whose `put` is one call into C, and the thread is started as one, too:
+  `threading.Event` and `threading.Thread` are Python code around a lock, and a Ctrl-C in `Event.set` would leave that
+  lock taken for good. Where an interrupt has two threads begin, the later one goes on.
+* A child's pools begin anew before the first of its events is written, whether or not the hooks of other libraries,
+  which may log, run before the one here.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import os
 import sys
 import threading
 import weakref
+from _thread import start_new_thread
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from calyx_logging.errors import say
@@ -43,10 +52,15 @@ class Member(Protocol):
         """In a forked child: forget everything that is the parent's."""
 
 
+class _Keeper:
+    """One start of the thread."""
+
+    runs = False
+
+
 _members: weakref.WeakSet[Member] = weakref.WeakSet()
-_lock = threading.Lock()
-_thread: threading.Thread | None = None
-_wake = threading.Event()
+_keeper = _Keeper()
+_bell: SimpleQueue[None] = SimpleQueue()
 _pid = os.getpid()
 _finalizer_pid = 0
 _exiting = False
@@ -69,36 +83,45 @@ def is_exiting() -> bool:
 
 def wake() -> bool:
     """Have the thread come soon; False when it is not certain that it will."""
-    global _thread
+    global _keeper
     if sys.is_finalizing():
         return False  # a thread that begins now never runs
     _close_at_end_of_multiprocessing_child()
-    if not _lock.acquire(blocking=False):
-        return True  # another thread is at it, or this very one under a signal handler
+    if _bell.empty():
+        _bell.put(None)
+    if not _keeper.runs:
+        _keeper = keeper = _Keeper()
+        try:
+            start_new_thread(_look_after_all, (keeper,))
+        except RuntimeError:
+            return False  # the interpreter is shutting down; what is open now is sealed at exit
+        keeper.runs = True
+    return True
+
+
+def _look_after_all(keeper: _Keeper) -> None:
+    keeper.runs = True
     try:
-        if _thread is None or not _thread.is_alive():
-            thread = threading.Thread(target=_look_after_all, name="calyx-logging-upkeep", daemon=True)
-            thread.start()
-            _thread = thread
-        else:
-            _wake.set()
-        return True
-    except RuntimeError:
-        return False  # the interpreter is shutting down; what is open now is sealed at exit
+        threading.current_thread().name = "calyx-logging-upkeep"
+        while keeper is _keeper:
+            with contextlib.suppress(Empty):
+                while True:
+                    _bell.get_nowait()
+            with contextlib.suppress(Empty):
+                _bell.get(timeout=_look_once())
     finally:
-        _lock.release()
+        keeper.runs = False
+        _bell.put(None)  # for the one that has taken this one's place
 
 
-def _look_after_all() -> None:
-    while True:
-        wait = LOOK_SECONDS
-        for member in members():
-            try:
-                wait = min(wait, member.upkeep())
-            except Exception as error:  # one's trouble must not end the care for all
-                say(f"upkeep of {member.outbox}: {type(error).__name__}: {error}")
-        _wake.wait(wait)
-        _wake.clear()
+def _look_once() -> float:
+    wait = LOOK_SECONDS
+    for member in members():
+        try:
+            wait = min(wait, member.upkeep())
+        except Exception as error:  # one's trouble must not end the care for all
+            say(f"upkeep of {member.outbox}: {type(error).__name__}: {error}")
+    return wait
 
 
 def _close_at_end_of_multiprocessing_child() -> None:
@@ -119,12 +142,11 @@ def _close_all() -> None:
 
 def after_fork() -> None:
     """In a forked child: begin anew; called by the hook, and by a pool that finds itself in another process."""
-    global _thread, _lock, _wake, _pid
+    global _keeper, _bell, _pid
     if os.getpid() == _pid:
         return
-    _thread = None
-    _lock = threading.Lock()
-    _wake = threading.Event()
+    _keeper = _Keeper()
+    _bell = SimpleQueue()
     for member in members():
         member.after_fork()
     _pid = os.getpid()

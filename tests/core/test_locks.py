@@ -7,13 +7,16 @@ import os
 import socket
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
 from calyx_logging import Node
 from calyx_logging.core import locks
-from calyx_logging.core.locks import Holder, WriterLock, is_gone, os_lock, probe, read_holder
+from calyx_logging.core.locks import Holder, WriterLock, is_gone, probe, read_holder
+from calyx_logging.core.os_lock import Held, OsLock
 from calyx_logging.errors import ConfigError, LockHeld
 from calyx_logging.outbox.export_lock import exclusive
 from conftest import python
@@ -39,7 +42,7 @@ def test_a_file_system_without_locks_is_named(node: Node, monkeypatch: pytest.Mo
         probe(node.outbox)
     with pytest.raises(ConfigError, match=r"no locks.*local disk"), exclusive(node):
         pass
-    with pytest.raises(ConfigError, match=r"no locks.*local disk"), os_lock(node.root / ".import.lock"):
+    with pytest.raises(ConfigError, match=r"no locks.*local disk"), OsLock(node.root / ".import.lock"):
         pass
     assert not list(node.outbox.rglob(".probe-*"))
 
@@ -80,49 +83,86 @@ def test_a_process_that_has_ended(node: Node) -> None:
 
 
 FORK = """
-    import os, sys
+    import os, subprocess, sys
     from pathlib import Path
-    state = {}
-    def early():
-        if "lock" in state:
-            state["lock"].forget()
-            import gc; gc.collect()
-            with state["quiet"]:
-                pass
-    os.register_at_fork(after_in_child=early)
-    import threading
-    from calyx_logging.core import locks
-    from calyx_logging.core.locks import WriterLock, lock_file, os_lock
+    from calyx_logging.core.locks import WriterLock, lock_file
     outbox = Path(sys.argv[1])
-    lock = state["lock"] = WriterLock(outbox)
-    state["quiet"] = locks._quiet
+    lock = WriterLock(outbox)
     lock.take()
-    held, go = threading.Event(), threading.Event()
-    def hold():
-        with locks._quiet._lock:
-            held.set()
-            go.wait()
-    thread = threading.Thread(target=hold)
-    thread.start()
-    held.wait()
+    def is_held():
+        code = "import sys; from pathlib import Path\\n" \\
+            "from calyx_logging.core.os_lock import Held, OsLock\\n" \\
+            "try: OsLock(Path(sys.argv[1])).acquire(blocking=False)\\n" \\
+            "except Held: sys.exit(7)\\n"
+        return subprocess.run([sys.executable, "-c", code, str(lock_file(outbox, lock.writer))]).returncode == 7
+    go, done = os.pipe()
     pid = os.fork()
     if not pid:
+        os.close(done)
+        lock.forget()
+        os.read(go, 1)  # until its parent has ended
         os._exit(0)
-    assert os.waitpid(pid, 0)[1] == 0
-    go.set()
-    thread.join()
-    code = "import sys; from pathlib import Path; from filelock import Timeout\\n" \\
-        "from calyx_logging.core.locks import os_lock\\n" \\
-        "try: os_lock(Path(sys.argv[1])).acquire(blocking=False)\\n" \\
-        "except Timeout: sys.exit(7)\\n"
-    import subprocess
-    assert subprocess.run([sys.executable, "-c", code, str(lock_file(outbox, lock.writer))]).returncode == 7
-    print("held")
+    os.close(go)
+    assert is_held()
+    child = os.fork()
+    if not child:
+        lock.forget()
+        os._exit(0)
+    os.waitpid(child, 0)
+    assert is_held()
+    lock.give_back(delete=False)
+    assert not is_held()
+    print("right")
 """
 
 
 @posix
 def test_a_forked_child_never_unlocks_its_parents_lock(node: Node) -> None:
-    """A hook registered before ours forgets the lock in the child, and waits for no thread of the parent."""
+    """A child that forgets it leaves it held, and a living child does not keep it held for its parent."""
     done = python(FORK, str(node.outbox))
-    assert "held" in done.stdout
+    assert "right" in done.stdout, done.stderr
+
+
+@posix
+def test_a_lock_file_that_its_holder_deletes(tmp_path: Path) -> None:
+    """Whoever opened it before takes the lock of the new file, and not of the deleted one."""
+    path = tmp_path / "a.lock"
+    holder = OsLock(path)
+    holder.acquire()
+    second, taken = OsLock(path), threading.Event()
+
+    def wait() -> None:
+        second.acquire()
+        taken.set()
+
+    thread = threading.Thread(target=wait)
+    thread.start()
+    time.sleep(0.12)
+    assert not taken.is_set()
+    path.unlink()
+    holder.release()
+    thread.join(20)
+    assert taken.is_set()
+    with pytest.raises(Held):
+        OsLock(path).acquire(blocking=False)
+    second.release()
+    second.release()
+    OsLock(path).acquire(blocking=False)
+
+
+def test_a_lock_goes_with_its_object(tmp_path: Path) -> None:
+    """What an interrupted call dropped is free again."""
+    lock = OsLock(tmp_path / "a.lock")
+    lock.acquire()
+    with pytest.raises(Held):
+        OsLock(tmp_path / "a.lock").acquire(blocking=False)
+    del lock
+    with OsLock(tmp_path / "a.lock"):
+        pass
+
+
+def test_a_place_that_takes_no_lock_file(tmp_path: Path) -> None:
+    """A folder of the file's name is an error, not a wait."""
+    (tmp_path / "a.lock").mkdir()
+    with pytest.raises(OSError, match=r"a\.lock"):
+        OsLock(tmp_path / "a.lock").acquire()

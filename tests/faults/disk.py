@@ -87,7 +87,7 @@ class Op:
 
 @dataclass
 class Recording(Proxy):
-    """Writes down every operation under a root, lock files (which filelock makes) included."""
+    """Writes down every operation under a root, lock files (which core/os_lock.py makes) included."""
 
     root: Path
     ops: list[Op] = field(default_factory=list)

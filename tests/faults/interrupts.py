@@ -3,8 +3,9 @@
     cd tests && python -m faults.interrupts [--storm 100000] [--threads 8]
 
 The injection raises KeyboardInterrupt from a trace function at the k-th bytecode that runs in the library's recording
-rooms, for every k until a call runs through: as Python's own handler does, only at more places. Then logging goes on,
-and what is on disk is held against what was acknowledged. The storm sends real signals to a real program.
+rooms, and in Python's own locks below them, for every k until a call runs through: as Python's own handler does, only
+at more places. Then logging goes on, and what is on disk is held against what was acknowledged. The storm sends real
+signals to a real program.
 """
 
 from __future__ import annotations
@@ -33,7 +34,9 @@ from conftest import REPO, close_logging, config
 
 SITUATIONS = ("first event", "usual", "roll", "after a loss", "another writer", "seal", "close")
 ROOMS = ("recording/pool.py", "recording/seats.py", "recording/writer.py", "recording/chunk_series.py")
-ROOMS += ("recording/chunk_file.py", "recording/gaps.py", "core/files.py")
+ROOMS += ("recording/chunk_file.py", "recording/gaps.py", "recording/calls.py", "recording/background.py")
+ROOMS += ("core/files.py", "core/locks.py", "core/os_lock.py", "/threading.py", "/queue.py")
+HANG_SECONDS = 60.0
 
 
 @dataclass
@@ -71,9 +74,40 @@ class _Injector:
 
 
 def _can_be_interrupted(frame: FrameType) -> bool:
-    """Not between two lines, nor where a lock is entered or left: there Python itself looks for no signal."""
+    """Not between two lines, nor where a lock is entered or left: there Python itself looks for no signal.
+
+    Nor in `__del__`, where Python ignores what is raised.
+    """
+    names = {frame.f_code.co_name, frame.f_back.f_code.co_name if frame.f_back else ""}
     text = linecache.getline(frame.f_code.co_filename, frame.f_lineno or 0)
-    return frame.f_lineno is not None and not text.strip().startswith("with self._care")
+    return frame.f_lineno is not None and "__del__" not in names and not text.strip().startswith("with self._care")
+
+
+class _Probe:
+    """Notices that housekeeping has come."""
+
+    outbox = Path()
+
+    def __init__(self) -> None:
+        self.came = threading.Event()
+
+    def upkeep(self) -> float:
+        self.came.set()
+        return background.LOOK_SECONDS
+
+    def seal(self) -> None: ...
+
+    def close(self) -> None: ...
+
+    def after_fork(self) -> None: ...
+
+
+def _comes_when_called() -> bool:
+    """Whether housekeeping still does; asked in a thread of its own, since an interrupt may have left a lock taken."""
+    probe = _Probe()
+    background.join(probe)
+    threading.Thread(target=background.wake, daemon=True).start()
+    return probe.came.wait(HANG_SECONDS)
 
 
 def _inject(at: int, act: Callable[[], Any]) -> bool:
@@ -90,9 +124,11 @@ def _inject(at: int, act: Callable[[], Any]) -> bool:
             sys.settrace(None)
 
     # in a thread of its own: raised where an `except` ends, it would stay the thread's current exception
-    thread = threading.Thread(target=interrupted)
+    thread = threading.Thread(target=interrupted, daemon=True)
     thread.start()
-    thread.join()
+    thread.join(HANG_SECONDS)
+    if thread.is_alive():
+        raise TimeoutError(f"the call hangs after an interrupt at bytecode {at}")
     return injector.done
 
 
@@ -122,6 +158,8 @@ def _one(root: Path, situation: str, at: int, tally: Tally) -> bool:
         its._seats.idle.append(held)
         held = None
     gc.collect()  # no traceback, no frame keeps a seat
+    if not _comes_when_called():
+        raise TimeoutError(f"housekeeping does not come after an interrupt at bytecode {at}")
     its.upkeep()
     for n in range(20, 24):
         log(n)
@@ -178,6 +216,8 @@ def at_each_bytecode(folder: Path, situation: str, *, every: int = 1, most: int 
             root.mkdir()
             hit = _one(root, situation, at, tally)
             tally.injected += hit
+    except TimeoutError as error:
+        tally.faults.append(str(error))
     finally:
         gc.unfreeze()
     return tally
@@ -237,8 +277,19 @@ def storm(folder: Path, *, interrupts: int, threads: int) -> Tally:
     node = provision(root, "interrupted").node
     out = root / "acknowledged.json"
     command = [sys.executable, "-c", STORM, json.dumps(config(node, max_bytes=50_000)), str(interrupts), str(threads)]
-    done = subprocess.run([*command, str(out)], capture_output=True, text=True, cwd=REPO.parent, check=False)
     tally = Tally()
+    try:
+        done = subprocess.run(
+            [*command, str(out)],
+            capture_output=True,
+            text=True,
+            cwd=REPO.parent,
+            timeout=60 + interrupts / 50,
+            check=False,
+        )
+    except subprocess.TimeoutExpired as error:
+        tally.faults.append(f"the program hangs: {error}")
+        return tally
     if done.returncode or not out.exists():
         tally.faults.append(f"the program ended with {done.returncode}: {done.stderr[-2000:]}")
         return tally

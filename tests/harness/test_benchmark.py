@@ -438,12 +438,13 @@ def test_cases_in_forks_signals_and_exits(node: Node) -> None:
             def handle(number, frame):
                 with run.case("signal"):
                     pass
+                signal.setitimer(signal.ITIMER_REAL, 0.001)
             signal.signal(signal.SIGALRM, handle)
-            signal.setitimer(signal.ITIMER_REAL, 0.001, 0.001)
+            signal.setitimer(signal.ITIMER_REAL, 0.001)
             for n in range(300):
                 with run.case("main"):
                     pass
-            signal.setitimer(signal.ITIMER_REAL, 0)
+            signal.signal(signal.SIGALRM, signal.SIG_IGN)
             sys.exit(0)
     """
     done = python(code, json.dumps(config(node)), str(node.root))

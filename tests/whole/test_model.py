@@ -107,7 +107,9 @@ class NodeMachine(RuleBasedStateMachine):
     def _wait_for_the_sealing(self) -> None:
         """Wait until the thread has sealed full chunks; a step that lists the folder twice must not race with it."""
         handlers: list[Any] = logging.getLogger("harness").handlers
+        deadline = time.monotonic() + 60
         while any(writer.has_full for handler in handlers for writer in handler._pool.writers):
+            assert time.monotonic() < deadline
             time.sleep(0.001)
 
     def _export(self) -> None:
