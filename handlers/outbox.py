@@ -109,7 +109,7 @@ class OutboxHandler(EventHandler):
         attach(self, names, (node.outbox, component, source))
 
     def handle(self, record: logging.LogRecord) -> Any:
-        """Filter and emit; without the handler's lock, because the recorder has its own, held for the write alone."""
+        """Filter and emit; without the handler's lock, since no two calls share a writer."""
         if self._is_stock and not self.filters:
             if take(record, self._token):
                 self._pool.submit(self._event_formatter.encode, record)
