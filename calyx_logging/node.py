@@ -106,7 +106,7 @@ class Node:
         if node_id is None:
             hint = f'run: calyx-telemetry provision NODE_ID --root "{folder}"'
             if (folder / "telemetry" / "federated").is_dir():
-                hint = "this is the root of a hub: import, audit and receipt are for it, this command is for a node's"
+                hint = "this is the root of a hub: tail, show, query and report read it with --from hub"
             raise NodeNotProvisioned("the node id is missing or empty", path=folder / _NODE_FILE, hint=hint)
         return cls(folder, check_node_id(node_id, path=folder / _NODE_FILE))
 

@@ -53,7 +53,7 @@ class OutboxHandler(EventHandler):
         max_bytes: bytes after which a chunk is sealed and a new one begun.
         max_age: seconds after which that happens to a chunk of any size; null for never.
         max_event_bytes: bytes of one line; of a larger event the largest values are replaced by their hashes.
-        sync: when bytes are forced to the medium: `"seal"` (when a chunk is sealed), `"interval"` (and every
+        sync: when bytes are flushed to the disk (fsync): `"seal"` (when a chunk is sealed), `"interval"` (and every
             `sync_interval` seconds), `"record"` (before each call returns).
         sync_interval: seconds.
         fast: install the fast logger (`calyx_logging.install_fast_logger`): the same records in less time, for all

@@ -2,7 +2,7 @@
 
 Contract of every command: results on standard output, progress and remarks on standard error, `--json` prints one
 JSON document. Exit codes: 0 done, 1 the answer is no (a fault, a failed check), 2 usage or configuration, 3 another
-process is at it, 4 the file system said no.
+process is already running it, 4 a file system error.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ def group() -> None:
     """Provision a node, look at its outbox, export it as verified bundles; import them at a hub.
 
     Exit codes: 0 done; 1 the answer is no (a fault, a failed check); 2 usage or configuration; 3 another process is
-    at it; 4 the file system said no.
+    already running it; 4 a file system error.
     """
 
 

@@ -9,7 +9,7 @@ try:
 
     import click
 
-    from calyx_logging.format.completeness import NodeAudit, findings
+    from calyx_logging.format.completeness import NodeAudit, findings, worst
     from calyx_logging.hub.audit import audit_node
     from calyx_logging.hub.store import Store, find_hub
     from calyx_logging.scripts.cli import (
@@ -28,13 +28,13 @@ except ImportError as error:
 @click.command("audit", short_help="Say what is missing at the hub, by node and writer.")
 @click.argument("node_ids", nargs=-1, metavar="[NODE_ID]...")
 @hub_option
-@click.option("--strict", is_flag=True, help="Exit with 1 also when only the tail of killed writers is unknown.")
+@click.option("--strict", is_flag=True, help="Exit with 1 also when events were lost, or a writer was killed.")
 @json_option
 def command(node_ids: tuple[str, ...], root: str | None, strict: bool, as_json: bool) -> None:
     """Say of each node and writer in the hub's store whether all of its events are there, and what is missing.
 
-    Every chunk is read, and its hash computed anew. Exit code 1 when a node is not complete; a writer that was killed,
-    and all of whose known events are here, makes it so with --strict only.
+    Every chunk is read, and its hash computed anew. Exit code 1 when something is missing; with --strict also when a
+    writer reported events that it could not keep, or was killed, so that its last ones are unknown.
     """
     store = Store(find_hub(root))
     audits = []
@@ -46,8 +46,8 @@ def command(node_ids: tuple[str, ...], root: str | None, strict: bool, as_json: 
             _tell(audit)
     if as_json:
         print_json([_document(audit) for audit in audits])
-    if not all(audit.complete or (not strict and audit.verdict != "not complete") for audit in audits):
-        raise SystemExit(1)
+    if code := worst(audit.verdict for audit in audits).exit_code(strict=strict):
+        raise SystemExit(code)
 
 
 def _size(store: Store, node_id: str) -> int:
@@ -63,7 +63,8 @@ def _tell(audit: NodeAudit) -> None:
 
 def _document(audit: NodeAudit) -> dict[str, Any]:
     known = {name: value for name, value in asdict(audit).items() if name != "goes_on"}  # of a hub, never
-    return {"complete": audit.complete, "verdict": audit.verdict, **known}
+    verdict = audit.verdict
+    return {"complete": verdict.is_complete, **verdict.document(), **known}
 
 
 if __name__ == "__main__":

@@ -56,7 +56,7 @@ def command(
     if not OutboxHandler.made:
         raise ConfigError(
             f"{', '.join(targets)} configures no OutboxHandler",
-            hint="name the file or the function that does, before what comes after it",
+            hint="name the file that configures logging (not one that does so under __main__ only), or module:function",
         )
     made = [] if named_only else sorted(name for name in existing_loggers() - before if not _is_own(name))
     findings = examine(dict.fromkeys(["root", *names, *made]), number)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 try:
     from dataclasses import asdict
+    from pathlib import Path
     from typing import Any
 
     import click
 
     from calyx_logging.bundle.archive import FORMATS
+    from calyx_logging.bundle.audit import audit_bundle
     from calyx_logging.bundle.object_store import Sent, check_url, send
     from calyx_logging.bundle.signing import check_key
+    from calyx_logging.format.completeness import Verdict, worst
     from calyx_logging.format.manifest import SIGNATURE_NAME
     from calyx_logging.node import Node
     from calyx_logging.outbox.export import ExportOptions, ExportResult, export_all
@@ -45,13 +48,14 @@ except ImportError as error:
 @click.option(
     "--since-receipt",
     is_flag=True,
-    help="Also pack what was exported before and no receipt of a hub covers (see prune): a bundle was lost on its way.",
+    help="Also pack again what no receipt of a hub covers (see prune), after a bundle was lost on its way.",
 )
 @click.option("--archive", type=click.Choice(FORMATS), help="Also pack the bundle into one file beside its folder.")
 @click.option(
     "--to", metavar="URL", help="Also send bundles that are not there yet to object storage: s3://BUCKET/FOLDER."
 )
 @click.option("--paranoid", is_flag=True, help="With --to: read everything there again and compare hashes.")
+@click.option("--strict", is_flag=True, help="Exit with 1 when events in the bundle were lost, or a writer was killed.")
 @sign_options
 @json_option
 def command(
@@ -62,6 +66,7 @@ def command(
     archive: str | None,
     to: str | None,
     paranoid: bool,
+    strict: bool,
     sign: str | None,
     no_sign: bool,
     as_json: bool,
@@ -80,21 +85,33 @@ def command(
     options = ExportOptions(recover_orphans, since_receipt, sign, no_sign, archive)
     with progress_bar("exporting") as progress:
         results = export_all(node, options, progress=progress)
+    verdicts: dict[Path | None, Verdict] = {
+        result.bundle: _verdict(result) for result in results if result.bundle is not None
+    }
     if not as_json:
         for result in results:
-            _tell(result, alone=len(results) == 1)
+            _tell(result, verdicts.get(result.bundle), alone=len(results) == 1)
     for result in results:
         _remark(result)
     sent = {} if to is None else _send(node, to, paranoid=paranoid)
     if as_json:
-        document = {"root": node.root, "nodes": [_document(result) for result in results]}
+        document = {"root": node.root, "nodes": [_document(result, verdicts.get(result.bundle)) for result in results]}
         print_json(document if to is None else {**document, "sent": [asdict(one) for one in sent.values()]})
     for node_id, one in sent.items():
         if not as_json:
             new = f"sent {count_text(len(one.new), 'bundle')}, {size_text(one.bytes)}" if one.new else "nothing to send"
             click.echo(f"{node_id}: {new}; at {one.url}: {count_text(len(one.bundles), 'bundle')} of those in exports")
-    if require_sealed and any(result.recovery.live or result.recovery.orphaned for result in results):
+    code = worst(verdicts.values()).exit_code(strict=True) if strict else 0
+    if code or (require_sealed and any(result.recovery.live or result.recovery.orphaned for result in results)):
         raise SystemExit(1)
+
+
+def _verdict(result: ExportResult) -> Verdict:
+    """Judge the bundle that was made."""
+    if result.bundle is None or result.manifest is None:
+        return Verdict("complete")
+    names = [chunk.filename for chunk in result.manifest.chunks]
+    return audit_bundle(result.bundle, names, result.node_id, result.manifest).verdict
 
 
 def _send(node: Node, url: str, *, paranoid: bool) -> dict[str, Sent]:
@@ -108,8 +125,10 @@ def _send(node: Node, url: str, *, paranoid: bool) -> dict[str, Sent]:
     return sent
 
 
-def _tell(result: ExportResult, *, alone: bool) -> None:
+def _tell(result: ExportResult, verdict: Verdict | None, *, alone: bool) -> None:
     prefix = "" if alone else f"{result.node_id}: "
+    if verdict is not None and verdict.is_bad:
+        click.echo(f"{prefix}{verdict}")
     if result.bundle is None or result.manifest is None:
         click.echo(f"{prefix}nothing new to export")
         if result.archive is not None:
@@ -144,13 +163,14 @@ def _remark(result: ExportResult) -> None:
         remark(f"warning: {warning}")
 
 
-def _document(result: ExportResult) -> dict[str, Any]:
+def _document(result: ExportResult, verdict: Verdict | None) -> dict[str, Any]:
     manifest, recovery = result.manifest, result.recovery
     return {
         "node_id": result.node_id,
         "bundle": result.bundle,
         "archive": result.archive,
         "signed": result.bundle is not None and (result.bundle / SIGNATURE_NAME).exists(),
+        **({} if verdict is None else verdict.document()),
         "manifest_sha256": result.manifest_sha256,
         "chunks": 0 if manifest is None else len(manifest.chunks),
         "events": 0 if manifest is None else manifest.events,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 try:
     from collections import Counter
-    from collections.abc import Iterable, Iterator, Sequence
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
     from functools import partial
     from importlib.util import find_spec
     from pathlib import Path
@@ -16,6 +16,8 @@ try:
     from calyx_logging.bundle.signing import check_key, named_key
     from calyx_logging.bundle.staging import Source, bundles_in, bytes_of
     from calyx_logging.errors import CalyxError
+    from calyx_logging.format.completeness import Verdict, worst
+    from calyx_logging.hub.audit import glance_at
     from calyx_logging.hub.importer import ImportResult, Job, Policy, import_one, settle
     from calyx_logging.hub.store import Store, find_hub
     from calyx_logging.query.executors import Engine, Here
@@ -48,6 +50,9 @@ except ImportError as error:
     help="Also accept chunks with lines that are no events of their node. They are noted, and never acknowledged.",
 )
 @click.option("--no-table", is_flag=True, help="Do not bring the table up to date: the next query does.")
+@click.option(
+    "--strict", is_flag=True, help="Exit with 1 also when a node lost events, or one of its writers was killed."
+)
 @click.option("--dry-run", is_flag=True, help="Verify (in staging) and say what would happen; import nothing.")
 @engine_options
 @sign_options
@@ -58,6 +63,7 @@ def command(
     require_signature: bool,
     accept_bad_lines: bool,
     no_table: bool,
+    strict: bool,
     dry_run: bool,
     engine_name: str,
     master: str | None,
@@ -69,9 +75,10 @@ def command(
     """Verify bundles and put those that are whole and genuine into the hub's store, each once.
 
     PATH is a bundle's folder, an archive of one (.zip, .tar.gz), or a folder with bundles below it; here, or in object
-    storage (s3://BUCKET/FOLDER). A bundle that was imported before is none of the faults. Afterwards the receipts of
-    the nodes are written (--sign is for those), and the table is brought up to date. Exit code 1 when a bundle was
-    refused, 4 when the file system said no for one; the others are in.
+    storage (s3://BUCKET/FOLDER). A bundle that was imported before is not an error. Afterwards the receipts of
+    the nodes are written (--sign is for those), the table is brought up to date, and each node's verdict is given, as
+    audit does, from what was noted at import. Exit code 1 when a bundle was refused, 4 on a file system error
+    with one; the others are in.
     """
     store = Store(find_hub(root))
     key = None if no_sign else sign or named_key(store.root)
@@ -95,13 +102,31 @@ def command(
             code = max(code, error.exit_code)
         if not no_table:
             _make_table(store, sorted(nodes), engine)
+    verdicts = _verdicts(store, results)
+    if strict:
+        code = max(code, worst(verdicts.values()).exit_code(strict=True))
     if as_json:
-        print_json([_document(result) for result in results])
-    elif len(results) > 1:
+        print_json([_document(result, verdicts) for result in results])
+    else:
+        for node_id, verdict in verdicts.items():
+            tell(f"{node_id}: {verdict}")
+    if len(results) > 1 and not as_json:
         counts = Counter(result.outcome for result in results)
         tell(f"{count_text(len(results), 'bundle')}: {', '.join(f'{n} {what}' for what, n in counts.items())}")
     if code:
         raise SystemExit(code)
+
+
+def _verdicts(store: Store, results: Iterable[ImportResult]) -> dict[str, Verdict]:
+    """Judge the nodes of these bundles that the store has."""
+    named = {result.manifest.node_id for result in results if result.manifest is not None}
+    found = {}
+    for node_id in sorted(named & set(store.nodes())):
+        try:
+            found[node_id] = glance_at(store, node_id).verdict
+        except (CalyxError, OSError) as error:
+            remark(f"warning: whether {node_id} is complete is not known: {error}; audit looks again")
+    return found
 
 
 def _import_all(
@@ -173,8 +198,9 @@ def _tell(result: ImportResult) -> None:
         remark(f"{'error' if result.outcome == 'failed' else 'warning'}: {where}{warning}")
 
 
-def _document(result: ImportResult) -> dict[str, Any]:
+def _document(result: ImportResult, verdicts: Mapping[str, Verdict]) -> dict[str, Any]:
     manifest = result.manifest
+    verdict = None if manifest is None else verdicts.get(manifest.node_id)
     return {
         "source": str(result.source),
         "outcome": result.outcome,
@@ -190,6 +216,7 @@ def _document(result: ImportResult) -> dict[str, Any]:
             for fault in result.faults
         ],
         "warnings": result.warnings,
+        "node": None if verdict is None else verdict.document(),
     }
 
 

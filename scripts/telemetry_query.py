@@ -20,6 +20,7 @@ try:
     from calyx_logging.query import connect
     from calyx_logging.query.duckdb_views import MEMORY, Rows, run_sql
     from calyx_logging.query.named import NAMES, run_named
+    from calyx_logging.query.verdicts import verdicts_at
     from calyx_logging.scripts.cli import count_text, json_option, print_json, remark, run, shown, tell, warn_all
     from calyx_logging.scripts.engines import engine_of, engine_options
     from calyx_logging.scripts.sources import from_option
@@ -84,7 +85,11 @@ def command(
     warnings: list[str] = []
     backend = connect(root, place, engine=engine, memory=memory, warn=warnings.append, closed=True)
     warn_all(warnings)
-    rows = run_sql(backend, sql) if sql is not None else run_named(backend, name or "", event_id=event_id, count=count)
+    verdicts = verdicts_at(root, place) if name == "nodes" else {}
+    if sql is not None:
+        rows = run_sql(backend, sql)
+    else:
+        rows = run_named(backend, name or "", event_id=event_id, count=count, verdicts=verdicts)
     if name == "around" and not rows.any():
         raise EventError(f"there is no event {event_id!r}", hint="name one that is there, as tail or query shows it")
     if parquet is not None:
@@ -97,6 +102,9 @@ def command(
         writer.writerows([_text(value) for value in row] for row in rows.values())
     else:
         _draw(rows)
+    for node_id, verdict in verdicts.items():
+        if verdict.is_bad:
+            remark(f"{node_id}: {verdict}")
 
 
 def _text(value: Any) -> str:

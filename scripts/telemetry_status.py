@@ -5,6 +5,7 @@ from __future__ import annotations
 try:
     import click
 
+    from calyx_logging.format.completeness import findings, worst
     from calyx_logging.node import Node
     from calyx_logging.outbox.status import NodeStatus, status_of
     from calyx_logging.scripts.cli import count_text, json_option, print_json, remark, root_option, run, size_text, tell
@@ -14,14 +15,24 @@ except ImportError as error:
 
 @click.command("status")
 @root_option
+@click.option("--strict", is_flag=True, help="Exit with 1 also when events were lost, or a writer was killed.")
 @json_option
-def command(root: str | None, as_json: bool) -> None:
-    """Show the node, its open and sealed chunks, what is exported and what is pending. Changes nothing."""
+def command(root: str | None, strict: bool, as_json: bool) -> None:
+    """Show whether anything was lost, open and sealed chunks, what is exported and what is pending. Changes nothing.
+
+    Exit code 1 when something that was kept is missing from the outbox.
+    """
     node = Node.find(root)
     statuses = [status_of(node.with_id(node_id)) for node_id in node.all_ids()]
     if as_json:
         print_json({"root": node.root, "nodes": [status.document() for status in statuses]})
-        return
+    else:
+        _show(node, statuses)
+    if code := worst(status.audit.verdict for status in statuses).exit_code(strict=strict):
+        raise SystemExit(code)
+
+
+def _show(node: Node, statuses: list[NodeStatus]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
@@ -29,11 +40,14 @@ def command(root: str | None, as_json: bool) -> None:
     console = Console(soft_wrap=True)
     console.print(f"root  {node.root}", markup=False, highlight=False)
     for status in statuses:
-        table = Table(title=f"node {status.node_id}", title_justify="left", box=box.SIMPLE, title_style="bold")
+        table = Table(box=box.SIMPLE)
         for heading in ("", "chunks", "events", "size"):
             table.add_column(heading, justify="left" if heading == "" else "right")
         for name, tally in status.rows():
             table.add_row(name, str(tally.chunks), str(tally.events), size_text(tally.bytes))
+        console.print(f"node {status.node_id}: {status.audit.verdict}", style="bold", markup=False, highlight=False)
+        for finding in findings(status.audit) if status.audit.verdict.is_bad else ():
+            tell(f"  {finding}")
         console.print(table)
         _tell(status)
 

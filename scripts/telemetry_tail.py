@@ -27,8 +27,8 @@ _MAX_TEXT = 200
 
 @click.command("tail", short_help="Print the last events, and follow new ones.")
 @from_option
-@click.option("-n", "--lines", "count", type=click.IntRange(0), default=10, show_default=True, help="So many events.")
-@click.option("-f", "--follow", is_flag=True, help="Go on with what is logged from now on, until Ctrl-C.")
+@click.option("-n", "--lines", "count", type=click.IntRange(0), default=10, show_default=True, help="Number of events.")
+@click.option("-f", "--follow", is_flag=True, help="Keep printing new events, until Ctrl-C.")
 @level_option
 @click.option("--source", help="Only of this source.")
 @click.option("--run", "run_id", metavar="ID", help="Only of the run with this run_id or run_instance_id.")

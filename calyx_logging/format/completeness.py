@@ -2,6 +2,9 @@
 
 A writer is complete when gap lines account for every hole in its `seq`, its chunk numbers have no hole, and its end
 line is `closed` (docs/format.md). This module opens no files.
+
+Invariant: `NodeAudit.verdict` is the only place that judges. Every command, page and exit code shows what it says, and
+it never calls a node complete that lost events.
 """
 
 from __future__ import annotations
@@ -15,7 +18,60 @@ from calyx_logging.core.text import count_text, runs_text
 from calyx_logging.format.chunk import ChunkName
 from calyx_logging.format.line_check import Scan
 
-__all__ = ["Elsewhere", "NodeAudit", "WriterAudit", "findings", "findings_of", "writers_of"]
+__all__ = ["Elsewhere", "NodeAudit", "Verdict", "WriterAudit", "findings", "findings_of", "worst", "writers_of"]
+
+_KINDS = ("complete", "complete so far", "complete but for unknown tails", "events lost", "incomplete")
+"""From best to worst."""
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """The overall result for a node.
+
+    Attributes:
+        kind: `complete`; `complete so far`: some writers may still write; `complete but for unknown tails`: nothing
+            known is missing, but some writers were killed; `events lost`: writers reported events that they could not
+            keep; `incomplete`: something that was kept is not here, or not as it was.
+        lost: events that writers reported as lost.
+        missing: what is missing or wrong, each in a few words.
+    """
+
+    kind: str
+    lost: int = 0
+    missing: tuple[str, ...] = ()
+
+    def __str__(self) -> str:
+        lost = f"{count_text(self.lost, 'event', separator=',')} lost" if self.lost else ""
+        if self.kind != "incomplete":
+            return lost or self.kind
+        return "; ".join(filter(None, [f"incomplete: {', '.join(self.missing)}", lost]))
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether nothing is missing, and nothing more is to come."""
+        return self.kind == "complete"
+
+    @property
+    def is_bad(self) -> bool:
+        """Whether events are lost or missing."""
+        return self.kind in ("events lost", "incomplete")
+
+    def document(self) -> dict[str, object]:
+        """Return the verdict for `--json`: `verdict` (its kind), `lost`, and `missing`."""
+        return {"verdict": self.kind, "lost": self.lost, "missing": list(self.missing)}
+
+    def exit_code(self, *, strict: bool) -> int:
+        """The exit code of a command that judges: 1 when something is missing.
+
+        Args:
+            strict: also when events were lost, or the tail of a killed writer is unknown.
+        """
+        return int(self.kind == "incomplete" or (strict and self.kind not in ("complete", "complete so far")))
+
+
+def worst(verdicts: Iterable[Verdict]) -> Verdict:
+    """The worst of several nodes' verdicts; complete for none."""
+    return max(verdicts, key=lambda one: (_KINDS.index(one.kind), one.lost), default=Verdict("complete"))
 
 
 @dataclass
@@ -91,33 +147,65 @@ class NodeAudit:
     goes_on: bool = False
 
     @property
-    def complete(self) -> bool:
-        """Whether nothing is missing."""
-        return self.verdict == "complete"
+    def lost(self) -> int:
+        """How many events its writers reported as lost."""
+        return sum(sum(writer.gaps.values()) for writer in self.writers)
 
     @property
-    def verdict(self) -> str:
-        """The overall result, one of four texts.
-
-        `complete`; `complete but for unknown tails`: nothing known is missing, but some writers were killed; `complete
-        so far`: some writers still write; `not complete`.
-        """
+    def verdict(self) -> Verdict:
+        """The overall result."""
         states = {writer.state for writer in self.writers}
-        wrong = (self.missing_bundles, self.histories, self.damaged, self.bad_lines, self.quarantined)
-        if any(wrong) or "holes" in states or ("unfinished" in states and not self.goes_on):
-            return "not complete"
-        if self.goes_on and "unfinished" in states:
-            return "complete so far"
-        return "complete but for unknown tails" if "tail unknown" in states else "complete"
+        missing = tuple(self._missing())
+        if missing:
+            kind = "incomplete"
+        elif self.lost:
+            kind = "events lost"
+        elif "tail unknown" in states:
+            kind = "complete but for unknown tails"
+        else:
+            kind = "complete so far" if "unfinished" in states else "complete"
+        return Verdict(kind, self.lost, missing)
+
+    def _missing(self) -> Iterator[str]:
+        """Yield what is missing or wrong, each in a few words."""
+        holes = [writer for writer in self.writers if writer.state == "holes"]
+        open_ones = [] if self.goes_on else [writer for writer in self.writers if writer.state == "unfinished"]
+        for count, what in (
+            (len(self.missing_bundles), "bundle"),
+            (sum(_length(writer.missing_chunks) for writer in holes), "chunk"),
+            (sum(_length(writer.missing_seqs) for writer in holes), "event"),
+        ):
+            if count:
+                yield f"{count_text(count, what, separator=',')} missing"
+        if repeated := sum(writer.repeated for writer in holes):
+            yield f"{count_text(repeated, 'seq')} more than once"
+        if open_ones:
+            yield f"{count_text(len(open_ones), 'writer')} without an end"
+        if self.histories:
+            yield "two histories under one node id"
+        if self.damaged:
+            yield f"{count_text(len(self.damaged), 'damaged file')}"
+        if self.bad_lines:
+            yield f"{count_text(self.bad_lines, 'bad line')}"
+        if self.quarantined:
+            yield f"{count_text(len(self.quarantined), 'bundle')} in quarantine"
 
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """Parts of a writer that are elsewhere and not missing: runs of chunk numbers and of `seq`."""
+    """Parts of a writer that are elsewhere and not missing.
+
+    Attributes:
+        writer: its id.
+        numbers: runs of chunk numbers.
+        seqs: runs of `seq`.
+        lost: events that gap lines there report as lost.
+    """
 
     writer: str
     numbers: list[list[int]]
     seqs: list[list[int]]
+    lost: int = 0
 
 
 def writers_of(
@@ -140,10 +228,15 @@ def writers_of(
         for gap in scan.gaps:
             told[gap.writer or name.writer] += gap.seqs
     numbers: dict[str, list[list[int]]] = defaultdict(list)
+    lost: Counter[str] = Counter()
     for other in elsewhere:
         told[other.writer] += other.seqs
         numbers[other.writer] += other.numbers
+        lost[other.writer] += other.lost
     found = {writer: _writer(writer, of, told[writer], numbers[writer]) for writer, of in by_writer.items()}
+    for writer, count in lost.items():
+        if count:
+            found.setdefault(writer, WriterAudit(writer)).gaps["in chunks that were delivered and deleted here"] = count
     for writer, folder in (still_open or {}).items():
         one = found.setdefault(writer, WriterAudit(writer))
         one.open_in = folder

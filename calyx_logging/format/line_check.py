@@ -25,7 +25,7 @@ from calyx_logging.events.event import CONTROL_SOURCE, LARGE, decode
 from calyx_logging.events.values import safe_repr
 from calyx_logging.format.chunk import MAX_LINE, open_chunk
 
-__all__ = ["BadLine", "GapLine", "Scan", "events_in", "numbered_lines", "scan_chunk", "what_is_wrong"]
+__all__ = ["BadLine", "GapLine", "Scan", "events_in", "note_control", "numbered_lines", "scan_chunk", "what_is_wrong"]
 
 _MAX_NAMED = 100
 """The most bad lines of one chunk that are named one by one."""
@@ -196,7 +196,7 @@ def _see_lines(scan: Scan, lines: list[bytes], number: int, node_id: str, seqs: 
         if type(seq) is int and 0 <= seq < _MAX_SEQ:
             seqs.append(seq)
         if source == CONTROL_SOURCE:
-            _note_control(scan, event)
+            note_control(scan, event)
     scan.events += events
 
 
@@ -278,7 +278,8 @@ def _said_twice(line: bytes) -> str | None:
     return twice[0] if twice else None
 
 
-def _note_control(scan: Scan, event: dict[str, Any]) -> None:
+def note_control(scan: Scan, event: Mapping[str, Any]) -> None:
+    """Note what a control line says: an end, or a gap."""
     if event.get("control") == "end" and len(scan.ends) < _MAX_CONTROLS:
         counts = {name: event[name] for name in _TORN if type(event.get(name)) is int}
         scan.ends.append({"reason": str(event.get("reason"))[:100], **counts})

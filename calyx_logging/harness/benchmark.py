@@ -127,7 +127,7 @@ class BenchmarkRun:
         if self.node_id is not None and not heard:
             say(
                 f"no OutboxHandler receives what logger {self._logger.name!r} logs of run {self.run_id!r}; "
-                "run calyx-telemetry doctor to find out why"
+                "calyx-telemetry doctor YOUR_PROGRAM.py finds out why"
             )
         return self
 

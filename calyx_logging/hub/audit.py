@@ -1,8 +1,9 @@
 """The audit: is everything here that a node wrote? Per writer and per chain of bundles, from the store's own bytes.
 
 Gaps can be detected because each writer numbers its events and chunks and records when it ends and what it could
-not keep, and each bundle names the one before it. Notes and manifests are not trusted for facts that a chunk's lines
-state; each chunk's hash is computed again. The audit only reads.
+not keep, and each bundle names the one before it. An audit computes each chunk's hash again and trusts no notes and
+manifests for facts that a chunk's lines state; a glance believes what the import noted of a file that has not changed
+since. Both only read.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ import hashlib
 from array import array
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 from calyx_logging.core import files
 from calyx_logging.core.parallel import several_at_once
@@ -23,9 +25,9 @@ from calyx_logging.format.completeness import NodeAudit, writers_of
 from calyx_logging.format.line_check import Scan, numbered_lines, scan_chunk
 from calyx_logging.format.manifest import MANIFEST_NAME, SUMS_NAME, parse_sums
 from calyx_logging.hub.inventory import Held, Holdings, holdings_of, prefix_digests
-from calyx_logging.hub.store import Entry, Store
+from calyx_logging.hub.store import Entry, Note, Store
 
-__all__ = ["audit_node"]
+__all__ = ["audit_node", "glance_at"]
 
 _MAX_NAMED = 20
 """Maximum number of duplicate event ids that are listed."""
@@ -43,14 +45,24 @@ def audit_node(store: Store, node_id: str, *, progress: Progress | None = None) 
         StorageError: a folder cannot be read.
         OSError: a file cannot be read.
     """
-    result = _audit(store, node_id, progress)
+    result = _audit(store, node_id, lambda _: partial(_read, node_id=node_id, progress=progress))
     if result.damaged:  # or an import has moved something meanwhile: once more, with nobody else at it
         with contextlib.suppress(OSError), store.alone():
-            return _audit(store, node_id, None)
+            return _audit(store, node_id, lambda _: partial(_read, node_id=node_id, progress=None))
     return result
 
 
-def _audit(store: Store, node_id: str, progress: Progress | None) -> NodeAudit:
+def glance_at(store: Store, node_id: str) -> NodeAudit:
+    """Audit by what the imports noted; chunks without a note, or changed since, are read. Ids are not compared.
+
+    Raises:
+        StorageError: a folder cannot be read.
+        OSError: a file cannot be read.
+    """
+    return _audit(store, node_id, partial(_reader_of_notes, store, node_id))
+
+
+def _audit(store: Store, node_id: str, reader: Callable[[list[Entry]], Callable[[Held], Scan | str]]) -> NodeAudit:
     entries = store.load(node_id)
     holdings = holdings_of(store, entries)
     result = NodeAudit(node_id, bundles=len(entries), damaged=list(holdings.warnings))
@@ -59,7 +71,7 @@ def _audit(store: Store, node_id: str, progress: Progress | None) -> NodeAudit:
     _look_at_folders(store, entries, holdings, result)
     _look_at_sums(store, holdings, result)
     held = sorted(holdings.chunks.values(), key=lambda one: one.name)
-    scans = dict(zip(held, several_at_once(lambda one: _read(one, node_id, progress), held), strict=True))
+    scans = dict(zip(held, several_at_once(reader(entries), held), strict=True))
     good: dict[Held, Scan] = {}
     for one, scan in scans.items():
         if isinstance(scan, str):
@@ -73,6 +85,20 @@ def _audit(store: Store, node_id: str, progress: Progress | None) -> NodeAudit:
     result.writers = writers_of(((name, scan) for name, scan in named if name is not None), _open_writers(holdings))
     _look_for_same_ids(good, result)
     return result
+
+
+def _reader_of_notes(store: Store, node_id: str, entries: list[Entry]) -> Callable[[Held], Scan | str]:
+    notes: dict[str, Note] = {}
+    for entry in entries:
+        notes = store.checked(entry) | notes  # the first that brought a chunk is, as a rule, where it lies
+
+    def read(held: Held) -> Scan | str:
+        note = notes.get(held.sha256)
+        if note is not None and note.is_of(held.path):
+            return note.scan
+        return _read(held, node_id, None)
+
+    return read
 
 
 def _read(held: Held, node_id: str, progress: Progress | None) -> Scan | str:

@@ -118,13 +118,7 @@ def _receipt(store: Store, node_id: str, written_at: str, anew: bool) -> tuple[R
 
 def _is_whole(held: Held, note: Note | None) -> bool:
     """Tell whether a chunk is unchanged: by the file's state as the import noted it, else by its hash."""
-    try:
-        state = held.path.lstat()
-        if note is not None and (note.size, note.mtime_ns) == (state.st_size, state.st_mtime_ns):
-            return True
-    except OSError:
-        return False
-    return held.is_whole()
+    return (note is not None and note.is_of(held.path)) or held.is_whole()
 
 
 def _contiguous(whole: Iterable[Held], scans: dict[str, Scan]) -> dict[str, int]:

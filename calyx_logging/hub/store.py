@@ -72,6 +72,14 @@ class Note:
     size: int
     mtime_ns: int
 
+    def is_of(self, path: Path) -> bool:
+        """Whether the chunk's file is as it was noted."""
+        try:
+            state = path.lstat()
+        except OSError:
+            return False
+        return (self.size, self.mtime_ns) == (state.st_size, state.st_mtime_ns)
+
 
 class Store:
     """The store below a hub's root.

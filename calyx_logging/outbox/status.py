@@ -11,11 +11,11 @@ from pathlib import Path
 from typing import Any
 
 from calyx_logging.core.locks import holder_of
-from calyx_logging.core.reading import blocks_of
-from calyx_logging.errors import StorageError
-from calyx_logging.format.chunk import open_chunk
+from calyx_logging.errors import ChunkError
+from calyx_logging.format.completeness import NodeAudit
 from calyx_logging.node import Node
 from calyx_logging.outbox import export_index
+from calyx_logging.outbox.audit import audit_surveyed, survey_outbox
 from calyx_logging.outbox.contents import OpenChunk, look
 from calyx_logging.outbox.export import find_pending
 from calyx_logging.outbox.export_index import BundleRef
@@ -31,21 +31,6 @@ class Tally:
     chunks: int = 0
     events: int = 0
     bytes: int = 0
-
-    def add(self, path: Path) -> tuple[int, int] | None:
-        """Read and count a chunk; return its events and bytes, or None if it has just been renamed or deleted."""
-        events = size = 0
-        try:
-            with open_chunk(path) as stream:
-                for block in blocks_of(stream):
-                    events += block.count(b"\n")
-                    size += len(block)
-        except StorageError as error:
-            if isinstance(error.__cause__, FileNotFoundError):
-                return None
-            raise
-        self.count(events, size)
-        return events, size
 
     def count(self, events: int, size: int) -> None:
         """Count one chunk with these events and bytes."""
@@ -74,6 +59,7 @@ class NodeStatus:
     exports_bytes: int
     free_bytes: int
     warnings: tuple[str, ...]
+    audit: NodeAudit
 
     def rows(self) -> Iterator[tuple[str, Tally]]:
         """Return the tallies with their names, in display order."""
@@ -84,6 +70,7 @@ class NodeStatus:
         """Return the status for `--json`."""
         return {
             "node_id": self.node_id,
+            **self.audit.verdict.document(),
             **{name: asdict(tally) for name, tally in self.rows()},
             "open_chunks": [
                 {"chunk": c.name.open, "writer": c.name.writer, "holder": c.holder} for c in self.open_chunks
@@ -112,6 +99,7 @@ def status_of(node: Node, *, clock: Callable[[], float] = time.time) -> NodeStat
     acknowledged = load_acknowledged(node)
     hashes = export_index.hashes(node) if acknowledged.chunks else {}
     waiting = set(pending.chunks) | set(pending.quiet_soon)
+    surveys = survey_outbox(node, contents)
     tallies = {name: Tally() for name in ("open", "sealed", "foreign", "exported", "acknowledged", "pending")}
     sealed = [name.sealed for name in contents.sealed]
     for kind, names in (
@@ -122,9 +110,14 @@ def status_of(node: Node, *, clock: Callable[[], float] = time.time) -> NodeStat
         ("pending", sorted(waiting)),
     ):
         for name in names:
-            size = tallies[kind].add(node.outbox / name)
-            if kind == "exported" and hashes.get(name) in acknowledged.chunks and size is not None:
-                tallies["acknowledged"].count(*size)
+            survey = surveys.get(name)
+            if isinstance(survey, str):
+                raise ChunkError(survey)
+            if survey is None:
+                continue
+            tallies[kind].count(survey.scan.events, survey.size)
+            if kind == "exported" and hashes.get(name) in acknowledged.chunks:
+                tallies["acknowledged"].count(survey.scan.events, survey.size)
     return NodeStatus(
         node_id=node.id,
         **tallies,
@@ -137,6 +130,7 @@ def status_of(node: Node, *, clock: Callable[[], float] = time.time) -> NodeStat
         exports_bytes=_disk_use(node.exports),
         free_bytes=shutil.disk_usage(node.root).free,
         warnings=(*done.warnings, *pending.warnings, *acknowledged.warnings),
+        audit=audit_surveyed(node, surveys),
     )
 
 

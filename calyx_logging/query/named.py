@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from calyx_logging.errors import ConfigError
+from calyx_logging.format.completeness import Verdict
 from calyx_logging.query import run_results
 from calyx_logging.query.duckdb_views import Rows, clear_errors, run_sql
 from calyx_logging.query.run_results import ERRORS, RUN, field_of
@@ -144,7 +145,14 @@ NAMES = (*QUERIES, *_VIEWS, "around")
 """All named queries."""
 
 
-def named(backend: Any, name: str, *, event_id: str | None = None, count: int = 5) -> Any:
+def named(
+    backend: Any,
+    name: str,
+    *,
+    event_id: str | None = None,
+    count: int = 5,
+    verdicts: Mapping[str, Verdict] | None = None,
+) -> Any:
     """The expression of a named query on a backend; `.to_pandas()`, `.to_pyarrow()` and so on run it.
 
     Args:
@@ -152,6 +160,7 @@ def named(backend: Any, name: str, *, event_id: str | None = None, count: int = 
         name: of `NAMES`.
         event_id: for `around`: of the event.
         count: for `around`: so many events before it, and after it.
+        verdicts: for `nodes`: adds the columns `verdict` and `lost` (`calyx_logging.query.verdicts.verdicts_at`).
 
     Raises:
         ConfigError: there is none of that name, or the event id is missing.
@@ -164,16 +173,35 @@ def named(backend: Any, name: str, *, event_id: str | None = None, count: int = 
         return backend.table(_VIEWS[name]).order_by(["node_id", "ts"])
     events = backend.table("events")
     if event_id is None:
-        return QUERIES[name](events)
+        found = QUERIES[name](events)
+        return _with_verdicts(found, verdicts) if name == "nodes" and verdicts else found
     return _around(events, backend.table("starts"), event_id, count)
 
 
-def run_named(backend: Any, name: str, *, event_id: str | None = None, count: int = 5) -> Rows:
-    """The rows of a named query, as of `named`.
+def _with_verdicts(nodes: ibis.Table, verdicts: Mapping[str, Verdict]) -> ibis.Table:
+    """Put the verdict after the node's id."""
+    import ibis
+
+    cases = [(nodes.node_id == node_id, verdict) for node_id, verdict in verdicts.items()]
+    nothing = ibis.null("string")
+    verdict = ibis.cases(*((is_it, ibis.literal(one.kind)) for is_it, one in cases), else_=nothing)
+    lost = ibis.cases(*((is_it, ibis.literal(one.lost, "int64")) for is_it, one in cases), else_=ibis.null("int64"))
+    return nodes.mutate(verdict=verdict, lost=lost).relocate("verdict", "lost", after="node_id")
+
+
+def run_named(
+    backend: Any,
+    name: str,
+    *,
+    event_id: str | None = None,
+    count: int = 5,
+    verdicts: Mapping[str, Verdict] | None = None,
+) -> Rows:
+    """The rows of a named query; the arguments are those of `named`.
 
     Raises:
         ConfigError: there is none of that name, the event id is missing, or the engine refuses it.
     """
     with clear_errors():
-        sql = backend.compile(named(backend, name, event_id=event_id, count=count))
+        sql = backend.compile(named(backend, name, event_id=event_id, count=count, verdicts=verdicts))
     return run_sql(backend, sql)

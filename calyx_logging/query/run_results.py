@@ -1,7 +1,7 @@
 """Outcomes of runs, cases, suites and models, as Ibis expressions over events: the same on every engine.
 
 A case counts each time it ended (`stage` is `case_ended`). It is completed if its `outcome` is
-`completed`, and passed if it is completed and has no false `passed`. A score is no verdict.
+`completed`, and passed if it is completed and has no false `passed`. A score is not a verdict.
 """
 
 from __future__ import annotations

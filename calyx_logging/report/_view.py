@@ -8,7 +8,7 @@ from typing import Any
 
 from calyx_logging.core.text import count_text, runs_text
 from calyx_logging.core.times import utc_text
-from calyx_logging.format.completeness import WriterAudit, findings
+from calyx_logging.format.completeness import Verdict, WriterAudit, findings, worst
 from calyx_logging.report._rendering import (
     ago,
     cell,
@@ -30,7 +30,6 @@ from calyx_logging.report.health import Condition
 __all__ = ["Sheet"]
 
 _MAX_FINDINGS = 20
-_NOT_LOOKED_AT = "not looked at"
 _MAX_RUN_CHARACTERS = 1_000_000
 _OUTCOMES = (("passed", "✓"), ("failed", "✗"), ("timeout", "◷"), ("incomplete", "…"))
 _RUN = (
@@ -126,7 +125,7 @@ class Sheet:
                 for node in to_be_shown[:MAX_ROWS]
             ],
             "findings_left_out": max(0, len(to_be_shown) - MAX_ROWS),
-            "conditions_known": bool(nodes) and all(node["verdict"] != _NOT_LOOKED_AT for node in nodes),
+            "conditions_known": bool(nodes) and all(node["is_known"] for node in nodes),
             "warnings_left_out": max(0, len(facts.warnings) - _MAX_FINDINGS),
             "writers": Answer("writers", writers[:MAX_ROWS], len(writers)),
             "is_hub": source.place == "hub",
@@ -138,19 +137,19 @@ class Sheet:
         """Return the summary at the top of the page."""
         lines: list[dict[str, str]] = []
 
-        def say(is_problem: bool, text: str) -> None:
-            lines.append({"state": "problem" if is_problem else "fine", "text": text})
+        def say(state: str, text: str) -> None:
+            lines.append({"state": state, "text": text})
 
         if nodes:
-            say(*_on_completeness([node["verdict"] for node in nodes]))
+            say(*_on_completeness([_verdict_on(self._conditions.get(node["node_id"])) for node in nodes]))
         if self.facts.refused:
-            say(True, f"{_counted(len(self.facts.refused), 'bundle')} refused.")
+            say("problem", f"{_counted(len(self.facts.refused), 'bundle')} refused.")
         if outcomes:
             runs = sum(row["runs"] for row in outcomes.values())
             words = {"failed": "failed", "timeout": "timed out", "incomplete": "did not complete"}
             parts = [f"{outcomes[name]['runs']:,} {word}" for name, word in words.items() if name in outcomes]
             say(
-                bool(parts),
+                "problem" if parts else "fine",
                 f"Of {_counted(runs, 'run')} {', '.join(parts)}." if parts else f"{_counted(runs, 'run')}, all passed.",
             )
         return lines
@@ -189,17 +188,18 @@ class Sheet:
     def _tile(self, node_id: str | None, row: dict[str, Any] | None, condition: Condition | None) -> dict[str, Any]:
         nothing = None if self.facts.answers["nodes"].left_out else 0
         numbers = row or {"events": nothing, "errors": nothing, "runs": nothing, "first_ts": None, "last_ts": None}
-        is_known = condition is not None and condition.why_not is None
-        verdict = condition.audit.verdict if condition is not None and is_known else _NOT_LOOKED_AT
+        verdict = _verdict_on(condition)
         texts = [] if condition is None else [*findings(condition.audit), *condition.notes]
         ahead = 0.0 if condition is None else condition.clock_ahead_s or 0.0
-        fine = ("complete", "complete so far")
+        is_fine = verdict is not None and verdict.kind in ("complete", "complete so far") and ahead <= 0
+        is_bad = verdict is not None and verdict.is_bad
         return {
             "node_id": "(none)" if node_id is None else node_id,
             **{name: numbers[name] for name in ("events", "errors", "runs", "first_ts", "last_ts")},
             "age": ago(numbers["last_ts"], self.made_at),
-            "verdict": verdict,
-            "state": "problem" if verdict == "not complete" else "fine" if verdict in fine and ahead <= 0 else "some",
+            "is_known": verdict is not None,
+            "verdict": "not looked at" if verdict is None else str(verdict),
+            "state": "problem" if is_bad else "fine" if is_fine else "some",
             "delivery": () if condition is None else condition.delivery,
             "bundles": None if condition is None else condition.bundles,
             "last_bundle": None if condition is None else condition.last_bundle,
@@ -286,17 +286,27 @@ class Sheet:
         }
 
 
-def _on_completeness(verdicts: list[str]) -> tuple[bool, str]:
-    """Tell whether any node has a problem, and sum up the verdicts in words."""
-    number, one = len(verdicts), len(verdicts) == 1
-    if wrong := verdicts.count("not complete"):
-        return True, "Something is missing." if one else f"{wrong:,} of {number:,} nodes are not complete."
-    if unknown := verdicts.count(_NOT_LOOKED_AT):
-        return True, f"Whether anything is missing is not known of {_counted(unknown, 'node')}."
-    if tails := verdicts.count("complete but for unknown tails"):
+def _verdict_on(condition: Condition | None) -> Verdict | None:
+    return None if condition is None or condition.why_not is not None else condition.audit.verdict
+
+
+def _on_completeness(verdicts: list[Verdict | None]) -> tuple[str, str]:
+    """Sum up the nodes' verdicts (None: not looked at): the state of the sentence, and the sentence."""
+    known = [verdict for verdict in verdicts if verdict is not None]
+    one, whole = len(verdicts) == 1, worst(known)
+    lost = sum(verdict.lost for verdict in known)
+    said = f" {_counted(lost, 'event')} {'was' if lost == 1 else 'were'} lost before being written." if lost else ""
+    if wrong := sum(verdict.kind == "incomplete" for verdict in known):
+        what = f"Something is missing: {', '.join(whole.missing)}."
+        return "problem", (what if one else f"{wrong:,} of {len(verdicts):,} nodes are incomplete.") + said
+    if lost:
+        return "problem", said.strip() if one else f"{said.strip()} Everything else known is here."
+    if unknown := len(verdicts) - len(known):
+        return "problem", f"Whether anything is missing is not known of {_counted(unknown, 'node')}."
+    if tails := sum(verdict.kind == "complete but for unknown tails" for verdict in known):
         whose = "the tail of a killed writer is" if one else f"tails of killed writers of {_counted(tails, 'node')} are"
-        return False, f"Nothing that is known of is missing; {whose} unknown."
-    return False, "Nothing that is known of is missing." if one else f"All {number:,} nodes are complete."
+        return "some", f"Nothing known is missing; {whose} unknown."
+    return "fine", "Nothing known is missing." if one else f"All {len(verdicts):,} nodes are complete."
 
 
 def _counted(count: int, thing: str) -> str:

@@ -4,19 +4,17 @@ is ahead. Only looks, and takes no writer's lock.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
+from calyx_logging.bundle.audit import audit_bundle
 from calyx_logging.bundle.folder import check
 from calyx_logging.core import files
 from calyx_logging.core.times import moment_text, parse_timestamp, parse_utc
-from calyx_logging.errors import CalyxError, ManifestError, StorageError
-from calyx_logging.format.chunk import OPEN_SUFFIX, ChunkName
-from calyx_logging.format.completeness import Elsewhere, NodeAudit, writers_of
-from calyx_logging.format.line_check import Scan, scan_chunk
-from calyx_logging.format.manifest import Manifest
+from calyx_logging.errors import CalyxError, ManifestError
+from calyx_logging.format.completeness import NodeAudit
 from calyx_logging.format.reader import ChunkRef
 from calyx_logging.format.receipt import Receipt
 from calyx_logging.hub.audit import audit_node
@@ -24,8 +22,6 @@ from calyx_logging.hub.inventory import holdings_of
 from calyx_logging.hub.rejections import Refusal, refusals
 from calyx_logging.hub.store import Store, find_hub
 from calyx_logging.node import Node
-from calyx_logging.outbox import export_index
-from calyx_logging.outbox.contents import look
 from calyx_logging.outbox.status import status_of
 from calyx_logging.query.executors import Engine
 from calyx_logging.query.locations import chunks_at
@@ -101,9 +97,9 @@ def conditions_at(place: str, root: str | Path | None, engine: Engine) -> Iterat
     elif place == "outbox":
         node = Node.find(root)
         for node_id in node.all_ids():
-            yield _or_why(node_id, partial(_at_node, node.with_id(node_id), engine))
+            yield _or_why(node_id, partial(_at_node, node.with_id(node_id)))
     else:
-        yield _of_bundle(Path(place), chunks_at(place, root)(), engine)
+        yield _of_bundle(Path(place), chunks_at(place, root)())
 
 
 def _or_why(node_id: str, look: Callable[[], Condition]) -> Condition:
@@ -167,76 +163,11 @@ def _seconds_between(earlier: str, later: str) -> float | None:
 # ------------------------------------------------------------------ at a node, and of a bundle
 
 
-@dataclass(frozen=True)
-class _ScanTask:
-    path: Path
-    node_id: str
-
-
-def _scan(task: _ScanTask) -> Scan | str | None:
-    """Scan a chunk's lines; return a message if it cannot be read, None if it no longer exists."""
-    sealed = task.path.with_name(task.path.name.removesuffix(".open"))
-    for path in (task.path, sealed):
-        try:
-            scan = scan_chunk(path, task.node_id)
-        except StorageError as error:
-            if not isinstance(error.__cause__, FileNotFoundError):
-                return str(error)
-        except (CalyxError, OSError) as error:
-            return str(error)
-        else:
-            if path.name.endswith(OPEN_SUFFIX):  # a line may be half written; recovery says what is torn
-                scan.bad, scan.bad_count = [], 0
-            return scan
-    return None
-
-
-def _looked_at(
-    node_id: str, refs: Sequence[ChunkRef], engine: Engine, elsewhere: Callable[[list[ChunkName]], Iterable[Elsewhere]]
-) -> NodeAudit:
-    """Audit the writers of some chunks."""
-    audit = NodeAudit(node_id, goes_on=True)
-    tasks = [_ScanTask(ref.path, node_id) for ref in refs]
-    size = sum(path.lstat().st_size for path in (task.path for task in tasks) if path.exists())
-    named: list[tuple[ChunkName, Scan]] = []
-    for task, scan in zip(tasks, engine.map(_scan, tasks, size), strict=True):
-        name = ChunkName.parse(task.path.name)
-        if isinstance(scan, str):
-            audit.damaged.append(scan)
-        elif scan is not None:
-            audit.events += scan.events
-            audit.bad_lines += scan.bad_count
-            audit.foreign_chunks += name is None
-            named += [] if name is None else [(name, scan)]
-    audit.writers = writers_of(named, elsewhere=elsewhere([name for name, _ in named]))
-    return audit
-
-
-def _at_node(node: Node, engine: Engine) -> Condition:
+def _at_node(node: Node) -> Condition:
     status = status_of(node)
-    contents = look(node.outbox)
-    names = [*(name.sealed for name in contents.sealed), *contents.foreign, *(name.open for name in contents.open)]
-    here = set(names)
-    entries = [
-        entry
-        for _, manifest in export_index.manifests_of(node, export_index.load(node).bundles)
-        for entry in manifest.chunks
-        if entry.filename not in here
-    ]
-
-    def pruned(_: list[ChunkName]) -> Iterator[Elsewhere]:
-        for entry in entries:
-            name = ChunkName.parse(entry.filename)
-            if name is not None:
-                is_known = entry.first_seq is not None and entry.last_seq is not None
-                seqs = [[entry.first_seq or 0, entry.last_seq or 0]] if is_known else []
-                yield Elsewhere(name.writer, [[name.number, name.number]], seqs)
-
-    audit = _looked_at(node.id, [ChunkRef(node.outbox / name, node.id) for name in names], engine, pruned)
-    audit.bundles = status.bundles
     last = status.last_export
     return Condition(
-        audit,
+        status.audit,
         tuple(
             Stock(name, tally.chunks, tally.events)
             for name, tally in status.rows()
@@ -254,24 +185,13 @@ def _time_of(timestamp: str) -> str:
     return timestamp if moment is None else moment_text(moment)
 
 
-def _of_bundle(folder: Path, refs: list[ChunkRef], engine: Engine) -> Condition:
+def _of_bundle(folder: Path, refs: list[ChunkRef]) -> Condition:
     report = check(folder)
     manifest = report.manifest
     node_id = next((ref.node_id for ref in refs if ref.node_id is not None), folder.parent.name)
     if manifest is not None:
         node_id = manifest.node_id
-
-    def before(names: list[ChunkName]) -> Iterator[Elsewhere]:
-        """Yield what the same writers wrote before: it is in other bundles."""
-        least: dict[str, int] = {}
-        for name in names:
-            least[name.writer] = min(name.number, least.get(name.writer, name.number))
-        seqs = {} if manifest is None else _least_seqs(manifest)
-        for writer, number in least.items():
-            earlier = [[0, seqs[writer] - 1]] if number and seqs.get(writer) else []
-            yield Elsewhere(writer, [[0, number - 1]] if number else [], earlier)
-
-    audit = _looked_at(node_id, refs, engine, before)
+    audit = audit_bundle(folder, [ref.path.name for ref in refs], node_id, manifest)
     audit.damaged = [*(str(fault) for fault in report.faults), *audit.damaged]
     found = Condition(audit, (Stock("in this bundle", len(refs), audit.events),), bundles=1)
     if manifest is not None:
@@ -280,12 +200,4 @@ def _of_bundle(folder: Path, refs: list[ChunkRef], engine: Engine) -> Condition:
         found.notes += [f"still being written when it was made: {name}" for name in manifest.open_chunks]
         if manifest.previous_manifest_sha256 is not None:
             found.notes.append("it comes after another bundle: what is in that one is not looked at here")
-    return found
-
-
-def _least_seqs(manifest: Manifest) -> dict[str, int]:
-    found: dict[str, int] = {}
-    for entry in manifest.chunks:
-        if entry.writer is not None and entry.first_seq is not None:
-            found[entry.writer] = min(entry.first_seq, found.get(entry.writer, entry.first_seq))
     return found

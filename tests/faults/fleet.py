@@ -221,7 +221,7 @@ def _look(store: Store, made: list[Path], outcome: Outcome) -> None:
     outcome.chunks = len(sent)
     outcome.acknowledged = len(sent & {sha256 for receipt in receipts for sha256 in receipt.chunks})
     for node_id in store.nodes():
-        if not audit_node(store, node_id).complete:
+        if not audit_node(store, node_id).verdict.is_complete:
             outcome.incomplete.append(node_id)
     if len(store.nodes()) != outcome.nodes:
         outcome.incomplete.append(f"{outcome.nodes - len(store.nodes())} nodes that are not there")

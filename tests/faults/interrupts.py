@@ -115,6 +115,7 @@ def _inject(at: int, act: Callable[[], Any]) -> bool:
     injector = _Injector(at)
 
     def interrupted() -> None:
+        sys._getframe().f_trace_opcodes = True  # or Python 3.12 and newer report none for this call
         try:
             sys.settrace(injector)
             act()

@@ -57,7 +57,7 @@ def test_what_is_whole_is_complete(store: Store, tmp_path: Path) -> None:
     for bundle in reversed(bundles):
         import_bundle(store, bundle)
     audit = audited(store)
-    assert audit.complete
+    assert audit.verdict.is_complete
     assert (audit.bundles, audit.events, len(audit.writers)) == (3, 12, 3)
     assert [writer.state for writer in audit.writers] == ["complete"] * 3
 
@@ -69,11 +69,11 @@ def test_a_bundle_that_has_not_come(store: Store, tmp_path: Path) -> None:
     for bundle in (bundles[0], bundles[2]):
         import_bundle(store, bundle)
     audit = audited(store)
-    assert not audit.complete
+    assert not audit.verdict.is_complete
     manifest = json.loads((bundles[2] / "manifest.json").read_bytes())
     assert audit.missing_bundles == [manifest["previous_manifest_sha256"]]
     import_bundle(store, bundles[1])
-    assert audited(store).complete
+    assert audited(store).verdict.is_complete
 
 
 def test_chunks_and_events_that_are_missing(store: Store, tmp_path: Path) -> None:
@@ -119,7 +119,7 @@ def test_a_writer_that_was_killed(store: Store, tmp_path: Path) -> None:
     import_bundle(store, bundle)
     audit = audited(store)
     (writer,) = audit.writers
-    assert (audit.complete, audit.verdict) == (False, "complete but for unknown tails")
+    assert (audit.verdict.is_complete, audit.verdict.kind) == (False, "complete but for unknown tails")
     assert (writer.state, writer.torn_bytes, writer.last_seq) == ("tail unknown", 6, 5)
     done = telemetry("audit", "--root", store.root)
     assert (done.returncode, "all up to seq 5 is here; not kept: 6 torn bytes" in done.stdout) == (0, True)
@@ -143,7 +143,7 @@ def test_a_writer_that_goes_on(store: Store, tmp_path: Path) -> None:
     (writer,) = audited(store).writers
     assert (writer.state, writer.missing_seqs) == ("unfinished", [])
     import_bundle(store, second)
-    assert audited(store).complete
+    assert audited(store).verdict.is_complete
 
 
 def test_gaps_account_for_what_they_name(store: Store, tmp_path: Path) -> None:
@@ -159,7 +159,7 @@ def test_gaps_account_for_what_they_name(store: Store, tmp_path: Path) -> None:
     audit = audited(store)
     (writer,) = audit.writers
     assert (writer.state, writer.missing_seqs, writer.gaps) == ("complete", [], {"disk full": 3})
-    assert audit.complete
+    assert (audit.verdict.kind, str(audit.verdict)) == ("events lost", "3 events lost")
 
 
 def test_two_histories_under_one_node_id(store: Store, tmp_path: Path) -> None:
@@ -171,7 +171,7 @@ def test_two_histories_under_one_node_id(store: Store, tmp_path: Path) -> None:
     for bundle in (first, make_bundle(node, range(2, 3), second=10), make_bundle(clone, range(3, 4), second=20)):
         import_bundle(store, bundle)
     audit = audited(store)
-    assert not audit.complete
+    assert not audit.verdict.is_complete
     assert len(audit.histories) == 1
     assert "follow" in audit.histories[0]
     import_bundle(store, make_bundle(make_node(tmp_path / "other", "n-1"), range(4, 5), second=30))
@@ -204,10 +204,10 @@ def test_bad_lines_and_the_first_generation(store: Store, tmp_path: Path) -> Non
     reseal(bundle)
     import_bundle(store, bundle, policy=Policy(accept_bad_lines=True))
     audit = audited(store)
-    assert (audit.complete, audit.bad_lines) == (False, 1)
+    assert (audit.verdict.is_complete, audit.bad_lines) == (False, 1)
     import_bundle(store, foreign(tmp_path / "old", 3))
     old = audit_node(store, "old-1")
-    assert (old.complete, old.foreign_chunks, old.writers, old.events) == (True, 1, [], 3)
+    assert (old.verdict.is_complete, old.foreign_chunks, old.writers, old.events) == (True, 1, [], 3)
 
 
 def test_one_id_and_two_contents(store: Store, tmp_path: Path) -> None:
@@ -223,11 +223,11 @@ def test_one_id_and_two_contents(store: Store, tmp_path: Path) -> None:
     import_bundle(store, bundle)
     audit = audited(store)
     assert (audit.same_ids, audit.same_id) == (1, ["a"])
-    assert audit.complete
+    assert audit.verdict.is_complete
 
 
 def test_the_command(store: Store, tmp_path: Path) -> None:
-    """Lines for people, JSON for programs; 1 when a node is not complete."""
+    """Lines for people, JSON for programs; 1 when something is missing."""
     node = make_node(tmp_path, "n-1")
     bundles = [make_bundle(node, range(n, n + 1), second=n * 10) for n in range(2)]
     hub = ("--root", store.root)
@@ -235,7 +235,7 @@ def test_the_command(store: Store, tmp_path: Path) -> None:
     assert (done.returncode, "there is no node in this store" in done.stderr) == (2, True)
     import_bundle(store, bundles[1])
     done = telemetry("audit", *hub)
-    assert (done.returncode, "n-1: not complete" in done.stdout) == (1, True)
+    assert (done.returncode, "n-1: incomplete: 1 bundle missing" in done.stdout) == (1, True)
     assert "a bundle is missing" in done.stdout
     import_bundle(store, bundles[0])
     import_bundle(store, rolled(make_node(tmp_path, "n-2"), 4))
@@ -269,9 +269,9 @@ def test_a_writer_of_which_nothing_has_come(store: Store, tmp_path: Path) -> Non
     audit = audited(store)
     (unfinished,) = (writer for writer in audit.writers if writer.state != "complete")
     assert (unfinished.state, unfinished.open_in, unfinished.chunks) == ("unfinished", first.name, 0)
-    assert audit.verdict == "not complete"
+    assert audit.verdict.kind == "incomplete"
     import_bundle(store, second)
-    assert audited(store).complete
+    assert audited(store).verdict.is_complete
 
 
 def hash_of(bundle: Path) -> str:
@@ -295,14 +295,14 @@ def test_a_lost_bundle_whose_chunks_were_sent_again(store: Store, tmp_path: Path
         {"manifest_sha256": missing, "previous_manifest_sha256": hash_of(first)}
     ]
     import_bundle(store, again)
-    assert audited(store).complete
+    assert audited(store).verdict.is_complete
     repeated = export(node, ExportOptions(since_receipt=True), clock=lambda: START + 40.0).bundle  # never carried
     assert repeated is not None
     take_note(node, receipt_of(store))
     carry_out(node, receipt_of(store))
     assert list(node.exports.iterdir()) == []
     import_bundle(store, make_bundle(node, range(6, 7), second=50))
-    assert audited(store).complete
+    assert audited(store).verdict.is_complete
 
 
 def test_bundles_that_are_gone(store: Store, tmp_path: Path) -> None:
@@ -318,7 +318,7 @@ def test_bundles_that_are_gone(store: Store, tmp_path: Path) -> None:
     again = import_bundle(store, made[1])
     assert (again.outcome, again.folder) == ("already imported", folders[1])
     assert "its manifest was missing" in again.warnings[0]
-    assert audited(store).complete
+    assert audited(store).verdict.is_complete
     assert numbers(store) == [0, 1, 2, 3]
     (folders[1] / "extra.jsonl").write_text("{}\n")
     assert "is no chunk that its bundle's manifest names" in audited(store).damaged[0]
@@ -336,7 +336,7 @@ def test_a_grown_chunk_that_was_set_back(store: Store, tmp_path: Path) -> None:
     import_bundle(store, tmp_path / "1")
     assert "is not in the store any more" in audit_node(store, "old-1").damaged[0]
     import_bundle(store, tmp_path / "3")
-    assert audit_node(store, "old-1").complete
+    assert audit_node(store, "old-1").verdict.is_complete
 
 
 def test_what_is_in_quarantine(store: Store, tmp_path: Path) -> None:
@@ -348,7 +348,7 @@ def test_what_is_in_quarantine(store: Store, tmp_path: Path) -> None:
     reseal(bundle)
     import_bundle(store, bundle)
     audit = audited(store)
-    assert (audit.verdict, len(audit.quarantined)) == ("not complete", 1)
+    assert (audit.verdict.missing, len(audit.quarantined)) == (("1 bundle in quarantine",), 1)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="symbolic links")
@@ -376,7 +376,7 @@ def test_the_index_remembers_what_is_gone(store: Store, tmp_path: Path) -> None:
         settle(store)
         assert any(f"bundle {folders[1].name}, imported" in one for one in audited(store).damaged)
     import_bundle(store, made[1])
-    assert audited(store).complete
+    assert audited(store).verdict.is_complete
 
 
 def test_a_manifest_that_was_altered_in_the_store(store: Store, tmp_path: Path) -> None:
@@ -392,7 +392,7 @@ def test_a_manifest_that_was_altered_in_the_store(store: Store, tmp_path: Path) 
     assert manifest.read_bytes() == (bundle / "manifest.json").read_bytes()
     (kept,) = audited(store).quarantined
     shutil.rmtree(kept)
-    assert audited(store).complete
+    assert audited(store).verdict.is_complete
 
 
 def test_what_came_before_a_covered_bundle_is_missed(store: Store, tmp_path: Path) -> None:
@@ -409,7 +409,7 @@ def test_what_came_before_a_covered_bundle_is_missed(store: Store, tmp_path: Pat
     import_bundle(other, again)
     assert audit_node(other, "n-1").missing_bundles == [hash_of(first)]
     import_bundle(other, first)
-    assert audit_node(other, "n-1").complete
+    assert audit_node(other, "n-1").verdict.is_complete
 
 
 def test_a_lost_bundle_whose_chunks_were_sent_again_in_several(
@@ -427,9 +427,9 @@ def test_a_lost_bundle_whose_chunks_were_sent_again_in_several(
         import_bundle(store, part)
     audit = audited(store)
     assert audit.missing_bundles == [hash_of(parts[1])]
-    assert not audit.complete
+    assert not audit.verdict.is_complete
     import_bundle(store, parts[1])
-    assert audited(store).complete
+    assert audited(store).verdict.is_complete
     assert numbers(store) == list(range(5))
 
 

@@ -437,7 +437,8 @@ def test_hooks_of_others_that_log_in_a_forked_child(node: Node) -> None:
     """Registered before this library was imported, they run before its own: the child has writers of its own."""
     done = python(
         """
-        import os, sys, json
+        import os, sys, json, warnings
+        warnings.simplefilter("ignore", DeprecationWarning)  # of a fork beside threads
         def hook():
             import logging
             logging.getLogger("harness").info("hook in child")

@@ -1,0 +1,153 @@
+"""Survey a chunk: count its lines and read its control lines, at the speed of the disk.
+
+The numbers of a chunk's first and last line, its count of lines, and its gap lines together show whether a `seq` is
+missing; only where they disagree is every line decoded. Invariant: for chunks of our writers and of recovery, lines,
+gaps, ends, and what is missing of `seq` are those of `scan_chunk`. Whether each line is an event is not checked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from calyx_logging.core.parallel import several_at_once
+from calyx_logging.core.reading import blocks_of
+from calyx_logging.errors import CalyxError, EventError, StorageError
+from calyx_logging.events.event import CONTROL_SOURCE, decode
+from calyx_logging.format.chunk import ChunkName, open_chunk
+from calyx_logging.format.completeness import Elsewhere, NodeAudit, writers_of
+from calyx_logging.format.line_check import Scan, note_control, scan_chunk
+
+__all__ = ["Survey", "audit_surveys", "survey_chunk", "survey_chunks"]
+
+_MARK = f'"source":"{CONTROL_SOURCE}"'.encode()
+
+
+@dataclass
+class Survey:
+    """The result of surveying a chunk.
+
+    Attributes:
+        size: bytes.
+        scan: its lines, as `scan_chunk` would say, without bad lines; of a chunk that is not ours, their number alone.
+    """
+
+    size: int = 0
+    scan: Scan = field(default_factory=Scan)
+
+
+def survey_chunk(path: Path, node_id: str) -> Survey:
+    """Survey one chunk; a line that is still being written is not counted.
+
+    Raises:
+        ChunkError: it is not a regular file.
+        StorageError: it cannot be opened.
+        OSError: it cannot be read.
+    """
+    found, first, last = Survey(), b"", b""
+    with open_chunk(path) as stream:
+        for lines in _whole_lines(blocks_of(stream), found):
+            first = first or lines[: lines.index(b"\n")]
+            last = lines[lines.rfind(b"\n", 0, -1) + 1 : -1]
+            found.scan.events += lines.count(b"\n")
+            for line in _marked(lines):
+                _note(found.scan, line)
+    name = ChunkName.parse(path.name)
+    if name is not None and found.scan.events and not _is_gapless(found.scan, name.writer, first, last):
+        found.scan = scan_chunk(path, node_id)
+        found.scan.bad, found.scan.bad_count = [], 0
+    return found
+
+
+def survey_chunks(folder: Path, names: Iterable[str], node_id: str) -> dict[str, Survey | str]:
+    """Survey several chunks, by file name; one that cannot be read gives a message, and one that is gone nothing."""
+    names = list(names)
+    found = zip(names, several_at_once(lambda name: _survey(folder, name, node_id), names), strict=True)
+    return {name: survey for name, survey in found if survey is not None}
+
+
+def _survey(folder: Path, filename: str, node_id: str) -> Survey | str | None:
+    for name in dict.fromkeys((filename, filename.removesuffix(".open"))):  # it may have been sealed meanwhile
+        try:
+            return survey_chunk(folder / name, node_id)
+        except StorageError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                return str(error)
+        except (CalyxError, OSError) as error:
+            return str(error)
+    return None
+
+
+def audit_surveys(node_id: str, surveys: Mapping[str, Survey | str], elsewhere: Iterable[Elsewhere]) -> NodeAudit:
+    """Audit a node by the surveys of chunks of its outbox or of a bundle; what comes later is not missing.
+
+    Args:
+        node_id: the node.
+        surveys: of the chunks, by file name.
+        elsewhere: what is not here and need not be.
+    """
+    audit = NodeAudit(node_id, goes_on=True)
+    named = []
+    for filename, survey in surveys.items():
+        if isinstance(survey, str):
+            audit.damaged.append(survey)
+            continue
+        name = ChunkName.parse(filename)
+        audit.events += survey.scan.events
+        audit.foreign_chunks += name is None
+        if name is not None:
+            named.append((name, survey.scan))
+    audit.writers = writers_of(named, elsewhere=elsewhere)
+    return audit
+
+
+def _whole_lines(blocks: Iterable[bytes], found: Survey) -> Iterator[bytes]:
+    """Yield runs of whole lines, each ended by its newline."""
+    parts: list[bytes] = []
+    for block in blocks:
+        found.size += len(block)
+        end = block.rfind(b"\n") + 1
+        if end:
+            yield b"".join([*parts, block[:end]])
+            parts = []
+        if end < len(block):
+            parts.append(block[end:])
+
+
+def _marked(lines: bytes) -> Iterator[bytes]:
+    at = lines.find(_MARK)
+    while at >= 0:
+        end = lines.index(b"\n", at)
+        yield lines[lines.rfind(b"\n", 0, at) + 1 : end]
+        at = lines.find(_MARK, end)
+
+
+def _note(scan: Scan, line: bytes) -> None:
+    try:
+        event = decode(line)
+    except EventError:
+        return
+    if event.get("source") == CONTROL_SOURCE:  # and not deeper inside
+        note_control(scan, event)
+
+
+def _is_gapless(scan: Scan, writer: str, first: bytes, last: bytes) -> bool:
+    """Whether lines and gap lines account for each `seq` between the first line's and the last one's; note them."""
+    begins, ends = _seq(first), _seq(last)
+    if begins is None or ends is None:
+        return False
+    told = [run for gap in scan.gaps if gap.writer in (None, writer) for run in gap.seqs]
+    inside = sum(max(0, min(end, ends) - max(begin, begins) + 1) for begin, end in told)
+    if scan.events + inside != ends - begins + 1:
+        return False
+    scan.seqs = [[begins, ends]]
+    return True
+
+
+def _seq(line: bytes) -> int | None:
+    try:
+        seq = decode(line).get("seq")
+    except EventError:
+        return None
+    return seq if type(seq) is int and seq >= 0 else None
