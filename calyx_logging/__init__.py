@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from calyx_logging.handlers.outbox import OutboxHandler
     from calyx_logging.harness.benchmark import benchmark_run
     from calyx_logging.node import Node, provision
-    from calyx_logging.recording.pool import seal
+    from calyx_logging.recording.background import seal
 
 __all__ = [
     "CalyxError",
@@ -57,7 +57,7 @@ _HOMES = {
     "configure_structlog": "events.structlog_bridge",
     "install_fast_logger": "events.fast_logger",
     "provision": "node",
-    "seal": "recording.pool",
+    "seal": "recording.background",
 }
 
 

@@ -111,8 +111,11 @@ class OutboxHandler(EventHandler):
     def handle(self, record: logging.LogRecord) -> Any:
         """Filter and emit; without the handler's lock, since no two calls share a writer."""
         if self._is_stock and not self.filters:
-            if take(record, self._token):
-                self._pool.submit(self._event_formatter.encode, record)
+            try:
+                if take(record, self._token):
+                    self._pool.submit(self._event_formatter.encode, record)
+            except RecursionError as error:  # the program's stack is full
+                self._pool.note_lost(error)
             return True
         passed: Any = self.filter(record)  # a record, from Python 3.12 on
         if isinstance(passed, logging.LogRecord):

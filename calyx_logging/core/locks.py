@@ -63,8 +63,8 @@ class WriterLock:
         self.writer = secrets.token_hex(4)
         self._outbox = outbox
         self._lock: OsLock | None = None
-        self._reserve: int | None = None
         self._named = b""
+        self._has_reserve = False
 
     def take(self) -> None:
         """Take the lock unless this object already holds it.
@@ -81,12 +81,13 @@ class WriterLock:
         while True:
             lock = OsLock(lock_file(self._outbox, self.writer))
             try:
-                self._fill(lock.acquire(blocking=False))
+                fd = lock.acquire(blocking=False)
                 break
             except Held:  # another writer has the same random id
                 self.writer = secrets.token_hex(4)
             except ConfigError as error:
                 raise OSError(errno.ENOLCK, error.message, str(self._outbox)) from error
+        self._has_reserve = self._fill(fd)
         # before the first chunk, so that a power loss cannot leave a chunk without its writer's lock file
         files.sync_dir(self._outbox / ".writers")
         self._lock = lock
@@ -99,23 +100,25 @@ class WriterLock:
             if delete:
                 files.remove(lock_file(self._outbox, self.writer))
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether somebody has deleted the file; False where that cannot be told."""
+        with contextlib.suppress(OSError):
+            return not lock_file(self._outbox, self.writer).exists()
+        return False
+
     def forget(self) -> None:
         """Forget the lock in a forked child without unlocking it: it is still the parent's."""
-        lock, self._lock, self._reserve = self._lock, None, None
+        lock, self._lock = self._lock, None
         if lock is not None:
             lock.forget()
 
     def free_room(self) -> bool:
         """Release the reserved bytes; return False if there are none."""
-        fd, self._reserve = self._reserve, None
-        if fd is None:
-            return False
-        with contextlib.suppress(OSError):
-            os.ftruncate(fd, len(self._named))
-            return True
-        return False
+        lock, has_reserve, self._has_reserve = self._lock, self._has_reserve, False
+        return lock is not None and has_reserve and lock.cut(len(self._named))
 
-    def _fill(self, fd: int) -> None:
+    def _fill(self, fd: int) -> bool:
         self._named = (
             f" {os.getpid()} {socket.gethostname()}\n{_boot()} {_namespace()} {_start(os.getpid())}\n".encode()
         )
@@ -123,8 +126,9 @@ class WriterLock:
             os.lseek(fd, 0, os.SEEK_SET)
             os.write(fd, self._named)
             os.write(fd, b" " * _RESERVE_BYTES)
-            self._reserve = fd
             os.fsync(fd)  # after a loss of power, recovery asks after the process that is named here
+            return True
+        return False
 
 
 @dataclass(frozen=True)
@@ -222,6 +226,8 @@ def read_holder(outbox: Path, writer: str) -> Holder | None:
 
 
 def _lines_of(path: Path) -> list[str] | None:
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        return None  # no writer made it; and a pipe would be waited for
     try:
         with path.open("rb", buffering=0) as stream:
             stream.seek(1)  # Windows locks the first byte against readers

@@ -81,9 +81,16 @@ class OsLock:
             try:
                 self._fds.extend(map(os.open, (self.path,), (_FLAGS,), (0o666,)))  # one step for the interpreter
             except PermissionError:
-                if os.name != "nt" or self.path.is_dir() or (self.path.exists() and not os.access(self.path, os.W_OK)):
+                if (
+                    os.name == "nt"
+                    and not self.path.is_dir()
+                    and (os.access(self.path, os.W_OK) or not self.path.exists())
+                ):
+                    return False  # somebody is deleting it
+                if os.name == "nt" or not os.access(self.path, os.R_OK):
                     raise
-                return False  # somebody is deleting it
+                read_only = (_FLAGS & ~(os.O_RDWR | os.O_CREAT)) | os.O_RDONLY  # another user's; flock asks for no more
+                self._fds.extend(map(os.open, (self.path,), (read_only,)))
             try:
                 if not _lock(self._fds[1]):
                     self.forget()
@@ -112,6 +119,13 @@ class OsLock:
             with contextlib.suppress(OSError):  # closing it does it, too, but for a child's copy
                 _unlock(self._fds[1])
             self.forget()
+
+    def cut(self, length: int) -> bool:
+        """Drop what follows the first `length` bytes of the file, while the lock is held; False if that fails."""
+        with contextlib.suppress(OSError, IndexError):
+            os.ftruncate(self._fds[1], length)
+            return True
+        return False
 
     def forget(self) -> None:
         """Close the descriptor without unlocking: in a forked child, the lock is still the parent's."""

@@ -167,7 +167,7 @@ class _Work:
         lock = OsLock(lock_file(self._outbox, writer))
         try:
             lock.acquire(blocking=False)
-        except Held:
+        except (Held, PermissionError):  # of another user whose lock this one may not even read
             return False
         self._holders[writer] = read_holder(self._outbox, writer)
         lock.release()

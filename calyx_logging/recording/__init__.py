@@ -6,5 +6,5 @@ writer at once, and no two processes one chunk.
 The way through: `pool.submit` encodes the event and takes a writer from `seats`; `writer` gives the line its `seq` and
 writes it into its `chunk_file`, which `chunk_series` names and seals; `gaps` counts what is lost, and `background` runs
 the housekeeping thread. Handlers and `harness.mirror` use `pool.WriterPool` and `options.WriterOptions`; the package
-itself offers `pool.seal`. Nothing here knows of `logging`.
+itself offers `background.seal`. Nothing here knows of `logging`.
 """

@@ -2,7 +2,8 @@
 
 Invariants:
 
-* The thread starts when the first pool needs it, and again in a forked child.
+* The thread starts when the first pool needs it, and again in a forked child. It ends before handlers are closed at
+  exit; from then on whoever logs does its work.
 * `wake` never waits, so that a signal handler may call it anywhere, and an interrupt anywhere in it leaves nothing
   locked. So the bell is a `SimpleQueue`, whose `put` is one call into C, and the thread is started as one, too:
   `threading.Event` and `threading.Thread` are Python code around a lock, and a Ctrl-C in `Event.set` would leave that
@@ -18,6 +19,7 @@ import contextlib
 import os
 import sys
 import threading
+import time
 import weakref
 from _thread import start_new_thread
 from pathlib import Path
@@ -26,10 +28,13 @@ from typing import Protocol
 
 from calyx_logging.errors import say
 
-__all__ = ["LOOK_SECONDS", "Member", "after_fork", "is_exiting", "join", "members", "wake"]
+__all__ = ["LOOK_SECONDS", "Member", "after_fork", "is_exiting", "join", "members", "seal", "wake"]
 
 LOOK_SECONDS = 10.0
 """How often every member is looked after at least."""
+
+_END_SECONDS = 2.0
+"""So long the end of the process waits for the thread."""
 
 
 class Member(Protocol):
@@ -58,7 +63,7 @@ class _Keeper:
     runs = False
 
 
-_members: weakref.WeakSet[Member] = weakref.WeakSet()
+_members: list[weakref.ref[Member]] = []  # a WeakSet cannot be listed while another thread adds to it
 _keeper = _Keeper()
 _bell: SimpleQueue[None] = SimpleQueue()
 _pid = os.getpid()
@@ -68,12 +73,21 @@ _exiting = False
 
 def join(member: Member) -> None:
     """Look after one more, for as long as it is referred to."""
-    _members.add(member)
+    _members.append(weakref.ref(member, _members.remove))
 
 
 def members() -> list[Member]:
     """All of them."""
-    return list(_members)
+    return [member for one in list(_members) if (member := one()) is not None]
+
+
+def seal() -> None:
+    """Seal the open chunks of every handler in this process, so that an export takes all that was logged so far.
+
+    For long-running processes (a notebook, a server); logging goes on in new chunks.
+    """
+    for member in members():
+        member.seal()
 
 
 def is_exiting() -> bool:
@@ -84,8 +98,8 @@ def is_exiting() -> bool:
 def wake() -> bool:
     """Have the thread come soon; False when it is not certain that it will."""
     global _keeper
-    if sys.is_finalizing():
-        return False  # a thread that begins now never runs
+    if _exiting or sys.is_finalizing():
+        return False  # a thread that begins now may never run
     _close_at_end_of_multiprocessing_child()
     if _bell.empty():
         _bell.put(None)
@@ -103,7 +117,7 @@ def _look_after_all(keeper: _Keeper) -> None:
     keeper.runs = True
     try:
         threading.current_thread().name = "calyx-logging-upkeep"
-        while keeper is _keeper:
+        while keeper is _keeper and not _exiting:
             with contextlib.suppress(Empty):
                 while True:
                     _bell.get_nowait()
@@ -153,8 +167,13 @@ def after_fork() -> None:
 
 
 def _note_exit() -> None:
+    """Have the thread end: the interpreter stops threads where they are, and this one might hold a lock then."""
     global _exiting
     _exiting = True
+    _bell.put(None)
+    deadline = time.monotonic() + _END_SECONDS
+    while _keeper.runs and time.monotonic() < deadline:
+        time.sleep(0.0005)
 
 
 atexit.register(_note_exit)

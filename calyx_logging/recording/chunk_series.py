@@ -24,7 +24,7 @@ from calyx_logging.format.chunk import ChunkName
 from calyx_logging.recording.chunk_file import ChunkFile, is_control, is_gap, without_seq
 from calyx_logging.recording.gaps import Gap
 
-__all__ = ["ChunkSeries", "Leftover"]
+__all__ = ["ChunkSeries", "Leftover", "sync_outbox"]
 
 
 @dataclass
@@ -54,6 +54,7 @@ class ChunkSeries:
         open: chunks that are not sealed, in order; the last one may be in use.
         leftover: see `Leftover`.
         left_open: whether a chunk was left for recovery.
+        is_abandoned: whether this is a forked child, and all of it is the parent's.
         taken_over: whether somebody else has sealed a chunk, or the folder is another: the writer has to leave.
     """
 
@@ -69,6 +70,7 @@ class ChunkSeries:
         self.leftover = Leftover()
         self.left_open = False
         self.taken_over = False
+        self.is_abandoned = False
         self._outbox = outbox
         self._component = component
         self._lock = lock
@@ -94,7 +96,8 @@ class ChunkSeries:
             when = when if name is None else max(when, name.when)
             self._name = name = ChunkName(when, self._component, self._lock.writer, number)
         else:  # likewise, before it was known here: nobody else makes files of this writer's name
-            files.remove(self._outbox / name.open)
+            if not self.is_abandoned:
+                files.remove(self._outbox / name.open)
         chunk = ChunkFile(self._outbox, name, now, self._monotonic())
         self.open.append(chunk)
         return chunk
@@ -165,3 +168,14 @@ class ChunkSeries:
         """Return the events and losses that the writer cannot write itself."""
         leftover, self.leftover = self.leftover, Leftover()
         return leftover
+
+
+def sync_outbox(outbox: Path) -> bool:
+    """Make the names of sealed chunks last; False if that fails, which is said."""
+    try:
+        files.sync_dir(outbox)
+    except OSError as error:
+        if outbox.exists():
+            say(f"cannot sync {outbox}: {error}; on loss of power its last chunks may be open again")
+        return False
+    return True

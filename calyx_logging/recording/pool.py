@@ -28,22 +28,22 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from calyx_logging.core import files
 from calyx_logging.core.locks import probe
-from calyx_logging.errors import say
 from calyx_logging.node import Node
 from calyx_logging.recording import background as process
 from calyx_logging.recording.calls import MAX_DEPTH, Calls, Local
+from calyx_logging.recording.chunk_series import sync_outbox
 from calyx_logging.recording.gaps import LossReporter
 from calyx_logging.recording.options import WriterOptions
 from calyx_logging.recording.seats import POLL_SECONDS, Seat, Seats
 from calyx_logging.recording.writer import ChunkWriter
 
-__all__ = ["WriterPool", "seal"]
+__all__ = ["WriterPool"]
 
 _IDLE_SECONDS = 60.0
 _LONG_WAIT = 2.0
 """So long `seal` and `close` wait for calls of other threads that are writing."""
+_EXIT_WAIT = 0.03
 _POLLS, _NESTED_POLLS = 12, 60
 """A call that finds no idle writer waits so often for one that housekeeping has ready: 6 ms, inside another call 30."""
 
@@ -67,6 +67,8 @@ class WriterPool:
         ConfigError: the outbox cannot be written, or its file system has no locks.
 
     Attributes:
+        note_lost: has housekeeping count an event that was lost by an error; one call into C, for which there is room
+            where Python's stack is full.
         reentrant: calls of `submit` so far that came from inside another one of the same thread (free-threaded builds
             may miss some).
     """
@@ -89,6 +91,7 @@ class WriterPool:
         self._seats = Seats()
         self._closing: list[Seats] = []
         self._lost: deque[Exception] = deque()
+        self.note_lost = self._lost.append
         self._closed = False
         self._spares = 0
         self._reporter = LossReporter(self._node.outbox)
@@ -113,7 +116,11 @@ class WriterPool:
             calls.encoding = encoding
             return None if line is None else self.keep(line)
         except Exception as error:
-            return self._lose(error, calls)
+            try:
+                return self._lose(error, calls)
+            except RecursionError:  # there is no room for that call
+                self.note_lost(error)
+                return False
         finally:
             calls.depth, calls.encoding = depth, encoding
 
@@ -194,7 +201,11 @@ class WriterPool:
     def _goes_on(self, writer: ChunkWriter) -> bool:
         """See to a writer that has begun a chunk or is leaving; False when its seat is not to be put back."""
         if self._closed and process.is_exiting():  # nobody will close it
-            self._end([writer], self._seats)
+            if self._care.acquire(timeout=_EXIT_WAIT):  # else a daemon thread had it when the interpreter stopped it
+                try:
+                    self._end([writer], self._seats)
+                finally:
+                    self._care.release()
             return False
         if self._background:
             self._wake()
@@ -204,12 +215,15 @@ class WriterPool:
 
     def _lose(self, error: Exception, calls: Calls) -> bool:
         """Count an event that was never encoded, or was not kept for a fault of ours; always False."""
-        self._lost.append(error)
+        self.note_lost(error)
         try:
             if calls.depth <= MAX_DEPTH:
                 self._count_lost()
         except Exception:  # no memory, no stack even for that: housekeeping counts it
-            self._wake()
+            try:  # noqa: SIM105 - suppress() would need a stack
+                self._wake()
+            except RecursionError:
+                pass
         return False
 
     def _count_lost(self) -> None:
@@ -324,7 +338,7 @@ class WriterPool:
         if self._options.sync == "interval":
             writer.sync_if_due()
         dropped = writer.seat() is None
-        unused = writer.idle_seconds() > _IDLE_SECONDS and len(self._seats.writers) > 1
+        unused = self._seats.unused_seconds(writer) > _IDLE_SECONDS and len(self._seats.writers) > 1
         if not (dropped or unused or writer.look()):
             return
         seat = self._seats.take(writer)
@@ -353,7 +367,7 @@ class WriterPool:
         with self._care:
             for writer in ending:
                 writer.end()
-            synced = bool(ending) and self._sync_outbox()
+            synced = bool(ending) and sync_outbox(self._node.outbox)
             for writer in ending:
                 writer.leave(synced=synced)
                 if writer in seats.writers:
@@ -366,17 +380,8 @@ class WriterPool:
             for writer in full:
                 writer.seal_full()
             if full:
-                self._sync_outbox()
+                sync_outbox(self._node.outbox)
             self._take_over(full)
-
-    def _sync_outbox(self) -> bool:
-        try:
-            files.sync_dir(self._node.outbox)
-        except OSError as error:
-            if self._node.outbox.exists():
-                say(f"cannot sync {self._node.outbox}: {error}; on loss of power its last chunks may be open again")
-            return False
-        return True
 
     def _take_over(self, writers: list[ChunkWriter]) -> None:
         """Write what these writers could not, and tell of what they could not tell."""
@@ -388,12 +393,3 @@ class WriterPool:
                 seat.writer.inherit(leftover.gaps)
                 seat.writer.tell()
                 self._idle.append(seat)
-
-
-def seal() -> None:
-    """Seal the open chunks of every handler in this process, so that an export takes all that was logged so far.
-
-    For long-living processes (a notebook, a server); logging goes on in new chunks.
-    """
-    for pool in process.members():
-        pool.seal()

@@ -43,6 +43,7 @@ class Seats:
         self.idle: deque[Seat] = deque()
         self.writers: list[ChunkWriter] = []
         self._first: dict[str, ChunkWriter] = {}
+        self._seen: weakref.WeakKeyDictionary[ChunkWriter, tuple[int, float]] = weakref.WeakKeyDictionary()
 
     def add(self, writer: ChunkWriter) -> Seat:
         """The seat of a new writer, held by the caller."""
@@ -51,6 +52,13 @@ class Seats:
         writer.first = self._first.setdefault("writer", writer)  # atomic, where two threads begin at once
         self.writers.append(writer)
         return seat
+
+    def unused_seconds(self, writer: ChunkWriter) -> float:
+        """How long a writer has written nothing, as far as the looks so far tell."""
+        now, seq = time.monotonic(), writer.state[1]
+        if self._seen.setdefault(writer, (seq, now))[0] != seq:
+            self._seen[writer] = (seq, now)
+        return now - self._seen[writer][1]
 
     @property
     def has_begun(self) -> bool:

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from calyx_logging.core import files
-from calyx_logging.core.locks import WriterLock, lock_file
+from calyx_logging.core.locks import WriterLock
 from calyx_logging.errors import say
 from calyx_logging.events.event import control_event, end_of_line, with_seq
 from calyx_logging.format.chunk import MAX_CHUNK_NUMBER
@@ -59,7 +59,6 @@ class ChunkWriter:
         leaving: it is to be ended, and takes no more lines.
         seat: the seat that was made for it last, if it is still there (`calyx_logging.recording.pool`).
         first: the first writer of this process, which the start line of another one names.
-        seen: its `seq` when housekeeping looked last, and since when it is the same.
     """
 
     def __init__(
@@ -79,7 +78,6 @@ class ChunkWriter:
         self.leaving = False
         self.seat: Callable[[], Any] = lambda: None
         self.first = self
-        self.seen = (0, monotonic())
         self._outbox = outbox
         self._node_id = node_id
         self._options = options
@@ -114,14 +112,11 @@ class ChunkWriter:
                 if error.errno not in _ANOTHER_FILE_MAY_DO or not self.retire():
                     raise
                 self._put(line)
-        except FileNotFoundError as error:
-            if or_leave:
+        except OSError as error:
+            if or_leave and (isinstance(error, FileNotFoundError) or self._series.is_abandoned):
                 self.leaving = True
             else:
                 self.lose(error)
-            return False
-        except OSError as error:
-            self.lose(error)
             return False
         return True
 
@@ -238,7 +233,7 @@ class ChunkWriter:
     def look(self) -> bool:
         """Whether it needs somebody who takes it: a chunk that is old or was tampered with, gaps, a lost lock file."""
         chunk, _, size, _ = self.state
-        self.leaving = self.leaving or self._lock_is_lost()
+        self.leaving = self.leaving or (bool(self._series.open) and self._lock.is_lost)
         if self.leaving or self.loses:
             return True
         return chunk is not None and size > 0 and (self._is_old(chunk) or chunk.is_away(size))
@@ -266,13 +261,6 @@ class ChunkWriter:
         self._rolls = True
         self.limit = -1
 
-    def idle_seconds(self) -> float:
-        """How long it has written nothing, as far as the looks so far tell."""
-        now = self._monotonic()
-        if self.seen[0] != self.state[1]:
-            self.seen = (self.state[1], now)
-        return now - self.seen[1]
-
     def sync_if_due(self) -> None:
         """Sync what was written since the last time."""
         chunk, _, size, _ = self.state
@@ -299,6 +287,7 @@ class ChunkWriter:
     def abandon(self) -> None:
         """In a forked child: let go of what is the parent's, touching nothing on disk."""
         self.leaving, self.limit = True, -1
+        self._series.is_abandoned = True
         self._lock.forget()
         for chunk in self._series.open:
             with contextlib.suppress(OSError):
@@ -312,10 +301,21 @@ class ChunkWriter:
         if line:
             data += with_seq(line, seq)
             seq += 1
+        self._check_process()
         chunk.append(data)
         self.state = (chunk, seq, size + len(data), ())
         self._note_told(chunk, gaps)
         self.limit = -1 if chunk.name.number == MAX_CHUNK_NUMBER or self.leaving else self._options.max_bytes
+
+    def _check_process(self) -> None:
+        """Raise if a signal handler has forked in the middle of this call and this is the child.
+
+        Raises:
+            FileNotFoundError: so that a writer of this process takes the line.
+        """
+        if self._series.is_abandoned:
+            self.abandon()  # also what the call has opened since
+            raise FileNotFoundError(errno.ENOENT, "the writer is another process's", str(self._outbox))
 
     def _note_told(self, chunk: ChunkFile, gaps: tuple[Gap, ...]) -> None:
         if gaps:
@@ -352,7 +352,9 @@ class ChunkWriter:
                 return chunk
         try:
             self._lock.take()
+            self._check_process()
             new = self._series.begin(chunk)
+            self._check_process()
             if self._options.sync != "seal":
                 files.sync_dir(self._outbox)  # or a synced event would be in a file without a name
         except FileNotFoundError:
@@ -393,8 +395,3 @@ class ChunkWriter:
     def _is_old(self, chunk: ChunkFile) -> bool:
         max_age = self._options.max_age
         return max_age is not None and self._monotonic() - chunk.born >= max_age
-
-    def _lock_is_lost(self) -> bool:
-        with contextlib.suppress(OSError):
-            return bool(self._series.open) and not lock_file(self._outbox, self._lock.writer).exists()
-        return False

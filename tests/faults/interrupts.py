@@ -165,7 +165,7 @@ def _one(root: Path, situation: str, at: int, tally: Tally) -> bool:
     for n in range(20, 24):
         log(n)
     close_logging()
-    background._members.discard(its)
+    background._members[:] = [one for one in background._members if one() is not its]
     tally.acknowledged += len(acknowledged)
     tally.faults += [f"{situation}, bytecode {at}: {fault}" for fault in _faults(node, acknowledged)]
     return hit

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
+import codecs
 import logging
 import os
 import socket
 import subprocess
 import sys
+import tempfile
 import time
+import traceback
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
-from calyx_logging import Node
+from calyx_logging import Node, provision
 from calyx_logging.errors import ChunkError
 from calyx_logging.format.chunk import ChunkName
 from calyx_logging.outbox.contents import Contents, look
@@ -293,3 +296,45 @@ def test_lines_added_after_the_copy_are_recovered(node: Node) -> None:
     assert (done.name.number, done.events) == (1, 1)
     assert [event["n"] for event in events_of(node.outbox)] == [0, 1, 2, 3]
     assert recover(node.outbox, node.id).recovered == []
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links and pipes of POSIX")
+@pytest.mark.parametrize("kind", ["link", "folder", "pipe"])
+def test_something_else_stands_where_the_lock_file_was(node: Node, kind: str) -> None:
+    """It tells of no writer, and nothing waits for it: the chunk is an orphan, recovered on request."""
+    (path,) = killed_writer(node)
+    (lock,) = (node.outbox / ".writers").iterdir()
+    lock.unlink()
+    if kind == "link":
+        lock.symlink_to(node.root / "elsewhere")
+    elif kind == "folder":
+        lock.mkdir()
+    else:
+        os.mkfifo(lock)
+    age(path)
+    assert [chunk.holder for chunk in recover(node.outbox, node.id).orphaned] == [None]
+    assert len(recover(node.outbox, node.id, orphans=True).recovered) == 1
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() != 0, reason="only root can become another user")
+@pytest.mark.parametrize(("mode", "live", "recovered"), [(0o600, 1, 0), (0o644, 0, 1)])
+def test_a_lock_file_of_another_user(mode: int, live: int, recovered: int) -> None:
+    """One that may be read can be locked; one that may not leaves that writer's chunk, and no more, for later."""
+    with tempfile.TemporaryDirectory() as folder:
+        node = provision(Path(folder), "test-node").node
+        killed_writer(node)
+        (lock,) = (node.outbox / ".writers").iterdir()
+        for place in (node.root, *node.root.rglob("*")):
+            place.chmod(0o777 if place.is_dir() else 0o666)
+        lock.chmod(mode)
+        pid = os.fork()
+        if pid == 0:
+            try:
+                codecs.lookup("ascii")  # loaded on first use, from where the other user may not read
+                os.setuid(65534)
+                found = recover(node.outbox, node.id)
+                os._exit((len(found.live), len(found.recovered)) != (live, recovered))
+            except BaseException:
+                traceback.print_exc()
+                os._exit(2)
+        assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 0

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import logging
@@ -503,3 +504,154 @@ def test_background_members_are_looked_after(node: Node, configure: Configure) -
     while not pool_of(logger)._seats.idle and time.monotonic() < deadline:
         time.sleep(0.01)
     assert len(pool_of(logger)._seats.idle) == 1
+
+
+# ------------------------------------------------------------------ the end of the process, forks inside of calls
+
+
+@pytest.mark.parametrize("cycle", [False, True])
+def test_a_destructor_that_logs_while_the_interpreter_ends(node: Node, cycle: bool) -> None:
+    """The thread has ended before the interpreter stops threads where they are, so that none holds a lock then."""
+    code = """
+        import json, logging, logging.config, sys
+        logging.config.dictConfig(json.loads(sys.argv[1]))
+        log = logging.getLogger("harness")
+        class Noisy:
+            def __del__(self):
+                log.info("deleted")
+        noisy = Noisy()
+        noisy.itself = noisy if sys.argv[2] == "True" else None
+        log.info("one")
+    """
+    for _ in range(5):
+        done = python(code, json.dumps(config(node)), str(cycle))
+        assert (done.returncode, done.stderr) == (0, "")
+    export(node)
+    messages = Counter(event["message"] for event in events_of(node.outbox))
+    assert messages == {"one": 5, "deleted": 5}
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_writer_that_found_no_descriptors_touches_nobodys_file(node: Node, tmp_path: Path) -> None:
+    """The lock file took the last descriptor, which the program's own file gets next: the end does not truncate it."""
+    done = python(
+        """
+        import json, logging, logging.config, os, resource, sys
+        logging.config.dictConfig(json.loads(sys.argv[1]))
+        log = logging.getLogger("harness")
+        log.info("parent")
+        pid = os.fork()
+        if pid == 0:
+            resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+            held = []
+            try:
+                while True:
+                    held.append(os.open("/dev/null", os.O_RDONLY))
+            except OSError:
+                pass
+            os.close(held.pop())
+            log.info("lost")
+            results = open(sys.argv[2], "wb", buffering=0)
+            results.write(b"x" * 100_000)
+            logging.shutdown()
+            os._exit(os.fstat(results.fileno()).st_size != 100_000)
+        sys.exit(os.waitpid(pid, 0)[1])
+        """,
+        json.dumps(config(node)),
+        str(tmp_path / "results.csv"),
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_signal_handler_that_forks_inside_of_calls(node: Node) -> None:
+    """The child goes on with the interrupted call: with a writer of its own, never in the parent's chunk."""
+    done = python(
+        """
+        import json, logging, logging.config, os, signal, sys
+        logging.config.dictConfig(json.loads(sys.argv[1]))
+        log = logging.getLogger("harness")
+        parent, children, number = os.getpid(), [], 0
+        def fork(*_):
+            if os.getpid() == parent:
+                pid = os.fork()
+                if pid:
+                    children.append(pid)
+                    signal.setitimer(signal.ITIMER_REAL, 0.002)
+        signal.signal(signal.SIGALRM, fork)
+        signal.setitimer(signal.ITIMER_REAL, 0.002)
+        after = 0
+        while len(children) < 150 and after < 3:
+            number += 1
+            after += os.getpid() != parent
+            log.info("event", extra={"mark": f"{os.getpid()} {number}", "pad": "x" * 1500})
+        signal.signal(signal.SIGALRM, signal.SIG_IGN)
+        logging.shutdown()
+        if os.getpid() != parent:
+            os._exit(0)
+        sys.exit(sum(os.waitpid(pid, 0)[1] for pid in children))
+        """,
+        json.dumps(config(node, max_bytes=4000)),
+    )
+    assert done.returncode == 0, done.stderr
+    export(node)
+    for writer, seqs in seqs_of(node).items():
+        assert len(seqs) == len(set(seqs)), writer
+    assert sum(line["count"] for line in controls_of(node.outbox) if line["control"] == "gap") == 0
+
+
+def test_calls_where_the_stack_is_full(node: Node, configure: Configure) -> None:
+    """Where the caller's own frames fit, the call returns, and an event that could not be kept is counted."""
+    logger = configure()
+    logger.info("before")
+    handled: list[int] = []
+
+    def deep(depth: int) -> None:
+        with contextlib.suppress(RecursionError):
+            deep(depth + 1)
+        record = logger.makeRecord("harness", logging.INFO, "f", 1, "deep", (), None)
+        try:
+            pass_on(record)
+        except RecursionError:
+            return
+        handled.append(depth)
+
+    handle = logger.handlers[0].handle
+
+    def pass_on(record: logging.LogRecord) -> None:
+        handle(record)
+
+    deep(0)
+    close_logging()
+    kept = sum(event["message"] == "deep" for event in events_of(node.outbox))
+    lost = sum(line["count"] for line in controls_of(node.outbox) if line["control"] == "gap")
+    assert kept + lost == len(handled)
+
+
+def test_pools_are_listed_while_others_are_made(tmp_path: Path) -> None:
+    """Sealing everything looks at the pools there are, whatever other threads do."""
+    made: list[Any] = []
+
+    class Member:
+        outbox = tmp_path
+
+        def seal(self) -> None: ...
+
+        def upkeep(self) -> float:
+            return 1.0
+
+    def make() -> None:
+        for _ in range(20_000):
+            made.append(Member())
+            background.join(made[-1])
+        made.clear()
+
+    thread = threading.Thread(target=make)
+    thread.start()
+    while thread.is_alive():
+        background.seal()
+    thread.join()
+    del thread
+    gc.collect()
+    assert not any(isinstance(member, Member) for member in background.members())
