@@ -3,7 +3,8 @@
 Invariant: lost events never stop the program that logs; they are counted, and reported once on standard error.
 
 Data flow: `base` passes a record to the formatter, and the line goes to the recorder (`outbox`) or to the run's
-execution log (`execution_log`, whose dependencies are loaded on first use).
+execution log (`execution_log`, whose dependencies are loaded on first use). `children` takes OutboxHandlers into worker
+processes.
 """
 
 from __future__ import annotations

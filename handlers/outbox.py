@@ -14,6 +14,7 @@ from calyx_logging.events.event import DEFAULT_MAX_EVENT_BYTES, DEFAULT_SOURCE
 from calyx_logging.events.fast_logger import install_fast_logger
 from calyx_logging.events.stamp import take
 from calyx_logging.format.chunk import check_component
+from calyx_logging.handlers import children
 from calyx_logging.handlers.base import EventHandler, check_root
 from calyx_logging.node import Node
 from calyx_logging.recording.options import WriterOptions
@@ -32,6 +33,7 @@ _OPTIONS = (
     "sync_interval",
     "fast",
     "capture",
+    "follow_children",
     "level",
     "formatter",
     "filters",
@@ -60,6 +62,8 @@ class OutboxHandler(EventHandler):
             loggers of the process.
         capture: names of loggers that call the handler whatever becomes of their handlers, and though they cut
             propagation: of harnesses that configure logging themselves (`calyx_logging.events.capture`).
+        follow_children: whether worker processes that are started without fork (spawn, forkserver, loky) log as this
+            process does (`calyx_logging.handlers.children`).
         level: as in every handler.
 
     Raises:
@@ -68,6 +72,7 @@ class OutboxHandler(EventHandler):
 
     Attributes:
         made: how many there have been in this process.
+        options: those it was made with.
     """
 
     made = 0
@@ -86,14 +91,16 @@ class OutboxHandler(EventHandler):
         sync_interval: float = 1.0,
         fast: bool = False,
         capture: Iterable[str] = (),
+        follow_children: bool = True,
         level: int | str = logging.NOTSET,
         **unknown: Any,
     ) -> None:
         refuse_unknown("OutboxHandler", _OPTIONS, unknown)
         check_root(root)
         options = WriterOptions(max_bytes, max_age, sync, sync_interval)
-        if not isinstance(fast, bool):
-            raise ConfigError(f"option 'fast' is {fast!r}: give true or false")
+        for name, value in (("fast", fast), ("follow_children", follow_children)):
+            if not isinstance(value, bool):
+                raise ConfigError(f"option {name!r} is {value!r}: give true or false")
         component = check_component(component)
         names = check_names(capture)
         node = Node.find(root)
@@ -105,8 +112,23 @@ class OutboxHandler(EventHandler):
         if fast:
             install_fast_logger()
         super().__init__(level)
-        OutboxHandler.made += 1
         attach(self, names, (node.outbox, component, source))
+        self.options: dict[str, Any] = {
+            "root": str(node.root),
+            "component": component,
+            "source": source,
+            "max_bytes": max_bytes,
+            "max_age": max_age,
+            "max_event_bytes": max_event_bytes,
+            "sync": sync,
+            "sync_interval": sync_interval,
+            "fast": fast,
+            "capture": names,
+        }
+        children.step_aside()
+        if follow_children:
+            children.follow(self)
+        OutboxHandler.made += 1
 
     def handle(self, record: logging.LogRecord) -> Any:
         """Filter and emit; without the handler's lock, since no two calls share a writer."""

@@ -16,7 +16,7 @@ from typing import Any
 
 from calyx_logging.errors import ConfigError
 
-__all__ = ["attach", "captured_by", "check_names"]
+__all__ = ["attach", "captured_by", "check_names", "detach"]
 
 _ATTRIBUTE = "handlers"
 """Key of the handlers in a logger's `__dict__`; a property of the same name takes precedence over it."""
@@ -83,6 +83,16 @@ def attach(handler: logging.Handler, names: Iterable[str], key: object) -> None:
         logger = logging.getLogger(None if name == "root" else name)
         _make_captured(logger)
         logger.__dict__[_ATTRIBUTE].capturing[key] = handler
+
+
+def detach(handler: logging.Handler) -> None:
+    """Have no logger call a handler any more that was attached."""
+    manager = logging.Logger.manager
+    for logger in [logging.getLogger(), *list(manager.loggerDict.values())]:
+        found = logger.__dict__.get(_ATTRIBUTE)
+        if isinstance(found, _Handlers):
+            for key in [key for key, one in list(found.capturing.items()) if one is handler]:
+                found.capturing.pop(key, None)
 
 
 def captured_by(logger: logging.Logger) -> list[logging.Handler]:

@@ -10,7 +10,8 @@ Invariants:
 * A writer is put back outside any `try`, so that no interrupt puts it back twice. An interrupted call drops its seat,
   and housekeeping puts the writer back (`calyx_logging.recording.seats`).
 * Chunks are sealed, and writers ended, by housekeeping, `seal` and `close` alone, which `_care` keeps apart. They take
-  a writer as a call does.
+  a writer as a call does. Where `_care` is held stands one call and no loop: in Python 3.14 an interrupt at the end of
+  a loop's turn may pass by the `with` or `finally` around it, and would leave the lock taken.
 * A forked child forgets all writers before its first event: every call compares the process id.
 
 There are as many writers as calls were under way at once: one for each thread that logs, and for each call inside
@@ -210,7 +211,8 @@ class WriterPool:
         if self._background:
             self._wake()
         else:
-            self._seal_full([writer])
+            with self._care:
+                self._seal_full([writer])
         return not writer.leaving
 
     def _lose(self, error: Exception, calls: Calls) -> bool:
@@ -304,7 +306,7 @@ class WriterPool:
         depth = calls.depth
         try:
             calls.depth = depth + 1  # a signal handler that logs meanwhile is inside a call, too
-            with self._care:
+            with self._care:  # and no loop in here
                 action(0.0 if depth else time.monotonic() + _LONG_WAIT)
         finally:
             calls.depth = depth
@@ -363,25 +365,27 @@ class WriterPool:
                 self._closing.remove(seats)
 
     def _end(self, ending: list[ChunkWriter], seats: Seats) -> None:
-        """End writers that were taken, with one sync of the directory; another writer takes over what they leave."""
-        with self._care:
-            for writer in ending:
-                writer.end()
-            synced = bool(ending) and sync_outbox(self._node.outbox)
-            for writer in ending:
-                writer.leave(synced=synced)
-                if writer in seats.writers:
-                    seats.writers.remove(writer)
-            self._take_over(ending)
+        """End writers that were taken, with one sync of the directory; another writer takes over what they leave.
+
+        The caller has `_care`.
+        """
+        for writer in ending:
+            writer.end()
+        synced = bool(ending) and sync_outbox(self._node.outbox)
+        for writer in ending:
+            writer.leave(synced=synced)
+            if writer in seats.writers:
+                seats.writers.remove(writer)
+        self._take_over(ending)
 
     def _seal_full(self, writers: list[ChunkWriter]) -> None:
-        with self._care:
-            full = [writer for writer in writers if writer.has_full]
-            for writer in full:
-                writer.seal_full()
-            if full:
-                sync_outbox(self._node.outbox)
-            self._take_over(full)
+        """Seal these writers' full chunks. The caller has `_care`."""
+        full = [writer for writer in writers if writer.has_full]
+        for writer in full:
+            writer.seal_full()
+        if full:
+            sync_outbox(self._node.outbox)
+        self._take_over(full)
 
     def _take_over(self, writers: list[ChunkWriter]) -> None:
         """Write what these writers could not, and tell of what they could not tell."""
