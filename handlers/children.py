@@ -73,7 +73,7 @@ def follow(handler: OutboxHandler) -> None:
     if process is not None:
         _enter(process)
     elif not any(isinstance(finder, _WhenImported) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _WhenImported())  # type: ignore[arg-type]
+        sys.meta_path.insert(0, _WhenImported())
 
 
 def step_aside() -> None:
@@ -100,7 +100,7 @@ class _WhenImported:
         import importlib.util
 
         with contextlib.suppress(ValueError):
-            sys.meta_path.remove(self)  # type: ignore[arg-type]
+            sys.meta_path.remove(self)
         spec = importlib.util.find_spec(fullname)
         if spec is not None and spec.loader is not None:
             spec.loader = _Loader(spec.loader)  # type: ignore[assignment]
