@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import secrets
+import sys
 import weakref
 from typing import ClassVar
 
@@ -49,6 +50,8 @@ class EventHandler(logging.Handler):
             ConfigError: the formatter is of another kind, so its lines would not be events.
         """
         if fmt is not None and not isinstance(fmt, EventFormatter):
+            if sys._getframe(1).f_code is logging.basicConfig.__code__:
+                return  # it gives one to every handler that has none
             raise ConfigError(
                 f"option 'formatter' is a {type(fmt).__module__}.{type(fmt).__name__}",
                 hint=f"{type(self).__name__} takes a calyx_logging.EventFormatter, or none at all",

@@ -105,6 +105,7 @@ class OutboxHandler(EventHandler):
         names = check_names(capture)
         node = Node.find(root)
         self.prepare(node, source, max_event_bytes)
+        self._token = f"{node.outbox} {component} {source}"  # one made again, as by a notebook's cell, is the same one
         self._pool = WriterPool(node, component, options, background=self._in_background)
         self._own_pool: WriterPool | None = None
         self._options = options

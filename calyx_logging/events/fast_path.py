@@ -13,6 +13,7 @@ from typing import Any
 
 from calyx_logging.events.context import PROCESS_FIELDS, bound_context
 from calyx_logging.events.event import LARGE, RESERVED, need_memory
+from calyx_logging.events.levels import LEVEL_TEXTS
 from calyx_logging.events.stamp import OWNER, QUEUED, RECORD_MARK, TO_BE_STAMPED, identity
 
 __all__ = ["STANDARD_ATTRIBUTES", "TEXT_BYTES", "plain_event", "plain_fields"]
@@ -67,7 +68,8 @@ def plain_event(record: logging.LogRecord) -> dict[str, Any] | None:
                 return None
             message %= args
         event: dict[str, Any] = _TEMPLATE.copy()
-        event["level"] = _LEVEL_NAMES[attributes["levelno"]].lower()
+        number = attributes["levelno"]
+        event["level"] = LEVEL_TEXTS.get(number) or _LEVEL_NAMES[number].lower()
         event["logger"] = attributes["name"]
         event["message"] = message
         for name in fields:

@@ -32,6 +32,7 @@ from calyx_logging.events.event import (
     shadow,
 )
 from calyx_logging.events.fast_path import STANDARD_ATTRIBUTES, TEXT_BYTES, plain_event, plain_fields
+from calyx_logging.events.levels import level_text
 from calyx_logging.events.processors import NamedProcessor, conform, is_drop, resolve_all, run_all
 from calyx_logging.events.stamp import QUEUED, RECORD_MARK, StampEvent, mark_of
 from calyx_logging.events.tracebacks import exception_chain, plain_text
@@ -258,9 +259,9 @@ _HOOKS = (EventFormatter.add_fields, EventFormatter.process_log_record)
 
 
 def _level_of(record: logging.LogRecord) -> str:
-    """Return the level's registered name in lower case (colouring formatters overwrite `levelname`)."""
+    """Return the text of the level's number; colouring formatters overwrite `levelname`."""
     try:
-        return logging.getLevelName(record.levelno).lower()
+        return level_text(record.levelno)
     except (TypeError, AttributeError):
         return str(record.levelname).lower()
 

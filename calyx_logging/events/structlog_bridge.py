@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from calyx_logging.errors import ConfigError
 from calyx_logging.events.formatter import StructlogMessage
+from calyx_logging.events.levels import level_text
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict, WrappedLogger
@@ -65,7 +66,7 @@ def configure_structlog(outbox: OutboxHandler | None = None, *, level: int | str
                 structlog.contextvars.merge_contextvars,
                 _to_log_kwargs,
             ],
-            wrapper_class=structlog.stdlib.BoundLogger,
+            wrapper_class=_bound_logger(),
             logger_factory=structlog.stdlib.LoggerFactory(),
             context_class=dict,
             cache_logger_on_first_use=True,
@@ -78,6 +79,24 @@ def configure_structlog(outbox: OutboxHandler | None = None, *, level: int | str
         context_class=dict,
         cache_logger_on_first_use=True,
     )
+
+
+def _bound_logger() -> Any:
+    """structlog's logger for stdlib logging, but a field may be named as one of its parameters (`method_name`)."""
+    import structlog
+
+    class BoundLogger(structlog.stdlib.BoundLogger):
+        def _proxy_to_logger(self, method_name: str, /, event: Any = None, *event_args: Any, **event_kw: Any) -> Any:
+            if event_args:
+                event_kw["positional_args"] = event_args
+            try:
+                args, kwargs = self._process_event(method_name, event, event_kw)
+            except structlog.DropEvent:
+                return None
+            return getattr(self._logger, method_name)(*args, **kwargs)
+
+    BoundLogger.__qualname__ = "BoundLogger"
+    return BoundLogger
 
 
 def _to_log_kwargs(
@@ -162,7 +181,7 @@ class OutboxLogger:
             setattr(self, method, partial(handler.submit, encode_it))
 
     def _encode(self, handler: OutboxHandler, number: int, event_dict: EventDict) -> bytes | None:
-        level = logging.getLevelName(number).lower()
+        level = level_text(number)
         formatter = handler.event_formatter
         line = formatter.encode_fields(self.name, level, event_dict)
         if line is not None:

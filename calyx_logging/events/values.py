@@ -86,6 +86,9 @@ def by_rule(value: Any) -> Any:
     return _by_protocol(value)
 
 
+_FINER_THAN_MICROSECONDS = ("[ns]", "[ps]", "[fs]", "[as]")
+
+
 def _by_protocol(value: Any) -> Any:
     """Apply the rules for libraries not imported here, recognised by their objects' attributes."""
     kind = type(value)
@@ -96,6 +99,9 @@ def _by_protocol(value: Any) -> Any:
     if hasattr(kind, "__pydantic_fields__"):
         return kind.model_dump(value)
     if kind.__module__.partition(".")[0] == "numpy" and hasattr(value, "tolist"):
+        if str(getattr(value, "dtype", "")).endswith(_FINER_THAN_MICROSECONDS):  # tolist would give bare integers
+            is_moment = value.dtype.kind == "M"
+            return value.astype("str").tolist() if is_moment else (value / value.dtype.type(1, "s")).tolist()
         plain = value.tolist()
         if type(plain) is not kind:
             return plain
