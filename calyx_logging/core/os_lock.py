@@ -29,6 +29,8 @@ _FLAGS = os.O_RDWR | os.O_CREAT
 for _flag in ("O_BINARY", "O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "O_NOINHERIT"):
     _FLAGS |= getattr(os, _flag, 0)
 _IS_HELD = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK, getattr(errno, "EDEADLOCK", errno.EDEADLK))
+if os.name == "nt":
+    _IS_HELD += (0,)  # wine's msvcrt.locking sets none
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK)
 _POLL_SECONDS = 0.05
 _TRIES = 100

@@ -86,7 +86,9 @@ def _bound_logger() -> Any:
     import structlog
 
     class BoundLogger(structlog.stdlib.BoundLogger):
-        def _proxy_to_logger(self, method_name: str, /, event: Any = None, *event_args: Any, **event_kw: Any) -> Any:
+        def _proxy_to_logger(  # type: ignore[override]
+            self, method_name: str, /, event: Any = None, *event_args: Any, **event_kw: Any
+        ) -> Any:
             if event_args:
                 event_kw["positional_args"] = event_args
             try:
