@@ -234,7 +234,7 @@ def test_a_child_where_the_outbox_cannot_be_had(node: Node, tmp_path: Path) -> N
             print("worked")
         if __name__ == "__main__":
             configure(sys.argv[1])
-            os.rename(sys.argv[1] + "/runtime", sys.argv[1] + "/away")
+            os.rename(os.path.join(sys.argv[1], "runtime"), os.path.join(sys.argv[1], "away"))
             child = multiprocessing.get_context("spawn").Process(target=work)
             child.start()
             child.join()
