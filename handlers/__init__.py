@@ -4,7 +4,7 @@ Invariant: lost events never stop the program that logs; they are counted, and r
 
 Data flow: `base` passes a record to the formatter, and the line goes to the recorder (`outbox`) or to the run's
 execution log (`execution_log`, whose dependencies are loaded on first use). `children` takes OutboxHandlers into worker
-processes.
+processes, and `crashes` gives them uncaught exceptions.
 """
 
 from __future__ import annotations

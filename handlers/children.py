@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 
     from calyx_logging.handlers.outbox import OutboxHandler
 
-__all__ = ["Following", "follow", "step_aside"]
+__all__ = ["Following", "follow", "is_in_use", "step_aside"]
 
 _KEY = "calyx_logging"
 _PROCESS = "multiprocessing.process"
@@ -138,9 +138,7 @@ def _recipes() -> Iterator[_Recipe]:
     import pickle
 
     for handler in list(_parents):
-        names = [logger.name for logger in _loggers() if _has(logger, handler)]
-        if not names:  # it is behind a queue, which ends in this process
-            names = [logger.name for logger in _loggers() if _has_a_queue(logger)]
+        names = _loggers_of(handler)
         if not names:
             continue
         sent = {}
@@ -155,6 +153,17 @@ def _recipes() -> Iterator[_Recipe]:
                 break
         else:
             yield _Recipe(handler.options, names, handler.level, sent["class"], sent["formatter"], sent["filters"])
+
+
+def is_in_use(handler: OutboxHandler) -> bool:
+    """Whether a logger has the handler, or a queue that may end in it."""
+    return bool(_loggers_of(handler))
+
+
+def _loggers_of(handler: OutboxHandler) -> list[str]:
+    names = [logger.name for logger in _loggers() if _has(logger, handler) and not logger.disabled]
+    # where none has it, it may be behind a queue, which ends in this process
+    return names or [logger.name for logger in _loggers() if _has_a_queue(logger)]
 
 
 def _has(logger: logging.Logger, handler: logging.Handler) -> bool:

@@ -16,6 +16,7 @@ from calyx_logging.events.stamp import take
 from calyx_logging.format.chunk import check_component
 from calyx_logging.handlers import children
 from calyx_logging.handlers.base import EventHandler, check_root
+from calyx_logging.handlers.crashes import listen
 from calyx_logging.node import Node
 from calyx_logging.recording.options import WriterOptions
 from calyx_logging.recording.pool import WriterPool
@@ -34,6 +35,7 @@ _OPTIONS = (
     "fast",
     "capture",
     "follow_children",
+    "crashes",
     "level",
     "formatter",
     "filters",
@@ -64,6 +66,8 @@ class OutboxHandler(EventHandler):
             propagation: of harnesses that configure logging themselves (`calyx_logging.events.capture`).
         follow_children: whether worker processes that are started without fork (spawn, forkserver, loky) log as this
             process does (`calyx_logging.handlers.children`).
+        crashes: whether uncaught exceptions are logged, as events of level critical of the logger `uncaught`
+            (`calyx_logging.handlers.crashes`).
         level: as in every handler.
 
     Raises:
@@ -92,13 +96,14 @@ class OutboxHandler(EventHandler):
         fast: bool = False,
         capture: Iterable[str] = (),
         follow_children: bool = True,
+        crashes: bool = True,
         level: int | str = logging.NOTSET,
         **unknown: Any,
     ) -> None:
         refuse_unknown("OutboxHandler", _OPTIONS, unknown)
         check_root(root)
         options = WriterOptions(max_bytes, max_age, sync, sync_interval)
-        for name, value in (("fast", fast), ("follow_children", follow_children)):
+        for name, value in (("fast", fast), ("follow_children", follow_children), ("crashes", crashes)):
             if not isinstance(value, bool):
                 raise ConfigError(f"option {name!r} is {value!r}: give true or false")
         component = check_component(component)
@@ -125,10 +130,13 @@ class OutboxHandler(EventHandler):
             "sync_interval": sync_interval,
             "fast": fast,
             "capture": names,
+            "crashes": crashes,
         }
         children.step_aside()
         if follow_children:
             children.follow(self)
+        if crashes:
+            listen(self)
         OutboxHandler.made += 1
 
     def handle(self, record: logging.LogRecord) -> Any:

@@ -201,7 +201,7 @@ def test_it_can_be_turned_off(node: Node, tmp_path: Path) -> None:
     """
     done = run(tmp_path, program, str(node.root), code=1)
     assert "option 'follow_children' is 'no': give true or false" in done.stderr
-    assert messages(node) == {"parent": 1}
+    assert messages(node) == {"parent": 1, "uncaught ValueError": 1}
 
 
 def test_what_cannot_be_sent_is_said_once(node: Node, tmp_path: Path) -> None:
