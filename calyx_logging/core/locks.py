@@ -55,11 +55,16 @@ class WriterLock:
     second line holds the boot id, the pid namespace and the process's start time, or a dash for what the system does
     not tell. 8 KiB of blanks follow.
 
+    Args:
+        outbox: the folder.
+        reserve: whether to reserve bytes.
+
     Attributes:
         writer: the writer's id, 8 hexadecimal digits; settled once the lock is held.
     """
 
-    def __init__(self, outbox: Path) -> None:
+    def __init__(self, outbox: Path, *, reserve: bool = True) -> None:
+        self._reserve = b" " * (_RESERVE_BYTES if reserve else 0)
         self.writer = secrets.token_hex(4)
         self._outbox = outbox
         self._lock: OsLock | None = None
@@ -125,9 +130,9 @@ class WriterLock:
         with contextlib.suppress(OSError):  # on a full disk the lock still holds, without its reserve
             os.lseek(fd, 0, os.SEEK_SET)
             os.write(fd, self._named)
-            os.write(fd, b" " * _RESERVE_BYTES)
+            os.write(fd, self._reserve)
             os.fsync(fd)  # after a loss of power, recovery asks after the process that is named here
-            return True
+            return bool(self._reserve)
         return False
 
 

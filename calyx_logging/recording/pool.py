@@ -10,8 +10,7 @@ Invariants:
 * A writer is put back outside any `try`, so that no interrupt puts it back twice. An interrupted call drops its seat,
   and housekeeping puts the writer back (`calyx_logging.recording.seats`).
 * Chunks are sealed, and writers ended, by housekeeping, `seal` and `close` alone, which `_care` keeps apart. They take
-  a writer as a call does. Where `_care` is held stands one call and no loop: in Python 3.14 an interrupt at the end of
-  a loop's turn may pass by the `with` or `finally` around it, and would leave the lock taken.
+  a writer as a call does. Where `_care` is held stands one call and no loop (docs/design.md, "Interrupts").
 * A forked child forgets all writers before its first event: every call compares the process id.
 
 There are as many writers as calls were under way at once: one for each thread that logs, and for each call inside
@@ -30,6 +29,7 @@ from pathlib import Path
 from typing import Any
 
 from calyx_logging.core.locks import probe
+from calyx_logging.errors import say
 from calyx_logging.node import Node
 from calyx_logging.recording import background as process
 from calyx_logging.recording.calls import MAX_DEPTH, Calls, Local
@@ -188,6 +188,7 @@ class WriterPool:
             self._options,
             reporter=self._reporter,
             others_lose=lambda: any(writer.loses for writer in self.writers),
+            reserve=not self._closed,  # else it tells of what others could not for want of room
         )
 
     def _keep_elsewhere(self, line: bytes) -> bool:
@@ -323,11 +324,13 @@ class WriterPool:
 
     def _close_all(self, deadline: float) -> None:
         self._count_lost()
-        for until in (deadline, 0.0):  # the second time for a writer that took over what the others could not write
+        for until in (deadline, 0.0, 0.0):  # again for a writer that took over what the others could not write
             self._closing.append(self._seats)
             self._closed = True
             self._seats, self._spares = Seats(), 0
             self._finish_closing(until)
+        if lost := sum(writer.loses for writer in self.writers):
+            say(f"{lost} events were lost, and this line alone says so")
 
     def _make_spares(self) -> None:
         """Have idle writers, which are slow to begin, for calls that will run beside others."""
@@ -365,10 +368,7 @@ class WriterPool:
                 self._closing.remove(seats)
 
     def _end(self, ending: list[ChunkWriter], seats: Seats) -> None:
-        """End writers that were taken, with one sync of the directory; another writer takes over what they leave.
-
-        The caller has `_care`.
-        """
+        """End writers that were taken; another one takes over what they leave. The caller has `_care`."""
         for writer in ending:
             writer.end()
         synced = bool(ending) and sync_outbox(self._node.outbox)

@@ -50,6 +50,7 @@ class ChunkWriter:
         options: when to roll and sync.
         reporter: says that events are lost; shared by a pool's writers.
         others_lose: whether other writers of the pool have gaps to tell of.
+        reserve: whether its lock file keeps some room for its end on a full disk.
         clock: seconds since the epoch.
         monotonic: seconds that never go back, for ages.
 
@@ -70,6 +71,7 @@ class ChunkWriter:
         *,
         reporter: LossReporter | None = None,
         others_lose: Callable[[], bool] = lambda: False,
+        reserve: bool = True,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -85,7 +87,7 @@ class ChunkWriter:
         self._others_lose = others_lose
         self._clock = clock
         self._monotonic = monotonic
-        self._lock = WriterLock(outbox)
+        self._lock = WriterLock(outbox, reserve=reserve)
         self._series = ChunkSeries(outbox, component, self._lock, clock, monotonic)
         self._rolls = False
         self._ended = False
@@ -136,9 +138,9 @@ class ChunkWriter:
                 self._put(b"")
 
     @property
-    def loses(self) -> bool:
-        """Whether it has gaps to tell of."""
-        return bool(self.state[3])
+    def loses(self) -> int:
+        """How many events are in gaps that it has to tell of."""
+        return count_of(self.state[3])
 
     def inherit(self, gaps: Iterable[Gap]) -> None:
         """Take over what another writer could not tell of."""
@@ -379,9 +381,7 @@ class ChunkWriter:
                     raise
                 self._write_last_lines()
             except Exception:
-                lost = count_of(self.state[3])
-                also = f"; {lost} events were lost, and this line alone says so" if lost else ""
-                say(f"cannot write the end of writer {self._lock.writer}: {error}{also}")
+                say(f"cannot write the end of writer {self._lock.writer}: {error}")
 
     def _write_last_lines(self) -> None:
         chunk = self._chunk_for(0)
