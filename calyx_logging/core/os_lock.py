@@ -28,7 +28,8 @@ __all__ = ["Held", "OsLock", "has_no_locks", "without_locks"]
 _FLAGS = os.O_RDWR | os.O_CREAT
 for _flag in ("O_BINARY", "O_CLOEXEC", "O_NOFOLLOW", "O_NONBLOCK", "O_NOINHERIT"):
     _FLAGS |= getattr(os, _flag, 0)
-_IS_HELD = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK, getattr(errno, "EDEADLOCK", errno.EDEADLK))
+_IS_HELD: tuple[int, ...] = (errno.EAGAIN, errno.EWOULDBLOCK, errno.EACCES, errno.EDEADLK)
+_IS_HELD += (getattr(errno, "EDEADLOCK", errno.EDEADLK),)
 if os.name == "nt":
     _IS_HELD += (0,)  # wine's msvcrt.locking sets none
 _NO_LOCKS = (errno.ENOSYS, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOLCK)
