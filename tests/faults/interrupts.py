@@ -16,6 +16,7 @@ import json
 import linecache
 import logging
 import logging.config
+import os
 import subprocess
 import sys
 import tempfile
@@ -61,7 +62,7 @@ class _Injector:
         self.done = False
 
     def __call__(self, frame: FrameType, event: str, arg: Any) -> Any:
-        if self.done or not frame.f_code.co_filename.endswith(ROOMS):
+        if self.done or not frame.f_code.co_filename.replace(os.sep, "/").endswith(ROOMS):
             return None
         frame.f_trace_opcodes = True
         if event == "opcode" and _can_be_interrupted(frame):

@@ -66,7 +66,7 @@ Model()
 """
     ((event,), stderr) = crash(node, body, code=0)
     assert (event["message"], event["exception"][0]["value"]) == ("uncaught OSError", "still in use")
-    assert "__del__" in event["object"]
+    assert "__del__" in event["object"] + event["where"]
     assert "Exception ignored" in stderr
 
 
