@@ -19,30 +19,37 @@ import contextlib
 import logging
 import sys
 import weakref
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
+from calyx_logging.core.on_import import when_imported
 from calyx_logging.errors import say
 from calyx_logging.events.capture import attach, captured_by, detach
+from calyx_logging.recording.background import close_at_end_of_worker
 
 if TYPE_CHECKING:
-    from importlib.machinery import ModuleSpec
-
     from calyx_logging.handlers.outbox import OutboxHandler
 
 __all__ = ["Following", "follow", "is_in_use", "step_aside"]
 
 _KEY = "calyx_logging"
-_PROCESS = "multiprocessing.process"
 _parents: weakref.WeakSet[OutboxHandler] = weakref.WeakSet()
 """Handlers of this process that worker processes follow."""
 
 _ours: list[OutboxHandler] = []
 """Handlers that this process has from its parent."""
 
-_said: set[str] = set()
+_follows: list[bool] = []
+"""Not empty once the marks are set, or will be when the program imports multiprocessing."""
+
+
+class _Said(set[str]):
+    """A set that can be referred to weakly."""
+
+
+_said = _Said()
 _is_setting_up = False
 
 
@@ -69,11 +76,10 @@ class Following:
 def follow(handler: OutboxHandler) -> None:
     """Have worker processes started from now on follow a handler, while a logger has it."""
     _parents.add(handler)
-    process = sys.modules.get(_PROCESS)
-    if process is not None:
-        _enter(process)
-    elif not any(isinstance(finder, _WhenImported) for finder in sys.meta_path):
-        sys.meta_path.insert(0, _WhenImported())
+    if not _follows:
+        _follows.append(True)
+        when_imported("multiprocessing.process", _enter)  # to import it here would slow every logging call
+        when_imported("multiprocessing.util", _end_in_order)
 
 
 def step_aside() -> None:
@@ -86,44 +92,14 @@ def step_aside() -> None:
         handler.close()
 
 
-class _WhenImported:
-    """A finder of modules that enters the mark when the program imports multiprocessing.
-
-    To import that for a program that never does would cost milliseconds, and some time in every logging call.
-    """
-
-    def find_spec(
-        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
-    ) -> ModuleSpec | None:
-        if fullname != _PROCESS:
-            return None
-        import importlib.util
-
-        with contextlib.suppress(ValueError):
-            sys.meta_path.remove(self)
-        spec = importlib.util.find_spec(fullname)
-        if spec is not None and spec.loader is not None:
-            spec.loader = _Loader(spec.loader)  # type: ignore[assignment]
-        return spec
-
-
-class _Loader:
-    """A module's loader, which enters the mark at its end."""
-
-    def __init__(self, loader: Any) -> None:
-        self._loader = loader
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._loader, name)
-
-    def exec_module(self, module: ModuleType) -> None:
-        self._loader.exec_module(module)
-        _enter(module)
-
-
 def _enter(process: ModuleType) -> None:
     with contextlib.suppress(AttributeError):  # a process object of another kind; nothing follows
         process.current_process()._config[_KEY] = Following()
+
+
+def _end_in_order(util: ModuleType) -> None:
+    """Have forked workers, too, close their writers at their end, whether or not they have logged."""
+    util.register_after_fork(_said, lambda _: close_at_end_of_worker(is_one=True))
 
 
 def _loggers() -> Iterator[logging.Logger]:
@@ -196,6 +172,7 @@ def _set_up(recipes: list[_Recipe], levels: dict[str, int]) -> Following:
             handler.filters = pickle.loads(recipe.filters)
             attach(handler, recipe.loggers, handler)
             _ours.append(handler)
+        close_at_end_of_worker(is_one=True)
         for name, level in levels.items():
             logging.getLogger(None if name == "root" else name).setLevel(level)
     except Exception as error:

@@ -1,29 +1,42 @@
-"""Uncaught exceptions become events: of the program, of a thread, and those that Python can only report.
+"""What ends the process, and uncaught exceptions: as events where Python says so, and in the writers' end lines.
+
+Uncaught exceptions of the program, of a thread, of a worker process, of an asyncio task, and those that Python can only
+report, are events of level critical. The end lines say how the process ended (`calyx_logging.recording.background`);
+where a signal ends it, recovery says so (`calyx_logging.core.crash_file`).
 
 Invariants:
 
 * The hooks that were there are called as before, whatever happens here.
 * An event is logged by the process's OutboxHandlers that have the option and that a logger still has; their filters and
   formatter apply.
+* An end line claims no exit code that is not certain. What `sys.exit` raises is caught by many programs; it has ended
+  this one if it is freed while no Python code runs. (So is one that was caught by a handler which itself raised a
+  SystemExit without `sys.exit`.) A script that ran to its end has no `__file__` any more.
 """
 
 from __future__ import annotations
 
+import atexit
+import functools
 import logging
+import os
 import sys
 import threading
 import weakref
-from types import TracebackType
-from typing import TYPE_CHECKING, Any
+from types import ModuleType, TracebackType
+from typing import TYPE_CHECKING, Any, NoReturn
 
+from calyx_logging.core import crash_file
+from calyx_logging.core.on_import import when_imported
 from calyx_logging.errors import say
 from calyx_logging.events.values import safe_repr
 from calyx_logging.handlers.children import is_in_use
+from calyx_logging.recording.background import at_end, note_ending
 
 if TYPE_CHECKING:
     from calyx_logging.handlers.outbox import OutboxHandler
 
-__all__ = ["listen"]
+__all__ = ["listen", "record_for", "send"]
 
 LOGGER = "uncaught"
 """The events' `logger`."""
@@ -42,6 +55,9 @@ def listen(handler: OutboxHandler) -> None:
     _wrap_excepthook()
     _wrap_threads_hook()
     _wrap_unraisablehook()
+    when_imported("asyncio.base_events", _wrap_asyncio)
+    _wrap_exits()
+    at_end.append(_at_end_of_worker)
 
 
 def _wrap_excepthook() -> None:
@@ -49,6 +65,10 @@ def _wrap_excepthook() -> None:
 
     def excepthook(kind: type[BaseException], value: BaseException, traceback: TracebackType | None) -> None:
         _log(kind, value, traceback, {})
+        if not hasattr(sys, "ps1"):  # an interactive interpreter goes on
+            interrupt = issubclass(kind, KeyboardInterrupt) and os.name == "posix"
+            how: dict[str, object] = {"signal": "SIGINT"} if interrupt else {"exit_code": 1}
+            note_ending({**how, "exception_type": kind.__name__})
         before(kind, value, traceback)
 
     sys.excepthook = excepthook
@@ -77,20 +97,105 @@ def _wrap_unraisablehook() -> None:
     sys.unraisablehook = unraisablehook
 
 
+def _wrap_asyncio(module: ModuleType) -> None:
+    loop_class = module.BaseEventLoop
+    before = loop_class.call_exception_handler
+
+    @functools.wraps(before)
+    def call_exception_handler(self: Any, context: dict[str, Any]) -> None:
+        error = context.get("exception")
+        if isinstance(error, BaseException):
+            _log(type(error), error, error.__traceback__, {"where": context.get("message")})
+        before(self, context)
+
+    loop_class.call_exception_handler = call_exception_handler
+
+
+class _Fate:
+    """Goes with what `sys.exit` raises, and notes its code if no Python code runs when it is freed."""
+
+    def __init__(self, code: object) -> None:
+        self._code = code
+        self._pid = os.getpid()
+
+    def __reduce__(self) -> Any:
+        return type(None), ()
+
+    def __del__(self) -> None:
+        try:
+            sys._getframe(1)
+        except ValueError:
+            if self._pid == os.getpid():
+                note_ending({"exit_code": _number_of(self._code)}, unless_known=True)  # the context's comes later
+
+
+def _exit_with_fate(status: Any) -> SystemExit:
+    error = SystemExit(*status) if isinstance(status, tuple) else SystemExit(status)
+    error.__dict__["fate"] = _Fate(status)
+    return error
+
+
+def _wrap_exits() -> None:
+    exit_before, exit_at_once = sys.exit, os._exit
+    main = sys.modules.get("__main__")
+    is_script = hasattr(main, "__file__")
+
+    @functools.wraps(exit_before)
+    def exit(status: Any = None, /) -> NoReturn:
+        if threading.current_thread() is not threading.main_thread():
+            exit_before(status)
+        raise _exit_with_fate(status)  # no variable here holds it, or it would not be freed
+
+    @functools.wraps(exit_at_once)
+    def _exit(status: int) -> NoReturn:
+        crash_file.note_exit(status)
+        exit_at_once(status)
+
+    def note_normal_end() -> None:
+        if is_script and not hasattr(main, "__file__"):
+            note_ending({"exit_code": 0}, unless_known=True)
+
+    sys.exit, os._exit = exit, _exit
+    atexit.register(note_normal_end)
+
+
+def _at_end_of_worker() -> None:
+    """A worker process of multiprocessing runs its finalizers inside the exception that ends it."""
+    kind, value, traceback = sys.exc_info()
+    if kind is None:
+        note_ending({"exit_code": 0})
+    elif isinstance(value, SystemExit):
+        note_ending({"exit_code": _number_of(value.code)})
+    else:
+        _log(kind, value, traceback, {})
+        note_ending({"exit_code": 1, "exception_type": kind.__name__})
+
+
+def _number_of(code: object) -> int:
+    """The exit code of a SystemExit's `code`."""
+    return 0 if code is None else code if isinstance(code, int) else 1
+
+
 def _log(
     kind: type[BaseException], value: BaseException | None, traceback: TracebackType | None, fields: dict[str, Any]
 ) -> None:
     try:
         if value is None:
             value = kind()
-        handlers = [handler for handler in list(_listening) if is_in_use(handler)]
-        if not handlers:
-            return
         text, exc_info = f"uncaught {kind.__name__}", (kind, value, traceback)
-        logger = logging.getLogger(LOGGER)
-        record = logger.makeRecord(LOGGER, logging.CRITICAL, __file__, 0, text, (), exc_info, extra=fields)
-        for handler in handlers:
-            if record.levelno >= handler.level:
-                handler.handle(record)
+        send(_listening, record_for(LOGGER, logging.CRITICAL, text, fields, exc_info))
     except Exception as error:
         say(f"an uncaught {kind.__name__} could not be logged: {type(error).__name__}: {error}")
+
+
+def record_for(name: str, level: int, text: str, fields: dict[str, Any], exc_info: Any = None) -> logging.LogRecord:
+    """A record that no logging call has made."""
+    logger = logging.getLogger(name)
+    return logger.makeRecord(name, level, __file__, 0, text, (), exc_info, extra=fields)
+
+
+def send(handlers: weakref.WeakSet[OutboxHandler], record: logging.LogRecord) -> None:
+    """Give a record to those handlers that a logger has, and that take its level."""
+    for handler in list(handlers):
+        if record.levelno >= handler.level and is_in_use(handler):
+            handler.handle(record)

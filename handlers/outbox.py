@@ -7,6 +7,7 @@ import os
 from collections.abc import Callable, Iterable
 from typing import Any
 
+from calyx_logging.core import crash_file
 from calyx_logging.core.validation import refuse_unknown
 from calyx_logging.errors import ConfigError
 from calyx_logging.events.capture import attach, check_names
@@ -110,6 +111,8 @@ class OutboxHandler(EventHandler):
         names = check_names(capture)
         node = Node.find(root)
         self.prepare(node, source, max_event_bytes)
+        if crashes:
+            crash_file.want()
         self._token = f"{node.outbox} {component} {source}"  # one made again, as by a notebook's cell, is the same one
         self._pool = WriterPool(node, component, options, background=self._in_background)
         self._own_pool: WriterPool | None = None

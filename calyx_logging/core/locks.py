@@ -7,10 +7,12 @@ import errno
 import os
 import secrets
 import socket
+import weakref
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
-from calyx_logging.core import files
+from calyx_logging.core import crash_file, files
 from calyx_logging.core.os_lock import Held, OsLock, has_no_locks, without_locks
 from calyx_logging.errors import ConfigError, StorageError
 
@@ -20,8 +22,10 @@ __all__ = [
     "holder_of",
     "is_gone",
     "lock_file",
+    "named_in",
     "probe",
     "read_holder",
+    "this_process",
 ]
 
 _RESERVE_BYTES = 8192
@@ -58,12 +62,17 @@ class WriterLock:
     Args:
         outbox: the folder.
         reserve: whether to reserve bytes.
+        component: for the crash file that one of a process's locks brings with it (`calyx_logging.core.crash_file`).
 
     Attributes:
         writer: the writer's id, 8 hexadecimal digits; settled once the lock is held.
     """
 
-    def __init__(self, outbox: Path, *, reserve: bool = True) -> None:
+    held: ClassVar[weakref.WeakSet[WriterLock]] = weakref.WeakSet()
+    """Those that this process holds."""
+
+    def __init__(self, outbox: Path, *, reserve: bool = True, component: str = "harness") -> None:
+        self._component = component
         self._reserve = b" " * (_RESERVE_BYTES if reserve else 0)
         self.writer = secrets.token_hex(4)
         self._outbox = outbox
@@ -96,11 +105,24 @@ class WriterLock:
         # before the first chunk, so that a power loss cannot leave a chunk without its writer's lock file
         files.sync_dir(self._outbox / ".writers")
         self._lock = lock
+        WriterLock.held.add(self)
+        self._begin_crash_file()
+
+    def _begin_crash_file(self) -> None:
+        crash_file.begin(self._crash_path, this_process(), self._component)
+
+    @property
+    def _crash_path(self) -> Path:
+        return lock_file(self._outbox, self.writer).with_suffix(crash_file.SUFFIX)
 
     def give_back(self, *, delete: bool) -> None:
         """Release the lock if it is held; its file stays if the writer left anything to recover."""
         lock, self._lock = self._lock, None
         if lock is not None:
+            WriterLock.held.discard(self)
+            if delete and crash_file.end(self._crash_path):
+                for other in list(WriterLock.held)[:1]:
+                    other._begin_crash_file()
             lock.release()
             if delete:
                 files.remove(lock_file(self._outbox, self.writer))
@@ -115,7 +137,9 @@ class WriterLock:
     def forget(self) -> None:
         """Forget the lock in a forked child without unlocking it: it is still the parent's."""
         lock, self._lock = self._lock, None
+        crash_file.forget()
         if lock is not None:
+            WriterLock.held.discard(self)
             lock.forget()
 
     def free_room(self) -> bool:
@@ -124,9 +148,7 @@ class WriterLock:
         return lock is not None and has_reserve and lock.cut(len(self._named))
 
     def _fill(self, fd: int) -> bool:
-        self._named = (
-            f" {os.getpid()} {socket.gethostname()}\n{_boot()} {_namespace()} {_start(os.getpid())}\n".encode()
-        )
+        self._named = this_process()
         with contextlib.suppress(OSError):  # on a full disk the lock still holds, without its reserve
             os.lseek(fd, 0, os.SEEK_SET)
             os.write(fd, self._named)
@@ -134,6 +156,11 @@ class WriterLock:
             os.fsync(fd)  # after a loss of power, recovery asks after the process that is named here
             return bool(self._reserve)
         return False
+
+
+def this_process() -> bytes:
+    """The two lines that name this process in its lock files and its crash file."""
+    return f" {os.getpid()} {socket.gethostname()}\n{_boot()} {_namespace()} {_start(os.getpid())}\n".encode()
 
 
 @dataclass(frozen=True)
@@ -166,6 +193,11 @@ class Holder:
     def is_of_this_boot(self) -> bool:
         """Whether the system has not been rebooted since, as far as is known."""
         return self.boot != "-" and self.boot == _boot()
+
+    @property
+    def is_of_another_boot(self) -> bool:
+        """Whether the system is known to have been rebooted since."""
+        return "-" not in (self.boot, _boot()) and self.boot != _boot()
 
     @property
     def has_ended(self) -> bool:
@@ -222,11 +254,15 @@ def holder_of(outbox: Path, writer: str) -> str | None:
 
 def read_holder(outbox: Path, writer: str) -> Holder | None:
     """Return the process that a writer's lock file names; None if it names none or cannot be read."""
-    found = _lines_of(lock_file(outbox, writer)) or [""]
-    pid, _, host = found[0].partition(" ")
+    return named_in(_lines_of(lock_file(outbox, writer)) or [""])
+
+
+def named_in(lines: list[str]) -> Holder | None:
+    """The process that the first lines of a lock file or crash file name, without blanks around them."""
+    pid, _, host = lines[0].partition(" ")
     if not pid.isdigit() or not host:
         return None
-    more = found[1].split() if len(found) > 1 else []
+    more = lines[1].split() if len(lines) > 1 else []
     return Holder(int(pid), host, *more) if len(more) == 3 else Holder(int(pid), host)
 
 

@@ -30,6 +30,7 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Set
 from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
 from pathlib import Path
 
 from calyx_logging.core import files
@@ -41,6 +42,7 @@ from calyx_logging.format.chunk import SEALED_SUFFIX, ChunkName, open_chunk
 from calyx_logging.format.chunk_stats import stats_of
 from calyx_logging.format.manifest import Manifest
 from calyx_logging.outbox.contents import Contents, OpenChunk, look
+from calyx_logging.outbox.crashes import Crashes, how_it_ended
 from calyx_logging.outbox.recovered_lines import RecoveredLines
 
 __all__ = ["QUIET_SECONDS", "Recovered", "Recovery", "recover"]
@@ -117,7 +119,7 @@ def recover(
         folder = outbox / ".writers"
         writers = sorted(p.stem for p in folder.glob("*.lock") if p.is_file() and not p.is_symlink())
         taken = [name for name in names if _TAKEN.fullmatch(name)]
-        if writers or contents.open or taken:
+        if writers or contents.open or taken or work.crashes:
             work.run(writers, leave_out)
             work.result.contents = look(outbox, leave_out)
     except OSError as error:
@@ -137,6 +139,8 @@ class _Work:
         self._node_id = node_id
         self._orphans = orphans
         self._clock = clock
+        self.crashes = Crashes(outbox / ".writers")
+        self._how: dict[str, object] = {}
         self._names: dict[str, list[ChunkName]] = defaultdict(list)
         self._open_numbers: dict[str, list[int]] = defaultdict(list)
         self._holders: dict[str, Holder | None] = {}
@@ -156,12 +160,14 @@ class _Work:
             if writer in dead:
                 continue
             holder = holder_of(self._outbox, writer)
+            self._how = {}
             if writer in known or holder is not None:  # its lock is held, or it started after the locks were listed
                 self.result.live += [OpenChunk(name, holder) for name in names]
             else:
                 self._take_if_quiet(writer, names, asked_for=True)
         for filename, name, size in aside:
             self._look_again(filename, name, size)
+        self.crashes.clear(self._is_quiet)
 
     def _is_free(self, writer: str) -> bool:
         lock = OsLock(lock_file(self._outbox, writer))
@@ -205,9 +211,12 @@ class _Work:
                 return  # it started after its lock was first tried and has died since: the next export sees its chunks
             here = holder is not None and holder.is_here
             if holder is not None and here and (os.name == "nt" or holder.pid == os.getpid() or holder.has_ended):
-                self._recover_writer(names, same_boot=holder.is_of_this_boot, copy=False)
+                self._how = self.crashes.take(holder, is_dead=True)
+                if names or not self._end_without_chunk(writer):
+                    self._recover_writer(names, same_boot=holder.is_of_this_boot, copy=False)
                 _give_up_lock(lock, lock_file(self._outbox, writer))
             elif names:
+                self._how = self.crashes.take(holder, is_dead=False)
                 if self._take_if_quiet(writer, names, asked_for=holder is not None and not here):
                     _give_up_lock(lock, lock_file(self._outbox, writer))
             elif self._is_quiet([lock_file(self._outbox, writer)]):
@@ -234,6 +243,27 @@ class _Work:
         self._recover_writer(names, same_boot=False, copy=True)
         return True
 
+    def _end_without_chunk(self, writer: str) -> bool:
+        """Write the end line of a writer that had no chunk open; return whether there was something to tell."""
+        sealed = self._names[writer]
+        if sealed:
+            if RecoveredLines(self._outbox / sealed[-1].sealed).ended or sealed[-1].number == _LAST_NUMBER:
+                return False
+            name = replace(sealed[-1], number=sealed[-1].number + 1)
+        else:
+            component = self.crashes.component_of(writer)
+            if component is None or not self._how or writer in self._last_exported():
+                return False
+            name = ChunkName(datetime.fromtimestamp(int(self._clock()), UTC), component, writer, 0)
+        temporary = self._outbox / f".{name.sealed}.tmp"
+        files.remove(temporary)
+        files.write_new(temporary, [self._end_line(self._next_seq(writer, [name]), 0, 0)])
+        files.rename_new(temporary, self._outbox / name.sealed)
+        files.sync_dir(self._outbox)
+        self._names[writer].append(name)
+        self.result.recovered.append(Recovered(name, 0, 0, 0))
+        return True
+
     def _recover_writer(self, names: list[ChunkName], *, same_boot: bool, copy: bool) -> None:
         names = sorted(names, key=lambda name: name.number)
         for name in names:
@@ -247,7 +277,8 @@ class _Work:
         keep = len(names)
         while keep and not sizes[names[keep - 1]]:
             keep -= 1
-        if not keep and (earlier or not same_boot):
+        tells = bool(self._how) and self.crashes.component_of(names[0].writer) is not None
+        if not keep and (earlier or not same_boot or tells):
             keep = 1
         for name in names[keep:]:
             self._part_with(name, copy=copy)
@@ -279,8 +310,9 @@ class _Work:
         self._names[writer].sort(key=lambda name: name.number)
 
     def _end_line(self, seq: int, torn_bytes: int, bad_lines: int) -> bytes:
-        text = "the writer died; the export sealed its chunk"
-        fields = {"reason": "recovered", "torn_bytes": torn_bytes, "bad_lines": bad_lines}
+        level, text = how_it_ended(self._how)
+        fields = {"level": level, "reason": "recovered", "torn_bytes": torn_bytes, "bad_lines": bad_lines, **self._how}
+        self._how = {name: value for name, value in self._how.items() if name != "fault"}
         return with_seq(control_event(self._node_id, "end", self._clock(), text, **fields), seq)
 
     def _part_with(self, name: ChunkName, *, copy: bool, size: int = 0) -> None:

@@ -22,13 +22,27 @@ import threading
 import time
 import weakref
 from _thread import start_new_thread
+from collections.abc import Callable
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from calyx_logging.errors import say
 
-__all__ = ["LOOK_SECONDS", "Member", "after_fork", "is_exiting", "join", "members", "seal", "wake"]
+__all__ = [
+    "LOOK_SECONDS",
+    "Member",
+    "after_fork",
+    "at_end",
+    "close_at_end_of_worker",
+    "ending",
+    "is_exiting",
+    "join",
+    "members",
+    "note_ending",
+    "seal",
+    "wake",
+]
 
 LOOK_SECONDS = 10.0
 """How often every member is looked after at least."""
@@ -69,6 +83,9 @@ _bell: SimpleQueue[None] = SimpleQueue()
 _pid = os.getpid()
 _finalizer_pid = 0
 _exiting = False
+_ending: dict[str, object] = {}
+at_end: list[Callable[[], None]] = []
+"""Called before the pools are closed at the end of a worker process of multiprocessing."""
 
 
 def join(member: Member) -> None:
@@ -90,6 +107,18 @@ def seal() -> None:
         member.seal()
 
 
+def note_ending(fields: dict[str, object], *, unless_known: bool = False) -> None:
+    """Note how the process is about to end, for the end lines of its writers: `exit_code`, `signal` and the like."""
+    global _ending
+    if not (unless_known and _ending):
+        _ending = fields
+
+
+def ending() -> dict[str, object]:
+    """How the process ends, where it is ending and that is known."""
+    return _ending if _exiting or _pid == _finalizer_pid else {}
+
+
 def is_exiting() -> bool:
     """Whether the interpreter is ending: handlers are closed, and nothing that begins now is closed by others."""
     return _exiting
@@ -100,7 +129,7 @@ def wake() -> bool:
     global _keeper
     if _exiting or sys.is_finalizing():
         return False  # a thread that begins now may never run
-    _close_at_end_of_multiprocessing_child()
+    close_at_end_of_worker()
     if _bell.empty():
         _bell.put(None)
     if not _keeper.runs:
@@ -138,27 +167,36 @@ def _look_once() -> float:
     return wait
 
 
-def _close_at_end_of_multiprocessing_child() -> None:
-    """A multiprocessing child ends with os._exit and runs no atexit; its own finalizers it does run."""
+def close_at_end_of_worker(*, is_one: bool = False) -> None:
+    """A worker process of multiprocessing ends with os._exit and runs no atexit; its own finalizers it does run.
+
+    Args:
+        is_one: whether this is one that begins, and knows neither its parent nor earlier finalizers yet.
+    """
     global _finalizer_pid
     util = sys.modules.get("multiprocessing.util")
     process = sys.modules.get("multiprocessing.process")
-    if util is None or process is None or _finalizer_pid == os.getpid() or process.parent_process() is None:
+    if util is None or process is None:
+        return
+    if not is_one and (_finalizer_pid == os.getpid() or process.parent_process() is None):
         return
     _finalizer_pid = os.getpid()
-    util.Finalize(None, _close_all, exitpriority=-100)
+    util.Finalize(None, _end_worker, exitpriority=-100)
 
 
-def _close_all() -> None:
+def _end_worker() -> None:
+    for action in at_end:
+        action()
     for member in members():
         member.close()
 
 
 def after_fork() -> None:
     """In a forked child: begin anew; called by the hook, and by a pool that finds itself in another process."""
-    global _keeper, _bell, _pid
+    global _keeper, _bell, _pid, _ending
     if os.getpid() == _pid:
         return
+    _ending = {}
     _keeper = _Keeper()
     _bell = SimpleQueue()
     for member in members():

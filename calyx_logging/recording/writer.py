@@ -25,6 +25,7 @@ from calyx_logging.core.locks import WriterLock
 from calyx_logging.errors import say
 from calyx_logging.events.event import control_event, end_of_line, with_seq
 from calyx_logging.format.chunk import MAX_CHUNK_NUMBER
+from calyx_logging.recording.background import ending
 from calyx_logging.recording.chunk_file import ChunkFile, is_control, seq_of
 from calyx_logging.recording.chunk_series import ChunkSeries, Leftover
 from calyx_logging.recording.gaps import Gap, LossReporter, cause_of, count_of, with_loss
@@ -87,7 +88,7 @@ class ChunkWriter:
         self._others_lose = others_lose
         self._clock = clock
         self._monotonic = monotonic
-        self._lock = WriterLock(outbox, reserve=reserve)
+        self._lock = WriterLock(outbox, reserve=reserve, component=component)
         self._series = ChunkSeries(outbox, component, self._lock, clock, monotonic)
         self._rolls = False
         self._ended = False
@@ -387,7 +388,7 @@ class ChunkWriter:
         chunk = self._chunk_for(0)
         _, seq, size, gaps = self.state
         data, seq = self._first_lines(chunk, size, gaps, seq)
-        chunk.append(data + self._control_line(seq, "end", "the writer was closed", reason="closed"))
+        chunk.append(data + self._control_line(seq, "end", "the writer was closed", reason="closed", **ending()))
         self._ended = True
         self.state = (chunk, seq + 1, chunk.length(), ())
         self._note_told(chunk, gaps)

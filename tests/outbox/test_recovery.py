@@ -257,7 +257,7 @@ def test_several_open_chunks_get_one_end_line(node: Node) -> None:
 def test_a_writer_of_another_host_is_taken_only_on_request(node: Node) -> None:
     """A chunk from another host is recovered only when quiet and on request, because its lock may not be visible."""
     (path,) = killed_writer(node)
-    (lock,) = (node.outbox / ".writers").iterdir()
+    (lock,) = (node.outbox / ".writers").glob("*.lock")
     lock.write_bytes(b" 1234 elsewhere\n")
     age(path)
     assert [chunk.holder for chunk in recover(node.outbox, node.id).orphaned] == ["1234 elsewhere"]
@@ -271,7 +271,7 @@ def test_a_writer_of_another_host_is_taken_only_on_request(node: Node) -> None:
 def test_a_process_that_lives_is_not_taken_for_dead(node: Node) -> None:
     """A living process without its lock keeps its chunk until that is quiet; then it is sealed."""
     (path,) = killed_writer(node)
-    (lock,) = (node.outbox / ".writers").iterdir()
+    (lock,) = (node.outbox / ".writers").glob("*.lock")
     lock.write_text(f" {os.getppid()} {socket.gethostname()}\n")
     recovery = recover(node.outbox, node.id, orphans=True)
     assert [chunk.name.open for chunk in recovery.live] == [path.name]
@@ -305,7 +305,7 @@ def test_lines_added_after_the_copy_are_recovered(node: Node) -> None:
 def test_something_else_stands_where_the_lock_file_was(node: Node, kind: str) -> None:
     """It tells of no writer, and nothing waits for it: the chunk is an orphan, recovered on request."""
     (path,) = killed_writer(node)
-    (lock,) = (node.outbox / ".writers").iterdir()
+    (lock,) = (node.outbox / ".writers").glob("*.lock")
     lock.unlink()
     if kind == "link":
         lock.symlink_to(node.root / "elsewhere")
@@ -325,7 +325,7 @@ def test_a_lock_file_of_another_user(mode: int, live: int, recovered: int) -> No
     with tempfile.TemporaryDirectory() as folder:
         node = provision(Path(folder), "test-node").node
         killed_writer(node)
-        (lock,) = (node.outbox / ".writers").iterdir()
+        (lock,) = (node.outbox / ".writers").glob("*.lock")
         for place in (node.root, *node.root.rglob("*")):
             place.chmod(0o777 if place.is_dir() else 0o666)
         lock.chmod(mode)

@@ -1,0 +1,221 @@
+"""The crash file: what a process that is ended from outside leaves beside its writers' locks, for recovery to read.
+
+`faulthandler` writes the stacks of all threads into it, in C, when a signal ends the process; nothing of the program
+changes by it. A process has one such file at a time, which lies beside the lock of one of its writers and ends with it.
+
+Its first block names the process, as a lock file does, and how many processes the system's out-of-memory killer had
+ended by then. Each signal has an offset of its own, because faulthandler does not say which signal it was.
+
+Invariants:
+
+* The descriptors that faulthandler has are never closed, only led to another file: a crash never writes into a file of
+  the program. A forked child leads them to the null device at once.
+* A signal that the program handles is not touched, nor is a `faulthandler` that the program has enabled.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import faulthandler
+import os
+import re
+import signal
+from collections import deque
+from dataclasses import dataclass
+from pathlib import Path
+
+from calyx_logging.core import files
+from calyx_logging.errors import say
+
+__all__ = ["SUFFIX", "Crash", "begin", "end", "forget", "note_exit", "read", "want"]
+
+SUFFIX = ".crash"
+_BLOCK = 4096
+_NEW = os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+_MAX_TEXT = 16 * 1024
+"""Bytes of stacks that are read."""
+
+_SIGNALS = ("SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGALRM")
+"""Those that end a process by default, besides those of `faulthandler.enable`; their offsets go by this order."""
+
+_FATAL = (
+    (b"Segmentation fault", "SIGSEGV"),
+    (b"Aborted", "SIGABRT"),
+    (b"Bus error", "SIGBUS"),
+    (b"Floating", "SIGFPE"),
+    (b"Illegal instruction", "SIGILL"),
+)
+_EXIT = re.compile(rb"os\._exit\((-?[0-9]+)\)")
+
+
+@dataclass(frozen=True)
+class Crash:
+    """What a crash file says.
+
+    Attributes:
+        process: the lines that name the process, as in its writers' lock files.
+        component: of the chunks that its writer would have made.
+        signal: the name of the signal that ended it; None if none is known.
+        exit_code: that of `os._exit`; None if it was not called.
+        text: stacks of its threads, as faulthandler writes them.
+        oom_kills: processes that the out-of-memory killer has ended since, in the whole system.
+    """
+
+    process: bytes
+    component: str
+    signal: str | None
+    exit_code: int | None
+    text: str
+    oom_kills: int
+
+    @property
+    def fields(self) -> dict[str, object]:
+        """What is known, as fields of an end line."""
+        found = {"signal": self.signal, "exit_code": self.exit_code, "fault": self.text or None}
+        fields: dict[str, object] = {name: value for name, value in found.items() if value is not None}
+        if not fields and self.oom_kills > 0:
+            fields["oom_kills"] = self.oom_kills
+        return fields
+
+
+_wanted = False
+_free: deque[None] = deque([None])
+"""Holds one item while no file is in use; `pop` and `append` are atomic."""
+
+_path: Path | None = None
+_descriptors: list[int] = []
+"""That of `faulthandler.enable`, and one for each signal."""
+
+
+def want() -> None:
+    """Have the next lock that is taken in this process bring a crash file with it."""
+    global _wanted
+    _wanted = True
+
+
+def begin(path: Path, process: bytes, component: str) -> bool:
+    """Make the process's crash file, unless it has one or wants none."""
+    global _path
+    if not _wanted or _path is not None:
+        return False
+    try:
+        _free.pop()
+    except IndexError:  # another thread makes one
+        return False
+    try:
+        head = process + f"{component}\n{_oom_kills()}\n".encode()
+        _lead_to(path, head.ljust(_BLOCK))
+    except OSError as error:
+        _free.append(None)
+        say(f"cannot make {path}: {error}; what ends this process from outside will not be known")
+        return False
+    _path = path
+    return True
+
+
+def end(path: Path) -> bool:
+    """Delete the crash file at a path, if it is this process's; return whether it was."""
+    global _path
+    if _path != path:
+        return False
+    _lead_to(Path(os.devnull), b"")
+    with contextlib.suppress(OSError):
+        files.remove(path)
+    _path = None
+    _free.append(None)
+    return True
+
+
+def forget() -> None:
+    """In a forked child: let go of the parent's file, touching nothing on disk."""
+    global _path
+    if _path is not None:
+        _path = None
+        with contextlib.suppress(OSError):
+            _lead_to(Path(os.devnull), b"")
+        _free.append(None)
+
+
+def note_exit(code: int) -> None:
+    """Note that `os._exit` ends the process."""
+    if _path is not None and _descriptors:
+        with contextlib.suppress(OSError):
+            os.write(_descriptors[0], b"os._exit(%d)\n" % code)
+
+
+def _lead_to(path: Path, head: bytes) -> None:
+    """Lead all descriptors to a file, each to its own offset; the first time, hand them to faulthandler."""
+    fds: list[int] = []
+    try:
+        for index in range(1 + len(_SIGNALS) if os.name == "posix" else 1):
+            fds.append(os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0) | (0 if fds or not head else _NEW), 0o666))
+            if head:
+                os.lseek(fds[-1], _BLOCK * (1 + index), os.SEEK_SET)
+        if head:
+            os.lseek(fds[0], 0, os.SEEK_SET)
+            os.write(fds[0], head)
+        if not _descriptors:
+            _descriptors.extend(fds)
+            fds.clear()
+            _hand_over()
+        for fd, known in zip(fds, _descriptors, strict=False):
+            os.dup2(fd, known, inheritable=False)
+    finally:
+        for fd in fds:
+            os.close(fd)
+
+
+def _hand_over() -> None:
+    if not faulthandler.is_enabled():
+        faulthandler.enable(_descriptors[0])
+    for name, fd in zip(_SIGNALS, _descriptors[1:], strict=False):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            faulthandler.register(number, fd, chain=True)
+
+
+def _oom_kills() -> int:
+    """How many processes the out-of-memory killer has ended since the system was started; 0 where that is unknown."""
+    try:
+        counts = Path("/proc/vmstat").read_bytes()
+    except OSError:
+        return 0
+    found = re.search(rb"^oom_kill ([0-9]+)$", counts, re.MULTILINE)
+    return int(found[1]) if found else 0
+
+
+def read(path: Path) -> Crash:
+    """Read a crash file.
+
+    Raises:
+        OSError: it cannot be read.
+        ValueError: it is none.
+    """
+    data = files.read_regular(path)
+    process, component, kills = _head_of(data[:_BLOCK])
+    text = data[_BLOCK:].strip(b"\0")
+    index = (len(data[_BLOCK:]) - len(data[_BLOCK:].lstrip(b"\0"))) // _BLOCK
+    found = _EXIT.search(text)
+    signal_name = None
+    if text and not found:
+        signal_name = _SIGNALS[index - 1] if 0 < index <= len(_SIGNALS) else _fatal_signal(text)
+    return Crash(
+        process,
+        component,
+        signal_name,
+        int(found[1]) if found else None,
+        "" if found else text[:_MAX_TEXT].decode("utf-8", "replace").strip(),
+        _oom_kills() - kills,
+    )
+
+
+def _head_of(block: bytes) -> tuple[bytes, str, int]:
+    lines = block.split(b"\n")
+    if len(lines) < 5 or not lines[3].isdigit():
+        raise ValueError("no crash file")
+    return b"\n".join(lines[:2]) + b"\n", lines[2].decode("ascii", "replace"), int(lines[3])
+
+
+def _fatal_signal(text: bytes) -> str | None:
+    start = text[:200]
+    return next((name for words, name in _FATAL if words in start), None)
