@@ -7,6 +7,7 @@ import os
 import secrets
 import sys
 import weakref
+from collections.abc import Mapping
 from typing import ClassVar
 
 from calyx_logging.core.validation import whole_bytes
@@ -17,7 +18,7 @@ from calyx_logging.events.stamp import StampEvent
 from calyx_logging.format.chunk import MAX_LINE
 from calyx_logging.node import Node
 
-__all__ = ["EventHandler", "check_root"]
+__all__ = ["EventHandler", "check_flags", "check_root"]
 
 
 class EventHandler(logging.Handler):
@@ -69,3 +70,10 @@ def check_root(root: object) -> None:
     """Raise `ConfigError` unless `root` is None or a non-empty path."""
     if root is not None and not (isinstance(root, (str, os.PathLike)) and os.fspath(root)):
         raise ConfigError(f"option 'root' is {root!r}: give the path of a folder")
+
+
+def check_flags(flags: Mapping[str, object]) -> None:
+    """Raise `ConfigError` unless all these options are true or false."""
+    for name, value in flags.items():
+        if not isinstance(value, bool):
+            raise ConfigError(f"option {name!r} is {value!r}: give true or false")

@@ -9,15 +9,15 @@ from typing import Any
 
 from calyx_logging.core import crash_file
 from calyx_logging.core.validation import refuse_unknown
-from calyx_logging.errors import ConfigError
 from calyx_logging.events.capture import attach, check_names
 from calyx_logging.events.event import DEFAULT_MAX_EVENT_BYTES, DEFAULT_SOURCE
 from calyx_logging.events.fast_logger import install_fast_logger
-from calyx_logging.events.stamp import take
+from calyx_logging.events.formatter import EventFormatter
+from calyx_logging.events.stamp import StampEvent, take
 from calyx_logging.format.chunk import check_component
-from calyx_logging.handlers import children
-from calyx_logging.handlers.base import EventHandler, check_root
-from calyx_logging.handlers.crashes import listen
+from calyx_logging.handlers import children, printed, python_warnings
+from calyx_logging.handlers import crashes as _crashes
+from calyx_logging.handlers.base import EventHandler, check_flags, check_root
 from calyx_logging.node import Node
 from calyx_logging.recording.options import WriterOptions
 from calyx_logging.recording.pool import WriterPool
@@ -37,6 +37,8 @@ _OPTIONS = (
     "capture",
     "follow_children",
     "crashes",
+    "warnings",
+    "stdout",
     "level",
     "formatter",
     "filters",
@@ -67,8 +69,12 @@ class OutboxHandler(EventHandler):
             propagation: of harnesses that configure logging themselves (`calyx_logging.events.capture`).
         follow_children: whether worker processes that are started without fork (spawn, forkserver, loky) log as this
             process does (`calyx_logging.handlers.children`).
-        crashes: whether uncaught exceptions are logged, as events of level critical of the logger `uncaught`
-            (`calyx_logging.handlers.crashes`).
+        crashes: whether uncaught exceptions are logged, as events of level critical of the logger `uncaught`, and end
+            lines say how the process ended (`calyx_logging.handlers.crashes`).
+        warnings: whether Python's warnings are logged, with category, file and line, and shown as before
+            (`calyx_logging.handlers.python_warnings`).
+        stdout: whether lines that the program prints are logged, as events of the sources `stdout` and `stderr`, and
+            printed as before (`calyx_logging.handlers.printed`).
         level: as in every handler.
 
     Raises:
@@ -98,15 +104,17 @@ class OutboxHandler(EventHandler):
         capture: Iterable[str] = (),
         follow_children: bool = True,
         crashes: bool = True,
+        warnings: bool = True,
+        stdout: bool = False,
         level: int | str = logging.NOTSET,
         **unknown: Any,
     ) -> None:
         refuse_unknown("OutboxHandler", _OPTIONS, unknown)
         check_root(root)
         options = WriterOptions(max_bytes, max_age, sync, sync_interval)
-        for name, value in (("fast", fast), ("follow_children", follow_children), ("crashes", crashes)):
-            if not isinstance(value, bool):
-                raise ConfigError(f"option {name!r} is {value!r}: give true or false")
+        flags = {"fast": fast, "follow_children": follow_children, "crashes": crashes, "warnings": warnings}
+        flags["stdout"] = stdout
+        check_flags(flags)
         component = check_component(component)
         names = check_names(capture)
         node = Node.find(root)
@@ -116,6 +124,7 @@ class OutboxHandler(EventHandler):
         self._token = f"{node.outbox} {component} {source}"  # one made again, as by a notebook's cell, is the same one
         self._pool = WriterPool(node, component, options, background=self._in_background)
         self._own_pool: WriterPool | None = None
+        self._bound: dict[str, tuple[EventFormatter, EventFormatter]] = {}
         self._options = options
         self._is_stock = (type(self).filter, type(self).emit) == (logging.Filterer.filter, OutboxHandler.emit)
         if fast:
@@ -131,15 +140,15 @@ class OutboxHandler(EventHandler):
             "max_event_bytes": max_event_bytes,
             "sync": sync,
             "sync_interval": sync_interval,
-            "fast": fast,
             "capture": names,
-            "crashes": crashes,
+            **flags,
         }
         children.step_aside()
         if follow_children:
             children.follow(self)
-        if crashes:
-            listen(self)
+        for wanted, module in ((crashes, _crashes), (warnings, python_warnings), (stdout, printed)):
+            if wanted:
+                module.listen(self)
         OutboxHandler.made += 1
 
     def handle(self, record: logging.LogRecord) -> Any:
@@ -162,6 +171,17 @@ class OutboxHandler(EventHandler):
         """Keep the record; one that this handler took before (through another logger) is ignored."""
         if take(record, self._token):
             self._pool.submit(self._event_formatter.encode, record)
+
+    def handle_as(self, source: str, record: logging.LogRecord) -> None:
+        """Filter and keep a record, as an event of another source."""
+        bound = self._bound.get(source)
+        if bound is None or bound[0] is not self._event_formatter:
+            stamp = StampEvent(self._stamp.node_id, source)
+            bound = self._event_formatter, self._event_formatter.bound_to(stamp, self._max_event_bytes)
+            self._bound[source] = bound
+        passed: Any = self.filter(record)
+        if passed:
+            self._pool.submit(bound[1].encode, passed if isinstance(passed, logging.LogRecord) else record)
 
     @property
     def submit(self) -> Callable[[Callable[[Any], bytes | None], Any], bool | None]:

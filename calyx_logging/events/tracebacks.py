@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import linecache
 import traceback
-from types import TracebackType
+from types import FrameType, TracebackType
 from typing import Any
 
 from calyx_logging.events.values import is_a, safe_repr
@@ -12,6 +13,8 @@ __all__ = ["exception_chain", "plain_text"]
 
 _MAX_FRAMES = 50
 _MAX_ENTRIES = 100
+_MAX_SOURCE = 500
+"""Characters of a frame's source line."""
 
 
 def plain_text(value: object) -> str:
@@ -64,10 +67,19 @@ def _notes(error: BaseException) -> list[str]:
 
 def _frames(trace: TracebackType | None) -> tuple[list[dict[str, Any]], int]:
     """List frames outermost first (of more than 50, the outer and inner 25), and count those left out."""
-    frames = [
-        {"filename": frame.f_code.co_filename, "lineno": lineno, "name": frame.f_code.co_name}
-        for frame, lineno in traceback.walk_tb(trace)
-    ]
+    frames = list(traceback.walk_tb(trace))
     omitted = max(0, len(frames) - _MAX_FRAMES)
     half = _MAX_FRAMES // 2
-    return (frames[:half] + frames[-half:] if omitted else frames), omitted
+    return [_frame(*one) for one in (frames[:half] + frames[-half:] if omitted else frames)], omitted
+
+
+def _frame(frame: FrameType, lineno: int) -> dict[str, Any]:
+    code = frame.f_code
+    found = {"filename": code.co_filename, "lineno": lineno, "name": code.co_name}
+    try:
+        line = linecache.getline(code.co_filename, lineno, frame.f_globals).strip()
+    except Exception:  # odd sources, a loader that raises
+        line = ""
+    if line:
+        found["line"] = line[:_MAX_SOURCE]
+    return found

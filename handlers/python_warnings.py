@@ -1,0 +1,81 @@
+"""Warnings become events, with category, file and line, and are shown as before.
+
+Where the program has called `logging.captureWarnings`, the record that logging makes of a warning is given the same
+fields instead.
+
+Invariant: what shows warnings is called as before, whatever happens here.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import sys
+import warnings
+import weakref
+from typing import TYPE_CHECKING, Any
+
+from calyx_logging.errors import say
+from calyx_logging.events.tracebacks import plain_text
+from calyx_logging.handlers.crashes import record_for, send
+
+if TYPE_CHECKING:
+    from calyx_logging.handlers.outbox import OutboxHandler
+
+__all__ = ["listen"]
+
+LOGGER = "py.warnings"
+"""The events' `logger`, which is logging's name for it."""
+
+_listening: weakref.WeakSet[OutboxHandler] = weakref.WeakSet()
+_by_logging: Any = getattr(logging, "_showwarning", None)
+_is_installed = False
+
+
+def listen(handler: OutboxHandler) -> None:
+    """Have a handler log warnings from now on."""
+    global _is_installed
+    _listening.add(handler)
+    if _is_installed:
+        return
+    _is_installed = True
+    before: Any = warnings.showwarning
+
+    def showwarning(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: Any = None,
+        line: str | None = None,
+    ) -> None:
+        if file is None and before is not _by_logging:
+            _log(message, category, filename, lineno)
+        before(message, category, filename, lineno, file, line)
+
+    warnings.showwarning = showwarning
+    logging.getLogger(LOGGER).addFilter(_add_fields)
+
+
+def _log(message: object, category: type[Warning], filename: str, lineno: int) -> None:
+    try:
+        fields = _fields_of(category, filename, lineno)
+        send(_listening, record_for(LOGGER, logging.WARNING, plain_text(message), fields))
+    except Exception as error:
+        say(f"a warning could not be logged: {type(error).__name__}: {error}")
+
+
+def _fields_of(category: type[Warning], filename: str, lineno: int) -> dict[str, Any]:
+    return {"category": category.__name__, "file": filename, "line": lineno}
+
+
+def _add_fields(record: logging.LogRecord) -> bool:
+    """A filter of the logger that logging gives warnings to: add what its record lacks."""
+    frame = sys._getframe(1) if _listening else None
+    while frame is not None and frame.f_code is not getattr(_by_logging, "__code__", None):
+        frame = frame.f_back
+    if frame is not None:
+        given = frame.f_locals
+        with contextlib.suppress(Exception):  # what it has is kept
+            record.__dict__.update(_fields_of(given["category"], given["filename"], given["lineno"]))
+    return True
