@@ -25,6 +25,7 @@ __all__ = [
     "is_node_id",
     "provision",
     "read_node_id",
+    "seal_request",
 ]
 
 NODE_ID_RULE = (
@@ -138,6 +139,11 @@ class Node:
         except OSError as error:
             raise StorageError.of(error, "read the outboxes", self.outboxes) from error
         return [self.id, *(name for name in names if name != self.id and is_node_id(name))]
+
+
+def seal_request(outbox: Path) -> Path:
+    """The file by which an exporter asks the living processes that write to an outbox to seal what they have open."""
+    return outbox / ".seal_request.json"
 
 
 def find_root(

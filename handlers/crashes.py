@@ -190,8 +190,7 @@ def _log(
 
 def record_for(name: str, level: int, text: str, fields: dict[str, Any], exc_info: Any = None) -> logging.LogRecord:
     """A record that no logging call has made."""
-    logger = logging.getLogger(name)
-    return logger.makeRecord(name, level, __file__, 0, text, (), exc_info, extra=fields)
+    return logging.getLogger().makeRecord(name, level, __file__, 0, text, (), exc_info, extra=fields)
 
 
 def send(handlers: weakref.WeakSet[OutboxHandler], record: logging.LogRecord) -> None:

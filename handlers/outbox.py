@@ -112,9 +112,8 @@ class OutboxHandler(EventHandler):
         refuse_unknown("OutboxHandler", _OPTIONS, unknown)
         check_root(root)
         options = WriterOptions(max_bytes, max_age, sync, sync_interval)
-        flags = {"fast": fast, "follow_children": follow_children, "crashes": crashes, "warnings": warnings}
-        flags["stdout"] = stdout
-        check_flags(flags)
+        flags = {"fast": fast, "crashes": crashes, "warnings": warnings, "stdout": stdout}
+        check_flags({**flags, "follow_children": follow_children})
         component = check_component(component)
         names = check_names(capture)
         node = Node.find(root)

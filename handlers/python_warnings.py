@@ -49,12 +49,19 @@ def listen(handler: OutboxHandler) -> None:
         file: Any = None,
         line: str | None = None,
     ) -> None:
-        if file is None and before is not _by_logging:
+        if before is _by_logging:
+            logging.getLogger(LOGGER).addFilter(_add_fields)
+        elif file is None:
             _log(message, category, filename, lineno)
         before(message, category, filename, lineno, file, line)
 
+    def by_logging(*args: Any, **kwargs: Any) -> None:
+        logging.getLogger(LOGGER).addFilter(_add_fields)  # here, or each program would have that logger
+        _by_logging(*args, **kwargs)
+
     warnings.showwarning = showwarning
-    logging.getLogger(LOGGER).addFilter(_add_fields)
+    if _by_logging is not None:
+        logging._showwarning = by_logging  # type: ignore[attr-defined]  # what `captureWarnings` puts in place
 
 
 def _log(message: object, category: type[Warning], filename: str, lineno: int) -> None:

@@ -50,6 +50,7 @@ COMMANDS = {
     "provision": "telemetry_provision",
     "smoke-test": "telemetry_smoke_test",
     "status": "telemetry_status",
+    "seal": "telemetry_seal",
     "export": "telemetry_export",
     "verify": "telemetry_verify",
     "import": "telemetry_import",

@@ -18,6 +18,7 @@ try:
     from calyx_logging.node import Node
     from calyx_logging.outbox.export import ExportOptions, ExportResult, export_all
     from calyx_logging.outbox.export_lock import exclusive
+    from calyx_logging.outbox.live import DEFAULT_WAIT
     from calyx_logging.scripts.cli import (
         contents_text,
         count_text,
@@ -36,6 +37,13 @@ except ImportError as error:
 
 @click.command("export")
 @root_option
+@click.option("--live", is_flag=True, help="Ask programs that are running to seal what they have logged so far.")
+@click.option(
+    "--wait",
+    type=click.FloatRange(min=0),
+    metavar="SECONDS",
+    help=f"With --live: how long to wait for them. Default: {DEFAULT_WAIT:g}.",
+)
 @click.option(
     "--require-sealed", is_flag=True, help="Exit with 1 when chunks are still being written (they are never taken)."
 )
@@ -60,6 +68,8 @@ except ImportError as error:
 @json_option
 def command(
     root: str | None,
+    live: bool,
+    wait: float | None,
     require_sealed: bool,
     recover_orphans: bool,
     since_receipt: bool,
@@ -73,7 +83,8 @@ def command(
 ) -> None:
     """Pack the sealed chunks that are not exported yet into a bundle.
 
-    Chunks of dead writers are sealed first; chunks that are being written stay, and are named.
+    Chunks of dead writers are sealed first; chunks that are being written stay, and are named. With --live, programs
+    that are running seal theirs, and go on in new ones.
     """
     node = Node.find(root)
     if sign is not None and not no_sign:
@@ -82,7 +93,10 @@ def command(
         check_url(to)
     elif paranoid:
         raise click.UsageError("--paranoid is for --to")
-    options = ExportOptions(recover_orphans, since_receipt, sign, no_sign, archive)
+    if wait is not None and not live:
+        raise click.UsageError("--wait is for --live")
+    ask = (DEFAULT_WAIT if wait is None else wait) if live else None
+    options = ExportOptions(recover_orphans, since_receipt, sign, no_sign, archive, ask)
     with progress_bar("exporting") as progress:
         results = export_all(node, options, progress=progress)
     verdicts: dict[Path | None, Verdict] = {
@@ -102,8 +116,13 @@ def command(
             new = f"sent {count_text(len(one.new), 'bundle')}, {size_text(one.bytes)}" if one.new else "nothing to send"
             click.echo(f"{node_id}: {new}; at {one.url}: {count_text(len(one.bundles), 'bundle')} of those in exports")
     code = worst(verdicts.values()).exit_code(strict=True) if strict else 0
-    if code or (require_sealed and any(result.recovery.live or result.recovery.orphaned for result in results)):
+    if code or (require_sealed and any(_is_unsealed(result, live=live) for result in results)):
         raise SystemExit(1)
+
+
+def _is_unsealed(result: ExportResult, *, live: bool) -> bool:
+    """Whether chunks were left open; with --live, those that programs have begun since do not count."""
+    return bool(result.recovery.orphaned or (result.unanswered if live else result.recovery.live))
 
 
 def _verdict(result: ExportResult) -> Verdict:
@@ -146,7 +165,11 @@ def _remark(result: ExportResult) -> None:
         lost = f"; not kept: {chunk.torn_bytes} torn bytes, {chunk.bad_lines} bad lines"
         not_kept = lost if chunk.torn_bytes or chunk.bad_lines else ""
         remark(f"recovered {chunk.name.sealed} of a writer that died: {count_text(chunk.events, 'event')}{not_kept}")
+    for open_chunk in result.unanswered:
+        remark(f"did not answer in time (is it stopped?): {open_chunk}")
     for open_chunk in result.recovery.live:
+        if open_chunk.name in {one.name for one in result.unanswered}:
+            continue
         wait = result.recovery.wait.get(open_chunk.name.open)
         later = (
             "" if wait is None else f"; its lock is free: it is sealed when nothing is written to it for {wait} s more"
@@ -193,6 +216,7 @@ def _document(result: ExportResult, verdict: Verdict | None) -> dict[str, Any]:
             }
             for c in recovery.live + recovery.orphaned
         ],
+        "unanswered": [{"chunk": c.name.open, "writer": c.name.writer, "holder": c.holder} for c in result.unanswered],
         "quiet_soon": result.quiet_soon,
         "warnings": result.warnings,
     }

@@ -25,9 +25,14 @@ class OpenChunk:
     name: ChunkName
     holder: str | None
 
+    @property
+    def is_of_the_dead(self) -> bool:
+        """Whether its process is known to have ended."""
+        return is_gone(self.holder)
+
     def __str__(self) -> str:
         who = "no lock file" if self.holder is None else f"process {self.holder}"
-        if is_gone(self.holder):
+        if self.is_of_the_dead:
             who += ", which has ended: the next export seals it"
         return f"{self.name.open} (writer {self.name.writer}, {who})"
 

@@ -38,8 +38,9 @@ from calyx_logging.format.manifest import (
 )
 from calyx_logging.node import Node
 from calyx_logging.outbox import export_index
-from calyx_logging.outbox.contents import Contents
+from calyx_logging.outbox.contents import Contents, OpenChunk
 from calyx_logging.outbox.export_lock import exclusive
+from calyx_logging.outbox.live import ask_to_seal
 from calyx_logging.outbox.receipts import Acknowledged, load_acknowledged
 from calyx_logging.outbox.recovery import Recovery, recover
 
@@ -86,6 +87,7 @@ class ExportResult:
         archive: the new bundle as one file, if requested; the last bundle's if there was nothing new.
         quiet_soon: foreign chunks that changed too recently to be exported.
         warnings: warnings for the user.
+        unanswered: open chunks that were not sealed though their writers were asked to.
     """
 
     node_id: str
@@ -96,6 +98,7 @@ class ExportResult:
     quiet_soon: list[str]
     warnings: list[str]
     archive: Path | None = None
+    unanswered: list[OpenChunk] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -108,6 +111,7 @@ class ExportOptions:
         sign_with: the key to sign with, see `signing.sign`; None for the one named at provisioning, if any.
         unsigned: do not sign, even if a key was named.
         archive: `zip` or `tar.gz`: also pack the bundle into one file.
+        live: ask living processes to seal what they have open, and wait for so many seconds; None: do not ask.
     """
 
     recover_orphans: bool = False
@@ -115,6 +119,7 @@ class ExportOptions:
     sign_with: str | None = None
     unsigned: bool = False
     archive: str | None = None
+    live: float | None = None
 
 
 def export_all(
@@ -221,6 +226,12 @@ def _export_locked(
         covered = {name: sha256 for name, sha256 in export_index.hashes(node).items() if sha256 in acknowledged.chunks}
         names = names & covered.keys()
     leave_out = legacy.without_foreign(names)
+    unanswered: list[OpenChunk] = []
+    if options.live is not None:
+        try:
+            _, unanswered = ask_to_seal(node.outbox, options.live, clock=clock)
+        except StorageError as error:  # what is sealed can be taken nevertheless
+            done.warnings.append(str(error))
     recovery = recover(node.outbox, node.id, orphans=options.recover_orphans, leave_out=leave_out, clock=clock)
     contents = recovery.contents
     if done.changed and (done.names or done.bundles):
@@ -230,6 +241,7 @@ def _export_locked(
     result = ExportResult(
         node.id, None, None, None, recovery, pending.quiet_soon, [*done.warnings, *pending.warnings, *unknown]
     )
+    result.unanswered = unanswered
     left = pending.chunks[MAX_CHUNKS:]
     del pending.chunks[MAX_CHUNKS:]
     if pending.chunks:

@@ -8,6 +8,8 @@ Invariants:
   locked. So the bell is a `SimpleQueue`, whose `put` is one call into C, and the thread is started as one, too:
   `threading.Event` and `threading.Thread` are Python code around a lock, and a Ctrl-C in `Event.set` would leave that
   lock taken for good. Where an interrupt has two threads begin, the later one goes on.
+* An exporter's request to seal (`export --live`) is answered within about a second, once, where it was made since the
+  pool began.
 * A child's pools begin anew before the first of its events is written, whether or not the hooks of other libraries,
   which may log, run before the one here.
 """
@@ -28,6 +30,7 @@ from queue import Empty, SimpleQueue
 from typing import Protocol
 
 from calyx_logging.errors import say
+from calyx_logging.node import seal_request
 
 __all__ = [
     "LOOK_SECONDS",
@@ -46,6 +49,9 @@ __all__ = [
 
 LOOK_SECONDS = 10.0
 """How often every member is looked after at least."""
+
+_REQUEST_SECONDS = 1.0
+"""How often it looks for requests to seal."""
 
 _END_SECONDS = 2.0
 """So long the end of the process waits for the thread."""
@@ -77,6 +83,10 @@ class _Keeper:
     runs = False
 
 
+_Request = tuple[int, int] | None
+_requests: dict[Path, _Request] = {}
+"""The request to seal that was seen last, for each outbox."""
+
 _members: list[weakref.ref[Member]] = []  # a WeakSet cannot be listed while another thread adds to it
 _keeper = _Keeper()
 _bell: SimpleQueue[None] = SimpleQueue()
@@ -90,6 +100,7 @@ at_end: list[Callable[[], None]] = []
 
 def join(member: Member) -> None:
     """Look after one more, for as long as it is referred to."""
+    _requests.setdefault(member.outbox, _request_to(member.outbox))
     _members.append(weakref.ref(member, _members.remove))
 
 
@@ -146,12 +157,18 @@ def _look_after_all(keeper: _Keeper) -> None:
     keeper.runs = True
     try:
         threading.current_thread().name = "calyx-logging-upkeep"
+        due = 0.0
         while keeper is _keeper and not _exiting:
             with contextlib.suppress(Empty):
                 while True:
                     _bell.get_nowait()
+            now = time.monotonic()
+            if now >= due:
+                due = now + _look_once()
+            _answer_requests()
             with contextlib.suppress(Empty):
-                _bell.get(timeout=_look_once())
+                _bell.get(timeout=max(0.0, min(due - time.monotonic(), _REQUEST_SECONDS)))
+                due = 0.0
     finally:
         keeper.runs = False
         _bell.put(None)  # for the one that has taken this one's place
@@ -165,6 +182,28 @@ def _look_once() -> float:
         except Exception as error:  # one's trouble must not end the care for all
             say(f"upkeep of {member.outbox}: {type(error).__name__}: {error}")
     return wait
+
+
+def _request_to(outbox: Path) -> _Request:
+    try:
+        found = seal_request(outbox).stat()
+    except OSError:
+        return None
+    return found.st_ino, found.st_mtime_ns
+
+
+def _answer_requests() -> None:
+    """Seal the chunks of outboxes for which an exporter asks that."""
+    for member in members():
+        request = _request_to(member.outbox)
+        if request is not None and request != _requests.get(member.outbox):
+            try:
+                for one in members():
+                    if one.outbox == member.outbox:
+                        one.seal()
+            except Exception as error:
+                say(f"cannot seal for an export of {member.outbox}: {type(error).__name__}: {error}")
+        _requests[member.outbox] = request
 
 
 def close_at_end_of_worker(*, is_one: bool = False) -> None:

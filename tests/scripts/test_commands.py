@@ -88,6 +88,7 @@ def test_every_command_as_a_program(tmp_path: Path) -> None:
     logging_config = {"version": 1, "handlers": {"o": {"class": "calyx_logging.handlers.OutboxHandler"}}}
     (tmp_path / "logging.json").write_text(json.dumps({**logging_config, "root": {"level": "INFO", "handlers": ["o"]}}))
     assert "0 stopped" in runs("doctor", "logging.json", *node).stdout
+    assert runs("seal", *node).stdout == "nothing is open\n"
     runs("export", *node)
     (bundle,) = (tmp_path / "node/exports/telemetry_exports/n-1").iterdir()
     assert str(bundle) in runs("verify", bundle).stdout
