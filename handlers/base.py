@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import logging
 import os
 import secrets
@@ -64,6 +65,22 @@ class EventHandler(logging.Handler):
     def event_formatter(self) -> EventFormatter:
         """The formatter, bound to this handler."""
         return self._event_formatter
+
+
+def _be_closed_first() -> None:
+    """Have `logging.shutdown` close our handlers, and before all others, whose closing may raise and end it.
+
+    It closes the last one of its list first; a dictConfig of the program may have emptied that list.
+    """
+    known: list[weakref.ref[logging.Handler]] | None = getattr(logging, "_handlerList", None)
+    if known is None:
+        return
+    ours = set(EventHandler.alive)
+    known[:] = [ref for ref in known if ref() not in ours]
+    known += [weakref.ref(handler) for handler in ours]
+
+
+atexit.register(_be_closed_first)
 
 
 def check_root(root: object) -> None:

@@ -26,7 +26,7 @@ from typing import TYPE_CHECKING, Any
 
 from calyx_logging.core.on_import import when_imported
 from calyx_logging.errors import say
-from calyx_logging.events.capture import attach, captured_by, detach
+from calyx_logging.events.capture import attach, detach, names_captured_by
 from calyx_logging.recording.background import close_at_end_of_worker
 
 if TYPE_CHECKING:
@@ -137,16 +137,14 @@ def is_in_use(handler: OutboxHandler) -> bool:
 
 
 def _loggers_of(handler: OutboxHandler) -> list[str]:
-    names = [logger.name for logger in _loggers() if _has(logger, handler) and not logger.disabled]
+    names = names_captured_by(handler)
+    names += [logger.name for logger in _loggers() if _has(logger, handler) and not logger.disabled]
     # where none has it, it may be behind a queue, which ends in this process
     return names or [logger.name for logger in _loggers() if _has_a_queue(logger)]
 
 
 def _has(logger: logging.Logger, handler: logging.Handler) -> bool:
-    found = logger.handlers
-    return handler in captured_by(logger) or any(
-        one is handler or getattr(one, "target", None) is handler for one in found
-    )
+    return any(one is handler or getattr(one, "target", None) is handler for one in logger.handlers)
 
 
 def _has_a_queue(logger: logging.Logger) -> bool:

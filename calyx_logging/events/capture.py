@@ -1,60 +1,30 @@
-"""Keep a handler on loggers that other code owns, even if it stops propagation or reconfigures them.
+"""Have a handler called for records of loggers that other code owns, whatever that does to their handlers.
 
-A captured logger calls the handler for every record that reaches it, its own and its children's, whatever happens to
-its list of handlers. Only `Logger.callHandlers` sees the handler in `logger.handlers`. Code that empties or changes
-that list, or checks whether it is empty (`logging.basicConfig`), works as before. Level, filters, `disabled` and
-`propagate` stay with their owner; `calyx-telemetry doctor` reports when one of them stops a record.
+A captured logger's records, and those of all loggers below it by name, go to the handler first, before the handlers
+that `logging` finds for them: loggers that are made later, too, of any class, and loggers that cut propagation. Loggers
+and their lists of handlers stay as they are: code that empties, counts or replaces them works as before. Level,
+filters, `disabled` and `propagate` stay with their owner.
+
+`logging.Logger.callHandlers` is replaced for that. The code in its place bears the file name of `logging` itself, so
+that code which walks the stack to find a record's caller takes it for a part of `logging`.
 """
 
 from __future__ import annotations
 
-import atexit
+import functools
 import logging
-import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from calyx_logging.errors import ConfigError
 
-__all__ = ["attach", "captured_by", "check_names", "detach"]
+__all__ = ["as_if_in_logging", "attach", "captured_by", "check_names", "detach", "names_captured_by"]
 
-_ATTRIBUTE = "handlers"
-"""Key of the handlers in a logger's `__dict__`; a property of the same name takes precedence over it."""
+_capturing: dict[str, dict[object, logging.Handler]] = {}
+"""By logger's name, and by role. Replaced as a whole, never changed, because other threads read it."""
 
-
-class _Handlers(list[logging.Handler]):
-    """A logger's list of handlers; `callHandlers` also gets the capturing ones, first."""
-
-    def __init__(self, given: Iterable[logging.Handler], capturing: dict[object, logging.Handler]) -> None:
-        super().__init__(given)
-        self.capturing = capturing
-
-    def __iter__(self) -> Iterator[logging.Handler]:
-        if sys._getframe(1).f_code.co_name != "callHandlers":
-            return super().__iter__()
-        # first, because other handlers and their filters may modify the record
-        first = list(self.capturing.values())
-        return iter(first + [handler for handler in super().__iter__() if handler not in first])
-
-    def __reduce__(self) -> Any:
-        return list, (self[:],)
-
-
-class _Captured:
-    """Mixin of a captured logger's class: its `handlers` keep capturing when a new list is assigned."""
-
-    @property
-    def handlers(self) -> list[logging.Handler]:
-        found: list[logging.Handler] = self.__dict__[_ATTRIBUTE]
-        return found
-
-    @handlers.setter
-    def handlers(self, given: Iterable[logging.Handler]) -> None:
-        before = self.__dict__.get(_ATTRIBUTE)
-        self.__dict__[_ATTRIBUTE] = _Handlers(given, before.capturing if isinstance(before, _Handlers) else {})
-
-
-_classes: dict[type[logging.Logger], type[logging.Logger]] = {}
+_found: dict[str, tuple[logging.Handler, ...]] = {}
+"""The handlers that capture a logger, by its name, as far as they were asked for."""
 
 
 def check_names(names: object) -> list[str]:
@@ -72,52 +42,71 @@ def check_names(names: object) -> list[str]:
 
 
 def attach(handler: logging.Handler, names: Iterable[str], key: object) -> None:
-    """Make loggers call a handler from now on, until one with an equal key replaces it.
+    """Have a handler called for loggers from now on, until one with an equal key replaces it.
 
     Args:
         handler: called for records of these loggers and of those below them.
-        names: the loggers' names; missing loggers are created.
+        names: the loggers' names; `root` is every logger. Loggers need not exist.
         key: identifies the handler's role.
     """
-    for name in names:
-        logger = logging.getLogger(None if name == "root" else name)
-        _make_captured(logger)
-        logger.__dict__[_ATTRIBUTE].capturing[key] = handler
+    names = list(names)
+    _set({**_capturing, **{name: {**_capturing.get(name, {}), key: handler} for name in names}})
+    if names and logging.Logger.callHandlers is not _call_handlers:
+        _install()
 
 
 def detach(handler: logging.Handler) -> None:
     """Have no logger call a handler any more that was attached."""
-    manager = logging.Logger.manager
-    for logger in [logging.getLogger(), *list(manager.loggerDict.values())]:
-        found = logger.__dict__.get(_ATTRIBUTE)
-        if isinstance(found, _Handlers):
-            for key in [key for key, one in list(found.capturing.items()) if one is handler]:
-                found.capturing.pop(key, None)
+    _set({name: {k: one for k, one in ones.items() if one is not handler} for name, ones in _capturing.items()})
 
 
 def captured_by(logger: logging.Logger) -> list[logging.Handler]:
     """List the handlers that capture a logger."""
-    found = logger.__dict__.get(_ATTRIBUTE)
-    return list(found.capturing.values()) if isinstance(found, _Handlers) else []
+    return list(_capturing_of(logger.name))
 
 
-def _make_captured(logger: logging.Logger) -> None:
-    if isinstance(logger, _Captured):
-        return
-    kind = type(logger)
-    if kind not in _classes:
-        _classes[kind] = type(kind.__name__, (_Captured, kind), {"__module__": kind.__module__})
-    logger.__dict__[_ATTRIBUTE] = _Handlers(logger.__dict__[_ATTRIBUTE], {})
-    logger.__class__ = _classes[kind]
+def names_captured_by(handler: logging.Handler) -> list[str]:
+    """List the names for which a handler was attached."""
+    return [name for name, ones in _capturing.items() if handler in ones.values()]
 
 
-def _close_all() -> None:
-    """Close capturing handlers at exit; `logging` forgets some of them when it is reconfigured."""
-    manager = logging.Logger.manager
-    for logger in [logging.getLogger(), *list(manager.loggerDict.values())]:
-        if isinstance(logger, logging.Logger):
-            for handler in captured_by(logger):
-                handler.close()
+def _set(capturing: dict[str, dict[object, logging.Handler]]) -> None:
+    global _capturing, _found
+    _capturing = capturing
+    _found = {}  # after it, so that nobody puts what was before into the new one
 
 
-atexit.register(_close_all)
+def _capturing_of(name: str) -> tuple[logging.Handler, ...]:
+    found = _found
+    if name not in found:
+        parts = name.split(".")
+        above = [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
+        ones = [one for place in dict.fromkeys([*above, "root"]) for one in _capturing.get(place, {}).values()]
+        found[name] = tuple(dict.fromkeys(ones))
+    return found[name]
+
+
+def as_if_in_logging(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Give a function's code the file name of `logging`, by which stack walks know what to skip."""
+    source: str | None = getattr(logging, "_srcfile", None)
+    if source is not None:
+        function.__code__ = function.__code__.replace(co_filename=source)  # type: ignore[attr-defined]
+    return function
+
+
+_call_handlers: Callable[..., None] | None = None
+
+
+def _install() -> None:
+    global _call_handlers
+    before = logging.Logger.callHandlers
+
+    @functools.wraps(before)
+    def callHandlers(self: logging.Logger, record: logging.LogRecord) -> None:  # noqa: N802 - logging's name
+        for handler in _capturing_of(self.name):
+            if record.levelno >= handler.level:
+                handler.handle(record)
+        before(self, record)
+
+    _call_handlers = as_if_in_logging(callHandlers)
+    logging.Logger.callHandlers = _call_handlers  # type: ignore[method-assign]

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from calyx_logging.errors import ConfigError
+from calyx_logging.events.capture import as_if_in_logging
 
 __all__ = ["FastLogger", "install_fast_logger"]
 
@@ -68,12 +69,15 @@ class FastLogger(logging.Logger):
             or logging.getLogRecordFactory() is not logging.LogRecord
             or (extra is not None and not _REFUSED.isdisjoint(extra))
         ):
-            super()._log(level, msg, args, exc_info, extra, stack_info, stacklevel + 1)  # plus this frame
+            super()._log(level, msg, args, exc_info, extra, stack_info, stacklevel)
             return
         record = _make_record(self.name, level, msg, args, exc_info)
         if extra is not None:
             record.__dict__.update(extra)
         self.handle(record)
+
+
+as_if_in_logging(FastLogger._log)
 
 
 def _make_record(name: str, level: int, msg: object, args: Any, exc_info: Any) -> logging.LogRecord:

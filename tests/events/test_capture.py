@@ -20,6 +20,7 @@ import yaml
 
 from calyx_logging import KeepContext, Node, OutboxHandler, install_fast_logger
 from calyx_logging.errors import ConfigError
+from calyx_logging.events import capture
 from calyx_logging.events.capture import captured_by
 from calyx_logging.handlers.base import EventHandler
 from calyx_logging.harness import doctor
@@ -38,8 +39,8 @@ def _loggers() -> Iterator[None]:
         handler.close()
     for name in set(logging.Logger.manager.loggerDict) - before:
         del logging.Logger.manager.loggerDict[name]
-    root.__class__ = logging.RootLogger
-    root.__dict__["handlers"] = handlers
+    root.handlers[:] = handlers
+    capture._set({})
     root.setLevel(level)
     logging.disable(logging.NOTSET)
 
@@ -150,6 +151,99 @@ def test_what_it_was_configured_with_still_works(node: Node, capsys: pytest.Capt
     assert [event["message"] for event in events_of(node.outbox)] == ["hello"]
 
 
+def test_loggers_that_are_made_later(node: Node) -> None:
+    """Below a captured name: those that cut propagation, and those of a library's own class, made as it makes them."""
+    code = """
+        import json, logging, logging.config, sys
+        logging.config.dictConfig(json.loads(sys.argv[1]))
+        class TheirLogger(logging.Logger):
+            pass
+        logging.setLoggerClass(TheirLogger)
+        their = logging.getLogger("their")
+        assert type(their) is TheirLogger, type(their)
+        for logger in (their, logging.getLogger("their.stats"), logging.getLogger("theirs")):
+            logger.propagate = False
+            logger.warning(logger.name)
+    """
+    done = python(code, json.dumps(capturing(node, "their") | {"root": {"level": "INFO"}}))
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.split() == ["their", "their.stats", "theirs"]  # nobody else has them: logging's last resort
+    assert sorted(event["message"] for event in events_of(node.outbox)) == ["their", "their.stats"]
+
+
+def test_root_is_everything(node: Node) -> None:
+    """Whatever cuts itself off; and the terminal shows what it showed."""
+    code = """
+        import json, logging, logging.config, sys
+        logging.config.dictConfig(json.loads(sys.argv[1]))
+        lone = logging.getLogger("lone.child")
+        lone.propagate = False
+        lone.warning("one")
+        logging.getLogger().warning("two")
+    """
+    done = python(code, json.dumps(capturing(node, "root") | {"root": {"level": "INFO"}}))
+    assert (done.returncode, done.stderr) == (0, "one\ntwo\n")
+    assert sorted(event["message"] for event in events_of(node.outbox)) == ["one", "two"]
+
+
+@pytest.mark.parametrize("options", [{"capture": ["root"]}, {"fast": True}, {"fast": True, "capture": ["root"]}])
+def test_stack_walks_find_the_caller(node: Node, options: dict[str, Any]) -> None:
+    """Handlers that look for the first frame which is not logging's, as loguru's recipe does, find the program's."""
+    code = """
+        import json, logging, logging.config, sys
+        logging.config.dictConfig(json.loads(sys.argv[1]))
+        class Walk(logging.Handler):
+            def emit(self, record):
+                frame, depth = sys._getframe(), 0
+                while depth == 0 or frame.f_code.co_filename == logging.__file__:
+                    frame, depth = frame.f_back, depth + 1
+                print(frame.f_code.co_name, record.funcName)
+        logging.getLogger().addHandler(Walk())
+        def caller():
+            logging.getLogger("their").info("x")
+            logging.getLogger("their").info("x", stack_info=True)
+            logging.getLogger("their").info("x", stacklevel=2)
+        def outer():
+            caller()
+        outer()
+    """
+    done = python(code, json.dumps(capturing(node, **options)))
+    assert done.stdout.split("\n") == ["caller caller", "caller caller", "caller outer", ""], done.stderr
+
+
+def test_another_handler_that_raises_at_exit(node: Node) -> None:
+    """It ends logging's own shutdown; our end is in order all the same."""
+    code = """
+        import json, logging, logging.config, sys
+        logging.config.dictConfig(json.loads(sys.argv[1]))
+        class Bad(logging.NullHandler):
+            def flush(self):
+                raise RuntimeError("cannot flush")
+        logging.getLogger().addHandler(Bad())
+        logging.getLogger().info("event")
+    """
+    done = python(code, json.dumps(capturing(node)))
+    assert "cannot flush" in done.stderr
+    ends = [line for line in controls_of(node.outbox) if line["control"] == "end"]
+    assert {end["reason"] for end in ends} == {"closed"}
+    assert events_of(node.outbox)[0]["message"] == "event"
+
+
+def test_a_configuration_that_forgets_it(node: Node) -> None:
+    """A dictConfig of the program's empties logging's list of handlers; events after it end in order, too."""
+    code = """
+        import json, logging, logging.config, sys
+        logging.config.dictConfig(json.loads(sys.argv[1]))
+        (handler,) = logging.getLogger().handlers
+        logging.config.dictConfig({"version": 1, "disable_existing_loggers": False})
+        logging.getLogger().addHandler(handler)
+        logging.getLogger().warning("event")
+    """
+    done = python(code, json.dumps(capturing(node)))
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [line["reason"] for line in controls_of(node.outbox)] == ["closed"]
+
+
 def test_it_comes_before_those_who_write_into_records(node: Node) -> None:
     """A change that another handler's filter makes to the message does not reach the outbox."""
     logging.config.dictConfig(capturing(node, "their"))
@@ -211,9 +305,9 @@ def test_code_that_goes_through_handlers_and_classes(node: Node) -> None:
     logging.setLoggerClass(MyLogger)
     try:
         logging.config.dictConfig(capturing(node, "their.own.class"))
+        own = logging.getLogger("their.own.class")
     finally:
         logging.setLoggerClass(logging.Logger)
-    own = logging.getLogger("their.own.class")
     own.propagate = False
     own.info("three")
     assert isinstance(own, MyLogger)
@@ -231,7 +325,7 @@ def test_sealed_at_exit_though_logging_forgot_it(node: Node) -> None:
         logging.getLogger("their").warning("event")
     """
     done = python(code, json.dumps(capturing(node, "their")))
-    assert (done.returncode, done.stderr) == (0, "")
+    assert (done.returncode, done.stderr) == (0, "event\n")  # logging's last resort
     assert [event["message"] for event in events_of(node.outbox)] == ["event"]
     assert [line["reason"] for line in controls_of(node.outbox)] == ["closed"]
 
