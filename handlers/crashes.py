@@ -138,7 +138,7 @@ def _exit_with_fate(status: Any) -> SystemExit:
 def _wrap_exits() -> None:
     exit_before, exit_at_once = sys.exit, os._exit
     main = sys.modules.get("__main__")
-    is_script = hasattr(main, "__file__")
+    is_script = hasattr(main, "__file__") or sys.argv[:1] not in ([], [""], ["-c"], ["-m"])
 
     @functools.wraps(exit_before)
     def exit(status: Any = None, /) -> NoReturn:

@@ -49,6 +49,7 @@ __all__ = [
 COMMANDS = {
     "provision": "telemetry_provision",
     "smoke-test": "telemetry_smoke_test",
+    "run": "telemetry_run",
     "status": "telemetry_status",
     "seal": "telemetry_seal",
     "export": "telemetry_export",
