@@ -74,10 +74,10 @@ def command(
 ) -> None:
     """Verify bundles and put those that are whole and genuine into the hub's store, each once.
 
-    PATH is a bundle's folder, an archive of one (.zip, .tar.gz), or a folder with bundles below it; here, or in object
-    storage (s3://BUCKET/FOLDER). A bundle that was imported before is not an error. Afterwards the receipts of
-    the nodes are written (--sign is for those), the table is brought up to date, and each node's verdict is given, as
-    audit does, from what was noted at import. Exit code 1 when a bundle was refused, 4 on a file system error
+    PATH is a bundle's folder, an archive of one or several (.zip, .tar.gz), or a folder with bundles below it; here, or
+    in object storage (s3://BUCKET/FOLDER). A bundle that was imported before is not an error. Afterwards the receipts
+    of the nodes are written (--sign is for those), the table is brought up to date, and each node's verdict is given,
+    as audit does, from what was noted at import. Exit code 1 when a bundle was refused, 4 on a file system error
     with one; the others are in.
     """
     store = Store(find_hub(root))
@@ -151,14 +151,14 @@ def _import_all(
     if len(jobs) < 2 or isinstance(engine, Here):
         for number, job in enumerate(jobs, 1):
             with advancing(f"importing {number} of {len(jobs)}", partial(bytes_of, job.source)) as advance:
-                result = import_one(job, advance)
-            yield result
+                done = import_one(job, advance)
+            yield from done
         return
     sizes = [bytes_of(source) for source in sources]
     with advancing(f"importing {len(jobs)} bundles", lambda: sum(sizes)) as advance:
-        for result, size in zip(engine.map(import_one, jobs, sum(sizes)), sizes, strict=True):
+        for done, size in zip(engine.map(import_one, jobs, sum(sizes)), sizes, strict=True):
             advance(size)
-            yield result
+            yield from done
 
 
 def _sources_at(path: str, store: Store) -> Sequence[Path | Source]:
@@ -171,6 +171,7 @@ def _sources_at(path: str, store: Store) -> Sequence[Path | Source]:
     found = bundles_in(Path(path), store.folder)
     for other in found.passed_over:
         remark(f"warning: {other} is not read: folders, .zip and .tar.gz are")
+    warn_all(found.leftovers)
     return found.bundles
 
 
@@ -188,13 +189,13 @@ def _make_table(store: Store, nodes: list[str], engine: Engine) -> None:
 
 def _tell(result: ImportResult) -> None:
     about = "" if result.manifest is None else f" (node {result.manifest.node_id}, {contents_text(result.manifest)})"
-    tell(f"{result.outcome}: {result.source}{about}")
+    tell(f"{result.outcome}: {result.place}{about}")
     if result.folder is not None:
         tell(f"  {'kept in quarantine: ' if result.outcome == 'refused' else ''}{result.folder}")
     for fault in result.faults:
         tell(f"  {fault}")
     for warning in result.warnings:
-        where = "" if warning.startswith(str(result.source)) else f"{result.source}: "
+        where = "" if warning.startswith(str(result.source)) else f"{result.place}: "
         remark(f"{'error' if result.outcome == 'failed' else 'warning'}: {where}{warning}")
 
 
@@ -202,7 +203,7 @@ def _document(result: ImportResult, verdicts: Mapping[str, Verdict]) -> dict[str
     manifest = result.manifest
     verdict = None if manifest is None else verdicts.get(manifest.node_id)
     return {
-        "source": str(result.source),
+        "source": result.place,
         "outcome": result.outcome,
         "signed_by": result.signed_by,
         "bad_lines": result.bad_lines,

@@ -30,11 +30,11 @@ def command(folder: Path, only_check: bool, node_id: str | None, force: bool, ro
     """Make manifest.json and SHA256SUMS for a folder of chunks (*.jsonl), or check it against them."""
     if not only_check:
         write_manifest(folder, node_id=node_id, fallback_id=lambda: Node.find(root).id, force=force)
-    report = checked(folder)
+    [(place, report)] = checked(folder)
     if as_json:
-        print_json(document(folder, report))
+        print_json(document(place, report))
     else:
-        tell_report(folder, report)
+        tell_report(place, report)
     if report.faults:
         raise SystemExit(1)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 try:
     import tempfile
     from collections.abc import Sequence
+    from contextlib import closing
     from dataclasses import asdict
     from pathlib import Path
     from typing import Any
@@ -37,24 +38,25 @@ except ImportError as error:
 def command(bundles: tuple[str, ...], as_json: bool) -> None:
     """Check bundles, folders or archives: every missing, extra, changed or malformed file is named.
 
-    A BUNDLE may be in object storage: of a URL, all bundles below it are checked. Exit code 1 when one has a fault.
+    Of an archive of several bundles, each is checked; of a URL in object storage, all bundles below it. Exit code 1
+    when one has a fault.
     """
-    reports: list[tuple[Path | RemoteBundle, Report]] = []
+    reports: list[tuple[str, Report]] = []
     code = 0
     for bundle in bundles:
         try:
             for place in _places(bundle):
-                reports.append((place, checked(place)))
+                reports += checked(place)
         except CalyxError as error:
             if len(bundles) == 1:
                 raise
             remark(f"error: {error}")
             code = error.exit_code
     if as_json:
-        print_json([document(place, report) for place, report in reports])
+        print_json([document(name, report) for name, report in reports])
     else:
-        for place, report in reports:
-            tell_report(place, report)
+        for name, report in reports:
+            tell_report(name, report)
     if code or any(report.faults for _, report in reports):
         raise SystemExit(code or 1)
 
@@ -70,22 +72,23 @@ def _places(bundle: str) -> Sequence[Path | RemoteBundle]:
     return found.bundles
 
 
-def checked(bundle: Path | RemoteBundle) -> Report:
-    """Check a bundle, with a progress bar on a terminal."""
+def checked(bundle: Path | RemoteBundle) -> list[tuple[str, Report]]:
+    """Check a bundle, or each in an archive of several, with a progress bar on a terminal."""
     with advancing(f"verifying {bundle.name}", lambda: bytes_of(bundle)) as advance:
         if isinstance(bundle, RemoteBundle):
             if not bundle.is_archive:
-                return judge(bundle.names(), bundle.blocks, progress=advance)
+                return [(str(bundle), judge(bundle.names(), bundle.blocks, progress=advance))]
         elif not is_archive(bundle):
-            return check(bundle, progress=advance)
+            return [(str(bundle), check(bundle, progress=advance))]
         with tempfile.TemporaryDirectory(prefix="calyx-verify-") as room:
             try:
-                return verdict(*bring(bundle, Path(room), advance))
+                with closing(bring(bundle, Path(room), advance)) as copies:
+                    return [("/".join(filter(None, (str(bundle), one.inside))), verdict(one)) for one in copies]
             except OSError as error:
                 raise StorageError.of(error, "unpack the archive", room, "free some space") from error
 
 
-def tell_report(bundle: Path | RemoteBundle, report: Report) -> None:
+def tell_report(bundle: str, report: Report) -> None:
     """Print the verdict: results on standard output, warnings on standard error."""
     for warning in report.warnings:
         remark(f"warning: {warning}")
@@ -98,11 +101,11 @@ def tell_report(bundle: Path | RemoteBundle, report: Report) -> None:
     tell(f"{bundle}: verified, node {manifest.node_id}, {contents_text(manifest)}")
 
 
-def document(bundle: Path | RemoteBundle, report: Report) -> dict[str, Any]:
+def document(bundle: str, report: Report) -> dict[str, Any]:
     """Return the verdict for `--json`."""
     manifest = report.manifest
     return {
-        "bundle": str(bundle),
+        "bundle": bundle,
         "verified": not report.faults,
         "node_id": None if manifest is None else manifest.node_id,
         "manifest_sha256": report.manifest_sha256,

@@ -154,8 +154,8 @@ def _archive(data: bytes, suffix: str) -> None:
         pass
     room = folder / "room"
     room.mkdir()
-    staged, _ = bring(path, room)
-    assert all(is_safe_filename(one.name) and one.is_file() for one in staged.iterdir())
+    for copied in bring(path, room):
+        assert all(is_safe_filename(one.name) and one.is_file() for one in copied.folder.iterdir())
     assert sorted(one.name for one in room.iterdir()) == ["bundle"]
 
 

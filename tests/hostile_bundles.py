@@ -593,6 +593,26 @@ def _(box: Box) -> None:
     box.chunk.unlink()
 
 
+@case("chunk: one bit turned, and a good copy beside it", kind="changed")
+def _(box: Box) -> None:
+    chunk = box.chunk
+    data = bytearray(chunk.read_bytes())
+    shutil.copy(chunk, chunk.with_name(f"{chunk.stem} (1).jsonl"))
+    data[20] ^= 1
+    chunk.write_bytes(data)
+
+
+@case("chunk: a copy of it alone", kind="missing")
+def _(box: Box) -> None:
+    box.chunk.rename(box.chunk.with_name(f"{box.chunk.stem} (1).jsonl"))
+
+
+@case("chunk: a symbolic link with the name of a copy", "imported", needs="posix")
+def _(box: Box) -> None:
+    (box.outside / "secret").write_text("secret")
+    box.chunk.with_name(f"{box.chunk.stem} (1).jsonl").symlink_to(box.outside / "secret")
+
+
 @case("chunk: renamed", kind="missing")
 def _(box: Box) -> None:
     box.chunk.rename(box.bundle / "other.jsonl")
@@ -777,12 +797,39 @@ def _(box: Box) -> Path:
     return _tar_member(tarfile.TarInfo("manifest.json"), b"{}")(box) or box.bundle
 
 
-@case("zip: two bundles", kind="malformed")
+def _two(**more: bytes) -> Callable[[Box], Path | None]:
+    def make(box: Box) -> Path:
+        with _zip(box, whole=False) as archive:
+            for folder in ("a", "b"):
+                for name, data in _files(box).items():
+                    archive.writestr(f"{folder}/{name}", data)
+            for name, data in more.items():
+                archive.writestr(name, data)
+        return box.tmp / "sent.zip"
+
+    return make
+
+
+case("zip: one bundle twice", "imported")(_two())
+case("zip: one bundle twice, and a file one folder up", kind="unsafe")(_two(**{"../x": b"x"}))
+case("zip: one bundle twice, and a file in no bundle", "imported")(_two(**{"c/autorun.inf": b"x"}))
+case("zip: one folder up in a folder that Finder leaves", kind="unsafe")(_zip_member("__MACOSX/../../x"))
+
+
+@case("zip: a symbolic link in a folder that Finder leaves", "imported")
+def _(box: Box) -> Path:
+    info = zipfile.ZipInfo("__MACOSX/manifest.json")
+    info.external_attr = (stat.S_IFLNK | 0o777) << 16
+    with _zip(box) as archive:
+        archive.writestr(info, "/etc/passwd")
+    return box.tmp / "sent.zip"
+
+
+@case("zip: ten thousand bundles and one", kind="malformed")
 def _(box: Box) -> Path:
     with _zip(box, whole=False) as archive:
-        for folder in ("a", "b"):
-            for name, data in _files(box).items():
-                archive.writestr(f"{folder}/{name}", data)
+        for n in range(10_001):
+            archive.writestr(f"{n}/manifest.json", b"{}")
     return box.tmp / "sent.zip"
 
 
@@ -1003,6 +1050,13 @@ def _signed(box: Box, options: str = "", namespace: str = "calyx-telemetry") -> 
 @case("signature: right", "imported", needs="ssh-keygen")
 def _(box: Box) -> None:
     _signed(box)
+
+
+@case("signature: right, with the line ends of Windows", "imported", needs="ssh-keygen")
+def _(box: Box) -> None:
+    _signed(box)
+    path = box.bundle / "manifest.json.sig"
+    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
 
 
 @case("signature: none, of a node that has a key", kind="signature", needs="ssh-keygen")

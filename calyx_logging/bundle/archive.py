@@ -22,11 +22,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, BinaryIO, cast
 
+from calyx_logging.bundle.verification import names_of
 from calyx_logging.core import files
+from calyx_logging.core.carriers import sort_names
 from calyx_logging.core.reading import BLOCK, names_in
-from calyx_logging.errors import ArchiveError, StorageError
+from calyx_logging.errors import ArchiveError, ManifestError, StorageError
 from calyx_logging.format.chunk import open_chunk
-from calyx_logging.format.manifest import MANIFEST_NAME, SUMS_NAME
+from calyx_logging.format.manifest import MANIFEST_NAME, SUMS_NAME, Manifest
 
 __all__ = ["FORMATS", "Member", "has_archive_name", "is_archive", "members_of", "unpacked_limit", "write_archive"]
 
@@ -109,7 +111,8 @@ def write_archive(bundle: Path, target: Path) -> None:
         ChunkError: something in it is not a regular file.
         StorageError: a file cannot be read or written.
     """
-    names = [name for name in names_in(bundle) if not name.startswith(".")]
+    there = sort_names([name for name in names_in(bundle) if not name.startswith(".")], _listed_in(bundle))
+    names = [*there.found.values(), *there.others]
     names.sort(key=lambda name: (name != MANIFEST_NAME, name != SUMS_NAME, name))
     temporary = target.with_name(f".{target.name}.tmp")
     pack = _pack_zip if target.name.endswith(".zip") else _pack_tar
@@ -122,6 +125,12 @@ def write_archive(bundle: Path, target: Path) -> None:
         raise StorageError.of(
             error, "write the archive", target, "free some space, or check the permissions"
         ) from error
+
+
+def _listed_in(bundle: Path) -> set[str]:
+    with contextlib.suppress(OSError, ManifestError):  # packed as it is: who reads the archive checks it
+        return names_of(Manifest.parse(files.read_regular(bundle / MANIFEST_NAME)))
+    return set()
 
 
 def _pack_zip(bundle: Path, names: list[str], stream: BinaryIO) -> None:
@@ -196,7 +205,18 @@ def _zip_members(path: Path, stack: contextlib.ExitStack) -> list[Member]:
     infos = archive.infolist()
     if len(infos) > _MAX_MEMBERS:
         raise ArchiveError(f"the archive has {len(infos)} members, more than a bundle has chunks")
-    return [Member(info.orig_filename, info.file_size, _zip_kind(info), _zip_reader(archive, info)) for info in infos]
+    return [Member(_zip_name(info), info.file_size, _zip_kind(info), _zip_reader(archive, info)) for info in infos]
+
+
+def _zip_name(info: zipfile.ZipInfo) -> str:
+    """Return a member's name; Finder and `zip` write UTF-8 without the flag for it, and zipfile takes it for cp437."""
+    name = info.orig_filename
+    if info.flag_bits & 0x800 or name.isascii():
+        return name
+    try:
+        return name.encode("cp437").decode()
+    except UnicodeError:
+        return name
 
 
 def _zip_kind(info: zipfile.ZipInfo) -> str:

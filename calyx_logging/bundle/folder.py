@@ -11,15 +11,16 @@ from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 
-from calyx_logging.bundle.verification import Progress, Report, is_junk, judge
+from calyx_logging.bundle.verification import OWN_NAMES, Progress, Report, judge
 from calyx_logging.core import files
+from calyx_logging.core.carriers import left_by, left_folder
 from calyx_logging.core.parallel import several_at_once
 from calyx_logging.core.reading import blocks_of, sha256_of
 from calyx_logging.core.times import TIMESTAMP_FORMAT
 from calyx_logging.errors import BundleError, ConfigError, StorageError
 from calyx_logging.format.chunk import SEALED_SUFFIX, open_chunk
 from calyx_logging.format.chunk_stats import ChunkStats, stats_of
-from calyx_logging.format.manifest import MANIFEST_NAME, SIGNATURE_NAME, SUMS_NAME, Manifest, format_sums
+from calyx_logging.format.manifest import MANIFEST_NAME, SUMS_NAME, Manifest, format_sums
 from calyx_logging.node import check_node_id
 
 __all__ = ["VerifiedBundle", "check", "sums_of", "verify", "write_manifest"]
@@ -58,7 +59,9 @@ def check(folder: Path, *, progress: Progress | None = None) -> Report:
     names = _listing(folder)
     report = judge(names, lambda name: _blocks(folder / name), progress=progress)
     if MANIFEST_NAME not in names:
-        below = sorted(name for name in names if (folder / name / MANIFEST_NAME).is_file())
+        below = sorted(
+            name for name in names if left_folder(name) is None and (folder / name / MANIFEST_NAME).is_file()
+        )
         if below:
             found = f"no such file; there are bundles in the folders below, such as {below[-1]}"
             return replace(report, faults=(replace(report.faults[0], found=found),))
@@ -101,15 +104,15 @@ def write_manifest(
         ChunkError: a chunk is not a regular file.
         StorageError: the folder cannot be read or written.
     """
-    names = sorted(name for name in _listing(folder) if name.endswith(SEALED_SUFFIX) and not is_junk(name))
+    listing = {name for name in _listing(folder) if not _is_metadata(name)}
+    names = sorted(name for name in listing if name.endswith(SEALED_SUFFIX))
     if not names:
         raise ConfigError("the folder has no chunks (*.jsonl)", path=folder, hint="name a folder of chunks")
-    if MANIFEST_NAME in _listing(folder) and not force:
+    if MANIFEST_NAME in listing and not force:
         raise ConfigError(
             f"{MANIFEST_NAME} is there already", path=folder, hint="compare with --check, or replace it with --force"
         )
-    known = {MANIFEST_NAME, SUMS_NAME, SIGNATURE_NAME, *names}
-    if other := sorted(name for name in _listing(folder) - known if not is_junk(name)):
+    if other := sorted(listing.difference(OWN_NAMES, names)):
         raise ConfigError(
             f"there are other things in the folder, such as {other[0]}",
             path=folder,
@@ -131,6 +134,12 @@ def write_manifest(
     except OSError as error:
         raise StorageError.of(error, "write the manifest", folder, "make the folder writable") from error
     return manifest
+
+
+def _is_metadata(name: str) -> bool:
+    """Tell whether a file may be left out of a new manifest without a word; a copy may be all there is of a chunk."""
+    left = left_by(name)
+    return left is not None and left.is_metadata
 
 
 def _stats(path: Path) -> ChunkStats:

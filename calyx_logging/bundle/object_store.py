@@ -19,6 +19,7 @@ from typing import Any
 
 from calyx_logging.bundle.archive import has_archive_name
 from calyx_logging.core import files
+from calyx_logging.core.carriers import left_by, left_folder
 from calyx_logging.core.reading import BLOCK, names_in, sha256_of_blocks
 from calyx_logging.errors import CalyxError, ConfigError, ManifestError, StorageError
 from calyx_logging.format.chunk import SEALED_SUFFIX
@@ -217,7 +218,7 @@ def bundles_at(url: str) -> FoundThere:
     url = url.rstrip("/")
     if has_archive_name(url):
         return FoundThere([RemoteBundle(url)])
-    names = _Files.of(url).listing()
+    names = {name: size for name, size in _Files.of(url).listing().items() if not _is_left(name)}
     folders = {name.rpartition("/")[0] for name in names if name.rpartition("/")[2] == MANIFEST_NAME}
     outermost = {folder for folder in folders if not any(_is_below(folder, other) for other in folders)}
     inside = {name for name in names if any(_is_below(name, folder) for folder in outermost)}
@@ -231,6 +232,12 @@ def bundles_at(url: str) -> FoundThere:
     return FoundThere(
         [RemoteBundle(place) for place in places], sorted(f"{_without_password(url)}/{name}" for name in begun)
     )
+
+
+def _is_left(name: str) -> bool:
+    """Tell whether a carrier left a file, or a folder that it is in."""
+    *folders, file = name.split("/")
+    return left_by(file) is not None or any(left_folder(folder) is not None for folder in folders)
 
 
 def _is_below(name: str, folder: str) -> bool:

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calyx_logging.core import files
+from calyx_logging.core.carriers import plain_text
 from calyx_logging.core.os_lock import OsLock
 from calyx_logging.core.reading import BOM
 from calyx_logging.errors import ConfigError, SignatureError, StorageError
@@ -299,7 +300,7 @@ def verify_signature(
 
     Args:
         data: the bytes that were signed.
-        signature: armored.
+        signature: armored; with any line ends.
         signers: a file in OpenSSH's `allowed_signers` format.
         principal: the required signer; None for anyone the file names.
         namespace: the required namespace.
@@ -315,7 +316,7 @@ def verify_signature(
     with tempfile.TemporaryDirectory(prefix="calyx-signature-") as folder:
         path = Path(folder, "signature")
         try:
-            files.write_new(path, [signature], sync=False)
+            files.write_new(path, [plain_text(signature)], sync=False)
         except OSError as error:
             raise StorageError.of(error, "write the signature", path, "free some space") from error
         if principal is None:

@@ -1,7 +1,8 @@
 """Compare a bundle with its manifest, and report all faults at once.
 
 This module opens, lists and writes nothing: a bundle is given by its file names and a function that reads one of them.
-The result does not depend on the order of the names, and each fault says what was expected and what was found.
+The result does not depend on the order of the names, and each fault says what was expected and what was found. Files
+that carriers leave beside the bundle's are warnings, by the list in `core.carriers`; they are never read.
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
 
+from calyx_logging.core.carriers import SortedNames, pair_names, sort_names
 from calyx_logging.core.parallel import several_at_once
 from calyx_logging.core.reading import sha256_of
 from calyx_logging.errors import CalyxError, ChunkError, ManifestError, StorageError
@@ -27,9 +29,11 @@ from calyx_logging.format.manifest import (
 )
 from calyx_logging.node import is_node_id
 
-__all__ = ["Fault", "Progress", "Read", "Report", "is_junk", "judge"]
+__all__ = ["OWN_NAMES", "Fault", "Progress", "Read", "Report", "judge", "names_of"]
 
-_JUNK = frozenset({".ds_store", "desktop.ini", "thumbs.db", ".fseventsd", ".trashes", ".spotlight-v100"})
+OWN_NAMES = (MANIFEST_NAME, SUMS_NAME, SIGNATURE_NAME)
+"""The files of a bundle that are no chunks."""
+
 _FIELDS = ("bytes", "events", "first_ts_utc", "last_ts_utc", "writer", "first_seq", "last_seq")
 Progress = Callable[[int], None]
 Read = Callable[[str], Iterable[bytes]]
@@ -79,17 +83,18 @@ def judge(names: Collection[str], read: Read, *, progress: Progress | None = Non
         read: reads one of them; several are read at once, in threads.
         progress: receives the numbers of chunk bytes read.
     """
-    junk = sorted(name for name in names if is_junk(name))
-    warnings = tuple(f"{name} is not part of the bundle (left by an operating system)" for name in junk)
     if MANIFEST_NAME not in names:
-        return Report(None, None, (Fault("missing", MANIFEST_NAME, "the bundle's manifest", "no such file"),), warnings)
+        fault = Fault("missing", MANIFEST_NAME, "the bundle's manifest", "no such file")
+        return Report(None, None, (fault,), tuple(sort_names(names, OWN_NAMES).warnings()))
     try:
         data = _whole(MANIFEST_NAME, read)
         manifest = Manifest.parse(data)
     except (ManifestError, ChunkError, StorageError, OSError) as error:
-        return Report(None, None, (Fault("malformed", MANIFEST_NAME, "", _error_text(error)),), warnings)
+        fault = Fault("malformed", MANIFEST_NAME, "", _error_text(error))
+        return Report(None, None, (fault,), tuple(sort_names(names, OWN_NAMES).warnings()))
+    there = sort_names(names, names_of(manifest))
     digest = sha256_of(data)
-    faults = [*_manifest_faults(manifest), *_chunk_faults(manifest, set(names) - set(junk), read, progress)]
+    faults = [*_manifest_faults(manifest), *_chunk_faults(manifest, there, read, progress)]
     if SUMS_NAME in names:
         try:
             faults += _sums_faults(manifest, digest, parse_sums(_whole(SUMS_NAME, read)))
@@ -97,12 +102,12 @@ def judge(names: Collection[str], read: Read, *, progress: Progress | None = Non
             faults.append(Fault("malformed", SUMS_NAME, "", _error_text(error)))
     elif not manifest.is_legacy:
         faults.append(Fault("missing", SUMS_NAME, "a line for each file", "no such file"))
-    return Report(manifest, digest, tuple(faults), warnings)
+    return Report(manifest, digest, tuple(faults), tuple(there.warnings()))
 
 
-def is_junk(name: str) -> bool:
-    """Tell whether a name is of a file that operating systems leave on drives by themselves."""
-    return name.startswith("._") or name.lower() in _JUNK
+def names_of(manifest: Manifest) -> set[str]:
+    """Return the names that the files of a bundle have."""
+    return {entry.filename for entry in manifest.chunks}.union(OWN_NAMES)
 
 
 def _whole(name: str, read: Read) -> bytes:
@@ -138,34 +143,37 @@ def _manifest_faults(manifest: Manifest) -> list[Fault]:
     return faults
 
 
-def _chunk_faults(manifest: Manifest, names: set[str], read: Read, progress: Progress | None) -> list[Fault]:
+def _chunk_faults(manifest: Manifest, there: SortedNames, read: Read, progress: Progress | None) -> list[Fault]:
     faults: list[Fault] = []
     missing: dict[str, str] = {}
     here: list[ChunkEntry] = []
     for entry in manifest.chunks:
         if not is_safe_filename(entry.filename):
             continue
-        if entry.filename in names:
+        if entry.filename in there.found:
             here.append(entry)
         else:
             missing[entry.sha256] = entry.filename
             faults.append(Fault("missing", entry.filename, f"sha256 {entry.sha256}", "no such file"))
-    all_found = several_at_once(lambda entry: _entry_of(entry.filename, read, progress), here)
-    for entry, found in zip(here, all_found, strict=True):
+
+    def look_at(entry: ChunkEntry) -> ChunkEntry | Fault:
+        return _entry_of(entry.filename, there.found[entry.filename], read, progress)
+
+    for entry, found in zip(here, several_at_once(look_at, here), strict=True):
         faults.extend([found] if isinstance(found, Fault) else _differences(entry, found))
-    listed = {entry.filename for entry in manifest.chunks} | {MANIFEST_NAME, SUMS_NAME, SIGNATURE_NAME}
-    for name in sorted(names - listed):
-        extra = _entry_of(name, read, progress) if missing else None
+    for name in there.others:
+        extra = _entry_of(name, name, read, progress) if missing else None
         twin = missing.get(extra.sha256) if isinstance(extra, ChunkEntry) else None
         found_text = f"the content of {twin}: it was renamed" if twin else "a file that the manifest does not name"
         faults.append(Fault("extra", name, "", found_text))
     return faults
 
 
-def _entry_of(name: str, read: Read, progress: Progress | None) -> ChunkEntry | Fault:
+def _entry_of(name: str, there: str, read: Read, progress: Progress | None) -> ChunkEntry | Fault:
+    """Make the entry for a chunk whose file has the name `there`."""
     try:
         stats = stats_for(name)
-        for block in stats.through(read(name)):
+        for block in stats.through(read(there)):
             if progress is not None:
                 progress(len(block))
         return stats.entry(name)
@@ -186,6 +194,10 @@ def _differences(expected: ChunkEntry, found: ChunkEntry) -> Iterable[Fault]:
 def _sums_faults(manifest: Manifest, digest: str, sums: Mapping[str, str]) -> list[Fault]:
     faults = []
     expected = {entry.filename: entry.sha256 for entry in manifest.chunks} | {MANIFEST_NAME: digest}
+    spelt = pair_names(expected, sums)
+    sums = {name: sums[there] for name, there in spelt.items()} | {
+        name: sums[name] for name in sums.keys() - set(spelt.values())
+    }
     for name in sorted(expected.keys() | sums.keys()):
         if name not in sums:
             faults.append(Fault("malformed", SUMS_NAME, f"a line for {name}", "none"))

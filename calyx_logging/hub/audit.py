@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 
 from calyx_logging.core import files
+from calyx_logging.core.carriers import left_by, sort_names
 from calyx_logging.core.parallel import several_at_once
 from calyx_logging.core.reading import blocks_of, names_in, sha256_of_blocks
 from calyx_logging.errors import CalyxError, EventError, ManifestError
@@ -190,12 +191,13 @@ def _look_at_folders(store: Store, entries: list[Entry], holdings: Holdings, res
             result.damaged.append(f"bundle {entry.folder}, imported {entry.imported_at}, is not in the store any more")
     named = {entry.folder: {chunk.filename for chunk in manifest.chunks} for entry, manifest in holdings.manifests}
     for name in names_in(folder):
-        if name not in here:
+        if name not in here and left_by(name) is None:
             result.damaged.append(f"{folder / name} is no bundle's folder")
-        for file in names_in(folder / name) if name in named else ():
-            if file.endswith(SEALED_SUFFIX) and file not in named[name]:
+        for file in sort_names(names_in(folder / name), named[name]).others if name in named else ():
+            if file.endswith(SEALED_SUFFIX):
                 result.damaged.append(f"{folder / name / file} is no chunk that its bundle's manifest names")
-    result.quarantined = [str(store.quarantine / node_id / name) for name in names_in(store.quarantine / node_id)]
+    aside = [name for name in names_in(store.quarantine / node_id) if left_by(name) is None]
+    result.quarantined = [str(store.quarantine / node_id / name) for name in aside]
 
 
 # ------------------------------------------------------------------ writers

@@ -17,6 +17,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -24,7 +25,7 @@ from pathlib import Path
 
 from calyx_logging.bundle.folder import VerifiedBundle
 from calyx_logging.bundle.signing import MANIFEST_NAMESPACE, signers_of, verify_signature
-from calyx_logging.bundle.staging import Source, bring, verdict
+from calyx_logging.bundle.staging import Copied, Source, bring, verdict
 from calyx_logging.bundle.verification import Fault, Progress
 from calyx_logging.core import files
 from calyx_logging.core.parallel import several_at_once
@@ -37,7 +38,7 @@ from calyx_logging.hub.inventory import holdings_of
 from calyx_logging.hub.rejections import note_refused, note_taken
 from calyx_logging.hub.store import Entry, Store
 
-__all__ = ["ImportResult", "Job", "Policy", "import_bundle", "import_one", "settle"]
+__all__ = ["ImportResult", "Job", "Policy", "import_bundle", "import_bundles", "import_one", "settle"]
 
 _MAX_FAULTS = 10_000
 """Maximum number of bad lines that are listed in all."""
@@ -75,6 +76,7 @@ class ImportResult:
         faults: why it was refused, all of them.
         warnings: what the user should know.
         exit_code: of a command that has only this to do.
+        inside: its folder in an archive of several.
     """
 
     source: Path | Source
@@ -87,6 +89,51 @@ class ImportResult:
     faults: list[Fault] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
     exit_code: int = 0
+    inside: str = ""
+
+    @property
+    def place(self) -> str:
+        """The place it came from, in words."""
+        return f"{self.source}/{self.inside}" if self.inside else str(self.source)
+
+
+def import_bundles(
+    store: Store,
+    source: Path | Source,
+    *,
+    policy: Policy | None = None,
+    dry_run: bool = False,
+    progress: Progress | None = None,
+    clock: Callable[[], float] = time.time,
+) -> Iterator[ImportResult]:
+    """Put the bundle at a place into the store; of an archive of several, all that are whole.
+
+    Args:
+        store: the hub's.
+        source: the bundle's folder, or an archive, here or elsewhere; it is only read.
+        policy: what is taken in.
+        dry_run: only say what would happen.
+        progress: is told of bytes copied.
+        clock: seconds since the epoch.
+
+    Yields:
+        A result for each bundle.
+
+    Raises:
+        StorageError: a file cannot be read or written; the store is as it was after the last result.
+        ConfigError: ssh-keygen is needed, and missing.
+    """
+    try:
+        with store.staging() as room, closing(bring(source, room, progress)) as copies:
+            for copied in copies:
+                result = _import_staged(store, source, copied, policy or Policy(), dry_run, clock())
+                result.exit_code = 1 if result.outcome == "refused" else 0
+                if not dry_run:
+                    _note(store, result, clock())
+                yield result
+    except OSError as error:
+        hint = "free some space" if error.errno == 28 else "check the folder's rights and the disk"
+        raise StorageError.of(error, "import", error.filename or store.folder, hint) from error
 
 
 def import_bundle(
@@ -95,39 +142,16 @@ def import_bundle(
     *,
     policy: Policy | None = None,
     dry_run: bool = False,
-    progress: Progress | None = None,
     clock: Callable[[], float] = time.time,
 ) -> ImportResult:
-    """Put one bundle into the store.
-
-    Args:
-        store: the hub's.
-        source: the bundle's folder, or an archive of it, here or elsewhere; it is only read.
-        policy: what is taken in.
-        dry_run: only say what would happen.
-        progress: is told of bytes copied.
-        clock: seconds since the epoch.
-
-    Raises:
-        StorageError: a file cannot be read or written; the store is as it was.
-        ConfigError: ssh-keygen is needed, and missing.
-    """
-    try:
-        with store.staging() as room:
-            staged, faults = bring(source, room, progress)
-            result = _import_staged(store, source, staged, faults, policy or Policy(), dry_run, clock())
-    except OSError as error:
-        hint = "free some space" if error.errno == 28 else "check the folder's rights and the disk"
-        raise StorageError.of(error, "import", error.filename or store.folder, hint) from error
-    result.exit_code = 1 if result.outcome == "refused" else 0
-    if not dry_run:
-        _note(store, result, clock())
-    return result
+    """Import as `import_bundles` does, and return the result; of several, the first of the worst."""
+    results = import_bundles(store, source, policy=policy, dry_run=dry_run, clock=clock)
+    return max(results, key=lambda one: one.exit_code)
 
 
 @dataclass(frozen=True)
 class Job:
-    """One bundle to import, in any process: the hub's root, the bundle's location, the policy."""
+    """A folder or an archive to import, in any process: the hub's root, the location, the policy."""
 
     root: Path
     source: Path | Source
@@ -135,14 +159,18 @@ class Job:
     dry_run: bool = False
 
 
-def import_one(job: Job, progress: Progress | None = None) -> ImportResult:
-    """Import a bundle; return a file system error as a result, too, so that the other imports go on."""
+def import_one(job: Job, progress: Progress | None = None) -> list[ImportResult]:
+    """Import what is at one place; return a file system error as a result, too, so that the other imports go on."""
+    results: list[ImportResult] = []
     try:
-        return import_bundle(_store(job.root), job.source, policy=job.policy, dry_run=job.dry_run, progress=progress)
+        store = _store(job.root)
+        results.extend(import_bundles(store, job.source, policy=job.policy, dry_run=job.dry_run, progress=progress))
     except CalyxError as error:
-        return ImportResult(job.source, "failed", warnings=[str(error)], exit_code=error.exit_code)
+        results.append(ImportResult(job.source, "failed", warnings=[str(error)], exit_code=error.exit_code))
     except (MemoryError, SystemError):  # orjson raises the latter where there is no memory
-        return ImportResult(job.source, "failed", warnings=["there is not enough memory for it"], exit_code=4)
+        why = "there is not enough memory for it"
+        results.append(ImportResult(job.source, "failed", warnings=[why], exit_code=4))
+    return results
 
 
 @lru_cache(maxsize=1)
@@ -152,15 +180,16 @@ def _store(root: Path) -> Store:
 
 
 def _import_staged(
-    store: Store, source: Path | Source, staged: Path, faults: list[Fault], policy: Policy, dry_run: bool, now: float
+    store: Store, source: Path | Source, copied: Copied, policy: Policy, dry_run: bool, now: float
 ) -> ImportResult:
-    report = verdict(staged, faults)
+    report = verdict(copied)
     result = ImportResult(source, "refused", manifest=report.manifest, warnings=list(report.warnings))
+    result.inside = copied.inside
     result.manifest_sha256 = report.manifest_sha256
     result.faults = list(report.faults)
     if report.manifest is None or report.manifest_sha256 is None or result.faults:
         return result
-    bundle = VerifiedBundle(staged, report.manifest, report.manifest_sha256, report.warnings)
+    bundle = VerifiedBundle(copied.folder, report.manifest, report.manifest_sha256, report.warnings)
     _check_signature(store, bundle, policy, result)
     if result.faults:
         return result
@@ -177,7 +206,10 @@ def _import_staged(
 
 def _note(store: Store, result: ImportResult, now: float) -> None:
     """Record a refusal, or clear it, so that it can be seen at the hub later."""
-    source = str(result.source.absolute() if isinstance(result.source, Path) else result.source)
+    archive = str(result.source.absolute() if isinstance(result.source, Path) else result.source)
+    source = f"{archive}/{result.inside}" if result.inside else archive
+    if result.inside:
+        note_taken(store, archive)  # it was refused as a whole before
     if result.outcome != "refused":
         note_taken(store, source)
         return

@@ -28,6 +28,7 @@ from typing import Any
 import orjson
 
 from calyx_logging.core import files
+from calyx_logging.core.carriers import left_by
 from calyx_logging.core.os_lock import Held, OsLock
 from calyx_logging.core.reading import names_in, sha256_of
 from calyx_logging.core.times import utc_text
@@ -227,7 +228,7 @@ class Store:
         indexed: dict[str, set[str]] = defaultdict(set)
         for entry in self._read_index():
             indexed[entry.node_id].add(entry.folder)
-        here = {node: {name for name in names_in(self.folder / node) if name[0] != "."} for node in self.nodes()}
+        here = {node: set(_bundles_in(self.folder / node)) for node in self.nodes()}
         return sorted(node for node in indexed.keys() | here.keys() if indexed[node] != here.get(node, set()))
 
     def save(self, entries: list[Entry], node_ids: Collection[str]) -> None:
@@ -358,6 +359,10 @@ def find_hub(
 def _mark(state: os.stat_result) -> tuple[int, int, int]:
     """Return values that change when a file is replaced."""
     return state.st_mtime_ns, state.st_size, state.st_ino
+
+
+def _bundles_in(folder: Path) -> list[str]:
+    return [name for name in names_in(folder) if name[0] != "." and left_by(name) is None]
 
 
 def _is_folder(path: Path) -> bool:

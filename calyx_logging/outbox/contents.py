@@ -11,6 +11,7 @@ from collections.abc import Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from calyx_logging.core.carriers import Leftover, copy_of, left_by
 from calyx_logging.core.locks import is_gone
 from calyx_logging.errors import ChunkError, StorageError
 from calyx_logging.format.chunk import OPEN_SUFFIX, SEALED_SUFFIX, ChunkName
@@ -46,12 +47,15 @@ class Contents:
         open: our open chunks.
         foreign: `*.jsonl` with other names: first-generation chunks, which grow in place.
         unknown: `*.jsonl.open` with other names, of no known writer.
+        leftovers: other files with a chunk's suffix that a program left, such as copies of our own chunks. Copies of
+            foreign chunks are foreign chunks, since they may be all that is left of one.
     """
 
     sealed: list[ChunkName] = field(default_factory=list)
     open: list[ChunkName] = field(default_factory=list)
     foreign: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
+    leftovers: dict[str, Leftover] = field(default_factory=dict)
 
 
 def look(outbox: Path, leave_out: Set[str] = frozenset()) -> Contents:
@@ -67,9 +71,10 @@ def look(outbox: Path, leave_out: Set[str] = frozenset()) -> Contents:
     """
     contents = Contents()
     try:
-        for name in set(os.listdir(outbox)) - leave_out:
+        there = set(os.listdir(outbox))
+        for name in there - leave_out:
             if not name.startswith(".") and name.endswith((SEALED_SUFFIX, OPEN_SUFFIX)):
-                _sort_in(contents, outbox, name)
+                _sort_in(contents, outbox, name, there)
     except FileNotFoundError:
         return contents
     except OSError as error:
@@ -81,7 +86,11 @@ def look(outbox: Path, leave_out: Set[str] = frozenset()) -> Contents:
     return contents
 
 
-def _sort_in(contents: Contents, outbox: Path, filename: str) -> None:
+def _sort_in(contents: Contents, outbox: Path, filename: str, there: Set[str]) -> None:
+    name = ChunkName.parse(filename)
+    if name is None and (left := _leftover(filename, there)) is not None:
+        contents.leftovers[filename] = left
+        return
     try:
         mode = os.lstat(outbox / filename).st_mode
     except FileNotFoundError:
@@ -93,9 +102,14 @@ def _sort_in(contents: Contents, outbox: Path, filename: str) -> None:
             path=outbox / filename,
             hint="chunks are regular files: move it out of the outbox, then try again",
         )
-    name = ChunkName.parse(filename)
     is_open = filename.endswith(OPEN_SUFFIX)
     if name is None:
         (contents.unknown if is_open else contents.foreign).append(filename)
     else:
         (contents.open if is_open else contents.sealed).append(name)
+
+
+def _leftover(filename: str, there: Set[str]) -> Leftover | None:
+    """Tell what left a file that has no name of ours; a copy is left out only while our own chunk is beside it."""
+    left = left_by(filename) or copy_of(filename, there)
+    return left if left is None or not left.of or ChunkName.parse(left.of) is not None else None

@@ -182,6 +182,8 @@ def find_pending(
         covered: states of foreign chunks to skip, as name and hash; default those exported last.
     """
     pending = Pending()
+    for filename, left in sorted(contents.leftovers.items()):
+        pending.warnings.append(f"{str(node.outbox / filename)!r} is not exported: it is {left}")
     for name in contents.sealed:
         if name.sealed not in done:
             pending.chunks.append(name.sealed)

@@ -16,6 +16,7 @@ import orjson
 
 from calyx_logging.bundle.folder import verify
 from calyx_logging.core import files
+from calyx_logging.core.carriers import copy_of, left_by
 from calyx_logging.core.reading import names_in, sha256_of
 from calyx_logging.errors import BundleError, ManifestError, StorageError
 from calyx_logging.format.manifest import MANIFEST_NAME, Manifest, loads_object
@@ -82,10 +83,10 @@ def load(node: Node) -> Exported:
     exported = _read_index(node.outbox / INDEX_NAME)
     known = {bundle.timestamp: bundle.manifest_sha256 for bundle in exported.bundles}
     copies = node.outbox / MANIFESTS_DIR
-    copied = names_in(copies)
+    copied = _manifests_in(copies)
     for name in copied:
         timestamp = name.removesuffix(".json")
-        if timestamp == name or name.startswith(".") or timestamp in known:
+        if timestamp in known:
             continue
         try:
             data = files.read_regular(copies / name)
@@ -98,6 +99,8 @@ def load(node: Node) -> Exported:
     for timestamp in names_in(node.exports):
         folder = node.exports / timestamp
         if timestamp.startswith(".") or (timestamp in known and f"{timestamp}.json" in there) or not folder.is_dir():
+            continue
+        if left_by(timestamp) is not None:
             continue
         data = _manifest_in(folder)
         if timestamp in known:  # its copy is missing
@@ -118,6 +121,13 @@ def load(node: Node) -> Exported:
         exported._add(timestamp, data, verified.manifest)
         exported.unsaved[timestamp] = data
     return exported
+
+
+def _manifests_in(copies: Path) -> list[str]:
+    """List the copies of manifests, without what sync programs and systems put beside them."""
+    names = [name for name in names_in(copies) if name.endswith(".json") and not name.startswith(".")]
+    there = frozenset(names)
+    return [name for name in names if copy_of(name, there) is None]
 
 
 def _manifest_in(folder: Path) -> bytes:
@@ -175,7 +185,7 @@ def manifests_of(node: Node, bundles: Iterable[BundleRef]) -> Iterator[tuple[Bun
 
 def _manifests(node: Node) -> Iterator[Manifest]:
     copies = node.outbox / MANIFESTS_DIR
-    paths = {Path(name).stem: copies / name for name in names_in(copies) if name.endswith(".json")}
+    paths = {Path(name).stem: copies / name for name in _manifests_in(copies)}
     for timestamp in names_in(node.exports):
         paths.setdefault(timestamp, node.exports / timestamp / MANIFEST_NAME)
     for _, path in sorted(paths.items()):

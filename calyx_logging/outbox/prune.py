@@ -19,13 +19,15 @@ from pathlib import Path
 from calyx_logging.bundle.archive import FORMATS, members_of
 from calyx_logging.bundle.folder import check
 from calyx_logging.bundle.staging import bring, verdict
+from calyx_logging.bundle.verification import names_of
 from calyx_logging.core import files
+from calyx_logging.core.carriers import left_by, left_folder, shown, sort_names
 from calyx_logging.core.locks import is_gone
 from calyx_logging.core.parallel import several_at_once
 from calyx_logging.core.reading import blocks_of, names_in, sha256_of, sha256_of_blocks
 from calyx_logging.errors import ManifestError, StorageError
 from calyx_logging.format.chunk import open_chunk
-from calyx_logging.format.manifest import MANIFEST_NAME, SIGNATURE_NAME, SUMS_NAME, Manifest
+from calyx_logging.format.manifest import MANIFEST_NAME, Manifest
 from calyx_logging.node import Node
 from calyx_logging.outbox import contents, export_index, receipts
 from calyx_logging.outbox.export_index import MANIFESTS_DIR
@@ -36,7 +38,6 @@ __all__ = ["Plan", "carry_out", "plan", "take_note"]
 
 _PRUNING = ".pruning-"
 _CHECKING = ".checking-"
-_LEFT_BY_SYSTEMS = frozenset([".ds_store", "._.ds_store", "desktop.ini", "thumbs.db"])
 
 
 @dataclass
@@ -88,7 +89,7 @@ def plan(node: Node, carried: CarriedReceipt) -> Plan:
             found.kept.append(f"{node.outbox / name} has changed since it was exported: inspect it by hand")
     for name in names_in(node.exports):
         path = node.exports / name
-        if name.startswith(".") or path.is_symlink():
+        if name.startswith(".") or path.is_symlink() or left_by(name) is not None:
             continue
         if path.is_dir():
             _look_at_bundle(path, known, found)
@@ -164,9 +165,13 @@ def _look_at_bundle(folder: Path, known: set[str], found: Plan) -> None:
     if report.faults:
         found.kept.append(f"{folder} is damaged and stays: {report.faults[0]}")
         return
+    there = sort_names(names_in(folder), names_of(manifest))
+    belongs = {folder / name for name in there.found.values()}
     for path in folder.iterdir():
-        if not _belongs(path.name, manifest) or not path.is_file() or path.is_symlink():
-            found.kept.append(f"{folder} stays: {path.name} in it does not belong to the bundle")
+        left = there.leftovers.get(path.name)
+        is_plain = path.is_file() or (path.is_dir() and left_folder(path.name) is not None)
+        if path.is_symlink() or not is_plain or not (path in belongs or (left is not None and left.is_metadata)):
+            found.kept.append(f"{folder} stays: {shown(path.name)} in it does not belong to the bundle")
             return
     found.bundles[folder.name] = sum(path.stat().st_size for path in folder.iterdir() if path.is_file())
 
@@ -184,24 +189,14 @@ def _look_at_archive(node: Node, path: Path, known: set[str], found: Plan) -> No
     if not chunks or not known.issuperset(chunk.sha256 for chunk in chunks):
         return
     with tempfile.TemporaryDirectory(prefix=f"{_CHECKING}{os.getpid()}-", dir=node.exports) as room:
-        staged, faults = bring(path, Path(room))
-        report = verdict(staged, faults)
-        is_it = not report.faults and report.manifest_sha256 == sha256_of(data)
+        reports = [verdict(copied) for copied in bring(path, Path(room))]
+        report = reports[0]
+        is_it = len(reports) == 1 and not report.faults and report.manifest_sha256 == sha256_of(data)
         if is_it and report.manifest is not None:
             with members_of(path, Path(room, "list")) as members:
                 names = [member.path.rsplit("/", 1)[-1] for member in members if member.kind != "folder"]
-            is_it = all(name in _names_of(report.manifest) for name in names)
+            is_it = names_of(report.manifest).issuperset(names)
     if is_it:
         found.archives[path.name] = path.stat().st_size
     else:
         found.kept.append(f"{path} differs from the bundle of that name and stays")
-
-
-def _names_of(manifest: Manifest) -> set[str]:
-    return {chunk.filename for chunk in manifest.chunks} | {MANIFEST_NAME, SUMS_NAME, SIGNATURE_NAME}
-
-
-def _belongs(name: str, manifest: Manifest) -> bool:
-    """Tell whether a file belongs to the bundle, or was left there by an operating system."""
-    known = _names_of(manifest)
-    return name in known or name.removeprefix("._") in known or name.lower() in _LEFT_BY_SYSTEMS

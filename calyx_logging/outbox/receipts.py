@@ -10,6 +10,7 @@ from pathlib import Path
 
 from calyx_logging.bundle.signing import RECEIPT_NAMESPACE, verify_signature
 from calyx_logging.core import files
+from calyx_logging.core.carriers import left_by
 from calyx_logging.core.reading import names_in, sha256_of
 from calyx_logging.errors import ConfigError, ManifestError, SignatureError, StorageError
 from calyx_logging.format.receipt import MAX_RECEIPT, SIGNATURE_SUFFIX, Receipt
@@ -132,7 +133,7 @@ def load_acknowledged(node: Node) -> Acknowledged:
     found = Acknowledged()
     folder = node.outbox / RECEIPTS_DIR
     for name in names_in(folder):
-        if name.startswith("."):
+        if name.startswith(".") or left_by(name) is not None:
             continue
         try:
             receipt = Receipt.parse(files.read_regular(folder / name))

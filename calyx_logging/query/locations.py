@@ -6,7 +6,9 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 
+from calyx_logging.bundle.verification import names_of
 from calyx_logging.core import files
+from calyx_logging.core.carriers import sort_names
 from calyx_logging.core.reading import names_in
 from calyx_logging.errors import ConfigError, ManifestError, StorageError
 from calyx_logging.format.chunk import OPEN_SUFFIX, SEALED_SUFFIX
@@ -45,18 +47,21 @@ def chunks_at(place: str, root: str | os.PathLike[str] | None) -> Callable[[], l
             "there is no such folder", path=folder, hint="say --from outbox, --from hub, or the folder of a bundle"
         )
     names = names_in(folder)
-    node_id = _node_of(folder)
-    found = [name for name in names if name.endswith((SEALED_SUFFIX, OPEN_SUFFIX))]
-    chunks = [ChunkRef(folder / name, node_id, folder.name) for name in found]
+    manifest = _manifest_of(folder)
+    there = sort_names(names, () if manifest is None else names_of(manifest))
+    found = sorted(
+        name for name in [*there.found.values(), *there.others] if name.endswith((SEALED_SUFFIX, OPEN_SUFFIX))
+    )
+    chunks = [ChunkRef(folder / name, None if manifest is None else manifest.node_id, folder.name) for name in found]
     if MANIFEST_NAME not in names and not chunks:
         raise ConfigError("is no bundle", path=folder, hint="name the folder that has manifest.json in it")
     return lambda: chunks
 
 
-def _node_of(folder: Path) -> str | None:
-    """Return the node id of a bundle; None if its manifest does not name one."""
+def _manifest_of(folder: Path) -> Manifest | None:
+    """Return the manifest of a bundle; None if it cannot be read."""
     try:
-        return Manifest.parse(files.read_regular(folder / MANIFEST_NAME)).node_id
+        return Manifest.parse(files.read_regular(folder / MANIFEST_NAME))
     except (OSError, ManifestError):
         return None
 

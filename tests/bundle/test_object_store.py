@@ -313,3 +313,41 @@ def test_urls_that_name_no_place(url: str, tmp_path: Path) -> None:
     done = telemetry("export", "--root", node.root, "--to", url, cwd=tmp_path)
     assert done.returncode == 2 if url != "s3:///x" else done.returncode != 0, done.stderr
     assert not (tmp_path / "s3:").exists()
+
+
+def test_what_carriers_leave_in_a_store(store: Store, tmp_path: Path) -> None:
+    """Leftovers around a bundle are not searched, those in it are warnings, and accents may be in any normal form."""
+    node = make_node(tmp_path, "n-1")
+    bundle = make_bundle(node, range(3))
+    (chunk,) = (path.stem for path in bundle.glob("*.jsonl"))
+    there = tmp_path / "there"
+    sent = there / "n-1" / bundle.name
+    shutil.copytree(bundle, sent)
+    for name in ("__MACOSX/n-1/x/._manifest.json", "$RECYCLE.BIN/S-1/manifest.json", "n-1/._x.zip", "n-1/._a.jsonl"):
+        (there / name).parent.mkdir(parents=True, exist_ok=True)
+        (there / name).write_bytes(b"x")
+    for name in (".DS_Store", "@eaDir/manifest.json", f"{chunk} (1).jsonl", "manifest (1).json"):
+        (sent / name).parent.mkdir(exist_ok=True)
+        (sent / name).write_bytes(b"x")
+    url = f"file://{there}"
+    assert [one.url for one in bundles_at(url).bundles] == [f"{url}/n-1/{bundle.name}"]
+    assert bundles_at(url).unfinished == []
+    done = telemetry("verify", url)
+    assert (done.returncode, done.stderr.count("is not part of the bundle")) == (0, 4), done.stdout
+    done = telemetry("import", url, "--root", store.root)
+    assert (done.returncode, done.stderr.count("is not part of the bundle")) == (0, 4), done.stdout
+    assert numbers(store) == [0, 1, 2]
+    (sent / "more.jsonl").write_bytes(b"{}\n")
+    assert telemetry("verify", url).returncode == 1
+
+
+def test_an_archive_of_several_bundles_in_a_store(store: Store, tmp_path: Path) -> None:
+    """Each bundle of it is taken in, and named with its place."""
+    node = make_node(tmp_path, "n-1")
+    for part in range(2):
+        make_bundle(node, range(part, part + 1), second=part * 10)
+    packed = shutil.make_archive(str(tmp_path / "there" / "all"), "zip", node.exports.parent)
+    done = telemetry("import", f"file://{packed}", "--root", store.root)
+    assert (done.returncode, done.stdout.count(f"imported: file://{packed}/n-1/2")) == (0, 2), done.stdout
+    assert telemetry("verify", f"file://{packed}").stdout.count(": verified") == 2
+    assert numbers(store) == [0, 1]

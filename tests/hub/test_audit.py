@@ -445,3 +445,22 @@ def test_a_manifest_that_was_altered_where_the_index_is_lost(store: Store, tmp_p
     assert "SHA256SUMS cannot be read" in "\n".join(audited(store).damaged)
     (bundle / "SHA256SUMS").unlink()
     assert "do not belong together" in "\n".join(audited(store).damaged)
+
+
+def test_what_systems_leave_in_the_store(store: Store, tmp_path: Path) -> None:
+    """A share's or a sync program's own files in the store damage no verdict; other files do, as ever."""
+    bundle = make_bundle(make_node(tmp_path, "n-1"), range(3))
+    folder = import_bundle(store, bundle).folder
+    assert folder is not None
+    (chunk,) = folder.glob("*.jsonl")
+    for name in ("Thumbs.db", f"._{chunk.name}", f"{chunk.stem} (1).jsonl", f"{chunk.stem}-NAS.jsonl"):
+        (folder / name).write_bytes(b"x")
+    for name in ("@eaDir", ".DS_Store", "desktop.ini"):
+        (folder.parent / name).mkdir()
+        (store.quarantine / "n-1" / name).mkdir(parents=True)
+    assert store.strangers() == []
+    done = telemetry("audit", "--root", store.root, "--strict")
+    assert (done.returncode, "complete" in done.stdout) == (0, True), done.stdout
+    (folder / "other.jsonl").write_bytes(b"x")
+    (folder.parent / "other").mkdir()
+    assert len(audit_node(store, "n-1").damaged) == 2

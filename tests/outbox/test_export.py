@@ -418,3 +418,76 @@ def test_folders_in_exports_that_were_renamed_or_are_anothers(tmp_path: Path) ->
     assert json.loads((third / "manifest.json").read_bytes())["previous_manifest_sha256"] == before
     warnings = export(node).warnings
     assert any("is a bundle of node n-2" in warning for warning in warnings)
+
+
+COPIES = (
+    " (1)",
+    "-LAPTOP",
+    " (conflicted copy 2024-01-01 120000)",
+    ".sync-conflict-20240101-120000-ABCDEFG",
+    " - Copy",
+)
+
+
+def test_copies_that_sync_programs_make_in_an_outbox(node: Node, configure: Callable[..., logging.Logger]) -> None:
+    """Copies of our own chunks are not exported and are named; whatever else lies there stops no command."""
+    log_events(configure, 1, 2)
+    (chunk,) = node.outbox.glob("*.jsonl")
+    for copy in COPIES:
+        path = chunk.with_name(f"{chunk.stem}{copy}.jsonl")
+        path.write_bytes(b'{"half":')
+        os.utime(path, (0, 0))
+    (chunk.with_name(f"~${chunk.name}")).write_bytes(b"\0owner")
+    chunk.with_name("~$folder.jsonl").mkdir()
+    for name in (
+        "desktop.ini",
+        "Thumbs.db",
+        ".DS_Store",
+        f"._{chunk.name}",
+        f"{chunk.name}.part",
+        f".{chunk.name}.swp",
+    ):
+        (node.outbox / name).write_bytes(b"x")
+    (node.outbox / "@eaDir" / chunk.name).mkdir(parents=True)
+    done = telemetry("status", "--root", node.root)
+    assert (done.returncode, done.stderr.count("is not exported: it is a copy of")) == (0, len(COPIES)), done.stderr
+    assert telemetry("tail", "--root", node.root).returncode == 0
+    result = export(node)
+    assert result.manifest is not None
+    assert [entry.filename for entry in result.manifest.chunks] == [chunk.name]
+    assert len([warning for warning in result.warnings if "a copy of" in warning]) == len(COPIES)
+    assert len([warning for warning in result.warnings if "left by Microsoft Office" in warning]) == 2
+
+
+def test_a_copy_whose_chunk_is_gone_is_exported(node: Node, configure: Callable[..., logging.Logger]) -> None:
+    """It may be all that is left of the events; so may a copy of a foreign chunk."""
+    log_events(configure, 1, 2)
+    (chunk,) = node.outbox.glob("*.jsonl")
+    copies = [chunk.rename(chunk.with_name(f"{chunk.stem} (1).jsonl")), foreign(node, '{"n":1}')]
+    copies.append(copies[1].with_name(f"{copies[1].stem} (1).jsonl"))
+    shutil.copy(copies[1], copies[2])
+    for path in copies:
+        os.utime(path, (0, 0))
+    result = export(node)
+    assert result.manifest is not None
+    assert {entry.filename for entry in result.manifest.chunks} == {path.name for path in copies}
+
+
+def test_copies_of_manifests_and_folders_between_bundles(tmp_path: Path) -> None:
+    """A sync program's copies beside manifests are no bundles, and a system's folders among bundles are passed over."""
+    node = make_node(tmp_path, "n-1")
+    bundle = make_bundle(node, range(2))
+    copies = node.outbox / ".manifests"
+    for copy in (" (1)", "-LAPTOP", ".sync-conflict-20240101-120000-ABCDEFG"):
+        shutil.copy(copies / f"{bundle.name}.json", copies / f"{bundle.name}{copy}.json")
+    (copies / "._x.json").write_bytes(b"x")
+    (node.exports / "@eaDir" / bundle.name).mkdir(parents=True)
+    (node.exports / "desktop.ini").write_bytes(b"x")
+    for remove in (False, True):
+        if remove:
+            (node.outbox / ".exported_index.json").unlink()
+        result = export(node)
+        assert (result.bundle, result.warnings) == (None, [])
+        assert [one["timestamp"] for one in index(node)["bundles"]] == [bundle.name]
+    second = make_bundle(node, range(2, 4), second=10)
+    assert Manifest.parse((second / "manifest.json").read_bytes()).previous_manifest_sha256 is not None

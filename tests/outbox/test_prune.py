@@ -468,3 +468,21 @@ def test_more_chunks_than_a_bundle_takes(laptop: Node, monkeypatch: pytest.Monke
     again = export_all(laptop, ExportOptions(since_receipt=True), clock=lambda: START + 10.0)
     assert [len(one.manifest.chunks) for one in again if one.manifest] == [2, 2, 1]
     assert export_all(laptop)[0].bundle is None
+
+
+def test_what_systems_leave_goes_with_the_bundle_and_copies_stay(store: Store, laptop: Node) -> None:
+    """Metadata is deleted with its bundle; a copy that a sync program made may hold something else, and is named."""
+    bundles = [make_bundle(laptop, range(part, part + 1), second=10 * part) for part in range(3)]
+    for bundle in bundles:
+        import_bundle(store, bundle)
+    for name in ("Thumbs.db", "._manifest.json", ".directory", ".dropbox.attrs"):
+        (bundles[0] / name).write_bytes(b"x")
+    (bundles[0] / "@eaDir" / "manifest.json").mkdir(parents=True)
+    (bundles[1] / "manifest (1).json").write_bytes(b"x")
+    (bundles[2] / ".stversions").mkdir()
+    (laptop.exports / "@eaDir").mkdir()
+    found = carry_out(laptop, receipt_of(store))
+    assert list(found.bundles) == [bundles[0].name]
+    assert [path.exists() for path in bundles] == [False, True, True]
+    assert len(found.kept) == 2
+    assert f"{bundles[1]} stays: manifest (1).json in it does not belong to the bundle" in found.kept
