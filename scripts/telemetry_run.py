@@ -41,11 +41,8 @@ _WAIT_SECONDS = 1.0
 )
 @click.argument("command_line", nargs=-1, required=True, metavar="[--] COMMAND…", type=click.UNPROCESSED)
 @root_option
-@click.option(
-    "--capture-all/--propagated-only",
-    default=True,
-    help="Record every logger, whatever cuts it off (the default), or only what reaches the root logger.",
-)
+@click.option("--capture-all", is_flag=True, help="Record every logger, whatever cuts it off: the default.")
+@click.option("--capture", multiple=True, metavar="NAME", help="Record this logger and those below it (repeatable).")
 @click.option("--component", default="harness", show_default=True, help="Part of the chunks' names.")
 @click.option("--level", metavar="LEVEL", help="Set the root logger's level first, for consoles, too.")
 @click.option("--stdout", is_flag=True, help="Also record the lines that it prints.")
@@ -55,6 +52,7 @@ def command(
     command_line: tuple[str, ...],
     root: str | None,
     capture_all: bool,
+    capture: tuple[str, ...],
     component: str,
     level: str | None,
     stdout: bool,
@@ -74,7 +72,7 @@ def command(
             "counts": folder,
             "root": str(node.root),
             "component": check_component(component),
-            "capture": ["root"] if capture_all else [],
+            "capture": ["root"] if capture_all or not capture else list(capture),
             "stdout": stdout,
         }
         if level is not None:
