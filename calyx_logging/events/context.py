@@ -26,6 +26,7 @@ __all__ = [
     "CHILD_VARIABLE",
     "PROCESS_FIELDS",
     "RUN_INSTANCE",
+    "Block",
     "KeepContext",
     "begin",
     "bound_context",
@@ -55,12 +56,50 @@ PROCESS_FIELDS: dict[str, str] = inherited()
 """The process's fields; the same dict object throughout the process."""
 
 
+class Block:
+    """A part of a program that fields are bound to, until it ends: in whatever context that is.
+
+    A context that was copied from the block's keeps what was bound in it, and so does the block's own context where the
+    block ends in another one (a generator that is closed by another task). So the values themselves know their block.
+    """
+
+    ended = False
+
+    def value(self, text: str, before: object) -> str:
+        """The value to bind, which counts for nothing once the block has ended; then `before` does."""
+        bound = _Bound(text)
+        bound.block, bound.before = self, before
+        return bound
+
+
+class _Bound(str):
+    __slots__ = ("before", "block")
+    block: Block
+    before: object
+
+    def __reduce__(self) -> Any:
+        return str, (str.__str__(self),)
+
+
+def _in_force(bound: Mapping[str, Any]) -> Mapping[str, Any]:
+    """What is bound, without what blocks that have ended had bound."""
+    if not any(type(value) is _Bound for value in bound.values()):
+        return bound
+    found = {}
+    for name, value in bound.items():
+        while type(value) is _Bound and value.block.ended:
+            value = value.before
+        if value is not None:
+            found[name] = str.__str__(value) if type(value) is _Bound else value
+    return found
+
+
 def bound_context() -> Mapping[str, Any]:
     """Return the fields bound here and now (structlog's variables can be bound only once it is imported)."""
     module = sys.modules.get("structlog.contextvars")
     bound: Mapping[str, Any] = {}
     if module is not None and getattr(module, "_CONTEXT_VARS", True):  # else no variable was ever bound
-        bound = module.get_contextvars()
+        bound = _in_force(module.get_contextvars())
     if PROCESS_FIELDS and RUN_INSTANCE not in bound:
         return {**PROCESS_FIELDS, **bound}
     return bound

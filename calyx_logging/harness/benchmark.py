@@ -104,6 +104,7 @@ class BenchmarkRun:
         self._envelope: RunEnvelope | None = None
         self._receipt: files.AppendFile | None = None
         self._left: ExitStack | None = None
+        self._block = context.Block()
 
     def __repr__(self) -> str:
         return f"<BenchmarkRun {self.suite} {self.run_id} {self.run_instance_id}>"
@@ -119,7 +120,7 @@ class BenchmarkRun:
                 self._attach_log(undo)
             context.begin(self.fields)
             undo.callback(context.end, self.fields)
-            undo.callback(_unbind, _bind(self.fields), self.fields)
+            undo.callback(_unbind, _bind(self.fields, self._block), self.fields, self._block)
             self._began = time.monotonic()
             self._log(logging.INFO, "run started", None, stage="run_started", cases_expected=self._cases_expected)
             self._left = undo.pop_all()
@@ -225,7 +226,8 @@ class BenchmarkRun:
         case = Case(case_id)
         case.note(**fields)
         started_at, began = utc_text(time.time()), time.monotonic()
-        bound = _bind({**self.fields, "case_id": case_id})
+        block = context.Block()
+        bound = _bind(self.fields, self._block) | _bind({"case_id": case_id}, block)
         outcome, failure = "completed", None
         try:
             yield case
@@ -239,7 +241,7 @@ class BenchmarkRun:
             result = {"outcome": outcome, "duration_s": round(time.monotonic() - began, 6), **case.fields}
             level = logging.INFO if failure is None else logging.ERROR
             self._log(level, f"case {outcome}", failure, stage="case_ended", case_id=case_id, **result)
-            _unbind(bound, ("case_id",))
+            _unbind(bound, ("case_id",), block)
             case_entry = {"case_id": case_id, "started_at": started_at, **result}
             self._take_down(outcome, case_entry | ({} if failure is None else {"error": _text_of(failure)}))
 
@@ -336,15 +338,17 @@ def _text_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {plain_text(error)}"
 
 
-def _bind(fields: Mapping[str, Any]) -> Any:
-    from structlog.contextvars import bind_contextvars
+def _bind(fields: Mapping[str, Any], block: context.Block) -> Any:
+    from structlog.contextvars import bind_contextvars, get_contextvars
 
-    return bind_contextvars(**fields)
+    before = get_contextvars()
+    return bind_contextvars(**{name: block.value(value, before.get(name)) for name, value in fields.items()})
 
 
-def _unbind(tokens: Any, names: Any) -> None:
+def _unbind(tokens: Any, names: Any, block: context.Block) -> None:
     from structlog.contextvars import reset_contextvars, unbind_contextvars
 
+    block.ended = True
     try:
         reset_contextvars(**tokens)
     except (ValueError, RuntimeError):  # the block ends in another context than the one it began in

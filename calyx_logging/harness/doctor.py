@@ -105,7 +105,7 @@ def examine(names: Iterable[str], level: int = logging.INFO) -> list[Finding]:
     """Send a canary through each logger and return the findings in the order of the names."""
     loggers = {name: _logger(name) for name in names}
     tokens = {name: secrets.token_hex(8) for name in loggers}
-    with _diverted() as node, _listening(loggers.values()):
+    with _diverted() as node:
         for name, logger in loggers.items():
             with suppress(Exception):  # a filter or handler of the harness raised: it is found below
                 logger.log(level, CANARY, extra={CANARY: tokens[name]})
@@ -120,21 +120,6 @@ def _found(name: str, logger: logging.Logger, level: int, times: int) -> Finding
         return Finding(name, True)
     advice = "it comes to the outbox directly and through a QueueHandler: take one away, or give the QueueHandler the "
     return Finding(name, True, "twice", name, advice + "filter calyx_logging.KeepContext, by which the second is known")
-
-
-@contextmanager
-def _listening(loggers: Iterable[logging.Logger]) -> Iterator[None]:
-    """Run the queue listeners that dictConfig made and the program has not started yet."""
-    handlers = {id(handler): handler for logger in loggers for one in _way(logger) for handler in one.handlers}
-    listeners = [getattr(handler, "listener", None) for handler in handlers.values()]
-    begun = [one for one in listeners if one is not None and getattr(one, "_thread", None) is None]
-    for listener in begun:
-        listener.start()
-    try:
-        yield
-    finally:
-        for listener in begun:
-            listener.stop()
 
 
 @contextmanager
@@ -228,7 +213,7 @@ def _why_not(name: str, logger: logging.Logger, level: int) -> Finding:
                 one.name,
                 f"filter {refusing} on the OutboxHandler refuses it: remove or change the filter",
             )
-    if ours:
+    if ours and not _is_behind_a_queue_alone(logger):
         processors = [processor for _, handler in ours for processor, _ in handler.event_formatter.processors]
         return because(
             "dropped",
@@ -242,9 +227,16 @@ def _why_not(name: str, logger: logging.Logger, level: int) -> Finding:
             "queue",
             next(one.name for one in _way(logger) if any(hasattr(handler, "queue") for handler in one.handlers)),
             "a QueueHandler takes it, and no listener brings it to an OutboxHandler: start the QueueListener, with the "
-            "OutboxHandler among its handlers",
+            "OutboxHandler among its handlers (of one that dictConfig made: "
+            'logging.getHandlerByName("NAME_OF_THE_QUEUE_HANDLER").listener.start())',
         )
     return because(*_why_no_handler(name, logger))
+
+
+def _is_behind_a_queue_alone(logger: logging.Logger) -> bool:
+    """Tell whether OutboxHandlers are reached through a queue listener that dictConfig made, and in no other way."""
+    direct = [handler for one in _way(logger) for handler in [*captured_by(one), *one.handlers]]
+    return not any(isinstance(handler, OutboxHandler) for handler in direct)
 
 
 def _why_no_handler(name: str, logger: logging.Logger) -> tuple[str, str, str]:

@@ -507,12 +507,20 @@ def test_a_queue_that_nobody_listens_to(node: Node) -> None:
 
 @pytest.mark.skipif(sys.version_info < (3, 12), reason="dictConfig makes QueueHandlers from Python 3.12 on")
 def test_a_queue_of_dict_config(node: Node) -> None:
-    """The doctor starts dictConfig's listener for the canary, though the program starts it only later."""
+    """A listener that nobody has started is what stops it; the doctor starts none, and says how."""
     config = capturing(node) | {"root": {"level": "INFO", "handlers": ["queue"]}}
     config["handlers"]["queue"] = {"class": "logging.handlers.QueueHandler", "handlers": ["outbox"]}
     logging.config.dictConfig(config)
     (finding,) = examine(["their"])
-    assert finding.is_well, finding
+    assert (finding.arrives, finding.cause) == (False, "queue"), finding
+    assert ".listener.start()" in str(finding.advice)
+    listener = logging.getHandlerByName("queue").listener  # type: ignore[union-attr,attr-defined,unused-ignore]
+    listener.start()
+    try:
+        (finding,) = examine(["their"])
+        assert finding.is_well, finding
+    finally:
+        listener.stop()
 
 
 def test_a_filter_that_raises(node: Node) -> None:
