@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from calyx_logging.handlers.execution_log import ExecutionLogHandler
     from calyx_logging.handlers.outbox import OutboxHandler
     from calyx_logging.harness.benchmark import benchmark_run
+    from calyx_logging.harness.doctor import doctor
     from calyx_logging.node import Node, provision
     from calyx_logging.recording.background import seal
 
@@ -40,6 +41,7 @@ __all__ = [
     "__version__",
     "benchmark_run",
     "configure_structlog",
+    "doctor",
     "install_fast_logger",
     "provision",
     "seal",
@@ -55,6 +57,7 @@ _HOMES = {
     "StampEvent": "events.stamp",
     "benchmark_run": "harness.benchmark",
     "configure_structlog": "events.structlog_bridge",
+    "doctor": "harness.doctor",
     "install_fast_logger": "events.fast_logger",
     "provision": "node",
     "seal": "recording.background",

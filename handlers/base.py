@@ -67,6 +67,10 @@ class EventHandler(logging.Handler):
         return self._event_formatter
 
 
+_closed_at_exit: list[logging.Handler] = []
+"""Keeps handlers until then, though who has them lets them go."""
+
+
 def _be_closed_first() -> None:
     """Have `logging.shutdown` close our handlers, and before all others, whose closing may raise and end it.
 
@@ -75,9 +79,9 @@ def _be_closed_first() -> None:
     known: list[weakref.ref[logging.Handler]] | None = getattr(logging, "_handlerList", None)
     if known is None:
         return
-    ours = set(EventHandler.alive)
-    known[:] = [ref for ref in known if ref() not in ours]
-    known += [weakref.ref(handler) for handler in ours]
+    _closed_at_exit.extend(EventHandler.alive)
+    known[:] = [ref for ref in known if ref() not in _closed_at_exit]
+    known += [weakref.ref(handler) for handler in _closed_at_exit]
 
 
 atexit.register(_be_closed_first)

@@ -19,7 +19,7 @@ import contextlib
 import logging
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
@@ -32,7 +32,7 @@ from calyx_logging.recording.background import close_at_end_of_worker
 if TYPE_CHECKING:
     from calyx_logging.handlers.outbox import OutboxHandler
 
-__all__ = ["Following", "follow", "is_in_use", "step_aside"]
+__all__ = ["Following", "follow", "is_in_use", "state_of_children", "step_aside"]
 
 _KEY = "calyx_logging"
 _parents: weakref.WeakSet[OutboxHandler] = weakref.WeakSet()
@@ -111,29 +111,53 @@ def _loggers() -> Iterator[logging.Logger]:
 
 def _recipes() -> Iterator[_Recipe]:
     """Yield what makes the handlers again that a logger has now."""
-    import pickle
-
     for handler in list(_parents):
         names = _loggers_of(handler)
         if not names:
             continue
-        sent = {}
-        for option, value in (("class", type(handler)), ("formatter", handler.formatter), ("filters", handler.filters)):
-            try:
-                sent[option] = pickle.dumps(value)
-            except Exception as error:
-                _say_once(
-                    f"worker processes started without fork do not log: option {option!r} of the OutboxHandler cannot "
-                    f"be sent to them ({error}); use functions and classes of modules, no lambdas"
-                )
-                break
-        else:
-            yield _Recipe(handler.options, names, handler.level, sent["class"], sent["formatter"], sent["filters"])
+        sent = {option: (data, error) for option, data, error in _pickled(handler)}
+        failed = [(option, error) for option, (_, error) in sent.items() if error is not None]
+        for option, error in failed:
+            _say_once(
+                f"worker processes started without fork do not log: option {option!r} of the OutboxHandler cannot "
+                f"be sent to them ({error}); use functions and classes of modules, no lambdas"
+            )
+        if not failed:
+            data = [sent[option][0] for option in ("class", "formatter", "filters")]
+            yield _Recipe(handler.options, names, handler.level, *data)
 
 
 def is_in_use(handler: OutboxHandler) -> bool:
     """Whether a logger has the handler, or a queue that may end in it."""
     return bool(_loggers_of(handler))
+
+
+def state_of_children(handlers: Iterable[OutboxHandler]) -> list[str]:
+    """Say what becomes of child processes' records, in a few lines."""
+    following = [handler for handler in handlers if handler in _parents]
+    lines = ["worker processes (multiprocessing, concurrent.futures, joblib) log as this one does"]
+    if not following:
+        lines = ["worker processes started without fork do not log here (follow_children is off)"]
+    for handler in following:
+        lines += [
+            f"option {option!r} cannot be sent to them: {error}" for option, _, error in _pickled(handler) if error
+        ]
+    root = following[0].options["root"] if following else "THE_ROOT"
+    lines.append(
+        f"programs started by subprocess configure themselves; CALYX_ROOT={root} in their environment names the root"
+    )
+    return lines
+
+
+def _pickled(handler: OutboxHandler) -> Iterator[tuple[str, bytes, Exception | None]]:
+    """Pickle what goes to workers beside a handler's options; where that fails, yield why."""
+    import pickle
+
+    for option, value in (("class", type(handler)), ("formatter", handler.formatter), ("filters", handler.filters)):
+        try:
+            yield option, pickle.dumps(value), None
+        except Exception as error:
+            yield option, b"", error
 
 
 def _loggers_of(handler: OutboxHandler) -> list[str]:

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import logging
 import os
+import sys
+import weakref
 from collections.abc import Callable, Iterable
+from pathlib import Path
 from typing import Any
 
 from calyx_logging.core import crash_file
 from calyx_logging.core.validation import refuse_unknown
-from calyx_logging.events.capture import attach, check_names
+from calyx_logging.errors import say
+from calyx_logging.events.capture import attach, check_names, names_captured_by
 from calyx_logging.events.event import DEFAULT_MAX_EVENT_BYTES, DEFAULT_SOURCE
 from calyx_logging.events.fast_logger import install_fast_logger
 from calyx_logging.events.formatter import EventFormatter
@@ -19,6 +23,7 @@ from calyx_logging.handlers import children, printed, python_warnings
 from calyx_logging.handlers import crashes as _crashes
 from calyx_logging.handlers.base import EventHandler, check_flags, check_root
 from calyx_logging.node import Node
+from calyx_logging.recording.background import let_go
 from calyx_logging.recording.options import WriterOptions
 from calyx_logging.recording.pool import WriterPool
 
@@ -122,6 +127,7 @@ class OutboxHandler(EventHandler):
             crash_file.want()
         self._token = f"{node.outbox} {component} {source}"  # one made again, as by a notebook's cell, is the same one
         self._pool = WriterPool(node, component, options, background=self._in_background)
+        weakref.finalize(self, let_go, self._pool).atexit = False
         self._own_pool: WriterPool | None = None
         self._bound: dict[str, tuple[EventFormatter, EventFormatter]] = {}
         self._options = options
@@ -183,6 +189,11 @@ class OutboxHandler(EventHandler):
             self._pool.submit(bound[1].encode, passed if isinstance(passed, logging.LogRecord) else record)
 
     @property
+    def outbox(self) -> Path:
+        """The folder it writes to."""
+        return self._pool.outbox
+
+    @property
     def submit(self) -> Callable[[Callable[[Any], bytes | None], Any], bool | None]:
         """Keep the line that a function makes of an item (None keeps nothing), as `emit` does with a record's."""
         return self._pool.submit
@@ -206,5 +217,10 @@ class OutboxHandler(EventHandler):
 
     def close(self) -> None:
         """Write the end line and seal; called by `logging.shutdown` and by the next dictConfig."""
+        if sys._getframe(1).f_code is logging.basicConfig.__code__ and not names_captured_by(self):
+            say(
+                "logging.basicConfig(force=True) has taken the OutboxHandler off the root logger, and records do not "
+                'reach the outbox any more: give it "capture": ["root"], or configure it afterwards'
+            )
         self._pool.close()
         super().close()

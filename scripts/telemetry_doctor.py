@@ -53,6 +53,7 @@ def command(
     results = _take_standard_output()
     for target in targets:
         names += _set_up(target)
+    _as_servers_start()
     if not OutboxHandler.made:
         raise ConfigError(
             f"{', '.join(targets)} configures no OutboxHandler",
@@ -67,6 +68,13 @@ def command(
     results.flush()
     if not all(finding.is_well for finding in findings):
         raise SystemExit(1)
+
+
+def _as_servers_start() -> None:
+    """Configure loggers as imported servers will when they start, unless the set-up has done so."""
+    uvicorn = sys.modules.get("uvicorn.config")
+    if uvicorn is not None and not logging.getLogger("uvicorn").handlers:
+        _call("uvicorn", logging.config.dictConfig, uvicorn.LOGGING_CONFIG)
 
 
 def _take_standard_output() -> TextIO:
@@ -163,7 +171,8 @@ def _show(findings: Iterable[Finding], results: TextIO) -> None:
         if finding.advice:
             click.echo(f"         {finding.advice}", results)
     stopped = sum(not finding.arrives for finding in findings)
-    click.echo(f"{count_text(len(findings), 'logger')}, {stopped} stopped", results)
+    click.echo(f"{count_text(len(findings), 'logger')}, {stopped} stopped in this set-up", results)
+    click.echo("what a program does to logging later is not seen: calyx-telemetry run counts a real run", results)
 
 
 if __name__ == "__main__":

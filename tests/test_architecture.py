@@ -171,6 +171,7 @@ def test_the_public_names() -> None:
         "__version__",
         "benchmark_run",
         "configure_structlog",
+        "doctor",
         "install_fast_logger",
         "provision",
         "seal",

@@ -7,8 +7,9 @@ sealed by recovery, which cuts off a partial line.
 from __future__ import annotations
 
 import heapq
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -16,9 +17,11 @@ from calyx_logging.core.reading import BLOCK, BOM
 from calyx_logging.core.times import utc_text
 from calyx_logging.errors import CalyxError, EventError
 from calyx_logging.events.event import decode
-from calyx_logging.format.chunk import MAX_LINE, OPEN_SUFFIX, SEALED_SUFFIX, open_chunk
+from calyx_logging.format.chunk import MAX_LINE, OPEN_SUFFIX, SEALED_SUFFIX, ChunkName, open_chunk
 
 __all__ = ["ChunkRef", "Filter", "Follower", "Line", "last_events", "lines_of"]
+
+_START_BYTES = 4096
 
 _LEVELS = {"debug": 10, "info": 20, "warning": 30, "warn": 30, "error": 40, "critical": 50, "fatal": 50}
 
@@ -144,8 +147,23 @@ def _changed(path: Path) -> str:
         return ""
 
 
+@dataclass
+class _Rewritable:
+    """What is known of a first-generation chunk, which its writer may truncate, replace or make again.
+
+    Attributes:
+        state: size, time and inode when it was read last.
+        start: its first bytes, by which it is known again.
+        lines: how often each line was in it, by hash, so that a copy with more lines gives only those.
+    """
+
+    state: tuple[int, int, int] = (0, 0, 0)
+    start: bytes = b""
+    lines: Counter[int] = field(default_factory=Counter)
+
+
 class Follower:
-    """Follows what is appended to chunks from now on.
+    """Follows what is appended to chunks from now on; of a first-generation chunk that is made anew, its new lines.
 
     Args:
         listing: lists the chunks that exist now; chunks that appear later are read from their beginning.
@@ -157,24 +175,59 @@ class Follower:
     def __init__(self, listing: Callable[[], Iterable[Path]]) -> None:
         self._listing = listing
         self._places: dict[str, int] = {}
+        self._foreign: dict[Path, _Rewritable] = {}
         for path in listing():
             try:
-                self._places[_key(path)] = path.stat().st_size
+                if ChunkName.parse(path.name) is None:
+                    for _ in self._read_foreign(path):
+                        pass
+                else:
+                    self._places[_key(path)] = path.stat().st_size
             except FileNotFoundError:
                 continue
+            except CalyxError as error:
+                if not isinstance(error.__cause__, FileNotFoundError):
+                    raise
 
     def new(self) -> Iterator[Line]:
         """Yield the complete lines added since the last call, chunk by chunk."""
         for path in self._listing():
             key = _key(path)
             try:
-                if path.stat().st_size != self._places.get(key, 0):
+                if ChunkName.parse(path.name) is None:
+                    yield from self._read_foreign(path)
+                elif path.stat().st_size != self._places.get(key, 0):
                     yield from self._read(key, path)
             except FileNotFoundError:
                 continue  # just sealed: the next call finds it under its new name
             except CalyxError as error:
                 if not isinstance(error.__cause__, FileNotFoundError):
                     raise
+
+    def _read_foreign(self, path: Path) -> Iterator[Line]:
+        known = self._foreign.setdefault(path, _Rewritable())
+        found = path.stat()
+        state = (found.st_size, found.st_mtime_ns, found.st_ino)
+        if state == known.state:
+            return
+        key = str(path)
+        with open_chunk(path) as stream:
+            place = self._places.get(key, 0)
+            if state[2] != known.state[2] or state[0] < place or stream.read(len(known.start)) != known.start:
+                place = 0  # it is another file by now
+            known.state = state
+            here = Counter() if not place else known.lines
+            stream.seek(place)
+            is_anew = not place
+            while (data := stream.readline(MAX_LINE)).endswith(b"\n"):
+                place += len(data)
+                here[hash(data)] += 1
+                if not is_anew or here[hash(data)] > known.lines[hash(data)]:
+                    yield from _line(data, path, 0)
+            known.lines |= here
+            self._places[key] = place
+            stream.seek(0)
+            known.start = stream.read(min(place, _START_BYTES))
 
     def _read(self, key: str, path: Path) -> Iterator[Line]:
         place = self._places.get(key, 0)

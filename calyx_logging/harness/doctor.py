@@ -19,17 +19,20 @@ from pathlib import Path
 from typing import Any
 
 from calyx_logging.errors import CalyxError, EventError
-from calyx_logging.events.capture import captured_by
+from calyx_logging.events.capture import captured_by, names_captured_by
 from calyx_logging.events.event import decode
 from calyx_logging.format.chunk import open_chunk, read_lines
 from calyx_logging.handlers.base import EventHandler
+from calyx_logging.handlers.children import is_in_use, state_of_children
 from calyx_logging.handlers.outbox import OutboxHandler
 from calyx_logging.node import Node, provision
 from calyx_logging.outbox.contents import look
 
 __all__ = [
     "CANARY",
+    "Diagnosis",
     "Finding",
+    "doctor",
     "examine",
     "existing_loggers",
     "goes_into_a_queue",
@@ -111,6 +114,56 @@ def examine(names: Iterable[str], level: int = logging.INFO) -> list[Finding]:
                 logger.log(level, CANARY, extra={CANARY: tokens[name]})
         arrived = _wait_for(node, set(tokens.values()), any(map(goes_into_a_queue, loggers.values())))
     return [_found(name, logger, level, arrived[tokens[name]]) for name, logger in loggers.items()]
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What reaches the outbox in this process now; as text, what a person wants to know.
+
+    Attributes:
+        loggers: a finding for each logger. No record is sent: it says what would stop one.
+        captured: the names that handlers capture.
+        outboxes: the folders that handlers write to.
+        children: what becomes of child processes, in a few lines.
+    """
+
+    loggers: list[Finding]
+    captured: list[str]
+    outboxes: list[str]
+    children: list[str]
+
+    def __str__(self) -> str:
+        stopped = [finding for finding in self.loggers if not finding.arrives]
+        lines = [f"outbox     {folder}" for folder in self.outboxes] or ["outbox     none: no OutboxHandler is in use"]
+        lines.append(f"loggers    {len(self.loggers)}, {len(stopped)} stopped")
+        for finding in stopped:
+            lines += [f"  STOPPED  {finding.logger}  {finding.cause}", f"           {finding.advice}"]
+        lines.append(f"captured   {', '.join(self.captured) or 'none'}")
+        return "\n".join([*lines, *(f"children   {line}" for line in self.children)])
+
+
+def doctor(level: int = logging.INFO) -> Diagnosis:
+    """Examine this process, now: `print(calyx_logging.doctor())`.
+
+    Args:
+        level: of the records in question.
+    """
+    handlers = [one for one in outbox_handlers() if is_in_use(one)]
+    captured = sorted({name for one in handlers for name in names_captured_by(one)})
+    outboxes = sorted({str(one.outbox) for one in handlers})
+    names = sorted(existing_loggers(), key=lambda name: (name != "root", name))
+    return Diagnosis([_look(name, level) for name in names], captured, outboxes, state_of_children(handlers))
+
+
+def _look(name: str, level: int) -> Finding:
+    """Say whether a record of a logger would arrive, without sending one."""
+    logger = _logger(name)
+    record = logger.makeRecord(logger.name, level, "", 0, CANARY, (), None)
+    if logger.isEnabledFor(level) and _refusing(logger, record) is None:
+        reached = [one for one in [*captured_by(logger), *outbox_handlers_for(logger, level)] if one.level <= level]
+        if any(isinstance(one, OutboxHandler) and _refusing(one, record) is None for one in reached):
+            return Finding(name, True)
+    return _why_not(name, logger, level)
 
 
 def _found(name: str, logger: logging.Logger, level: int, times: int) -> Finding:

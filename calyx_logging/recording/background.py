@@ -24,6 +24,7 @@ import threading
 import time
 import weakref
 from _thread import start_new_thread
+from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -41,6 +42,7 @@ __all__ = [
     "ending",
     "is_exiting",
     "join",
+    "let_go",
     "members",
     "note_ending",
     "seal",
@@ -87,6 +89,9 @@ _Request = tuple[int, int] | None
 _requests: dict[Path, _Request] = {}
 """The request to seal that was seen last, for each outbox."""
 
+_left: deque[Member] = deque()
+"""Members that are to be closed."""
+
 _members: list[weakref.ref[Member]] = []  # a WeakSet cannot be listed while another thread adds to it
 _keeper = _Keeper()
 _bell: SimpleQueue[None] = SimpleQueue()
@@ -102,6 +107,15 @@ def join(member: Member) -> None:
     """Look after one more, for as long as it is referred to."""
     _requests.setdefault(member.outbox, _request_to(member.outbox))
     _members.append(weakref.ref(member, _members.remove))
+
+
+def let_go(member: Member) -> None:
+    """End one that nobody uses any more; may be called anywhere, even from inside a collection of garbage."""
+    if _exiting:
+        member.close()
+    else:
+        _left.append(member)
+        wake()
 
 
 def members() -> list[Member]:
@@ -174,8 +188,18 @@ def _look_after_all(keeper: _Keeper) -> None:
         _bell.put(None)  # for the one that has taken this one's place
 
 
+def _close_left() -> None:
+    while _left:
+        member = _left.popleft()
+        try:
+            member.close()
+        except Exception as error:
+            say(f"cannot close {member.outbox}: {type(error).__name__}: {error}")
+
+
 def _look_once() -> float:
     wait = LOOK_SECONDS
+    _close_left()
     for member in members():
         try:
             wait = min(wait, member.upkeep())
@@ -194,16 +218,18 @@ def _request_to(outbox: Path) -> _Request:
 
 def _answer_requests() -> None:
     """Seal the chunks of outboxes for which an exporter asks that."""
-    for member in members():
-        request = _request_to(member.outbox)
-        if request is not None and request != _requests.get(member.outbox):
+    for outbox, last in list(_requests.items()):
+        request = _request_to(outbox)
+        if request == last:
+            continue
+        _requests[outbox] = request
+        if request is not None:
             try:
-                for one in members():
-                    if one.outbox == member.outbox:
-                        one.seal()
+                for member in members():
+                    if member.outbox == outbox:
+                        member.seal()
             except Exception as error:
-                say(f"cannot seal for an export of {member.outbox}: {type(error).__name__}: {error}")
-        _requests[member.outbox] = request
+                say(f"cannot seal for an export of {outbox}: {type(error).__name__}: {error}")
 
 
 def close_at_end_of_worker(*, is_one: bool = False) -> None:
@@ -238,6 +264,7 @@ def after_fork() -> None:
     _ending = {}
     _keeper = _Keeper()
     _bell = SimpleQueue()
+    _left.clear()
     for member in members():
         member.after_fork()
     _pid = os.getpid()
@@ -251,6 +278,7 @@ def _note_exit() -> None:
     deadline = time.monotonic() + _END_SECONDS
     while _keeper.runs and time.monotonic() < deadline:
         time.sleep(0.0005)
+    _close_left()
 
 
 atexit.register(_note_exit)

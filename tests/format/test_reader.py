@@ -78,6 +78,36 @@ def test_following_a_writer_that_dies(node: Node, configure: Configure) -> None:
     assert numbers(follower) == [7]
 
 
+def test_following_a_chunk_that_is_made_anew(node: Node, tmp_path: Path) -> None:
+    """A first-generation chunk may be appended to, truncated, replaced and put back; each line comes once."""
+    old = node.outbox / "old.jsonl"
+
+    def lines(*names: int) -> str:
+        return "".join(
+            f'{{"node_id":"n","ts_utc":"2026-11-20T10:00:00+00:00","event_id":"{n}","n":{n}}}\n' for n in names
+        )
+
+    old.write_text(lines(1, 2))
+    follower = Follower(lambda: [old])
+    assert numbers(follower) == []
+    with old.open("a") as stream:
+        stream.write(lines(3, 3))
+    assert numbers(follower) == [3, 3]
+    old.write_text(lines(*range(10, 16)))  # truncated, and longer than before
+    assert numbers(follower) == list(range(10, 16))
+    old.unlink()
+    assert numbers(follower) == []
+    old.write_text(lines(1, 2, 3, 3, 20)[:-5])  # put back, with one more that is not whole
+    assert numbers(follower) == []
+    old.write_text(lines(1, 2, 3, 3, 20))
+    assert numbers(follower) == [20]
+    other = tmp_path / "other"
+    other.write_text(lines(1, 2, 3, 3, 20, 21))  # an editor's way
+    other.replace(old)
+    assert numbers(follower) == [21]
+    assert numbers(follower) == []
+
+
 def test_the_last_ones(node: Node, configure: Configure) -> None:
     """The last events are found by time over all chunks, with filters; chunks without new events are not read."""
     for part in range(3):
