@@ -11,7 +11,6 @@ earlier results are not touched. With a node id the events also go to the outbox
 from __future__ import annotations
 
 import argparse
-import json
 import logging
 import logging.config
 import multiprocessing
@@ -21,7 +20,7 @@ from pathlib import Path
 
 from calyx_logging import benchmark_run
 from calyx_logging.errors import CalyxError
-from calyx_logging.harness import get_node_id, get_results_dir
+from calyx_logging.harness import get_node_id
 from calyx_logging.harness.benchmark import BenchmarkRun
 
 SUITE = "ladder"
@@ -57,50 +56,35 @@ def logging_config(root: Path) -> dict[str, object]:
     }
 
 
-def completed_before(results: Path, model: str) -> set[str]:
-    """Read from receipts which cases earlier instances of a rung completed."""
-    done = set()
-    for receipt in results.glob(f"{model}__*.cases.jsonl"):
-        for line in receipt.read_bytes().splitlines():
-            try:
-                case = json.loads(line)
-            except ValueError:  # a process died while writing its last line
-                continue
-            if case.get("outcome") == "completed":
-                done.add(case["case_id"])
-    return done
-
-
 def climb(root: Path, model: str, limit: float) -> str:
     """Run one rung and return its result."""
-    results = get_results_dir(root / "runtime" / "benchmarks", SUITE, root / "runtime")
-    done = completed_before(results, model)
-    todo = {case_id: answer for case_id, answer in CASES.items() if case_id not in done}
+    run = benchmark_run(suite=SUITE, run_id=model, cases_expected=len(CASES), root=root, logger=log, resume=True)
+    todo = run.remaining(CASES)
     if not todo:
         return "complete already"
-    run = benchmark_run(suite=SUITE, run_id=model, cases_expected=len(todo), root=root, logger=log)
     try:
         with run:
             ask_all(run, model, todo, time.monotonic() + limit)
     except TimeoutError as error:
         return f"timeout: {error}"
-    return f"normal, {len(todo)} cases" + (f", {len(done)} from before" if done else "")
+    before = len(CASES) - len(todo)
+    return f"normal, {len(todo)} cases" + (f", {before} from before" if before else "")
 
 
-def ask_all(run: BenchmarkRun, model: str, todo: dict[str, str], deadline: float) -> None:
+def ask_all(run: BenchmarkRun, model: str, todo: list[str], deadline: float) -> None:
     """Ask a model every question, and kill it when its time is up."""
     context = multiprocessing.get_context("spawn")
     here, there = context.Pipe()
     process = context.Process(target=serve, args=(model, there), daemon=True)
     process.start()
     try:
-        for case_id, right in todo.items():
+        for case_id in todo:
             with run.case(case_id, model=model) as case:
                 here.send(case_id)
                 if not here.poll(max(deadline - time.monotonic(), 0)):
                     raise TimeoutError(f"no answer to {case_id} in the time limit")
                 answer = here.recv()
-                case.note(answer=answer, score=float(answer == right))
+                case.note(answer=answer, score=float(answer == CASES[case_id]))
         here.send(None)
     finally:
         process.kill()

@@ -68,6 +68,7 @@ class RunEnvelope:
         execution_log: the execution log; None if the run wrote none.
         receipts: the other files it left.
         error: type and text of the error that ended it.
+        continues: the instances before it that it resumes, the first one first.
     """
 
     suite: str
@@ -82,6 +83,7 @@ class RunEnvelope:
     execution_log: FileDigest | None = None
     receipts: tuple[FileDigest, ...] = ()
     error: str | None = None
+    continues: tuple[str, ...] = ()
 
     @classmethod
     def start(
@@ -92,10 +94,13 @@ class RunEnvelope:
         *,
         node_id: str | None = None,
         cases_expected: int | None = None,
+        continues: Iterable[str] = (),
         clock: Callable[[], float] = time.time,
     ) -> Self:
         """Make the envelope of a run that begins now."""
-        return cls(suite, run_id, run_instance_id, utc_text(clock()), cases_expected=cases_expected, node_id=node_id)
+        started_at = utc_text(clock())
+        made = cls(suite, run_id, run_instance_id, started_at, cases_expected=cases_expected, node_id=node_id)
+        return replace(made, continues=tuple(continues))
 
     def end(
         self,
@@ -125,10 +130,10 @@ class RunEnvelope:
         )
 
     def to_bytes(self) -> bytes:
-        """Serialise as JSON, with `node_id` and `error` only if they are set."""
+        """Serialise as JSON, with `node_id`, `error` and `continues` only if they are set."""
         document = {"envelope_version": _VERSION, **asdict(self)}
-        for name in ("node_id", "error"):
-            if document[name] is None:
+        for name in ("node_id", "error", "continues"):
+            if not document[name]:
                 del document[name]
         return json.dumps(document, indent=1, ensure_ascii=True).encode() + b"\n"
 
@@ -165,6 +170,7 @@ class RunEnvelope:
             cases_completed=completed,
             execution_log=None if log is None else FileDigest(**log),
             receipts=tuple(FileDigest(**each) for each in document.get("receipts", ())),
+            continues=tuple(str(each) for each in document.get("continues", ())),
         )
 
     def write(self, path: Path) -> None:

@@ -16,11 +16,11 @@ import errno
 import json
 import logging
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Literal, Self, TypeVar
 
 from calyx_logging.core import files
 from calyx_logging.core.times import utc_text
@@ -35,10 +35,13 @@ from calyx_logging.format.run_envelope import EXIT_STATUSES, FileDigest, RunEnve
 from calyx_logging.format.run_paths import new_instance_id
 from calyx_logging.handlers.base import check_root
 from calyx_logging.handlers.execution_log import ExecutionLogHandler
+from calyx_logging.harness._earlier import Earlier, case_id_of, earlier_instances
 from calyx_logging.harness.doctor import goes_into_a_queue, outbox_handlers, outbox_handlers_for
-from calyx_logging.node import find_root
+from calyx_logging.node import Node, find_root
 
 __all__ = ["BenchmarkRun", "Case", "benchmark_run"]
+
+_C = TypeVar("_C")
 
 _OWN = ("event", "stage", "case_id", "started_at", "outcome", "duration_s", "error")
 """The library's own fields in a case's event and receipt."""
@@ -73,6 +76,7 @@ class BenchmarkRun:
         envelope_path, receipt_path: the run's files in that folder.
         fields: the fields on every record of the run.
         environment: environment variables for child processes started with an environment of their own.
+        continues: the instances before it that it resumes, the first one first.
     """
 
     def __init__(
@@ -85,13 +89,20 @@ class BenchmarkRun:
         cases_expected: int | None,
         execution_log: bool,
         logger: logging.Logger,
+        resume: bool = False,
     ) -> None:
         self.suite, self.run_id, self.run_instance_id = suite, run_id, run_instance_id
         self.node_id = run_paths.node_id_of(root / "runtime")
         self.results_dir = run_paths.results_dir(run_paths.benchmarks_of(root), suite, self.node_id)
         self.envelope_path = self.results_dir / run_paths.run_file(run_id, run_instance_id, run_paths.ENVELOPE_SUFFIX)
         self.receipt_path = self.results_dir / run_paths.run_file(run_id, run_instance_id, run_paths.RECEIPT_SUFFIX)
+        outbox = None if self.node_id is None else Node(root, self.node_id).outbox
+        earlier = earlier_instances(self.results_dir, outbox, suite, run_id) if resume else Earlier()
+        self.continues = tuple(earlier.instances)
+        self._completed, self._before = earlier.completed, len(earlier.completed)
         self.fields = {"suite": suite, "run_id": run_id, context.RUN_INSTANCE: run_instance_id}
+        if self.continues:  # one run, in queries and in the report
+            self.fields |= {context.RUN_INSTANCE: self.continues[0], "resumed_as": run_instance_id}
         self.environment = {context.CHILD_VARIABLE: json.dumps(self.fields)}
         self._root = root
         self._logger = logger
@@ -151,6 +162,7 @@ class BenchmarkRun:
             self.run_instance_id,
             node_id=self.node_id,
             cases_expected=self._cases_expected,
+            continues=self.continues,
         )
         self._envelope.write(self.envelope_path)
 
@@ -168,7 +180,7 @@ class BenchmarkRun:
     ) -> Literal[False]:
         status = self._exit_status or self._status_after(error)
         level = logging.INFO if status == "normal" else logging.WARNING if status != "error" else logging.ERROR
-        counts = {"cases_expected": self._cases_expected, "cases_completed": self._outcomes.count("completed")}
+        counts = {"cases_expected": self._cases_expected, "cases_completed": self._count_completed()}
         seconds = round(time.monotonic() - self._began, 6)
         self._log(level, "run ended", error, stage="run_ended", exit_status=status, duration_s=seconds, **counts)
         assert self._left is not None
@@ -182,10 +194,13 @@ class BenchmarkRun:
             say(f"the end of run {self.run_id!r} is not in its envelope: {failure}")
         return False
 
+    def _count_completed(self) -> int:
+        return self._before + self._outcomes.count("completed")
+
     def _status_after(self, error: BaseException | None) -> str:
         if error is None or (isinstance(error, SystemExit) and not error.code):
             expected = self._cases_expected
-            ended = len(self._outcomes) - self._outcomes.count("interrupted")
+            ended = len(self._outcomes) - self._outcomes.count("interrupted") + self._before
             return "normal" if expected is None or ended >= expected else "incomplete"
         if isinstance(error, TimeoutError):
             return "timeout"
@@ -197,7 +212,7 @@ class BenchmarkRun:
         reason = None if error is None else self._cleaned({"error": _text_of(error)}).get("error")
         ended = self._envelope.end(
             status,
-            cases_completed=self._outcomes.count("completed"),
+            cases_completed=self._count_completed(),
             execution_log=FileDigest.of(log, self._root) if log.is_file() else None,
             receipts=[FileDigest.of(self.receipt_path, self._root)],
             error=None if reason is None else plain_text(reason),
@@ -245,6 +260,18 @@ class BenchmarkRun:
             case_entry = {"case_id": case_id, "started_at": started_at, **result}
             self._take_down(outcome, case_entry | ({} if failure is None else {"error": _text_of(failure)}))
 
+    def completed(self, case_id: str) -> bool:
+        """Whether a case was completed: in this instance or, with `resume`, in an earlier one on this node."""
+        return case_id in self._completed
+
+    def remaining(self, cases: Iterable[_C]) -> list[_C]:
+        """The cases that are not completed yet, in their order: ids, or things that have an `id` or a `case_id`.
+
+        Raises:
+            ConfigError: a case has neither.
+        """
+        return [case for case in cases if not self.completed(case_id_of(case))]
+
     def end_as(self, exit_status: str) -> None:
         """Set the run's exit status, which is otherwise derived from the exception and the cases.
 
@@ -260,6 +287,8 @@ class BenchmarkRun:
     def _take_down(self, outcome: str, case_entry: dict[str, Any]) -> None:
         line = json.dumps(lower(self._cleaned(case_entry))[0], ensure_ascii=True).encode() + b"\n"
         self._outcomes.append(outcome)
+        if outcome == "completed":
+            self._completed.add(case_entry["case_id"])
         try:
             assert self._receipt is not None
             data = b"\n" + line if self._torn else line  # keep a partial line on a line of its own
@@ -291,6 +320,7 @@ def benchmark_run(
     root: str | Path | None = None,
     execution_log: bool = False,
     logger: str | logging.Logger = "benchmark",
+    resume: bool = False,
 ) -> BenchmarkRun:
     """Make a run, as a context manager for `with`.
 
@@ -301,11 +331,14 @@ def benchmark_run(
         suite: the suite's name; part of the results' path.
         run_id: the id of this configuration.
         run_instance_id: the id of this execution; new by default.
-        cases_expected: the number of cases that should end.
+        cases_expected: the number of cases that should end, those of earlier instances included.
         root: the folder with `runtime`; default as in `OutboxHandler`. A root given here need not have a node id.
         execution_log: whether to write an execution log (`ExecutionLogHandler`) of all records that reach the root
             logger during the run.
         logger: the logger for the run's own events.
+        resume: continue earlier instances of this run on this node, whatever ended them: `BenchmarkRun.remaining` and
+            `completed` tell what is left, and queries and the report show one run. Its events have the first instance's
+            `run_instance_id`, and its own as `resumed_as`. Without earlier instances it is a run like any other.
 
     Raises:
         ConfigError: an id may not be part of a file name, or the instance is not new.
@@ -315,6 +348,8 @@ def benchmark_run(
     if not isinstance(logger, (str, logging.Logger)):
         raise ConfigError(f"logger is {logger!r}: give a logger, or its name")
     check_root(root)
+    if not isinstance(resume, bool):
+        raise ConfigError(f"resume is {resume!r}: give true or false")
     if cases_expected is not None and (type(cases_expected) is not int or cases_expected < 0):
         raise ConfigError(f"cases_expected is {cases_expected!r}: give a number of cases, or leave it out")
     return BenchmarkRun(
@@ -325,6 +360,7 @@ def benchmark_run(
         cases_expected=cases_expected,
         execution_log=execution_log,
         logger=logging.getLogger(logger) if isinstance(logger, str) else logger,
+        resume=resume,
     )
 
 

@@ -59,9 +59,39 @@ def _between(value: Any, least: float, most: float) -> Any:
     return ibis.ifelse(value.between(least, most), value, ibis.null("float64"))
 
 
+def _without_superseded(events: ibis.Table) -> ibis.Table:
+    """Leave out what a resumed run has done anew: how its earlier instances ended, and cases that were done again.
+
+    `resumed_as` tells its instances apart. Runs that were never resumed, which are nearly all, are left as they are.
+    """
+    import ibis
+
+    def instance(found: ibis.Table, where: Any = None) -> Any:
+        return field_of(found, "$.resumed_as", where).fill_null("")
+
+    begins = events.filter(events.stage == "run_started")
+    begins = begins.mutate(part=instance(begins))
+    last = begins.group_by(list(RUN)).aggregate(
+        last_part=begins.part.argmax(begins.ts), resumed=(begins.part != "").sum()
+    )
+    last = last.filter(last.resumed > 0).drop("resumed")
+    events = events.left_join(last, list(RUN)).drop(*(f"{name}_right" for name in RUN))
+    is_end = (events.last_part.notnull() & events.stage.isin(["case_ended", "run_ended"])).fill_null(False)
+    events = events.mutate(part=instance(events, is_end))
+    ends = events.filter(is_end & (events.stage == "case_ended"))
+    keys = [*RUN, "case_id"]
+    cases_last = ends.group_by(keys).aggregate(last_of_case=ends.part.argmax(ends.ts))
+    events = events.left_join(cases_last, keys).drop(*(f"{name}_right" for name in keys))
+    counts = ibis.ifelse(events.stage == "run_ended", events.last_part, events.last_of_case)
+    is_superseded = (events.part != counts).fill_null(False)
+    is_end = (events.last_part.notnull() & events.stage.isin(["case_ended", "run_ended"])).fill_null(False)
+    stage = ibis.ifelse(is_end & is_superseded, "superseded", events.stage)
+    return events.mutate(stage=stage).drop("last_part", "part", "last_of_case")
+
+
 def _with_ends(events: ibis.Table) -> ibis.Table:
     """Return the events of runs, with columns for what the begin and end of a case or run record."""
-    events = events.filter(events.run_id.notnull())
+    events = _without_superseded(events.filter(events.run_id.notnull()))
     has_ended = (events.stage == "case_ended").fill_null(False)
     outcome = field_of(events, "$.outcome", has_ended)
     completed = has_ended & (outcome == "completed").fill_null(False)

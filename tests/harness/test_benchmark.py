@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import asyncio
 import concurrent.futures
 import hashlib
@@ -18,6 +19,7 @@ import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,8 +29,10 @@ from calyx_logging.core import files
 from calyx_logging.errors import ConfigError, NodeNotProvisioned, RootNotFound, StorageError
 from calyx_logging.events import context
 from calyx_logging.format.run_envelope import RunEnvelope
+from calyx_logging.format.run_paths import results_dir
 from calyx_logging.handlers import ExecutionLogHandler
-from conftest import REPO, close_logging, config, events_of, python
+from calyx_logging.outbox.export import export
+from conftest import REPO, close_logging, config, events_of, python, telemetry
 
 Configure = Callable[..., logging.Logger]
 RUN = ("suite", "run_id", "run_instance_id")
@@ -543,3 +547,97 @@ def test_a_receipt_that_cannot_be_written_is_said(
     assert RunEnvelope.read(run.envelope_path).cases_completed == 4
     first, fragment, fourth = run.receipt_path.read_bytes().splitlines()
     assert (json.loads(first)["case_id"], len(fragment), json.loads(fourth)["case_id"]) == ("first", 20, "fourth")
+
+
+# ------------------------------------------------------------------ resume
+
+RESUMED = """
+import json, logging, logging.config, os, signal, sys
+from calyx_logging import benchmark_run
+logging.config.dictConfig(json.loads(sys.argv[1]))
+run = benchmark_run(suite="s", run_id="r", cases_expected=5, resume=True, logger="harness", root=sys.argv[2])
+print(run.remaining(["a", "b", "c", "d", "e"]))
+with run:
+    for case_id in run.remaining(["a", "b", "c", "d", "e"]):
+        if case_id == sys.argv[3]:
+            os._exit(9) if sys.argv[4] == "dies" else sys.exit("stops")
+        try:
+            with run.case(case_id):
+                if case_id == sys.argv[5]:
+                    raise ValueError("fails")
+        except ValueError:
+            pass
+"""
+
+
+def resumed(node: Node, stop_at: str = "", how: str = "", fail_at: str = "") -> tuple[list[str], int]:
+    """Run it; what it found remaining, and its exit code."""
+    done = python(RESUMED, json.dumps(config(node)), str(node.root), stop_at, how, fail_at)
+    return ast.literal_eval(done.stdout), done.returncode
+
+
+def test_a_run_is_resumed(node: Node) -> None:
+    """After a death, a failure and an end: each time what is not completed; queries show one run."""
+    assert resumed(node, "c", "dies") == (["a", "b", "c", "d", "e"], 9)
+    assert resumed(node, "e", "stops", "d") == (["c", "d", "e"], 1)
+    assert resumed(node) == (["d", "e"], 0)
+    assert resumed(node) == ([], 0)
+    export(node)
+    folder = results_dir(node.root / "runtime" / "benchmarks", "s", node.id)
+    envelopes = sorted((RunEnvelope.read(path) for path in folder.glob("*.json")), key=lambda one: len(one.continues))
+    assert [len(one.continues) for one in envelopes] == [0, 1, 2, 3]
+    assert envelopes[2].continues == (envelopes[0].run_instance_id, envelopes[1].run_instance_id)
+    assert [one.exit_status for one in envelopes] == ["incomplete", "incomplete", "normal", "normal"]
+    assert envelopes[2].cases_completed == 5
+    ended = [event for event in events_of(node.outbox) if event.get("stage") == "case_ended"]
+    assert {event["run_instance_id"] for event in ended} == {envelopes[0].run_instance_id}
+    assert {event.get("resumed_as") for event in ended} == {None, *(one.run_instance_id for one in envelopes[1:3])}
+    pytest.importorskip("ibis")
+    done = telemetry("query", "--named", "runs", "--json", "--root", node.root)
+    (row,) = json.loads(done.stdout)
+    assert {name: row[name] for name in ("cases", "completed", "passed", "exit_status", "outcome")} == {
+        "cases": 5,
+        "completed": 5,
+        "passed": 5,
+        "exit_status": "normal",
+        "outcome": "passed",
+    }
+
+
+@pytest.mark.parametrize("lost", ["receipts", "outbox", "torn"])
+def test_resume_from_what_is_left(node: Node, lost: str) -> None:
+    """From receipts alone, from the outbox alone, and with a receipt whose last line is torn."""
+    resumed(node, "d", "dies")
+    folder = results_dir(node.root / "runtime" / "benchmarks", "s", node.id)
+    (receipt,) = folder.glob("*.cases.jsonl")
+    if lost == "receipts":
+        receipt.unlink()
+    elif lost == "torn":
+        receipt.write_bytes(receipt.read_bytes()[:-20] + b"\n[]\n\xff\n")
+    else:
+        for path in node.outbox.glob("*.jsonl*"):
+            path.unlink()
+    assert resumed(node, "d", "dies")[0] == ["d", "e"]
+
+
+def test_resume_minds_suite_and_run(node: Node) -> None:
+    """Another run, another suite, and a run without `resume` begin at the beginning."""
+    resumed(node, "d", "dies")
+    for options in ({"run_id": "r2", "resume": True}, {"run_id": "r"}, {"run_id": "r_", "resume": True}):
+        run = benchmark_run(suite="s", root=node.root, **options)  # type: ignore[arg-type]
+        assert (run.remaining(["a"]), run.continues) == (["a"], ())
+    assert benchmark_run(suite="other", run_id="r", root=node.root, resume=True).remaining(["a"]) == ["a"]
+    with pytest.raises(ConfigError, match="resume is 'yes'"):
+        benchmark_run(suite="s", run_id="r", root=node.root, resume="yes")  # type: ignore[arg-type]
+
+
+def test_what_remaining_takes(node: Node) -> None:
+    """Ids, and things that bear one; what is completed in this instance counts, too."""
+    with benchmark_run(suite="s", run_id="r", root=node.root) as run:
+        with run.case("a"):
+            pass
+        cases = [{"id": "a"}, {"case_id": "b", "id": "a"}, SimpleNamespace(id="c")]
+        assert run.remaining(cases) == cases[1:]
+        assert (run.completed("a"), run.completed("b")) == (True, False)
+        with pytest.raises(ConfigError, match="give ids of cases"):
+            run.remaining([3])
