@@ -1,9 +1,10 @@
 """RedactSecrets: a structlog processor that takes secrets out of an event before anything touches the disk.
 
 Off by default; one line switches it on: `{"()": "calyx_logging.EventFormatter", "processors":
-["calyx_logging.redact.RedactSecrets"]}`. It looks at key names (any value under `api_key` is replaced) and at patterns
-in texts (common forms of API keys, bearer headers, private key blocks, `password=…`), at any depth, also in the message
-and in exceptions. The event says how many places were replaced: `degraded: ["redacted: 2"]`.
+["calyx_logging.redact.RedactSecrets"]}`. It looks at key names (any value under `api_key` is replaced), at lists (pairs
+of headers, options of a command line) and at patterns in texts (common forms of API keys, bearer headers, private key
+blocks, `password=…`), at any depth, also in the message and in exceptions. The event says how many places were
+replaced: `degraded: ["redacted: 2"]`. `_secret_names` knows the names, `_secret_patterns` the forms in texts.
 
 Invariants: the caller's objects are never changed; a value that cannot be inspected is replaced, not let through.
 """
@@ -11,9 +12,12 @@ Invariants: the caller's objects are never changed; a value that cannot be inspe
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
+from calyx_logging._secret_names import CERTAIN, NO, NO_OPTION, bare_name, grade, is_file, is_mixed, is_random
+from calyx_logging._secret_patterns import LEAST_TEXT, REPLACEMENT, cut
 from calyx_logging.errors import ConfigError
 from calyx_logging.events.event import note
 from calyx_logging.events.values import MAX_DEPTH, by_rule, is_a, safe_repr
@@ -21,21 +25,7 @@ from calyx_logging.events.values import MAX_DEPTH, by_rule, is_a, safe_repr
 if TYPE_CHECKING:
     from structlog.typing import EventDict
 
-__all__ = ["REPLACEMENT", "RedactSecrets"]
-
-REPLACEMENT = "[redacted]"
-
-KEYS = frozenset(
-    (
-        *("accesskey", "apikey", "auth", "authorization", "bearer", "clientsecret", "cookie", "credential"),
-        *("credentials", "passphrase", "passwd", "password", "privatekey", "proxyauthorization", "pwd", "secret"),
-        *("secretaccesskey", "secretkey", "setcookie", "signingkey", "token"),
-    )
-)
-"""Key names of secrets, in lower case, reduced to letters and digits."""
-
-_ENDINGS = ("apikey", "password", "passwd", "secret", "secretkey", "accesskey", "privatekey", "token", "passphrase")
-"""Endings that also mark a key as a secret's: `openai_api_key`, `hf_token`, but not `max_tokens`."""
+__all__ = ["REPLACEMENT", "RedactSecrets", "redacted_argv"]
 
 _MODEL_WORDS = ("bos", "cls", "end", "eos", "first", "last", "mask", "next", "pad", "sep", "start", "stop", "unk")
 _OF_A_MODEL = frozenset(f"{word}token" for word in _MODEL_WORDS)
@@ -44,61 +34,18 @@ _OF_A_MODEL = frozenset(f"{word}token" for word in _MODEL_WORDS)
 _LEAST_TOKEN = 8
 """Least length of a credential under `token`; a shorter text, or a number, is a model's token."""
 
-_SEPARATORS = re.compile(r"[^a-z0-9]+")
+_LEAST_ALONE = 16
+"""Least length of a word that is replaced beside `token` or `password` in a pair, though it has letters alone."""
 
-_BEFORE = r"(?<![A-Za-z0-9_-])"
-_PLAIN = r"(?!(?:None|null|true|false|[0-9.]+)(?=[\s\"'&,;)\]}]|$))"
-_QUOTED = r"""\\*"[^"\\\n]+|'[^'\n]+"""
+_ALONE = frozenset({"auth", "credential", "credentials", "passphrase", "passwd", "password", "pwd", "secret", "token"})
+"""Names that are also words, and so may stand in a list of words."""
 
-_PATTERNS: tuple[tuple[tuple[str, ...], str], ...] = (
-    (("sk-", "rk-", "pk-"), _BEFORE + r"[srp]k-(?=[A-Za-z0-9_-]*[0-9])[A-Za-z0-9][A-Za-z0-9_-]{15,}"),
-    (("sk_", "rk_"), r"\b[sr]k_(?:live|test)_[A-Za-z0-9]{10,}"),
-    (("ghp_", "gho_", "ghu_", "ghs_", "ghr_"), r"\bgh[pousr]_[A-Za-z0-9]{20,}"),
-    (("github_pat_",), r"\bgithub_pat_[A-Za-z0-9_]{20,}"),
-    (("glpat-",), _BEFORE + r"glpat-[A-Za-z0-9_-]{16,}"),
-    (("hf_",), r"\bhf_[A-Za-z0-9]{20,}"),
-    (("npm_",), r"\bnpm_[A-Za-z0-9]{30,}"),
-    (("pypi-",), _BEFORE + r"pypi-[A-Za-z0-9_-]{30,}"),
-    (("xox",), _BEFORE + r"xox[abeoprs]-[A-Za-z0-9-]{10,}"),
-    (("akia", "asia"), r"\bA(?:KIA|SIA)[0-9A-Z]{16}\b"),
-    (("aiza",), _BEFORE + r"AIza[0-9A-Za-z_-]{30,}"),
-    (("eyj",), _BEFORE + r"eyJ[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]{8,}\.[A-Za-z0-9_-]*"),
-    (("bearer",), r"(?i:(?<=\bbearer)\s+)(?:(?=\S*[0-9])[A-Za-z0-9._~+/=-]{8,}|[A-Za-z._~+/=-]{24,})"),
-    (("basic",), r"(?<=\b[Bb]asic )(?=[A-Za-z0-9+/]*[0-9=])[A-Za-z0-9+/=]{12,}"),
-    (("private key",), r"-----BEGIN [A-Z0-9 ]*PRIVATE KEY-----(?:(?!-----END )[\s\S])*(?:-----END [A-Z0-9 ]*-----)?"),
-    (("://",), r"(?<=://)[^\s/@:\"']*:[^\s/@\"']+(?=@)"),
-    (
-        ("passw", "passphrase", "secret", "pwd"),
-        r"(?i:(?:secret|password|passwd|passphrase|pwd)(?:\\*[\"'])?\s*[=:]\s*)"
-        rf"(?:{_QUOTED}|{_PLAIN}[^\s\"'&,;\[{{(\\]{{4,}})",
-    ),
-    (
-        ("key", "token"),
-        r"(?i:(?:api[_-]?key|access[_-]?key|token)(?:\\*[\"'])?\s*)"
-        rf"(?:[=:]\s*(?:{_QUOTED})|[=:]\s*{_PLAIN}(?=[^\s\"'&,;]*[0-9]|[^\s\"'&,;]{{16}})[^\s\"'&,;\[{{(\\]{{4,}}"
-        rf"|=\s*{_PLAIN}[^\s\"'&,;\[{{(\\]{{4,}})",
-    ),
-)
-"""Lower-case substrings that announce a pattern, and the pattern; `_may_hold` must know each of them."""
+_LOGINS = frozenset({"-u", "--user", "--proxy-user"})
+"""curl's options for `name:password`."""
 
-_Form = tuple[tuple[str, ...], re.Pattern[str]]
 _NEVER = frozenset({"_record", "level", "logger", "degraded"})
 _MAX_KNOWN = 10_000
-_LEAST_TEXT = 7
-"""Length of the shortest text that a pattern matches: `://u:p@`."""
-
-
-def _may_hold(low: str) -> bool:
-    """Tell quickly whether any pattern can match in a lower-case text; most texts contain none."""
-    return (
-        ("bearer" in low or "basic " in low or "akia" in low or "asia" in low or "aiza" in low or "eyj" in low)
-        or (
-            ("=" in low or ":" in low)
-            and ("key" in low or "token" in low or "pass" in low or "secret" in low or "pwd" in low or "://" in low)
-        )
-        or ("-" in low and ("k-" in low or "xox" in low or "glpat-" in low or "pypi-" in low or "private" in low))
-        or ("_" in low and ("k_" in low or "gh" in low or "github_pat_" in low or "hf_" in low or "npm_" in low))
-    )
+_LEAST_UNKNOWN = 100
 
 
 class RedactSecrets:
@@ -114,8 +61,7 @@ class RedactSecrets:
 
     def __init__(self, keys: Iterable[str] = (), patterns: Iterable[str] = ()) -> None:
         keys, patterns = _texts("keys", keys), _texts("patterns", patterns)
-        self._names = _Names(KEYS | {_SEPARATORS.sub("", key.lower()) for key in keys})
-        self._patterns = [(needles, re.compile(form)) for needles, form in _PATTERNS]
+        self._names = _Names(frozenset(map(bare_name, keys)))
         try:
             self._own = [re.compile(pattern) for pattern in patterns]
         except re.error as error:
@@ -125,7 +71,7 @@ class RedactSecrets:
     """If this processor fails, the event's fields are not kept (see `calyx_logging.events.processors.run_all`)."""
 
     def __call__(self, logger: object, method_name: str, event_dict: EventDict) -> EventDict:
-        search = _Search(self._names, self._patterns, self._own)
+        search = _Search(self._names, self._own)
         for name in list(event_dict):
             if name in _NEVER:
                 continue
@@ -146,17 +92,18 @@ class RedactSecrets:
 class _Names:
     """Cache of key names: tells whether the value under a key is a secret."""
 
-    def __init__(self, keys: frozenset[str]) -> None:
-        self._keys = keys
-        self._known: dict[str, tuple[str, bool]] = {}
+    def __init__(self, own: frozenset[str]) -> None:
+        self._own = own
+        self._known: dict[str, tuple[str, int]] = {}
+        self.plain: set[str] = set()  # names that hold no secret themselves
 
-    def look(self, key: str) -> tuple[str, bool]:
-        """Return the key reduced to letters and digits, and whether that is a secret's name."""
+    def look(self, key: str) -> tuple[str, int]:
+        """Return the key reduced to letters and digits, and whether that is a secret's name (see `grade`)."""
         known = self._known.get(key)
         if known is None:
-            bare = _SEPARATORS.sub("", key.lower())
-            known = bare, bare in self._keys or bare.endswith(_ENDINGS)
-            if len(self._known) < _MAX_KNOWN and len(key) < 100:
+            bare = bare_name(key)
+            known = bare, CERTAIN if bare in self._own else grade(bare)
+            if len(self._known) < _MAX_KNOWN and len(key) < _LEAST_UNKNOWN:
                 self._known[key] = known
         return known
 
@@ -164,29 +111,34 @@ class _Names:
 class _Search:
     """One walk through an event; `count` is the number of places replaced."""
 
-    __slots__ = ("_names", "_own", "_path", "_patterns", "count")
+    __slots__ = ("_names", "_own", "_path", "count")
 
-    def __init__(self, names: _Names, patterns: list[_Form], own: list[re.Pattern[str]]) -> None:
+    def __init__(self, names: _Names, own: list[re.Pattern[str]]) -> None:
         self.count = 0
         self._names = names
-        self._patterns = patterns
         self._own = own
         self._path: set[int] = set()
 
     def under(self, key: object, value: Any) -> Any:
         """Return the value under a key, cleaned."""
         if value is not None and type(value) is not bool:
-            bare, is_secret = self._names.look(key if type(key) is str else _text_of(key))
-            if is_secret and not _is_of_a_model(bare, value):
+            bare, found = self._names.look(key if type(key) is str else _text_of(key))
+            if found and _is_secret(bare, found, value):
                 self.count += 1
                 return REPLACEMENT
         return self.value(value)
 
     def name(self, name: Any) -> Any:
         """Return a key with anything that looks like a secret replaced."""
+        if name in self._names.plain:
+            return name
         text = name if type(name) is str else _text_of(name)
         clean = self.text(text)
-        return name if clean == text else clean
+        if clean != text:
+            return clean
+        if type(name) is str and not self._own and len(self._names.plain) < _MAX_KNOWN and len(name) < _LEAST_UNKNOWN:
+            self._names.plain.add(name)
+        return name
 
     def value(self, value: Any) -> Any:
         """Return the value itself if nothing had to be replaced, else a changed copy."""
@@ -209,13 +161,9 @@ class _Search:
 
     def text(self, text: str) -> str:
         """Return the text with anything that looks like a secret replaced."""
-        if len(text) >= _LEAST_TEXT and _may_hold(low := text.lower()):
-            for needles, pattern in self._patterns:
-                for needle in needles:
-                    if needle in low:
-                        text, replaced = pattern.subn(REPLACEMENT, text)
-                        self.count += replaced
-                        break
+        if len(text) >= LEAST_TEXT:
+            text, replaced = cut(text)
+            self.count += replaced
         for pattern in self._own:
             text, replaced = pattern.subn(REPLACEMENT, text)
             self.count += replaced
@@ -223,13 +171,70 @@ class _Search:
 
     def _mapping(self, value: dict[Any, Any]) -> dict[Any, Any]:
         before = self.count
-        clean = {self.text(name) if type(name) is str else name: self.under(name, each) for name, each in value.items()}
+        clean = {self.name(name) if type(name) is str else name: self.under(name, each) for name, each in value.items()}
+        if "value" in value and self._is_pair(value.get("name", value.get("key")), value["value"]):
+            clean["value"] = REPLACEMENT
+            self.count = max(self.count, before + 1)
         return value if self.count == before else clean
 
     def _sequence(self, value: list[Any] | tuple[Any, ...]) -> Any:
         before = self.count
-        clean = [self.value(each) for each in value]
+        if len(value) == 2 and self._is_pair(*value):
+            self.count += 1
+            return [value[0], REPLACEMENT]
+        if value and type(value[0]) is str:
+            clean = self.words(value)
+        else:
+            clean = [self.value(each) for each in value]
         return value if self.count == before else clean
+
+    def _is_pair(self, name: object, value: object) -> bool:
+        """Tell whether these are the name of a header, or of another secret, and its value."""
+        if type(name) not in (str, bytes) or type(value) not in (str, bytes):
+            return False
+        bare, found = self._names.look(_text_of(name))
+        if found == NO or not _is_secret(bare, found, value):
+            return False
+        text = _text_of(value)
+        return bare not in _ALONE or len(text) >= _LEAST_ALONE or is_mixed(text)
+
+    def words(self, value: Sequence[Any]) -> list[Any]:
+        """Return a list that may be a command line, with the values of options for secrets replaced."""
+        clean: list[Any] = []
+        option = ""  # one for a secret, which is in the next word
+        for each in value:
+            if type(each) is not str:
+                clean.append(self.value(each))
+                option = ""
+                continue
+            if option and self._is_of(option, each):
+                each, option = self._of(option, each), ""
+            elif each[:1] == "-":
+                option, equals, given = each.partition("=")
+                if self._names.look(option)[1] == NO and option not in _LOGINS:
+                    option = ""
+                if equals and option and self._is_of(option, given):
+                    each = f"{option}={self._of(option, given)}"
+                option = "" if equals else option
+            else:
+                option = ""
+            clean.append(self.text(each))
+        return clean
+
+    def _is_of(self, option: str, value: str) -> bool:
+        """Tell whether an option's value is a secret, or holds one."""
+        if not value or value[:2] == "--" or (value[0] == "-" and len(value) == 2):
+            return False
+        if option in _LOGINS:
+            return ":" in value and not value.replace(":", "").isdigit()
+        bare, found = self._names.look(option)
+        if found == NO or bare.startswith(NO_OPTION) or is_file(bare, value):
+            return False
+        return _is_secret(bare, found, value)
+
+    def _of(self, option: str, value: str) -> str:
+        self.count += 1
+        return f"{value.partition(':')[0]}:{REPLACEMENT}" if option in _LOGINS else REPLACEMENT
 
     def _other(self, value: Any) -> Any:
         """Clean a value that is not JSON yet by converting it step by step, as the encoder will."""
@@ -250,6 +255,20 @@ class _Search:
         return value if self.count == before and id(value) not in self._path else clean
 
 
+def redacted_argv(argv: Sequence[str]) -> list[str]:
+    """Return a command line with the values of options for secrets, and all that looks like a secret, replaced.
+
+    Args:
+        argv: the program and its arguments, as in `sys.argv`.
+    """
+    return _Search(_names(), []).words(argv)
+
+
+@cache
+def _names() -> _Names:
+    return _Names(frozenset())
+
+
 def _text_of(key: Any) -> str:
     """Return a key, or bytes that may be a text, as text."""
     if is_a(key, str):
@@ -259,11 +278,15 @@ def _text_of(key: Any) -> str:
     return safe_repr(key)
 
 
-def _is_of_a_model(name: str, value: object) -> bool:
+def _is_secret(name: str, found: int, value: object) -> bool:
+    """Tell whether a value is a secret, under a name that is one's (`found`: certainly, or maybe)."""
+    if found != CERTAIN:
+        text = _text_of(value) if is_a(value, (str, bytes)) else ""
+        return is_random(text) or (name.endswith(("pass", "pw")) and is_mixed(text))
     if not name.endswith("token"):
-        return False
+        return True
     is_short = type(value) in (int, float) or (type(value) is str and len(value) < _LEAST_TOKEN)
-    return is_short or name in _OF_A_MODEL
+    return not is_short and name not in _OF_A_MODEL
 
 
 def _texts(option: str, given: object) -> list[str]:

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from calyx_logging import EventFormatter, Node
 from calyx_logging.errors import ConfigError
 from calyx_logging.events.event import encode
-from calyx_logging.redact import REPLACEMENT, RedactSecrets
+from calyx_logging.redact import REPLACEMENT, RedactSecrets, redacted_argv
 from conftest import close_logging, config, events_of
 
 Configure = Callable[..., logging.Logger]
@@ -76,7 +76,122 @@ def test_headers_addresses_settings_and_key_blocks(text: str, left: str) -> None
     assert left in through(message=text)["message"].replace("--[redacted]", "[redacted]")
 
 
-KEYS = ["api_key", "Authorization", "token", "PASSWORD", "openai-api-key", "X-API-Key", "hf_token", "client.secret"]
+MIXED = "Zx81" + "kQ7w" * 6
+TEXTS = [
+    (f"used ya29.{MIXED} here", "used [redacted] here"),
+    (f"https://hooks.slack.com/services/T1/B2/{MIXED} failed", "https://hooks.slack.com/[redacted] failed"),
+    (f"https://discord.com/api/webhooks/123/{MIXED}", "https://discord.com/api/webhooks/[redacted]"),
+    (
+        f"https://x.webhook.office.com/webhookb2/{MIXED}@1/IncomingWebhook/2/3",
+        "https://x.webhook.office.com/[redacted]",
+    ),
+    (f"https://hooks.zapier.com/hooks/catch/1/{MIXED}", "https://hooks.zapier.com/[redacted]"),
+    ("connect(user='joe', pass='hunter2')", "connect(user='joe', pass[redacted]')"),
+    ("connect(db_pass='correct horse')", "connect(db_[redacted]')"),
+    (f"Client(key='{MIXED}', n=2)", "Client(key='[redacted]', n=2)"),
+    (f"Client(key={MIXED})", "Client(key=[redacted])"),
+    ("postgres://joe:pa/ss@w'or\"d@db.host:5432/x", "postgres://[redacted]@db.host:5432/x"),
+    ('{"url":"redis://:p@ss/1@host/0","mail":"a@b.c"}', '{"url":"redis://[redacted]@host/0","mail":"a@b.c"}'),
+    (
+        f"git clone https://{MIXED}@host/x and https://{MIXED}:@host/x",
+        "https://[redacted]@host/x and https://[redacted]@",
+    ),
+    ("GET /x?page=2&sig=ab%2Fcd%3D&se=1", "GET /x?page=2&sig=[redacted]&se=1"),
+    ("GET /callback?code=4a5b6c7d8e9f&state=x", "GET /callback?code=[redacted]&state=x"),
+    ("https://h/cb#access_token=abcd&n=1", "https://h/cb#access_token=[redacted]&n=1"),
+    (f"https://s3/x?X-Amz-Date=1&X-Amz-Signature={'0a' * 32}", "https://s3/x?X-Amz-Date=1&X-Amz-Signature=[redacted]"),
+    ("prog --password hunter2 --n 5", "prog --password [redacted] --n 5"),
+    ("prog --db-password 'hunter2' -v", "prog --db-password '[redacted]' -v"),
+    ("curl -u joe:hunter2 https://host", "curl -u joe:[redacted] https://host"),
+    ("Authorization: Token abc123def\nAccept: x", "Authorization: Token [redacted]\nAccept: x"),
+    ("-H 'Authorization: Custom abc123def' x", "-H 'Authorization: Custom [redacted]' x"),
+    ('Authorization: Digest username="a", response="0a1b"', "Authorization: Digest [redacted]"),
+    (f"{{'Authorization': '{MIXED}', 'n': 1}}", "{'Authorization': '[redacted]', 'n': 1}"),
+    (f"[('Authorization', 'Token {MIXED}'), ('n', 1)]", "[('Authorization', 'Token [redacted]'), ('n', 1)]"),
+    ("Cookie: sid=abc; theme=dark\nAccept: x", "Cookie: [redacted]\nAccept: x"),
+    ("Set-Cookie: sid=abc; Path=/; HttpOnly and more", "Set-Cookie: [redacted] and more"),
+    (repr(b"Cookie: sid=abc\r\nAccept: x"), "b'Cookie: [redacted]\\r\\nAccept: x'"),
+    (repr(f"line\n{OPENAI}\n".encode()), "b'line\\n[redacted]\\n'"),
+    (f"AccountName=x;AccountKey={MIXED}==;Suffix=y", "AccountName=x;Account[redacted];Suffix=y"),
+    ("SharedAccessKeyName=Root;SharedAccessKey=ab1=", "SharedAccessKeyName=Root;Shared[redacted]"),
+    ("Server=x;User Id=sa;Pwd=hunter;Timeout=3", "Server=x;User Id=sa;[redacted];Timeout=3"),
+    ('{"api_keys": ["k1", "k2"], "n": 1}', '{"[redacted]], "n": 1}'),
+    ("'private_key_pem': 'abc', 'n': 1", "'private_[redacted]', 'n': 1"),
+    ("<password>hunter2</password>", "<[redacted]</password>"),
+    (f"the api key is {MIXED}, he said", "the [redacted], he said"),
+    ("password=p&ssw0rd1 next", "[redacted] next"),
+    ("password: 12345678", "[redacted]"),
+    ("auth=('joe', 'hunter2'), timeout=3", "auth=[redacted], timeout=3"),
+    ("İİ password=hunter2 İ api_key=abcdefg1 İ", "İİ [redacted] İ [redacted] İ"),
+]
+
+
+@pytest.mark.parametrize(("text", "left"), TEXTS)
+def test_secrets_that_texts_name(text: str, left: str) -> None:
+    """By a name, a header, an option or the form of an address; the text around them stays."""
+    assert left in through(message=text)["message"]
+
+
+def test_headers_and_settings_in_pairs() -> None:
+    """Lists of lists and of tuples, of texts and of bytes, and dicts of name and value."""
+    pairs = [["Authorization", "abc"], ("X-Api-Key", "abc"), (b"cookie", b"a=b"), ["password", "hunter2"], ["n", "1"]]
+    clean = through(headers=pairs, env=[{"name": "DB_PASSWORD", "value": "abc"}, {"name": "HOME", "value": "/root"}])
+    assert clean["headers"] == [
+        ["Authorization", REPLACEMENT],
+        ["X-Api-Key", REPLACEMENT],
+        [b"cookie", REPLACEMENT],
+        ["password", REPLACEMENT],
+        ["n", "1"],
+    ]
+    assert clean["env"] == [{"name": "DB_PASSWORD", "value": REPLACEMENT}, {"name": "HOME", "value": "/root"}]
+    assert clean["degraded"] == ["redacted: 5"]
+    words = {"fields": ["password", "username"], "logprobs": [["token", -0.1], ["secret", "noun"]]}
+    assert through(**words) == words
+
+
+COMMAND_LINES = [
+    (["prog", "--password", "hunter2", "-v"], ["prog", "--password", REPLACEMENT, "-v"]),
+    (["prog", "--api-key=abc", "x"], ["prog", f"--api-key={REPLACEMENT}", "x"]),
+    (["prog", "-password", "-abc"], ["prog", "-password", REPLACEMENT]),
+    (["curl", "-u", "joe:hunter2", "-H", "X-Auth-Token: abc123"], ["curl", "-u", f"joe:{REPLACEMENT}", "-H", None]),
+    (["curl", "--user=joe:hunter2"], ["curl", f"--user=joe:{REPLACEMENT}"]),
+    (["sh", "-c", "prog --password hunter2"], ["sh", "-c", f"prog --password {REPLACEMENT}"]),
+    (["env", "API_KEY=abcdef", "prog", OPENAI], ["env", REPLACEMENT, "prog", REPLACEMENT]),
+    (["prog", "--key", MIXED, "--key", "server.pem"], ["prog", "--key", REPLACEMENT, "--key", "server.pem"]),
+    (["prog", "--no-password", "x", "--token", "--verbose"], None),
+    (["prog", "--max-tokens", "200", "--token", "5", "--password-file", "p.txt", "--password"], None),
+    (["ssh-tool", "--signing-key", "keys/id", "--private-key=deploy.pem", "--client-key", "laptop"], None),
+    (["ssh-tool", f"--signing-key={MIXED}"], ["ssh-tool", f"--signing-key={REPLACEMENT}"]),
+    (["docker", "run", "-u", "1000:1000", "image"], None),
+    ([], None),
+]
+
+
+@pytest.mark.parametrize(("argv", "left"), COMMAND_LINES)
+def test_command_lines(argv: list[str], left: list[str | None] | None) -> None:
+    """Values of options for secrets go, in the next argument or in the same one; in events and for other modules."""
+    clean = redacted_argv(argv)
+    assert clean == through(argv=argv)["argv"]
+    for got, expected in zip(clean, left or argv, strict=True):
+        assert got == expected or expected is None
+    assert "hunter2" not in repr(clean)
+    assert "abc123" not in repr(clean)
+
+
+KEYS = [
+    *("api_key", "Authorization", "token", "PASSWORD", "openai-api-key", "X-API-Key", "hf_token", "client.secret"),
+    *(
+        "api_keys",
+        "ApiKeys",
+        "private_key_pem",
+        "passwords",
+        "password2",
+        "Set-Cookie",
+        "HTTP_AUTHORIZATION",
+        "db_pass",
+    ),
+    *("access_tokens", "AccountKey", "webhook_url", "X-Amz-Signature", "contraseña"),
+]
 
 
 @pytest.mark.parametrize("key", KEYS)
@@ -116,6 +231,28 @@ HARMLESS = [
     "token: the, key: value, secretary: x",
     "https://example.com:8080/path@version",
     "task-based tokens=5 keys: [1]",
+    f"commit {'07afff4e6d' * 4}, sha256 {'9f86d081' * 8}, cache key={'9f86d081' * 8}",
+    "run 0191f8a2-7c3e-7b2a-9d1e-3f6a5b4c2d1e ended",
+    "data:image/png;base64,iVBORw0KGgoAAAANSUhEUgAAAAUAAAAFCAYAAACNbyblAAAAHElEQVQI12P4",
+    "the token budget, max_tokens=200, pad_token: <pad>, eos_token='</s>', pad_token=<pad>, token_type: bearer",
+    "the password is usually eight characters, the secret of it, a pass: 12 of 15, pass=12 fail=3, first pass=ok",
+    "api_key is None; key: value; keyboard=us; monkey=1; num_key_value_heads=8; primary_key=id; public_key: abcdefgh",
+    "sort(key='name'), sorted(xs, key=lambda x: x.name), client(key='Qwen/Qwen2-7B-Instruct-GPTQ-Int4')",
+    "https://host/path?page=2&code_name=x&code=200&key=name user@host, joe@example.com, git@github.com:org/repo.git",
+    "http://localhost:8000/v1?x=a@b and git+ssh://git@github.com/org/repo.git@v1.2 and https://joe@host/x",
+    "api_key = os.environ['API_KEY']\ntoken = get_token()\nself.password = password\nif token == expected_token:",
+    "def login(user: str, password: str, api_key: str | None = None) -> None:\n    return self.token",
+    'f"postgres://{user}:{password}@{host}/", "https://<user>:<password>@host", password="${PASSWORD}", token: %s',
+    "usage: prog [--password PASSWORD] [--token TOKEN]; use the --password option; --tokenizer gpt2 --output /tmp/x",
+    "authorization: required for all; a basic understanding; cookie: a small cake; Authorization: the process",
+    "Traceback:\n  File \"/usr/lib/python3.11/secrets.py\", line 3, in get_token\nKeyError: 'token'",
+    "| key | value |\n|-----|-------|\n| `token` | **secret** |\n\n# Passwords and keys\n\n- [keys](keys.md#api-key)",
+    "provision --signing-key laptop-key; - `password`: optional password; secrets: which of them, auth = ('', '')",
+    "headers['X-Token'] = self.credentials.token, secret_key=aws_secret_access_key, f'&X-Amz-Signature={signature}'",
+    'AUTHORIZATION: Final[istr] = istr("Authorization")',
+    "api_key_env=OPENAI_API_KEY, password_length: 12, secret_name=prod-db, PWD=/home/joe, password='***'",
+    ["secret", "token", "password"],
+    {"key": "results/2024/Case17.json", "keys": ["a"], "api_key_name": "main", "first_pass": "ok", "signature": "f(x)"},
     [[[[[["deep"]]]]]],
 ]
 
@@ -148,6 +285,78 @@ def test_settings_of_every_kind(text: str) -> None:
     left = through(message=text)["message"]
     for part in ("9abc", "2024", "love", "abcdef", "horse", "battery", "hunter"):
         assert part not in left
+
+
+HOSTILE = [
+    *(
+        "eyJ-",
+        "eyJaaaaaaaaa.",
+        "sk-",
+        "pk-a",
+        "bearer ",
+        "basic a",
+        "-----BEGIN ",
+        "-----BEGIN PRIVATE KEY-----",
+        "xoxb-",
+    ),
+    *("token ", "token(", "token:(", "(token, '", "token=a_", "key=", "key:", "key a1", "api_key_", "key[1]=", "AIza-"),
+    *(
+        "password = ",
+        "password=,",
+        "password=a.",
+        "password_a",
+        "password='\\",
+        'password="',
+        "password={'",
+        "secret>a",
+    ),
+    *(
+        "secret['",
+        "secret=${",
+        "pass:",
+        "pw:a",
+        "pwd ",
+        "auth=('",
+        "authorization: a=",
+        'authorization: a="',
+        "cookie:",
+    ),
+    *(
+        "cookie: a=b; ",
+        "?key=:/",
+        "?code=",
+        "&a",
+        "#token=",
+        "--a",
+        "--password ",
+        "--key a",
+        "-u a:",
+        "aws key",
+        "'aaaa'==",
+    ),
+    *(
+        "://a:",
+        "://a@",
+        "://a:b@",
+        "://a:b'c@",
+        "://:'",
+        "hooks.a.",
+        "webhook/",
+        "/with/key/",
+        "softlayer.com/",
+        "a1-us",
+    ),
+    *("glpat-", "ghp_", "pypi-", "hf_", "pat_", "SG.", "ya29.", "M.", f"M{'a' * 23}.aaaaaa.", "1", "12345678:", "AKIA"),
+    *("AKC", "AP1", "AC0", "SK0", "GR1348941", "PuTTY-User-Key-File-2", "age-secret-key-", "contrase", "İpassword="),
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("piece", HOSTILE)
+def test_a_megabyte_of_each_form(piece: str) -> None:
+    """With all other forms announced, too."""
+    for fill in (piece, f"{piece}a "):
+        assert through(message=f"x = : - _ . / A SK 4 key 1 ? {fill * (1_000_000 // len(fill))}")
 
 
 def test_texts_that_are_made_to_take_long() -> None:
