@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calyx_logging.core import files
+from calyx_logging.core.machine import fingerprint
 from calyx_logging.core.reading import BOM
 from calyx_logging.errors import InvalidNodeId, NodeConflict, NodeNotProvisioned, RootNotFound, StorageError
 
@@ -24,9 +25,13 @@ __all__ = [
     "is_device_name",
     "is_node_id",
     "provision",
+    "read_fingerprint",
     "read_node_id",
     "seal_request",
 ]
+
+_MACHINE_FILE = Path("runtime", "node_machine.txt")
+_IGNORED = ("/runtime/node_id.txt", "/runtime/node_machine.txt", "/telemetry/", "/exports/")
 
 NODE_ID_RULE = (
     "1 to 64 letters, digits, '.', '_' or '-', beginning with a letter or digit, no dot at the end, "
@@ -126,6 +131,21 @@ class Node:
         return self.outboxes / self.id
 
     @property
+    def stranger(self) -> str | None:
+        """What to do about a root that was provisioned on another machine; None if it was on this one, or is unknown.
+
+        One node id on two machines makes two histories of one node at the hub.
+        """
+        known, here = read_fingerprint(self.root), fingerprint()
+        if known is None or here is None or known == here:
+            return None
+        return (
+            f"{self.root} was provisioned on another machine, and node {self.id!r} is that one's: give this one an id "
+            f'of its own (calyx-telemetry provision NEW_ID --root "{self.root}" --force) or, where this machine has '
+            f'replaced it, say so (calyx-telemetry provision {self.id} --root "{self.root}" --adopt)'
+        )
+
+    @property
     def exports(self) -> Path:
         """The folder that holds this node's bundles."""
         return self.root / "exports" / "telemetry_exports" / self.id
@@ -139,6 +159,15 @@ class Node:
         except OSError as error:
             raise StorageError.of(error, "read the outboxes", self.outboxes) from error
         return [self.id, *(name for name in names if name != self.id and is_node_id(name))]
+
+
+def read_fingerprint(root: Path) -> str | None:
+    """The fingerprint of the machine on which a root was provisioned; None if none was written."""
+    try:
+        text = files.read_regular(root / _MACHINE_FILE).decode("ascii", "replace").strip()
+    except OSError:
+        return None
+    return text or None
 
 
 def seal_request(outbox: Path) -> Path:
@@ -181,13 +210,23 @@ class Provisioned:
     replaced: str | None
 
 
-def provision(root: str | os.PathLike[str], node_id: str, *, force: bool = False) -> Provisioned:
+def provision(
+    root: str | os.PathLike[str], node_id: str, *, force: bool = False, adopt: bool = False, gitignore: bool = True
+) -> Provisioned:
     """Give a root its node id and outbox; repeating it with the same id changes nothing.
+
+    Args:
+        root: the folder.
+        node_id: the id.
+        force: replace another id.
+        adopt: take over a root with this id that was provisioned on another machine.
+        gitignore: where the root is in a git repository, have git ignore what is this machine's alone.
 
     Raises:
         InvalidNodeId: the id breaks the rule.
-        NodeConflict: the root has another id and `force` is not set, or has seen another spelling of this one (two
-            spellings that casefold alike are one node, and folders of both could not stand side by side).
+        NodeConflict: the root has another id and `force` is not set, or was provisioned with this one on another
+            machine and `adopt` is not set, or has seen another spelling of this one (two spellings that casefold alike
+            are one node, and folders of both could not stand side by side).
         RootNotFound: the root is not a folder.
         StorageError: a file cannot be written.
     """
@@ -200,20 +239,7 @@ def provision(root: str | os.PathLike[str], node_id: str, *, force: bool = False
         if not force:
             raise
         present = None
-    known = {present, *node.all_ids()[1:]} - {None, node_id}
-    for other in sorted(name for name in known if name is not None):
-        if other.casefold() == node_id.casefold():
-            raise NodeConflict(
-                f"{other!r} is here already and {node_id!r} is the same id in another spelling",
-                path=node.root,
-                hint=f"use {other!r}, or choose an id that differs in more than case",
-            )
-    if present not in (None, node_id) and not force:
-        raise NodeConflict(
-            f"this root is node {present!r}",
-            path=node.root / _NODE_FILE,
-            hint=f"keep that id, or replace it by {node_id!r} with --force (its old outbox is still exported)",
-        )
+    _refuse_conflicts(node, present, force=force, adopt=adopt)
     made = []
     try:
         for folder in (node.root / "runtime", node.outbox):
@@ -225,8 +251,52 @@ def provision(root: str | os.PathLike[str], node_id: str, *, force: bool = False
         if present != node_id:
             files.replace_file(node.root / _NODE_FILE, f"{node_id}\n".encode())
             made.append(node.root / _NODE_FILE)
+        if (here := fingerprint()) is not None and here != read_fingerprint(node.root):
+            files.replace_file(node.root / _MACHINE_FILE, f"{here}\n".encode())
+            made.append(node.root / _MACHINE_FILE)
+        if gitignore and _ignore(node.root):
+            made.append(node.root / ".gitignore")
     except OSError as error:
         raise StorageError.of(
             error, "provision the node", error.filename or node.root, "make the folder writable"
         ) from error
     return Provisioned(node, tuple(made), None if present == node_id else present)
+
+
+def _refuse_conflicts(node: Node, present: str | None, *, force: bool, adopt: bool) -> None:
+    """Raise `NodeConflict` where the root may not have this id; `present` is the one it has."""
+    known = {present, *node.all_ids()[1:]} - {None, node.id}
+    for other in sorted(name for name in known if name is not None):
+        if other.casefold() == node.id.casefold():
+            raise NodeConflict(
+                f"{other!r} is here already and {node.id!r} is the same id in another spelling",
+                path=node.root,
+                hint=f"use {other!r}, or choose an id that differs in more than case",
+            )
+    if present not in (None, node.id) and not force:
+        raise NodeConflict(
+            f"this root is node {present!r}",
+            path=node.root / _NODE_FILE,
+            hint=f"keep that id, or replace it by {node.id!r} with --force (its old outbox is still exported)",
+        )
+    if present == node.id and not (adopt or force) and (stranger := node.stranger) is not None:
+        raise NodeConflict(stranger)
+
+
+def _ignore(root: Path) -> bool:
+    """Add to `.gitignore` what no other machine may get by git; return whether anything had to be added."""
+    if not any((folder / ".git").exists() for folder in (root, *root.parents)):
+        return False
+    path = root / ".gitignore"
+    try:
+        before = files.read_regular(path)
+    except FileNotFoundError:
+        before = b""
+    known = {line.strip().strip(b"/") for line in before.splitlines()}
+    missing = [line for line in _IGNORED if line.strip("/").encode() not in known]
+    if not missing:
+        return False
+    end = b"\r\n" if b"\r\n" in before else b"\n"
+    head = before if not before or before.endswith(b"\n") else before + end
+    files.replace_file(path, head + b"".join(line.encode() + end for line in missing))
+    return True

@@ -50,6 +50,16 @@ _OPTIONS = (
 )
 
 
+_said: set[str] = set()
+
+
+def _say_if_strange(node: Node) -> None:
+    """Say once in a process that the root was copied from another machine."""
+    if (stranger := node.stranger) is not None and stranger not in _said:
+        _said.add(stranger)
+        say(stranger)
+
+
 class OutboxHandler(EventHandler):
     """Writes each record as one event line, in the logging call itself.
 
@@ -122,6 +132,7 @@ class OutboxHandler(EventHandler):
         component = check_component(component)
         names = check_names(capture)
         node = Node.find(root)
+        _say_if_strange(node)
         self.prepare(node, source, max_event_bytes)
         if crashes:
             crash_file.want()

@@ -27,6 +27,12 @@ DEFAULT_RECEIPT = Path("docs", "NODE_PROVISIONING_RECEIPT.md")
 )
 @click.option("--force", is_flag=True, help="Replace another node id.")
 @click.option(
+    "--adopt",
+    is_flag=True,
+    help="Take over a root with this id that a machine had which this one replaces.",
+)
+@click.option("--no-gitignore", is_flag=True, help="Leave .gitignore alone, where the root is in a git repository.")
+@click.option(
     "--receipt",
     is_flag=False,
     flag_value="",
@@ -39,10 +45,19 @@ DEFAULT_RECEIPT = Path("docs", "NODE_PROVISIONING_RECEIPT.md")
     help="Also sign every export from now on with this OpenSSH key (or the .pub of one that ssh-agent has).",
 )
 @json_option
-def command(node_id: str, root: str, force: bool, receipt: str | None, signing_key: str | None, as_json: bool) -> None:
+def command(
+    node_id: str,
+    root: str,
+    force: bool,
+    adopt: bool,
+    no_gitignore: bool,
+    receipt: str | None,
+    signing_key: str | None,
+    as_json: bool,
+) -> None:
     if signing_key is not None:
         check_key(signing_key)
-    done = provision(root, node_id, force=force)
+    done = provision(root, node_id, force=force, adopt=adopt, gitignore=not no_gitignore)
     node = done.node
     made = [str(path) for path in done.made]
     if signing_key is not None:

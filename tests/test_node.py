@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import hashlib
+import logging
+import re
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from calyx_logging import OutboxHandler
+from calyx_logging.core.machine import fingerprint
 from calyx_logging.errors import InvalidNodeId, NodeConflict, NodeNotProvisioned, RootNotFound, StorageError
-from calyx_logging.node import Node, check_node_id, is_node_id, provision, read_node_id
-from conftest import tree
+from calyx_logging.node import Node, check_node_id, is_node_id, provision, read_fingerprint, read_node_id
+from conftest import events_of, tree
 
 
 @pytest.mark.parametrize("text", ["a", "calyx_laptop_01", "A.b-c_d", "0", "x" * 64, "com", "com10", "console"])
@@ -38,8 +44,20 @@ def test_a_node_id_is_always_a_safe_folder_name(text: str) -> None:
         assert text.isascii()
 
 
-def test_provision_makes_the_id_and_the_outbox(tmp_path: Path) -> None:
+@pytest.fixture
+def machine(monkeypatch: pytest.MonkeyPatch) -> Callable[[str | None], None]:
+    """`machine(name)` has this be another machine; None: one that has no fingerprint."""
+
+    def become(name: str | None) -> None:
+        print_of = None if name is None else hashlib.sha256(name.encode()).hexdigest()[:32]
+        monkeypatch.setattr("calyx_logging.node.fingerprint", lambda: print_of)
+
+    return become
+
+
+def test_provision_makes_the_id_and_the_outbox(tmp_path: Path, machine: Callable[[str | None], None]) -> None:
     """Provisioning makes exactly the id's file and the outbox with its .gitkeep."""
+    machine(None)
     done = provision(tmp_path, "laptop-01")
     assert tree(tmp_path) == {
         "runtime": None,
@@ -50,6 +68,78 @@ def test_provision_makes_the_id_and_the_outbox(tmp_path: Path) -> None:
         "telemetry/outbox/laptop-01/.gitkeep": b"",
     }
     assert sorted(path.name for path in done.made) == [".gitkeep", "node_id.txt"]
+
+
+def test_the_machine_s_fingerprint(tmp_path: Path) -> None:
+    """It is a hash, the same each time; what it is made of is nowhere in clear."""
+    here = fingerprint()
+    provision(tmp_path, "laptop-01")
+    assert read_fingerprint(tmp_path) == here
+    if here is None:
+        pytest.skip("this system gives its installation no id")
+    assert re.fullmatch("[0-9a-f]{32}", here)
+    place = Path("/etc/machine-id")
+    if place.exists():
+        assert place.read_text().strip() not in (tmp_path / "runtime" / "node_machine.txt").read_text()
+
+
+def test_a_root_that_was_copied_to_another_machine(
+    tmp_path: Path, machine: Callable[[str | None], None], capfd: pytest.CaptureFixture[str]
+) -> None:
+    """It is said when logging is configured, once, and the events are kept; a new id or `adopt` ends it."""
+    machine("old laptop")
+    provision(tmp_path, "laptop-01")
+    machine("new laptop")
+    with pytest.raises(NodeConflict, match="--adopt"):
+        provision(tmp_path, "laptop-01")
+    for _ in range(2):
+        handler = OutboxHandler(root=tmp_path)
+        handler.handle(logging.makeLogRecord({"msg": "kept"}))
+        handler.close()
+    assert capfd.readouterr().err.count("was provisioned on another machine") == 1
+    assert len(events_of(tmp_path / "telemetry/outbox/laptop-01")) == 2
+    assert [path.name for path in provision(tmp_path, "laptop-01", adopt=True).made] == ["node_machine.txt"]
+    assert Node.find(tmp_path).stranger is None
+    machine("a third one")
+    assert Node.find(tmp_path).stranger is not None
+    done = provision(tmp_path, "laptop-03", force=True)
+    assert (done.replaced, done.node.stranger) == ("laptop-01", None)
+
+
+def test_machines_that_are_not_known(tmp_path: Path, machine: Callable[[str | None], None]) -> None:
+    """No fingerprint, of the root or of the machine, says nothing."""
+    machine(None)
+    node = provision(tmp_path, "laptop-01").node
+    machine("laptop")
+    assert node.stranger is None
+    provision(tmp_path, "laptop-01")
+    machine(None)
+    assert node.stranger is None
+    (tmp_path / "runtime" / "node_machine.txt").unlink()
+    (tmp_path / "runtime" / "node_machine.txt").mkdir()
+    assert node.stranger is None
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        (None, "/runtime/node_id.txt\n/runtime/node_machine.txt\n/telemetry/\n/exports/\n"),
+        ("*.pyc", "*.pyc\n/runtime/node_id.txt\n/runtime/node_machine.txt\n/telemetry/\n/exports/\n"),
+        ("telemetry\r\n/exports\r\n", "telemetry\r\n/exports\r\n/runtime/node_id.txt\r\n/runtime/node_machine.txt\r\n"),
+    ],
+)
+def test_git_ignores_what_is_this_machine_s(tmp_path: Path, before: str | None, after: str) -> None:
+    """Once, in a repository alone, and only what is missing."""
+    root = tmp_path / "root"
+    root.mkdir()
+    assert not (provision(root, "n").node.root / ".gitignore").exists()
+    (tmp_path / ".git").mkdir()
+    if before is not None:
+        (root / ".gitignore").write_bytes(before.encode())
+    assert provision(root, "n", gitignore=False).made == ()
+    assert [path.name for path in provision(root, "n").made] == [".gitignore"]
+    assert (root / ".gitignore").read_bytes() == after.encode()
+    assert provision(root, "n").made == ()
 
 
 def test_provisioning_again_changes_nothing(tmp_path: Path) -> None:

@@ -110,6 +110,8 @@ def test_every_command_as_a_program(tmp_path: Path) -> None:
     for chunk in bundle.glob("*.jsonl"):
         (chunks / chunk.name).write_bytes(chunk.read_bytes())
     runs("manifest", chunks)
+    program = (sys.executable, "-c", "import logging; logging.error(1)")
+    assert "recorded 1 of 1 record" in runs("run", *node, *program).stderr
     assert ran == set(COMMANDS)
 
 

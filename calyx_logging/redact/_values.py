@@ -6,7 +6,7 @@ an unbounded number of characters without taking them.
 
 from __future__ import annotations
 
-from calyx_logging._secret_names import HARMLESS
+from calyx_logging.redact._names import HARMLESS
 
 __all__ = ["CLOSED", "OF_KEY", "OF_PASS", "OF_PASSWORD", "OF_TOKEN", "SUFFIX"]
 

@@ -4,7 +4,8 @@ Off by default; one line switches it on: `{"()": "calyx_logging.EventFormatter",
 ["calyx_logging.redact.RedactSecrets"]}`. It looks at key names (any value under `api_key` is replaced), at lists (pairs
 of headers, options of a command line) and at patterns in texts (common forms of API keys, bearer headers, private key
 blocks, `password=…`), at any depth, also in the message and in exceptions. The event says how many places were
-replaced: `degraded: ["redacted: 2"]`. `_secret_names` knows the names, `_secret_patterns` the forms in texts.
+replaced: `degraded: ["redacted: 2"]`. `_names` knows the names, `_values` what follows one, `_patterns` the forms in
+texts.
 
 Invariants: the caller's objects are never changed; a value that cannot be inspected is replaced, not let through.
 """
@@ -16,11 +17,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
-from calyx_logging._secret_names import CERTAIN, NO, NO_OPTION, bare_name, grade, is_file, is_mixed, is_random
-from calyx_logging._secret_patterns import LEAST_TEXT, REPLACEMENT, cut
 from calyx_logging.errors import ConfigError
 from calyx_logging.events.event import note
 from calyx_logging.events.values import MAX_DEPTH, by_rule, is_a, safe_repr
+from calyx_logging.redact._names import CERTAIN, NO, NO_OPTION, bare_name, grade, is_file, is_mixed, is_random
+from calyx_logging.redact._patterns import LEAST_TEXT, REPLACEMENT, cut
 
 if TYPE_CHECKING:
     from structlog.typing import EventDict

@@ -13,7 +13,7 @@ import re
 from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
-from calyx_logging._secret_names import (
+from calyx_logging.redact._names import (
     CERTAIN,
     KINDS_OF_KEY,
     NO,
@@ -25,7 +25,7 @@ from calyx_logging._secret_names import (
     is_mixed,
     is_random,
 )
-from calyx_logging._secret_values import CLOSED, OF_KEY, OF_PASS, OF_PASSWORD, OF_TOKEN, SUFFIX
+from calyx_logging.redact._values import CLOSED, OF_KEY, OF_PASS, OF_PASSWORD, OF_TOKEN, SUFFIX
 
 __all__ = ["LEAST_TEXT", "REPLACEMENT", "cut"]
 
