@@ -7,6 +7,7 @@ import os
 import sys
 import weakref
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -44,6 +45,7 @@ _OPTIONS = (
     "crashes",
     "warnings",
     "stdout",
+    "identity",
     "level",
     "formatter",
     "filters",
@@ -90,6 +92,8 @@ class OutboxHandler(EventHandler):
             (`calyx_logging.handlers.python_warnings`).
         stdout: whether lines that the program prints are logged, as events of the sources `stdout` and `stderr`, and
             printed as before (`calyx_logging.handlers.printed`).
+        identity: whether control lines say what runs: host, user, program, git commit, packages, hardware
+            (`calyx_logging.recording.identity`).
         level: as in every handler.
 
     Raises:
@@ -121,13 +125,15 @@ class OutboxHandler(EventHandler):
         crashes: bool = True,
         warnings: bool = True,
         stdout: bool = False,
+        identity: bool = True,
         level: int | str = logging.NOTSET,
         **unknown: Any,
     ) -> None:
         refuse_unknown("OutboxHandler", _OPTIONS, unknown)
         check_root(root)
-        options = WriterOptions(max_bytes, max_age, sync, sync_interval)
+        options = WriterOptions(max_bytes, max_age, sync, sync_interval, identity)
         flags = {"fast": fast, "crashes": crashes, "warnings": warnings, "stdout": stdout}
+        flags["identity"] = identity
         check_flags({**flags, "follow_children": follow_children})
         component = check_component(component)
         names = check_names(capture)
@@ -220,7 +226,9 @@ class OutboxHandler(EventHandler):
             self._own_pool = self._pool
         if self._pool is not self._own_pool:
             self._pool.close()
-        self._pool = self._own_pool if node is None else WriterPool(node, "diverted", self._options)
+        self._pool = (
+            self._own_pool if node is None else WriterPool(node, "diverted", replace(self._options, identity=False))
+        )
 
     def seal(self) -> None:
         """Seal the open chunk so that the next export takes it; logging goes on in a new one."""

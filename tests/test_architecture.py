@@ -22,7 +22,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "events": {"node"},
     "format": {"events"},
     "bundle": {"format"},
-    "recording": {"format"},
+    "recording": {"format", "redact"},
     "handlers": {"recording"},
     "redact": {"events"},
     "outbox": {"bundle"},

@@ -32,6 +32,7 @@ from typing import Protocol
 
 from calyx_logging.errors import say
 from calyx_logging.node import seal_request
+from calyx_logging.recording.identity import tell_environment
 
 __all__ = [
     "LOOK_SECONDS",
@@ -180,6 +181,7 @@ def _look_after_all(keeper: _Keeper) -> None:
             if now >= due:
                 due = now + _look_once()
             _answer_requests()
+            tell_environment(members())
             with contextlib.suppress(Empty):
                 _bell.get(timeout=max(0.0, min(due - time.monotonic(), _REQUEST_SECONDS)))
                 due = 0.0

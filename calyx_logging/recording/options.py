@@ -22,6 +22,7 @@ class WriterOptions:
         max_age: seconds after which a chunk is rolled, idle or not; None for never.
         sync: `"seal"` (when sealed), `"interval"` (and every `sync_interval` seconds), `"record"` (after each event).
         sync_interval: seconds.
+        identity: whether control lines say what runs (`calyx_logging.recording.identity`).
 
     Raises:
         ConfigError: a value is none of these.
@@ -31,6 +32,7 @@ class WriterOptions:
     max_age: float | None
     sync: str
     sync_interval: float
+    identity: bool = False
 
     def __post_init__(self) -> None:
         if self.sync not in _SYNC_MODES:

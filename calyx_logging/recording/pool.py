@@ -80,6 +80,7 @@ class WriterPool:
         self._options = options
         self._background = background
         self._sync_each = options.sync == "record"
+        self.wants_environment = options.identity
         self.reentrant = 0
         probe(node.outbox)
         self._begin()

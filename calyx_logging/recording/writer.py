@@ -29,6 +29,7 @@ from calyx_logging.recording.background import ending
 from calyx_logging.recording.chunk_file import ChunkFile, is_control, seq_of
 from calyx_logging.recording.chunk_series import ChunkSeries, Leftover
 from calyx_logging.recording.gaps import Gap, LossReporter, cause_of, count_of, with_loss
+from calyx_logging.recording.identity import start_fields
 from calyx_logging.recording.options import WriterOptions
 
 __all__ = ["ChunkWriter", "State"]
@@ -328,8 +329,9 @@ class ChunkWriter:
     def _first_lines(self, chunk: ChunkFile, size: int, gaps: tuple[Gap, ...], seq: int) -> tuple[bytes, int]:
         """The lines that have to come before the next one, and the `seq` that follows: a start line, gap lines."""
         lines = []
-        if not size and not chunk.name.number and self.first is not self:
-            lines.append(self._control_line(seq, "start", "a further writer of its process", process=self.first.id))
+        if not size and not chunk.name.number and ((is_further := self.first is not self) or self._options.identity):
+            of = ("a further writer of its process", {}) if is_further else ("a process begins to log", start_fields())
+            lines.append(self._control_line(seq, "start", of[0], process=self.first.id, **of[1]))
         for gap in gaps:
             text = f"{gap.count} events could not be kept"
             lines.append(self._control_line(seq + len(lines), "gap", text, **gap.fields()))

@@ -1,0 +1,189 @@
+"""What runs: the fields of a process's start line, which cost next to nothing, and of its `environment` line.
+
+The latter is gathered by a thread of its own, because it takes some tenths of a second, or seconds where git or a GPU
+is slow; it is written when it is there, and a program that ends before does not wait for it. Nothing secret is in
+either: the command line goes through the redaction, and of the environment's variables only those of a list are taken.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import os
+import re
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from _thread import start_new_thread
+from collections import deque
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from calyx_logging.core import files
+from calyx_logging.errors import say
+from calyx_logging.events.event import control_event
+from calyx_logging.node import fingerprint
+
+__all__ = ["start_fields", "tell_environment"]
+
+_TOLD = "CALYX_LOGGING_ENVIRONMENT"
+"""Set for child processes, whose environment is their parent's."""
+
+_VARIABLES = (
+    *("CUDA_VISIBLE_DEVICES", "CONDA_DEFAULT_ENV", "HF_HUB_OFFLINE", "KUBERNETES_SERVICE_HOST", "LANG", "LC_ALL"),
+    *("MKL_NUM_THREADS", "OMP_NUM_THREADS", "PYTHONHASHSEED", "PYTHONUTF8", "SLURM_ARRAY_JOB_ID"),
+    *("SLURM_ARRAY_TASK_ID", "SLURM_JOB_ID", "SLURM_JOB_PARTITION", "TOKENIZERS_PARALLELISM", "TZ", "VIRTUAL_ENV"),
+)
+_GIT_SECONDS, _GPU_SECONDS = 5.0, 10.0
+_LONGEST = 500
+
+_gathered: deque[dict[str, Any]] = deque()
+_state = "new"
+"""`new`, `gathering`, `gathered`."""
+
+_environment: dict[str, Any] = {}
+
+
+def start_fields() -> dict[str, object]:
+    """What is known of this process at once."""
+    fields: dict[str, object] = {
+        "host": socket.gethostname(),
+        "machine": (fingerprint() or "")[:16] or None,
+        "platform": f"{sys.platform} {os.uname().release}" if hasattr(os, "uname") else sys.platform,
+        "python": f"{sys.implementation.name} {'.'.join(map(str, sys.version_info[:3]))}",
+        "executable": sys.executable,
+        "program": os.path.basename(sys.argv[0]) if sys.argv and sys.argv[0] else None,  # noqa: PTH119
+        "cwd": _cwd(),
+        "pid": os.getpid(),
+        "ppid": os.getppid(),
+        "user": _user(),
+        "utc_offset_s": time.localtime().tm_gmtoff,
+    }
+    return {name: value for name, value in fields.items() if value is not None}
+
+
+def _cwd() -> str | None:
+    try:
+        return os.getcwd()  # noqa: PTH109
+    except OSError:  # it was deleted
+        return None
+
+
+def _user() -> str | None:
+    try:
+        import getpass
+
+        return getpass.getuser()
+    except Exception:  # a user without name or account
+        return None
+
+
+def tell_environment(pools: Iterable[Any]) -> None:
+    """Begin to gather, or write what was gathered, for pools that want it; called by housekeeping now and then."""
+    global _state, _environment
+    wanting = [pool for pool in pools if getattr(pool, "wants_environment", False)]
+    if not wanting:
+        return
+    if _state == "new":
+        _state = "gathering"
+        if os.environ.get(_TOLD) is None:
+            os.environ[_TOLD] = str(os.getpid())
+            with contextlib.suppress(RuntimeError):  # the interpreter is ending
+                start_new_thread(_gather, (_gathered,))
+    elif _gathered:
+        _environment, _state = _gathered.popleft(), "gathered"
+    if _state == "gathered":
+        for pool in wanting:
+            pool.wants_environment = False
+            _tell(pool, _environment)
+
+
+def _tell(pool: Any, environment: dict[str, Any]) -> None:
+    """Write the line, with the packages where this node has not told of them yet."""
+    marker = pool.outbox / ".environments" / str(environment.get("packages_sha256"))
+    fields = dict(environment)
+    if "packages" in fields and marker.exists():
+        del fields["packages"]
+    text = "what this process runs on"
+    if pool.keep(control_event(pool.outbox.name, "environment", time.time(), text, **fields)) and "packages" in fields:
+        try:
+            files.make_dirs(marker.parent)
+            files.replace_file(marker, b"")
+        except OSError as error:
+            say(f"cannot note {marker}: {error}; the packages' names are written again the next time")
+
+
+def _gather(into: deque[dict[str, Any]]) -> None:
+    fields: dict[str, Any] = {}
+    parts: tuple[Callable[[], dict[str, Any]], ...] = (_command, _git, _packages, _hardware, _gpus, _variables)
+    for part in parts:
+        with contextlib.suppress(Exception):  # what cannot be known is left out
+            fields.update(part())
+    into.append(fields)
+
+
+def _command() -> dict[str, Any]:
+    from calyx_logging.redact import redacted_argv
+
+    return {"argv": [text[:_LONGEST] for text in redacted_argv(sys.orig_argv[:100])]}
+
+
+def _git() -> dict[str, Any]:
+    """The commit of the folder's repository, and whether tracked files differ from it."""
+    commit = _output("git", "rev-parse", "HEAD", seconds=_GIT_SECONDS).strip()
+    if not re.fullmatch("[0-9a-f]{40,64}", commit):
+        return {}
+    changes = _output("git", "status", "--porcelain", "--untracked-files=no", seconds=_GIT_SECONDS)
+    return {"git_commit": commit, "git_dirty": bool(changes.strip())}
+
+
+def _output(program: str, *arguments: str, seconds: float) -> str:
+    path = shutil.which(program)
+    if path is None:
+        return ""
+    environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
+    environment.pop("CALYX_LOGGING_RUN", None)
+    done = subprocess.run(
+        [path, *arguments],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        timeout=seconds,
+        check=True,
+        env=environment,
+    )
+    return done.stdout.decode("utf-8", "replace")
+
+
+def _packages() -> dict[str, Any]:
+    from importlib import metadata
+
+    found = {str(one.metadata["Name"]).lower(): one.version for one in metadata.distributions()}
+    listed = dict(sorted(found.items()))
+    text = "\n".join(f"{name}=={version}" for name, version in listed.items())
+    return {"packages_sha256": hashlib.sha256(text.encode()).hexdigest(), "packages": listed}
+
+
+def _hardware() -> dict[str, Any]:
+    fields: dict[str, Any] = {"cpus": os.cpu_count()}
+    with contextlib.suppress(OSError):
+        names = re.findall(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text("utf-8"), re.MULTILINE)
+        fields.update({"cpu": names[0]} if names else {})
+    if hasattr(os, "sysconf"):
+        with contextlib.suppress(OSError, ValueError):
+            fields["memory_bytes"] = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    return fields
+
+
+def _gpus() -> dict[str, Any]:
+    query = ("--query-gpu=name,memory.total,driver_version", "--format=csv,noheader")
+    lines = _output("nvidia-smi", *query, seconds=_GPU_SECONDS).splitlines()
+    return {"gpus": [line.strip() for line in lines if line.strip()]} if lines else {}
+
+
+def _variables() -> dict[str, Any]:
+    found = {name: os.environ[name][:_LONGEST] for name in _VARIABLES if name in os.environ}
+    return {"variables": found} if found else {}
