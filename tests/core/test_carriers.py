@@ -71,7 +71,7 @@ COPIES = {
     "manifest.json.sync-conflict-20240101-120000-ABCDEFG.sig": "Syncthing",
 }
 NOT_LEFT = [
-    *ASKED,
+    *sorted(ASKED),
     "other.jsonl",
     "other (1).jsonl",
     f"{CHUNK} (1).json",
