@@ -8,6 +8,7 @@ import sys
 import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import replace
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +21,7 @@ from calyx_logging.events.fast_logger import install_fast_logger
 from calyx_logging.events.formatter import EventFormatter
 from calyx_logging.events.stamp import StampEvent, take
 from calyx_logging.format.chunk import check_component
-from calyx_logging.handlers import children, printed, python_warnings
-from calyx_logging.handlers import crashes as _crashes
+from calyx_logging.handlers import children
 from calyx_logging.handlers.base import EventHandler, check_flags, check_root
 from calyx_logging.node import Node
 from calyx_logging.recording.background import let_go
@@ -168,9 +168,9 @@ class OutboxHandler(EventHandler):
         children.step_aside()
         if follow_children:
             children.follow(self)
-        for wanted, module in ((crashes, _crashes), (warnings, python_warnings), (stdout, printed)):
+        for wanted, module in ((crashes, "crashes"), (warnings, "python_warnings"), (stdout, "printed")):
             if wanted:
-                module.listen(self)
+                import_module(f"calyx_logging.handlers.{module}").listen(self)
         OutboxHandler.made += 1
 
     def handle(self, record: logging.LogRecord) -> Any:

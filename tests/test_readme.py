@@ -175,9 +175,14 @@ def test_every_command_and_option_is_in_its_page() -> None:
 def test_every_example_of_the_harness_document(tmp_path: Path) -> None:
     """In one fresh root, in order; what the text says of each is so."""
     node = provision(tmp_path, "laptop-01").node
-    runs, older, both, captured, secrets = blocks("python", HARNESS)
+    runs, resumed, older, both, captured, of_loguru, secrets = blocks("python", HARNESS)
     configure = blocks("python")[0].partition("log = ")[0]
     run_python(configure + runs, tmp_path)
+    for _ in range(2):  # the second time there is nothing left
+        run_python(configure + resumed, tmp_path)
+    ended = [event for event in events_of(node.outbox) if event.get("run_id") == "model-b" and "outcome" in event]
+    assert [event["case_id"] for event in ended] == ["1+1", "2+2", "3+3"]
+    run_python(configure + of_loguru + "\nlogger.info('of loguru')", tmp_path)
     assert run_python(older, tmp_path).endswith(" True\n")
     run_python(both, tmp_path)
     (yaml_config,) = blocks("yaml", HARNESS)
@@ -210,7 +215,10 @@ def test_every_example_of_the_harness_document(tmp_path: Path) -> None:
 def test_the_commands_of_the_harness_document(tmp_path: Path) -> None:
     """The doctor and pytest, as they are shown."""
     provision(tmp_path, "laptop-01")
-    doctor, tests = (line for body in blocks("console", HARNESS) for line in body.splitlines())
+    recorded, doctor, tests = (line for body in blocks("console", HARNESS) for line in body.splitlines())
+    words = recorded.partition(" -- ")[0].replace("FOLDER", str(tmp_path)).split()
+    done = telemetry(*words[1:], "--", sys.executable, "-c", "import logging; logging.error('told')")
+    assert (done.returncode, "recorded 1 of 1 record of 1 process" in done.stderr) == (0, True), done.stderr
     config = {
         "version": 1,
         "disable_existing_loggers": False,

@@ -45,7 +45,6 @@ _FATAL = (
     (b"Floating", "SIGFPE"),
     (b"Illegal instruction", "SIGILL"),
 )
-_EXIT = re.compile(rb"os\._exit\((-?[0-9]+)\)")
 
 
 @dataclass(frozen=True)
@@ -180,8 +179,8 @@ def _oom_kills() -> int:
         counts = Path("/proc/vmstat").read_bytes()
     except OSError:
         return 0
-    found = re.search(rb"^oom_kill ([0-9]+)$", counts, re.MULTILINE)
-    return int(found[1]) if found else 0
+    number = counts.partition(b"\noom_kill ")[2].partition(b"\n")[0]
+    return int(number) if number.isdigit() else 0
 
 
 def read(path: Path) -> Crash:
@@ -195,7 +194,7 @@ def read(path: Path) -> Crash:
     process, component, kills = _head_of(data[:_BLOCK])
     text = data[_BLOCK:].strip(b"\0")
     index = (len(data[_BLOCK:]) - len(data[_BLOCK:].lstrip(b"\0"))) // _BLOCK
-    found = _EXIT.search(text)
+    found = re.search(rb"os\._exit\((-?[0-9]+)\)", text)
     signal_name = None
     if text and not found:
         signal_name = _SIGNALS[index - 1] if 0 < index <= len(_SIGNALS) else _fatal_signal(text)

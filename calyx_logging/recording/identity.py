@@ -8,12 +8,9 @@ either: the command line goes through the redaction, and of the environment's va
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import re
-import shutil
 import socket
-import subprocess
 import sys
 import time
 from _thread import start_new_thread
@@ -141,6 +138,9 @@ def _git() -> dict[str, Any]:
 
 
 def _output(program: str, *arguments: str, seconds: float) -> str:
+    import shutil
+    import subprocess
+
     path = shutil.which(program)
     if path is None:
         return ""
@@ -159,6 +159,7 @@ def _output(program: str, *arguments: str, seconds: float) -> str:
 
 
 def _packages() -> dict[str, Any]:
+    import hashlib
     from importlib import metadata
 
     found = {str(one.metadata["Name"]).lower(): one.version for one in metadata.distributions()}
