@@ -31,7 +31,7 @@ from calyx_logging.core.on_import import when_imported
 from calyx_logging.errors import say
 from calyx_logging.events.values import safe_repr
 from calyx_logging.handlers.children import is_in_use
-from calyx_logging.recording.background import at_end, note_ending
+from calyx_logging.recording.background import note_ending
 
 if TYPE_CHECKING:
     from calyx_logging.handlers.outbox import OutboxHandler
@@ -56,8 +56,8 @@ def listen(handler: OutboxHandler) -> None:
     _wrap_threads_hook()
     _wrap_unraisablehook()
     when_imported("asyncio.base_events", _wrap_asyncio)
+    when_imported("multiprocessing.process", _wrap_workers)
     _wrap_exits()
-    at_end.append(_at_end_of_worker)
 
 
 def _wrap_excepthook() -> None:
@@ -159,16 +159,31 @@ def _wrap_exits() -> None:
     atexit.register(note_normal_end)
 
 
-def _at_end_of_worker() -> None:
-    """A worker process of multiprocessing runs its finalizers inside the exception that ends it."""
-    kind, value, traceback = sys.exc_info()
-    if kind is None:
-        note_ending({"exit_code": 0})
-    elif isinstance(value, SystemExit):
-        note_ending({"exit_code": _number_of(value.code)})
-    else:
-        _log(kind, value, traceback, {})
-        note_ending({"exit_code": 1, "exception_type": kind.__name__})
+def _wrap_workers(module: ModuleType) -> None:
+    """See how the function of a worker process ends; multiprocessing itself only prints what it raises."""
+    process_class = module.BaseProcess
+    before = process_class._bootstrap
+
+    @functools.wraps(before)
+    def _bootstrap(self: Any, *args: Any, **kwargs: Any) -> Any:
+        run = self.run
+
+        def watched() -> None:
+            try:
+                run()
+            except SystemExit as error:
+                note_ending({"exit_code": _number_of(error.code)})
+                raise
+            except BaseException as error:
+                _log(type(error), error, error.__traceback__, {})
+                note_ending({"exit_code": 1, "exception_type": type(error).__name__})
+                raise
+            note_ending({"exit_code": 0})
+
+        self.run = watched
+        return before(self, *args, **kwargs)
+
+    process_class._bootstrap = _bootstrap
 
 
 def _number_of(code: object) -> int:
