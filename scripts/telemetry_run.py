@@ -163,7 +163,7 @@ def _tell(text: str, counts: list[ProcessCount]) -> None:
     if len(lines) > _MAX_LINES:
         remark(f"  and {len(lines) - _MAX_LINES} more lines; --json has all")
     if not counts:
-        remark("  no Python that has calyx-logging was started")
+        remark("  no Python that has calyx-logging was started, or only with -I, -E or -S, which shut the recorder out")
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ ended by then. Each signal has an offset of its own, because faulthandler does n
 Invariants:
 
 * The descriptors that faulthandler has are never closed, only led to another file: a crash never writes into a file of
-  the program. A forked child leads them to the null device at once.
+  the program. A forked child leads them to the null device at once. Where the program has closed them, as daemons do,
+  their numbers may be those of its own files: they are never touched again, and others are handed over.
 * A signal that the program handles is not touched, nor is a `faulthandler` that the program has enabled.
 """
 
@@ -17,12 +18,14 @@ from __future__ import annotations
 
 import contextlib
 import faulthandler
+import functools
 import os
 import re
 import signal
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from calyx_logging.core import files
 from calyx_logging.errors import say
@@ -85,6 +88,12 @@ _path: Path | None = None
 _descriptors: list[int] = []
 """That of `faulthandler.enable`, and one for each signal."""
 
+_led_to: tuple[int, int] | None = None
+"""The file that they stand for, by device and number."""
+
+_has_enabled = False
+_is_watching = False
+
 
 def want() -> None:
     """Have the next lock that is taken in this process bring a crash file with it."""
@@ -137,13 +146,16 @@ def forget() -> None:
 
 def note_exit(code: int) -> None:
     """Note that `os._exit` ends the process."""
-    if _path is not None and _descriptors:
+    if _path is not None and _descriptors and _are_ours():
         with contextlib.suppress(OSError):
             os.write(_descriptors[0], b"os._exit(%d)\n" % code)
 
 
 def _lead_to(path: Path, head: bytes) -> None:
     """Lead all descriptors to a file, each to its own offset; the first time, hand them to faulthandler."""
+    global _led_to
+    if _descriptors and not _are_ours():
+        _let_go()
     fds: list[int] = []
     try:
         for index in range(1 + len(_SIGNALS) if os.name == "posix" else 1):
@@ -159,18 +171,67 @@ def _lead_to(path: Path, head: bytes) -> None:
             _hand_over()
         for fd, known in zip(fds, _descriptors, strict=False):
             os.dup2(fd, known, inheritable=False)
+        _led_to = _file_of(_descriptors[0])
     finally:
         for fd in fds:
             os.close(fd)
 
 
+def _file_of(fd: int) -> tuple[int, int]:
+    found = os.fstat(fd)
+    return found.st_dev, found.st_ino
+
+
+def _are_ours() -> bool:
+    """Whether the program has not closed any of them."""
+    try:
+        return all(_file_of(fd) == _led_to for fd in _descriptors)
+    except OSError:
+        return False
+
+
+def _let_go() -> None:
+    """Have faulthandler write to none of them any more."""
+    if _has_enabled:
+        faulthandler.disable()
+    for number in _by_signal():
+        if signal.getsignal(number) is signal.SIG_DFL:  # else it is not faulthandler's
+            faulthandler.unregister(number)
+    _descriptors.clear()
+
+
+def _by_signal() -> dict[int, int]:
+    """The descriptors, by the numbers of the signals that this system has."""
+    found = zip(_SIGNALS, _descriptors[1:], strict=False)
+    return {getattr(signal, name): fd for name, fd in found if hasattr(signal, name)}
+
+
 def _hand_over() -> None:
+    global _has_enabled, _is_watching
     if not faulthandler.is_enabled():
         faulthandler.enable(_descriptors[0])
-    for name, fd in zip(_SIGNALS, _descriptors[1:], strict=False):
-        number = getattr(signal, name, None)
-        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+        _has_enabled = True
+    for number, fd in _by_signal().items():
+        if signal.getsignal(number) is signal.SIG_DFL:
             faulthandler.register(number, fd, chain=True)
+    if not _is_watching and os.name == "posix":
+        _is_watching = True
+        _take_back()
+
+
+def _take_back() -> None:
+    """Register a signal again when the program gives up its own handler: servers do, to end by the signal they had."""
+    before = signal.signal
+
+    @functools.wraps(before)
+    def set_handler(signalnum: Any, handler: Any) -> Any:
+        previous = before(signalnum, handler)
+        if handler == signal.SIG_DFL and signalnum in (ours := _by_signal()):
+            faulthandler.unregister(signalnum)
+            faulthandler.register(signalnum, ours[signalnum], chain=True)
+        return previous
+
+    signal.signal = set_handler
 
 
 def _oom_kills() -> int:

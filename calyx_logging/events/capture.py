@@ -51,7 +51,7 @@ def attach(handler: logging.Handler, names: Iterable[str], key: object) -> None:
     """
     names = list(names)
     _set({**_capturing, **{name: {**_capturing.get(name, {}), key: handler} for name in names}})
-    if names and logging.Logger.callHandlers is not _call_handlers:
+    if names and not _is_installed():
         _install()
 
 
@@ -95,6 +95,14 @@ def as_if_in_logging(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 _call_handlers: Callable[..., None] | None = None
+
+
+def _is_installed() -> bool:
+    """Whether loggers call it, directly or through a wrapper of somebody else's."""
+    found: Any = logging.Logger.callHandlers
+    while found is not None and found is not _call_handlers:
+        found = getattr(found, "__wrapped__", None)
+    return found is not None
 
 
 def _install() -> None:

@@ -128,7 +128,6 @@ def test_a_kill(node: Node, tmp_path: Path) -> None:
         ("", "signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))\n{term}", 5, {**CLOSED, "exit_code": 5}),
         ("signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))", "{term}", 5, {**CLOSED, "exit_code": 5}),
         ("signal.signal(signal.SIGTERM, signal.SIG_IGN)", "{term}", 0, {**CLOSED, "exit_code": 0}),
-        ("", "signal.signal(signal.SIGTERM, signal.SIG_DFL)\n{term}", -15, RECOVERED),
     ],
 )
 def test_a_signal_that_the_program_sees_to(
@@ -137,6 +136,16 @@ def test_a_signal_that_the_program_sees_to(
     """Set before or after: it is the program's."""
     body = body.format(term="os.kill(os.getpid(), signal.SIGTERM)")
     assert end_of(node, tmp_path, body, before=before, code=code) == expected
+
+
+@posix
+@pytest.mark.parametrize("before", ["", "signal.signal(signal.SIGTERM, lambda *_: None)"])
+def test_a_signal_that_the_program_sees_to_no_more(node: Node, tmp_path: Path, before: str) -> None:
+    """It ends the program by default, as if the program had never seen to it."""
+    body = "signal.signal(signal.SIGTERM, signal.SIG_DFL)\nos.kill(os.getpid(), signal.SIGTERM)"
+    end = end_of(node, tmp_path, body, before=before, code=-signal.SIGTERM)
+    assert "script.py" in end.pop("fault")
+    assert end == {**RECOVERED, "signal": "SIGTERM"}
 
 
 @posix

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +113,124 @@ def test_what_does_not_arrive_is_said(node: Node, tmp_path: Path) -> None:
     assert recorded(node, tmp_path, "filtered", options=("--strict",))[0].returncode == 1
 
 
+OWN_HANDLE = """
+import logging
+class Theirs(logging.Logger):
+    def handle(self, record):
+        if self.filter(record):
+            self.callHandlers(record)
+theirs = Theirs("theirs")
+theirs.addHandler(logging.StreamHandler())
+theirs.warning("own handle")
+theirs.error("own handle")
+class Again(logging.Handler):
+    def emit(self, record):
+        logging.getLogger("elsewhere").handle(record)
+log = logging.getLogger("handed.on")
+log.addHandler(Again())
+log.warning("once")
+"""
+
+
+def test_loggers_with_their_own_way_to_handlers(node: Node, tmp_path: Path) -> None:
+    """A class that replaces `handle` (absl's, for one) is counted; a record that is handed on counts once."""
+    done, counts = recorded(node, tmp_path, program=OWN_HANDLE)
+    assert done.returncode == 0, done.stderr
+    assert messages(node) == ["once", "own handle", "own handle"]
+    assert (counts["emitted"], counts["arrived"]) == (3, 3)
+
+
+STACK_WALK = """
+import inspect, logging
+class Intercept(logging.Handler):
+    def emit(self, record):
+        frame, depth = inspect.currentframe(), 0
+        while frame and (depth == 0 or frame.f_code.co_filename == logging.__file__):
+            frame, depth = frame.f_back, depth + 1
+        print(frame.f_code.co_name)
+def caller():
+    logging.getLogger("walked").warning("one")
+    logging.getLogger("walked").warning("%d", "no number")
+logging.basicConfig(handlers=[Intercept()])
+caller()
+logging.basicConfig(handlers=[logging.StreamHandler()], force=True)
+caller()
+"""
+
+
+def test_code_that_looks_for_the_caller(node: Node, tmp_path: Path) -> None:
+    """Handlers that walk the stack (loguru's recipe), and what `logging` prints of a bad record, are as without it."""
+    done, _ = recorded(node, tmp_path, program=STACK_WALK)
+    alone = subprocess.run([sys.executable, tmp_path / "program.py"], capture_output=True, text=True, check=True)
+    assert done.stdout == alone.stdout == "caller\ncaller\n"
+    stack, of_alone = (
+        text.partition("Call stack:")[2].partition("recorded")[0] for text in (done.stderr, alone.stderr)
+    )
+    assert stack.strip() == of_alone.strip()
+
+
+LOST = """
+import logging, os, resource, signal
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+most = resource.RLIM_INFINITY
+resource.setrlimit(resource.RLIMIT_FSIZE, (60, most))
+for n in range(5):
+    logging.getLogger("early").warning("lost")
+resource.setrlimit(resource.RLIMIT_FSIZE, (most, most))
+logging.getLogger("late").warning("kept")
+"""
+
+
+@posix
+def test_records_that_are_lost(node: Node, tmp_path: Path) -> None:
+    """What could not be written did not arrive."""
+    done, counts = recorded(node, tmp_path, program=LOST)
+    assert done.returncode == 0, done.stderr
+    assert messages(node) == ["kept"]
+    assert (counts["emitted"], counts["arrived"]) == (6, 1)
+    assert counts["processes"][0]["missing"] == {"early": 5}
+
+
+OUTLIVES = """
+import json, logging, os, subprocess, sys, time, warnings
+from pathlib import Path
+warnings.simplefilter("ignore")  # from Python 3.12 on there is one of a fork beside a thread
+log = logging.getLogger("daemon")
+log.warning("begins")
+if os.fork():
+    os._exit(0)
+os.setsid()
+err = os.open("late.txt", os.O_WRONLY | os.O_CREAT)
+os.dup2(err, 1), os.dup2(err, 2)
+counts = Path(json.loads(os.environ["CALYX_LOGGING_RUN"])["counts"])
+while counts.exists():
+    time.sleep(0.05)
+if child := os.fork():
+    os.waitpid(child, 0)
+    subprocess.run([sys.executable, "-c", "import logging; logging.warning('started later')"])
+    Path("done").touch()
+else:
+    log.warning("forked later")
+    sys.exit()
+"""
+
+
+@posix
+def test_workers_that_begin_after_run_has_ended(node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A daemon's: they are recorded; one line says that they are not counted, and nothing is raised in them."""
+    monkeypatch.chdir(tmp_path)
+    recorded(node, tmp_path, program=OUTLIVES)
+    deadline = time.monotonic() + 30
+    while not (tmp_path / "done").exists() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    said = (tmp_path / "late.txt").read_text()
+    assert said.count("are not counted: FileNotFoundError") == 2, said
+    assert "Traceback" not in said
+    assert "not recorded" not in said
+    export(node)
+    assert messages(node) == ["begins", "forked later", "started later"]
+
+
 def test_some_loggers_alone(node: Node, tmp_path: Path) -> None:
     """Those that are named, and those below them; the others are counted as missing."""
     _, counts = recorded(node, tmp_path, "cut_off", options=("--capture", "their", "--capture", "first"))
@@ -144,6 +264,49 @@ def test_a_program_that_is_killed(node: Node, tmp_path: Path) -> None:
     assert done.returncode == 128 + signal.SIGKILL
     assert (counts["emitted"], counts["arrived"], counts["signal"]) == (5, 5, "SIGKILL")
     assert counts["processes"][0]["state"] == "killed"
+
+
+CLOSES_ALL = """
+import logging, os, sys
+logging.warning("before")
+if child := os.fork():
+    sys.exit(os.waitpid(child, 0)[1])
+os.closerange(3, 100)
+files = [open(f"own-{n}.txt", "w") for n in range(20)]
+logging.warning("daemon")
+for file in files:
+    file.write("own")
+    file.flush()
+logging.warning("ends")
+os._exit(0)
+"""
+
+
+@posix
+def test_a_daemon_that_closes_all_descriptors(node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files it opens by the same numbers are its own."""
+    monkeypatch.chdir(tmp_path)
+    done, counts = recorded(node, tmp_path, program=CLOSES_ALL, PYTHONWARNINGS="ignore")
+    assert done.returncode == 0, done.stderr
+    assert [(tmp_path / f"own-{n}.txt").read_text() for n in range(20)] == ["own"] * 20
+    assert messages(node) == ["before", "daemon", "ends"]
+    assert (counts["emitted"], counts["arrived"]) == (3, 3)
+
+
+@posix
+def test_a_server_that_ends_by_the_signal_it_had(node: Node, tmp_path: Path) -> None:
+    """It handles the signal, gives its handler up and sends the signal again (uvicorn, for one): the end line says."""
+    program = (
+        "import logging, os, signal\nlogging.warning('serves')\n"
+        "before = signal.signal(signal.SIGTERM, lambda *_: logging.warning('stops'))\n"
+        "os.kill(os.getpid(), signal.SIGTERM)\nsignal.signal(signal.SIGTERM, before)\n"
+        "signal.raise_signal(signal.SIGTERM)"
+    )
+    done, counts = recorded(node, tmp_path, program=program)
+    assert done.returncode == 128 + signal.SIGTERM
+    assert (counts["emitted"], counts["arrived"], counts["signal"]) == (2, 2, "SIGTERM")
+    (end,) = [line for line in controls_of(node.outbox) if line.get("reason") == "recovered"]
+    assert end["signal"] == "SIGTERM"
 
 
 @posix
@@ -232,6 +395,23 @@ def test_an_outbox_that_cannot_be_written(node: Node, tmp_path: Path) -> None:
     assert done.stdout == "runs\n"
     assert "calyx-logging: not recorded: ConfigError" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize("option", ["-I", "-E"])
+def test_a_python_that_shuts_the_recorder_out(node: Node, tmp_path: Path, option: str) -> None:
+    """It cannot be recorded; the end says why that may be."""
+    command = [sys.executable, "-m", "calyx_logging.scripts", "run", "--root", str(node.root), sys.executable, option]
+    done = subprocess.run([*command, "-c", "print(2)"], capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout) == (0, "2\n")
+    assert "was started, or only with -I, -E or -S, which shut the recorder out" in done.stderr
+
+
+@pytest.mark.parametrize("option", [["-m", "this"], ["-mthis"], ["-um", "this"]])
+def test_modules_are_named(node: Node, tmp_path: Path, option: list[str]) -> None:
+    """However `-m` is written."""
+    command = [sys.executable, "-m", "calyx_logging.scripts", "run", "--json", "--root", str(node.root), sys.executable]
+    done = subprocess.run([*command, *option], capture_output=True, text=True, check=False, timeout=60)
+    assert [one["program"] for one in json.loads(done.stderr)["processes"]] == ["-m this"]
 
 
 def test_a_process_that_logs_nothing(node: Node, tmp_path: Path) -> None:
