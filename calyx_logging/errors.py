@@ -19,6 +19,7 @@ CalyxError                  path, cause and hint in one line            exit 1
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import sys
@@ -41,6 +42,7 @@ __all__ = [
     "RootNotFound",
     "SignatureError",
     "StorageError",
+    "remedy_for",
     "say",
 ]
 
@@ -108,8 +110,8 @@ class StorageError(CalyxError):
 
     @classmethod
     def of(cls, error: OSError, doing: str, path: str | os.PathLike[str], hint: str | None = None) -> StorageError:
-        """Make the error for a failed operation (`doing`, a verb phrase) on `path`."""
-        return cls(f"cannot {doing}: {error.strerror or error}", path=path, hint=hint)
+        """Make the error for a failed operation (`doing`, a verb phrase) on `path`; default hint: `remedy_for`."""
+        return cls(f"cannot {doing}: {error.strerror or error}", path=path, hint=hint or remedy_for(error))
 
 
 class EventError(CalyxError, ValueError):
@@ -144,6 +146,28 @@ class BundleError(CalyxError):
     def __init__(self, message: str, *, faults: Sequence[object], path: str | os.PathLike[str] | None = None) -> None:
         self.faults = tuple(faults)
         super().__init__(f"{message}: {'; '.join(str(fault) for fault in self.faults)}", path=path)
+
+
+_REMEDIES = {
+    errno.ENOSPC: "free some space",
+    errno.EDQUOT: "free some space",
+    errno.EROFS: "its file system is read-only: name a place that can be written",
+    errno.EACCES: "give this user access to it",
+    errno.EPERM: "give this user access to it",
+    errno.ENOENT: "make it, or name another place",
+    errno.ENOTDIR: "a file is in the place of a folder: move it away",
+    errno.EEXIST: "something else is in its place: move it away",
+    errno.EISDIR: "a folder is in the place of a file: move it away",
+    errno.ELOOP: "a link is in its place: move it away",
+    errno.EMFILE: "raise the limit of open files, or use fewer --jobs",
+    errno.ENFILE: "raise the limit of open files, or use fewer --jobs",
+    errno.ENAMETOOLONG: "use a shorter path",
+}
+
+
+def remedy_for(error: OSError) -> str:
+    """Say what to do about an error of the file system, as an instruction."""
+    return _REMEDIES.get(error.errno or 0, "check that this user may use it, and that the disk is sound")
 
 
 def say(text: str) -> None:

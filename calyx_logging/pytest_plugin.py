@@ -1,22 +1,24 @@
 """pytest as a harness: each test's outcome, duration and captured log records become events.
 
-Loaded on request only: `pytest -p calyx_logging.pytest_plugin`. Each test gives one event at its end (`stage`
-`test_ended`), preceded by one for each log record that pytest captured in it, with `test` and `when`. The plugin reads
-pytest's reports and changes neither logging's configuration nor any result. With pytest-xdist each worker writes its
-own chunks, and the controller reports a worker that died.
+Loaded on request only: `pytest -p calyx_logging.pytest_plugin`. A session is a run, and each test a case of it: its
+events have the fields of `benchmark_run`'s. A test gives one event at its end, preceded by one for each log record that
+pytest captured in it, with `test` and `when`. The plugin reads pytest's reports and changes neither logging's
+configuration nor any result. With pytest-xdist each worker writes its own chunks, and the controller reports a worker
+that died.
 """
 
 from __future__ import annotations
 
 import logging
 import os
+import sys
 from collections.abc import Generator
 from typing import Any
 
 import pytest
 
 from calyx_logging.errors import CalyxError, say
-from calyx_logging.events.formatter import EventFormatter
+from calyx_logging.events.formatter import EventFormatter, StructlogMessage
 from calyx_logging.format.run_paths import check_run_name, new_instance_id
 from calyx_logging.handlers.outbox import OutboxHandler
 
@@ -25,6 +27,12 @@ __all__ = ["TestRecorder"]
 LOGGER = "pytest"
 _PHASES = ("setup", "call", "teardown")
 _WORKER_COUNT = "PYTEST_XDIST_WORKER"
+_CASE_OUTCOMES = {"error": "error", "crashed": "interrupted", "skipped": "skipped"}
+"""How a case ended whose test had this outcome; all others are completed."""
+
+_PASSED = ("passed", "xfailed", "xpassed")
+_OWN = ("event", "stage", "case_id", "test", "test_outcome", "outcome", "passed", "reason", "duration_s", "benchmark")
+_OWN_FIELDS = frozenset([*_OWN, "suite", "run_id", "run_instance_id", "worker", *(f"{when}_s" for when in _PHASES)])
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -77,6 +85,9 @@ class TestRecorder:
         self._reports: dict[str, dict[str, pytest.TestReport]] = {}
         self._taken: dict[tuple[str, str], int] = {}
         self._subtests_failed: set[str] = set()
+        self._benchmarks: dict[str, dict[str, Any]] = {}
+        self._uncollected = 0
+        self._only_collects = bool(config.getoption("collectonly", default=False))
 
     @pytest.hookimpl(hookwrapper=True)
     def pytest_runtest_makereport(self, item: pytest.Item) -> Generator[None, Any, None]:
@@ -85,6 +96,8 @@ class TestRecorder:
         try:
             report = outcome.get_result()
             self._take_records(item, report.when)
+            if report.when == "teardown":
+                self._take_benchmark(item)
             if type(report) is pytest.TestReport:
                 self._take_report(report)
         except Exception as error:  # reporting must not change a test's result
@@ -93,25 +106,36 @@ class TestRecorder:
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         """Record a failed subtest and, in pytest-xdist's controller, a test whose worker died."""
         if report.when not in _PHASES:
-            self._log(logging.ERROR, "test crashed its worker", report, outcome="crashed", duration_s=report.duration)
+            self._end_case(logging.ERROR, "test crashed its worker", report, "crashed", {"duration_s": report.duration})
         elif type(report) is not pytest.TestReport and report.failed and not hasattr(report, "node"):
             self._subtests_failed.add(report.nodeid)
-            self._log(logging.ERROR, "subtest failed", report, outcome="subtest failed", duration_s=report.duration)
+            fields = {"stage": "subtest_failed", "test": report.nodeid, "case_id": report.nodeid}
+            self._emit(logging.ERROR, "subtest failed", {**fields, "duration_s": report.duration, **_reason(report)})
+
+    def pytest_collectreport(self, report: pytest.CollectReport) -> None:
+        """Record a file whose tests could not be collected, from the main process only."""
+        if report.failed and "worker" not in self._fields:
+            self._uncollected += 1
+            fields = {"stage": "collection_failed", "collected": report.nodeid, **_reason(report)}
+            self._emit(logging.ERROR, "tests not collected", fields)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_configure_node(self, node: Any) -> None:
         """Give a pytest-xdist worker the session's run instance for its events."""
         node.workerinput["calyx_run_instance_id"] = self._fields["run_instance_id"]
 
+    def pytest_sessionstart(self) -> None:
+        """Record the session's start, from the main process only."""
+        if self._is_session:
+            self._emit(logging.INFO, "session started", {"stage": "run_started"})
+
     def pytest_sessionfinish(self, session: pytest.Session, exitstatus: int) -> None:
         """Record the session's end, from the main process only."""
-        if "worker" not in self._fields:
-            message = "session ended"
-            self._emit(
-                logging.INFO,
-                message,
-                {"stage": "run_ended", "pytest_exit_code": int(exitstatus), "tests": session.testscollected},
-            )
+        if self._is_session:
+            status = self._exit_status(session, int(exitstatus))
+            level = {"normal": logging.INFO, "incomplete": logging.WARNING}.get(status, logging.ERROR)
+            counts = {"pytest_exit_code": int(exitstatus), "tests": session.testscollected}
+            self._emit(level, "session ended", {"stage": "run_ended", "exit_status": status, **counts})
 
     def pytest_unconfigure(self) -> None:
         """Seal the chunks written."""
@@ -119,15 +143,36 @@ class TestRecorder:
 
     # -------------------------------------------------------------- inside
 
+    @property
+    def _is_session(self) -> bool:
+        """Whether this process is the one that speaks for the session, and the session runs tests."""
+        return "worker" not in self._fields and not self._only_collects
+
+    def _exit_status(self, session: pytest.Session, code: int) -> str:
+        """Say how the run ended; that tests failed is said by its cases."""
+        if code == pytest.ExitCode.INTERRUPTED and not self._uncollected:
+            return "incomplete"
+        failed = session.testsfailed > self._uncollected
+        normal = code in (pytest.ExitCode.OK, pytest.ExitCode.NO_TESTS_COLLECTED)
+        return "normal" if normal or (code == pytest.ExitCode.TESTS_FAILED and failed) else "error"
+
     def _take_records(self, item: pytest.Item, when: str) -> None:
         from _pytest.logging import caplog_records_key
 
         records = item.stash.get(caplog_records_key, {}).get(when, [])
         before = self._taken.get((item.nodeid, when), 0)  # each subtest reports the same phase again
         self._taken[item.nodeid, when] = len(records)
+        own = {**self._fields, "case_id": item.nodeid, "test": item.nodeid, "when": when}
         for record in records[before:]:
-            copy = logging.makeLogRecord({**self._fields, "test": item.nodeid, "when": when, **record.__dict__})
+            copy = logging.makeLogRecord({**own, **record.__dict__})
             self._handler.handle(copy)
+
+    def _take_benchmark(self, item: pytest.Item) -> None:
+        try:
+            if found := _benchmark_of(item):
+                self._benchmarks[item.nodeid] = found
+        except Exception as error:
+            say(f"what test {item.nodeid} measured is not in the outbox: {type(error).__name__}: {error}")
 
     def _take_report(self, report: pytest.TestReport) -> None:
         phases = self._reports.setdefault(report.nodeid, {})
@@ -143,19 +188,45 @@ class TestRecorder:
         level = logging.ERROR if outcome in ("failed", "error") else logging.INFO
         durations = {f"{when}_s": round(one.duration, 6) for when, one in phases.items()}
         total = round(sum(one.duration for one in phases.values()), 6)
-        self._log(level, f"test {outcome}", deciding, outcome=outcome, duration_s=total, **durations)
+        more = self._benchmarks.pop(report.nodeid, {})
+        self._end_case(level, f"test {outcome}", deciding, outcome, {"duration_s": total, **durations, **more})
 
-    def _log(self, level: int, message: str, report: pytest.TestReport, **fields: Any) -> None:
-        reason = str(report.longrepr) if report.longrepr is not None and report.outcome != "passed" else None
-        if report.skipped and isinstance(report.longrepr, tuple):
-            reason = report.longrepr[2]
-        more = {} if reason is None else {"reason": reason}
-        self._emit(level, message, {"stage": "test_ended", "test": report.nodeid, **fields, **more})
+    def _end_case(
+        self, level: int, message: str, report: pytest.TestReport, outcome: str, fields: dict[str, Any]
+    ) -> None:
+        ended = {"stage": "case_ended", "case_id": report.nodeid, "test": report.nodeid, "test_outcome": outcome}
+        case = {"outcome": _CASE_OUTCOMES.get(outcome, "completed")}
+        passed = {} if outcome == "skipped" else {"passed": outcome in _PASSED}
+        self._emit(level, message, {**ended, **case, **passed, **fields, **_reason(report)})
 
     def _emit(self, level: int, message: str, fields: dict[str, Any]) -> None:
-        record = logging.LogRecord(LOGGER, level, "", 0, message, (), None)
-        record.__dict__.update({**self._fields, **fields})
-        self._handler.handle(record)
+        event = StructlogMessage({"event": message, **self._fields, **fields})
+        self._handler.handle(logging.LogRecord(LOGGER, level, "", 0, event, (), None))
+
+
+def _reason(report: pytest.TestReport | pytest.CollectReport) -> dict[str, str]:
+    """Return why a test failed or was skipped, as a field; empty if it passed."""
+    if report.longrepr is None or report.outcome == "passed":
+        return {}
+    if report.skipped and isinstance(report.longrepr, tuple):
+        return {"reason": report.longrepr[2]}
+    return {"reason": str(report.longrepr)}
+
+
+def _benchmark_of(item: pytest.Item) -> dict[str, Any]:
+    """Return what pytest-benchmark measured in a test: its statistics in `benchmark`, its `extra_info` as fields."""
+    module = sys.modules.get("pytest_benchmark.fixture")
+    fixtures = (getattr(item, "funcargs", None) or {}).values() if module is not None else ()
+    found: dict[str, Any] = {}
+    for fixture in fixtures:
+        if type(fixture) is not getattr(module, "BenchmarkFixture", None):
+            continue
+        extra = {str(name): value for name, value in fixture.extra_info.items()}
+        found.update({f"{name}_" if name in _OWN_FIELDS else name: value for name, value in extra.items()})
+        if fixture.stats:  # not where it measures nothing, as with pytest-xdist
+            measured = {**fixture.stats.stats.as_dict(), "iterations": fixture.stats.iterations}
+            found["benchmark"] = {"group": fixture.group, **measured}
+    return found
 
 
 def _outcome(phases: dict[str, pytest.TestReport]) -> tuple[str, pytest.TestReport]:

@@ -42,8 +42,12 @@ class EventHandler(logging.Handler):
         self._max_event_bytes = whole_bytes("max_event_bytes", max_event_bytes, MIN_MAX_EVENT_BYTES, MAX_LINE // 2)
         self._stamp = StampEvent(node.id, source)
         self._token = secrets.token_hex(8)
-        EventHandler.alive.add(self)
         self._event_formatter = EventFormatter().bound_to(self._stamp, self._max_event_bytes)
+
+    def createLock(self) -> None:  # noqa: N802 - logging's name
+        """Count among the handlers from now on: one that could not be made has no lock, and nothing to close."""
+        super().createLock()
+        EventHandler.alive.add(self)
 
     def setFormatter(self, fmt: logging.Formatter | None) -> None:  # noqa: N802 - logging's name
         """Use an EventFormatter's options; None restores the defaults.

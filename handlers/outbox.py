@@ -55,11 +55,14 @@ _OPTIONS = (
 _said: set[str] = set()
 
 
-def _say_if_strange(node: Node) -> None:
-    """Say once in a process that the root was copied from another machine."""
+def _find(root: str | os.PathLike[str] | None) -> Node:
+    """Find the node; say once in a process that its root was copied from another machine."""
+    check_root(root)
+    node = Node.find(root)
     if (stranger := node.stranger) is not None and stranger not in _said:
         _said.add(stranger)
         say(stranger)
+    return node
 
 
 class OutboxHandler(EventHandler):
@@ -130,15 +133,13 @@ class OutboxHandler(EventHandler):
         **unknown: Any,
     ) -> None:
         refuse_unknown("OutboxHandler", _OPTIONS, unknown)
-        check_root(root)
         options = WriterOptions(max_bytes, max_age, sync, sync_interval, identity)
         flags = {"fast": fast, "crashes": crashes, "warnings": warnings, "stdout": stdout}
         flags["identity"] = identity
         check_flags({**flags, "follow_children": follow_children})
         component = check_component(component)
         names = check_names(capture)
-        node = Node.find(root)
-        _say_if_strange(node)
+        node = _find(root)
         self.prepare(node, source, max_event_bytes)
         if crashes:
             crash_file.want()

@@ -20,6 +20,7 @@ import os
 import sys
 import threading
 import weakref
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from calyx_logging.errors import say
@@ -73,9 +74,13 @@ class _Tee:
             self._see(text)
             return written
 
+        def writelines(lines: Iterable[str]) -> None:
+            for line in lines:
+                stream.write(line)
+
         stream.write = tee
         if isinstance(stream, io.TextIOBase):
-            stream.writelines = lambda lines: [stream.write(line) for line in lines] and None  # type: ignore[method-assign]
+            stream.writelines = writelines  # type: ignore[method-assign]
 
     def is_of(self, stream: Any) -> bool:
         return self._stream is stream

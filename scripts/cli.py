@@ -21,7 +21,7 @@ import orjson
 
 from calyx_logging import __version__
 from calyx_logging.core.text import count_text
-from calyx_logging.errors import CalyxError
+from calyx_logging.errors import CalyxError, remedy_for
 from calyx_logging.events.values import lower
 from calyx_logging.format.manifest import Manifest
 
@@ -173,10 +173,11 @@ def shown(text: str) -> str:
     )
 
 
-def contents_text(manifest: Manifest) -> str:
-    """Describe a manifest's contents: `2 chunks, 31 events, 12.5 kB`."""
-    chunks, events = count_text(len(manifest.chunks), "chunk"), count_text(manifest.events, "event")
-    return f"{chunks}, {events}, {size_text(manifest.total_bytes)}"
+def contents_text(manifest: Manifest, events: int) -> str:
+    """Describe a bundle's contents: `2 chunks, 31 events, 12.5 kB`; control lines are no events."""
+    return (
+        f"{count_text(len(manifest.chunks), 'chunk')}, {count_text(events, 'event')}, {size_text(manifest.total_bytes)}"
+    )
 
 
 def size_text(count: int) -> str:
@@ -253,7 +254,9 @@ def run(command: click.Command) -> None:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
     except OSError as error:
-        _fail(f"{error.filename or Path.cwd()}: {error.strerror or error}", 4)
+        name: object = Path.cwd() if error.filename is None else error.filename
+        place = os.fsdecode(name) if isinstance(name, bytes) else name
+        _fail(f"{place}: {error.strerror or error} ({remedy_for(error)})", 4)
 
 
 def main() -> None:

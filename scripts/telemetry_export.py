@@ -63,7 +63,11 @@ except ImportError as error:
     "--to", metavar="URL", help="Also send bundles that are not there yet to object storage: s3://BUCKET/FOLDER."
 )
 @click.option("--paranoid", is_flag=True, help="With --to: read everything there again and compare hashes.")
-@click.option("--strict", is_flag=True, help="Exit with 1 when events in the bundle were lost, or a writer was killed.")
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Exit with 1 when events in the bundle were lost, a writer was killed, or a chunk cannot be read.",
+)
 @sign_options
 @json_option
 def command(
@@ -116,6 +120,7 @@ def command(
             new = f"sent {count_text(len(one.new), 'bundle')}, {size_text(one.bytes)}" if one.new else "nothing to send"
             click.echo(f"{node_id}: {new}; at {one.url}: {count_text(len(one.bundles), 'bundle')} of those in exports")
     code = worst(verdicts.values()).exit_code(strict=True) if strict else 0
+    code = code or (strict and any(result.left for result in results))
     if code or (require_sealed and any(_is_unsealed(result, live=live) for result in results)):
         raise SystemExit(1)
 
@@ -154,7 +159,7 @@ def _tell(result: ExportResult, verdict: Verdict | None, *, alone: bool) -> None
             click.echo(str(result.archive))
         return
     manifest = result.manifest
-    click.echo(f"{prefix}exported {contents_text(manifest)}")
+    click.echo(f"{prefix}exported {contents_text(manifest, result.events)}")
     click.echo(str(result.bundle))
     if result.archive is not None:
         click.echo(str(result.archive))
@@ -196,7 +201,8 @@ def _document(result: ExportResult, verdict: Verdict | None) -> dict[str, Any]:
         **({} if verdict is None else verdict.document()),
         "manifest_sha256": result.manifest_sha256,
         "chunks": 0 if manifest is None else len(manifest.chunks),
-        "events": 0 if manifest is None else manifest.events,
+        "events": result.events,
+        "lines": 0 if manifest is None else manifest.events,
         "bytes": 0 if manifest is None else manifest.total_bytes,
         "recovered": [
             {
@@ -219,6 +225,7 @@ def _document(result: ExportResult, verdict: Verdict | None) -> dict[str, Any]:
         "unanswered": [{"chunk": c.name.open, "writer": c.name.writer, "holder": c.holder} for c in result.unanswered],
         "quiet_soon": result.quiet_soon,
         "warnings": result.warnings,
+        "not_exported": result.left,
     }
 
 

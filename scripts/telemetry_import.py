@@ -49,6 +49,13 @@ except ImportError as error:
     is_flag=True,
     help="Also accept chunks with lines that are no events of their node. They are noted, and never acknowledged.",
 )
+@click.option(
+    "--accept-rewritten",
+    multiple=True,
+    metavar="NODE_ID/BUNDLE",
+    help="Also accept, after you have looked at it, this bundle's chunks that contradict earlier content: they are the "
+    "node's word from then on. The earlier content is kept, and the audit names them.",
+)
 @click.option("--no-table", is_flag=True, help="Do not bring the table up to date: the next query does.")
 @click.option(
     "--strict", is_flag=True, help="Exit with 1 also when a node lost events, or one of its writers was killed."
@@ -62,6 +69,7 @@ def command(
     root: str | None,
     require_signature: bool,
     accept_bad_lines: bool,
+    accept_rewritten: tuple[str, ...],
     no_table: bool,
     strict: bool,
     dry_run: bool,
@@ -86,20 +94,16 @@ def command(
         check_key(key)
     engine = engine_of(engine_name, master, jobs)
     results, code = [], 0
-    for result in _import_all(store, paths, Policy(require_signature, accept_bad_lines), dry_run, engine):
+    policy = Policy(require_signature, accept_bad_lines, frozenset(accept_rewritten))
+    for result in _import_all(store, paths, policy, dry_run, engine):
         results.append(result)
         code = max(code, result.exit_code)
         if not as_json:
             _tell(result)
+    _warn_of_unknown(accept_rewritten, results)
     if not dry_run:
         nodes = {result.manifest.node_id for result in results if result.manifest and "imported" in result.outcome}
-        try:
-            for written in write_receipts(store, sorted(nodes), key, anew=False):
-                if not as_json:
-                    tell(f"receipt: {receipt_text(written)}")
-        except CalyxError as error:  # what was imported is in; the next import writes the receipts
-            remark(f"error: the receipts were not all written: {error}")
-            code = max(code, error.exit_code)
+        code = max(code, _write_receipts(store, sorted(nodes), key, quiet=as_json))
         if not no_table:
             _make_table(store, sorted(nodes), engine)
     verdicts = _verdicts(store, results)
@@ -115,6 +119,24 @@ def command(
         tell(f"{count_text(len(results), 'bundle')}: {', '.join(f'{n} {what}' for what, n in counts.items())}")
     if code:
         raise SystemExit(code)
+
+
+def _warn_of_unknown(names: Iterable[str], results: Iterable[ImportResult]) -> None:
+    there = {f"{one.manifest.node_id}/{one.manifest.timestamp}" for one in results if one.manifest is not None}
+    for name in sorted(set(names) - there):
+        remark(f"warning: --accept-rewritten {name}: there is no such bundle among these")
+
+
+def _write_receipts(store: Store, node_ids: list[str], key: str | None, *, quiet: bool) -> int:
+    """Write the nodes' receipts and return the exit code; what was imported is in, whether they are written or not."""
+    try:
+        for written in write_receipts(store, node_ids, key, anew=False):
+            if not quiet:
+                tell(f"receipt: {receipt_text(written)}")
+    except CalyxError as error:  # the next import writes them
+        remark(f"error: the receipts were not all written: {error}")
+        return error.exit_code
+    return 0
 
 
 def _verdicts(store: Store, results: Iterable[ImportResult]) -> dict[str, Verdict]:
@@ -188,12 +210,18 @@ def _make_table(store: Store, nodes: list[str], engine: Engine) -> None:
 
 
 def _tell(result: ImportResult) -> None:
-    about = "" if result.manifest is None else f" (node {result.manifest.node_id}, {contents_text(result.manifest)})"
+    about = (
+        ""
+        if result.manifest is None
+        else f" (node {result.manifest.node_id}, {contents_text(result.manifest, result.events)})"
+    )
     tell(f"{result.outcome}: {result.place}{about}")
     if result.folder is not None:
         tell(f"  {'kept in quarantine: ' if result.outcome == 'refused' else ''}{result.folder}")
     for fault in result.faults:
         tell(f"  {fault}")
+    if result.next_step is not None:
+        tell(f"  next: {result.next_step}")
     for warning in result.warnings:
         where = "" if warning.startswith(str(result.source)) else f"{result.place}: "
         remark(f"{'error' if result.outcome == 'failed' else 'warning'}: {where}{warning}")
@@ -210,12 +238,14 @@ def _document(result: ImportResult, verdicts: Mapping[str, Verdict]) -> dict[str
         "folder": result.folder,
         "node_id": None if manifest is None else manifest.node_id,
         "chunks": None if manifest is None else len(manifest.chunks),
-        "events": None if manifest is None else manifest.events,
+        "events": None if manifest is None else result.events,
+        "lines": None if manifest is None else manifest.events,
         "bytes": None if manifest is None else manifest.total_bytes,
         "faults": [
             {"kind": fault.kind, "path": fault.path, "expected": fault.expected, "found": fault.found}
             for fault in result.faults
         ],
+        "next_step": result.next_step,
         "warnings": result.warnings,
         "node": None if verdict is None else verdict.document(),
     }

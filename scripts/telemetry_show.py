@@ -6,6 +6,7 @@ try:
     import heapq
     from collections import defaultdict
     from collections.abc import Iterator
+    from functools import cache
     from itertools import accumulate
     from pathlib import Path
     from typing import Any
@@ -104,7 +105,12 @@ def _lines(path: Path) -> Iterator[Line]:
         yield from lines_of(path)
     except CalyxError as error:
         if not isinstance(error.__cause__, FileNotFoundError):  # it has just been sealed, or pruned
-            raise
+            _warn_once(str(error))
+
+
+@cache
+def _warn_once(text: str) -> None:
+    remark(f"warning: {text}")
 
 
 def _document(line: Line, around: list[Line]) -> dict[str, Any]:

@@ -16,7 +16,8 @@ try:
     import orjson
 
     from calyx_logging.bundle.folder import verify
-    from calyx_logging.errors import CalyxError, NodeNotProvisioned
+    from calyx_logging.core.temporary import temporary_folder
+    from calyx_logging.errors import CalyxError, NodeNotProvisioned, StorageError
     from calyx_logging.events.event import decode
     from calyx_logging.format.chunk import open_chunk, read_lines
     from calyx_logging.format.manifest import MANIFEST_NAME, SUMS_NAME
@@ -47,8 +48,8 @@ def command(root: str | None, keep: bool, as_json: bool) -> None:
     with _root_to_test(root, keep, steps) as node:
         try:
             result = _whole_way(node, steps)
-        except CalyxError as error:
-            steps.failed(str(error))
+        except (CalyxError, OSError) as error:
+            steps.failed(str(error if isinstance(error, CalyxError) else StorageError.of(error, "go on", node.root)))
             result = None
         if as_json:
             print_json({"passed": steps.passed, "root": node.root, "node_id": node.id, "steps": steps.done})
@@ -77,7 +78,7 @@ class Steps:
         self._add(text, True)
 
     def failed(self, text: str) -> None:
-        """Record a step that failed."""
+        """Record a step that failed; it is the last, and shown at the end."""
         self._add(text, False)
 
     def check(self, condition: bool, text: str, otherwise: str) -> None:
@@ -93,8 +94,8 @@ class Steps:
 
     def _add(self, text: str, ok: bool) -> None:
         self.done.append({"step": text, "ok": ok})
-        if not self._quiet:
-            click.echo(f"{'ok    ' if ok else 'failed'}  {text}")
+        if ok and not self._quiet:
+            click.echo(f"ok      {text}")
 
 
 @contextmanager
@@ -108,12 +109,12 @@ def _root_to_test(root: str | None, keep: bool, steps: Steps) -> Iterator[Node]:
             + ("" if keep else ", deleted afterwards (--keep keeps it)")
         )
     if keep:
-        folder = tempfile.mkdtemp(prefix="calyx-smoke-test-")
+        folder = tempfile.mkdtemp(prefix="calyx-smoke-test-kept-")
         yield provision(folder, "smoke-test-node").node
         remark(f"kept: {folder}")
         return
-    with tempfile.TemporaryDirectory(prefix="calyx-smoke-test-", ignore_cleanup_errors=True) as folder:
-        yield provision(folder, "smoke-test-node").node
+    with temporary_folder("calyx-smoke-test-") as temporary:
+        yield provision(temporary, "smoke-test-node").node
 
 
 def _whole_way(node: Node, steps: Steps) -> ExportResult:
@@ -132,35 +133,42 @@ def _whole_way(node: Node, steps: Steps) -> ExportResult:
     assert result.bundle is not None
     steps.show(f"the event: {orjson.dumps(event).decode()}")
     verified = verify(result.bundle)
-    steps.ok(f"verified: {contents_text(verified.manifest)}")
+    steps.ok(f"verified: {contents_text(verified.manifest, verified.events)}")
     same = _event_in(result.bundle / chunk, nonce) == event
     steps.check(same, "the event is in the bundle, unchanged", "the event is not in the bundle as it was logged")
     return result
 
 
 def _log_one_event(node: Node, nonce: str) -> None:
-    logging.config.dictConfig(
-        {
-            "version": 1,
-            "disable_existing_loggers": False,
-            "formatters": {"event": {"()": "calyx_logging.EventFormatter"}},
-            "handlers": {
-                "outbox": {
-                    "class": "calyx_logging.handlers.OutboxHandler",
-                    "formatter": "event",
-                    "root": str(node.root),
-                    "component": "smoke-test",
-                    "source": SOURCE,
-                }
-            },
-            "loggers": {LOGGER: {"level": "INFO", "handlers": ["outbox"], "propagate": False}},
-        }
-    )
+    try:
+        logging.config.dictConfig(_logging_config(node))
+    except ValueError as error:  # dictConfig's own, with the handler's error as its cause
+        if isinstance(error.__cause__, (CalyxError, OSError)):
+            raise error.__cause__ from None
+        raise
     logger = logging.getLogger(LOGGER)
     logger.info("smoke test", extra={"_smoke_test": True, "nonce": nonce})
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
         handler.close()
+
+
+def _logging_config(node: Node) -> dict[str, Any]:
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {"event": {"()": "calyx_logging.EventFormatter"}},
+        "handlers": {
+            "outbox": {
+                "class": "calyx_logging.handlers.OutboxHandler",
+                "formatter": "event",
+                "root": str(node.root),
+                "component": "smoke-test",
+                "source": SOURCE,
+            }
+        },
+        "loggers": {LOGGER: {"level": "INFO", "handlers": ["outbox"], "propagate": False}},
+    }
 
 
 def _find(node: Node, nonce: str) -> str | None:

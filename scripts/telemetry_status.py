@@ -15,7 +15,11 @@ except ImportError as error:
 
 @click.command("status")
 @root_option
-@click.option("--strict", is_flag=True, help="Exit with 1 also when events were lost, or a writer was killed.")
+@click.option(
+    "--strict",
+    is_flag=True,
+    help="Exit with 1 also when events were lost, a writer was killed, or something cannot be exported.",
+)
 @json_option
 def command(root: str | None, strict: bool, as_json: bool) -> None:
     """Show whether anything was lost, open and sealed chunks, what is exported and what is pending. Changes nothing.
@@ -28,8 +32,9 @@ def command(root: str | None, strict: bool, as_json: bool) -> None:
         print_json({"root": node.root, "nodes": [status.document() for status in statuses]})
     else:
         _show(node, statuses)
-    if code := worst(status.audit.verdict for status in statuses).exit_code(strict=strict):
-        raise SystemExit(code)
+    code = worst(status.audit.verdict for status in statuses).exit_code(strict=strict)
+    if code or (strict and any(status.left for status in statuses)):
+        raise SystemExit(code or 1)
 
 
 def _show(node: Node, statuses: list[NodeStatus]) -> None:

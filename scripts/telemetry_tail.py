@@ -5,13 +5,14 @@ from __future__ import annotations
 try:
     import sys
     import time
+    from functools import lru_cache
     from typing import Any
 
     import click
 
     from calyx_logging.format.reader import Filter, Follower, Line, last_events
     from calyx_logging.query.locations import chunks_at
-    from calyx_logging.scripts.cli import run, shown
+    from calyx_logging.scripts.cli import remark, run, shown
     from calyx_logging.scripts.sources import from_option, level_option
 except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py tail") from None
@@ -53,10 +54,11 @@ def command(
         raise click.UsageError("-f follows an outbox: nothing is written to a hub's store line by line")
     refs = chunks_at(place, root)
     wanted = Filter(level, source, run_id, control)
+    warn_once = lru_cache(lambda text: remark(f"warning: {text}"))  # an unreadable chunk is met again and again
     # first, so that nothing is missed between the two
-    follower = Follower(lambda: [ref.path for ref in refs()]) if follow else None
+    follower = Follower(lambda: [ref.path for ref in refs()], warn_once) if follow else None
     seen = set()
-    for line in last_events([ref.path for ref in refs()], count, wanted):
+    for line in last_events([ref.path for ref in refs()], count, wanted, warn_once):
         _print(line, as_json)
         seen.add(line.data)
     try:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 try:
-    import tempfile
     from collections.abc import Sequence
     from contextlib import closing
     from dataclasses import asdict
@@ -17,6 +16,7 @@ try:
     from calyx_logging.bundle.object_store import RemoteBundle, bundles_at, is_url
     from calyx_logging.bundle.staging import bring, bytes_of, verdict
     from calyx_logging.bundle.verification import Report, judge
+    from calyx_logging.core.temporary import temporary_folder
     from calyx_logging.errors import CalyxError, ManifestError, StorageError
     from calyx_logging.scripts.cli import (
         advancing,
@@ -80,9 +80,9 @@ def checked(bundle: Path | RemoteBundle) -> list[tuple[str, Report]]:
                 return [(str(bundle), judge(bundle.names(), bundle.blocks, progress=advance))]
         elif not is_archive(bundle):
             return [(str(bundle), check(bundle, progress=advance))]
-        with tempfile.TemporaryDirectory(prefix="calyx-verify-") as room:
+        with temporary_folder("calyx-verify-") as room:
             try:
-                with closing(bring(bundle, Path(room), advance)) as copies:
+                with closing(bring(bundle, room, advance)) as copies:
                     return [("/".join(filter(None, (str(bundle), one.inside))), verdict(one)) for one in copies]
             except OSError as error:
                 raise StorageError.of(error, "unpack the archive", room, "free some space") from error
@@ -98,7 +98,7 @@ def tell_report(bundle: str, report: Report) -> None:
             tell(f"  {fault}")
         return
     manifest = report.manifest
-    tell(f"{bundle}: verified, node {manifest.node_id}, {contents_text(manifest)}")
+    tell(f"{bundle}: verified, node {manifest.node_id}, {contents_text(manifest, report.events)}")
 
 
 def document(bundle: str, report: Report) -> dict[str, Any]:
@@ -110,7 +110,8 @@ def document(bundle: str, report: Report) -> dict[str, Any]:
         "node_id": None if manifest is None else manifest.node_id,
         "manifest_sha256": report.manifest_sha256,
         "chunks": None if manifest is None else len(manifest.chunks),
-        "events": None if manifest is None else manifest.events,
+        "events": None if manifest is None else report.events,
+        "lines": None if manifest is None else manifest.events,
         "faults": [asdict(fault) for fault in report.faults],
         "warnings": report.warnings,
     }

@@ -9,11 +9,12 @@ import sys
 import textwrap
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from calyx_logging import Node
-from conftest import controls_of, events_of, tree
+from conftest import controls_of, events_of, telemetry, tree
 
 SUITE = """
     import logging, os, pytest
@@ -93,8 +94,8 @@ def test_each_test_is_an_event(node: Node, folder: Path) -> None:
     done = run_pytest(folder, *asked(node), "--calyx-run-id", "nightly")
     assert (done.returncode, summary(done)) == (plain.returncode, summary(plain)) == (1, summary(plain))
     events = events_of(node.outbox)
-    ended = [event for event in events if event.get("stage") == "test_ended"]
-    assert Counter(event["outcome"] for event in ended) == OUTCOMES
+    ended = [event for event in events if event.get("stage") == "case_ended"]
+    assert Counter(event["test_outcome"] for event in ended) == OUTCOMES
     assert {(event["run_id"], event["suite"], event["source"]) for event in events} == {
         ("nightly", "their_tests", "pytest")
     }
@@ -116,17 +117,108 @@ def test_each_test_is_an_event(node: Node, folder: Path) -> None:
         "call",
     )
     assert careful["test"].endswith("::test_passes")
+    assert (events[0]["stage"], events[0]["level"]) == ("run_started", "info")
     assert messages.index("careful 7") < events.index(by_test["test_passes"])
     assert events[-1]["stage"] == "run_ended"
     assert events[-1]["pytest_exit_code"] == 1
-    assert [line["reason"] for line in controls_of(node.outbox)] == ["closed"]
+    assert [line["reason"] for line in controls_of(node.outbox) if line["control"] == "end"] == ["closed"]
+
+
+def named(node: Node, query: str) -> list[dict[str, Any]]:
+    pytest.importorskip("ibis")
+    pytest.importorskip("duckdb")
+    rows: list[dict[str, Any]] = json.loads(telemetry("query", "--root", node.root, "--named", query, "--json").stdout)
+    return rows
+
+
+PASSES = """
+    import pytest
+    def test_one(): pass
+    @pytest.mark.skip
+    def test_two(): pass
+    @pytest.mark.xfail
+    def test_three(): assert False
+"""
+ENDS_EARLY = (
+    PASSES
+    + """
+    def test_four():
+        raise KeyboardInterrupt
+    def test_five(): pass
+"""
+)
+BAD_FIXTURE = PASSES + "\n    def test_four(none_of_this_name): pass\n"
+
+
+@pytest.mark.parametrize(
+    ("suite", "args", "run"),
+    [
+        (SUITE, [], (12, 9, 8, "normal", "failed")),
+        (PASSES, [], (3, 2, 2, "normal", "passed")),
+        (PASSES, ["-k", "nothing"], (0, 0, 0, "normal", "passed")),
+        (BAD_FIXTURE, [], (4, 2, 2, "normal", "failed")),
+        (ENDS_EARLY, [], (3, 2, 2, "incomplete", "incomplete")),
+        ("import nothing_of_this_name", [], (0, 0, 0, "error", "failed")),
+        ("import nothing_of_this_name", ["--continue-on-collection-errors"], (0, 0, 0, "error", "failed")),
+    ],
+)
+def test_a_session_is_a_run_and_its_tests_are_cases(
+    node: Node, folder: Path, suite: str, args: list[str], run: tuple[int, int, int, str, str]
+) -> None:
+    """A session that ended has its outcome; skipped tests are neither passed nor failed."""
+    run_pytest(folder, *asked(node), *args, suite=suite)
+    (found,) = named(node, "runs")
+    assert tuple(found[name] for name in ("cases", "completed", "passed", "exit_status", "outcome")) == run
+
+
+def test_the_cases_of_a_session(node: Node, folder: Path) -> None:
+    """Each test by its id, how it ended, whether it passed; a session that only collects is no run."""
+    run_pytest(folder, *asked(node))
+    found = {row["case_id"].partition("::")[2]: (row["outcome"], row["passed"]) for row in named(node, "cases")}
+    del found[""]  # the case_id that a test's own record has
+    assert found.pop("test_skipped") == ("skipped", "false")
+    assert found.pop("test_fails") == ("completed", "false")
+    assert found.pop("test_error") == found.pop("test_error_later") == ("error", "false")
+    assert set(found.values()) == {("completed", "true")}
+    run_pytest(folder, *asked(node), "--collect-only")
+    assert len(named(node, "runs")) == 1
+
+
+def test_what_pytest_benchmark_measures(node: Node, folder: Path) -> None:
+    """Its statistics and `extra_info` are in the test's event, and in no other's; our names are kept for us."""
+    pytest.importorskip("pytest_benchmark")
+    suite = """
+        def test_timed(benchmark):
+            benchmark.extra_info.update(model="m-1", score=0.5, outcome="theirs", message="m")
+            benchmark.pedantic(lambda: None, rounds=3, iterations=2)
+
+        def test_fails_inside(benchmark):
+            benchmark.extra_info["size"] = 4
+            benchmark(lambda: 1 / 0)
+
+        def test_plain(): pass
+    """
+    done = run_pytest(folder, *asked(node), "-p", "no:xdist", suite=suite)
+    assert done.returncode == 1, done.stdout
+    ended = {
+        event["test"].rpartition("::")[2]: event
+        for event in events_of(node.outbox)
+        if event.get("stage") == "case_ended"
+    }
+    timed = ended["test_timed"]
+    assert (timed["model"], timed["score"], timed["outcome"], timed["outcome_"]) == ("m-1", 0.5, "completed", "theirs")
+    assert (timed["message"], timed["shadowed"]) == ("test passed", {"message": "m"})
+    assert (timed["benchmark"]["rounds"], timed["benchmark"]["iterations"]) == (3, 2)
+    assert 0 <= timed["benchmark"]["min"] <= timed["benchmark"]["median"] <= timed["benchmark"]["max"]
+    assert (ended["test_fails_inside"]["size"], "benchmark" in ended["test_fails_inside"]) == (4, False)
+    assert not {"benchmark", "model", "size"} & ended["test_plain"].keys()
 
 
 def test_without_xdist(node: Node, folder: Path) -> None:
     """It need not be installed."""
     done = run_pytest(folder, *asked(node), "-p", "no:xdist")
     assert (done.returncode, "INTERNALERROR" in done.stdout) == (1, False)
-    assert sum(event.get("stage") == "test_ended" for event in events_of(node.outbox)) == 12
+    assert sum(event.get("stage") == "case_ended" for event in events_of(node.outbox)) == 12
 
 
 def test_inert_unless_asked_for(node: Node, folder: Path) -> None:
@@ -161,7 +253,7 @@ def test_subtests_and_threads(node: Node, folder: Path) -> None:
     events = events_of(node.outbox)
     assert [event["message"] for event in events if event["logger"] == "app"] == ["part 0", "part 1", "part 2"]
     tests = [event for event in events if event["message"].startswith("test ")]
-    ended = {event["test"].rpartition("::")[2]: event["outcome"] for event in tests}
+    ended = {event["test"].rpartition("::")[2]: event["test_outcome"] for event in tests}
     assert ended["test_threads"] == "passed"
     assert ended["test_parts"] == ("failed" if plain.returncode else "passed")
 
@@ -197,8 +289,8 @@ def test_with_xdist(node: Node, folder: Path) -> None:
     done = run_pytest(folder, *asked(node), "-n", "2")
     assert (done.returncode, summary(done)) == (plain.returncode, summary(plain))
     events = events_of(node.outbox)
-    ended = [event for event in events if event.get("stage") == "test_ended"]
-    assert Counter(event["outcome"] for event in ended) == OUTCOMES
+    ended = [event for event in events if event.get("stage") == "case_ended"]
+    assert Counter(event["test_outcome"] for event in ended) == OUTCOMES
     assert len({event["test"] for event in ended}) == 12
     assert {event["worker"] for event in ended} == {"gw0", "gw1"}
     assert len({event["run_instance_id"] for event in events}) == 1
@@ -214,8 +306,8 @@ def test_a_worker_that_dies(node: Node, folder: Path) -> None:
     crash = "\n    def test_crash():\n        os.kill(os.getpid(), 9)\n"
     done = run_pytest(folder, *asked(node), "-n", "2", suite=SUITE + crash)
     assert done.returncode == 1
-    crashed = [event for event in events_of(node.outbox) if event.get("outcome") == "crashed"]
-    assert [event["test"] for event in crashed] == ["test_suite.py::test_crash"]
+    crashed = [event for event in events_of(node.outbox) if event.get("test_outcome") == "crashed"]
+    assert [(event["test"], event["outcome"]) for event in crashed] == [("test_suite.py::test_crash", "interrupted")]
 
 
 @pytest.mark.slow

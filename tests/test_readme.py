@@ -234,7 +234,7 @@ def test_the_commands_of_the_harness_document(tmp_path: Path) -> None:
     (tmp_path / "test_it.py").write_text("def test_it(): pass\n")
     run_python(f"import sys, pytest; sys.exit(pytest.main({tests.split()[1:]!r}))", tmp_path)
     assert telemetry("export", cwd=tmp_path).returncode == 0
-    assert [line["outcome"] for line in lines(tmp_path) if line.get("stage") == "test_ended"] == ["passed"]
+    assert [line["test_outcome"] for line in lines(tmp_path) if line.get("stage") == "case_ended"] == ["passed"]
 
 
 PAGES = sorted((REPO / "docs").rglob("*.md"))

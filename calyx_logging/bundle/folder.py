@@ -28,12 +28,13 @@ __all__ = ["VerifiedBundle", "check", "sums_of", "verify", "write_manifest"]
 
 @dataclass(frozen=True)
 class VerifiedBundle:
-    """A bundle without faults."""
+    """A bundle without faults; `events` are those in its chunks, without control lines."""
 
     path: Path
     manifest: Manifest
     manifest_sha256: str
     warnings: tuple[str, ...]
+    events: int = 0
 
 
 def verify(folder: Path, *, progress: Progress | None = None) -> VerifiedBundle:
@@ -46,7 +47,7 @@ def verify(folder: Path, *, progress: Progress | None = None) -> VerifiedBundle:
     report = check(folder, progress=progress)
     if report.faults or report.manifest is None or report.manifest_sha256 is None:
         raise BundleError("the bundle has faults", faults=report.faults, path=folder)
-    return VerifiedBundle(folder, report.manifest, report.manifest_sha256, report.warnings)
+    return VerifiedBundle(folder, report.manifest, report.manifest_sha256, report.warnings, report.events)
 
 
 def check(folder: Path, *, progress: Progress | None = None) -> Report:

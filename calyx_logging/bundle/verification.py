@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 
 from calyx_logging.core.carriers import SortedNames, pair_names, sort_names
 from calyx_logging.core.parallel import several_at_once
@@ -67,12 +68,24 @@ class Fault:
 
 @dataclass(frozen=True)
 class Report:
-    """The result of checking a bundle; `manifest` is None if it cannot be read."""
+    """The result of checking a bundle.
+
+    Attributes:
+        manifest: None if it cannot be read.
+        manifest_sha256: likewise.
+        faults: all of them.
+        warnings: what the user should know.
+        events: the events in its chunks, without control lines, as far as the chunks can be read.
+    """
 
     manifest: Manifest | None
     manifest_sha256: str | None
     faults: tuple[Fault, ...]
     warnings: tuple[str, ...]
+    events: int = 0
+
+
+_EntryOf = Callable[[str, str], tuple[ChunkEntry, int] | Fault]
 
 
 def judge(names: Collection[str], read: Read, *, progress: Progress | None = None) -> Report:
@@ -94,7 +107,9 @@ def judge(names: Collection[str], read: Read, *, progress: Progress | None = Non
         return Report(None, None, (fault,), tuple(sort_names(names, OWN_NAMES).warnings()))
     there = sort_names(names, names_of(manifest))
     digest = sha256_of(data)
-    faults = [*_manifest_faults(manifest), *_chunk_faults(manifest, there, read, progress)]
+    logged: list[int] = []
+    faults = _manifest_faults(manifest)
+    faults += _chunk_faults(manifest, there, partial(_entry_of, read=read, progress=progress), logged)
     if SUMS_NAME in names:
         try:
             faults += _sums_faults(manifest, digest, parse_sums(_whole(SUMS_NAME, read)))
@@ -102,7 +117,7 @@ def judge(names: Collection[str], read: Read, *, progress: Progress | None = Non
             faults.append(Fault("malformed", SUMS_NAME, "", _error_text(error)))
     elif not manifest.is_legacy:
         faults.append(Fault("missing", SUMS_NAME, "a line for each file", "no such file"))
-    return Report(manifest, digest, tuple(faults), tuple(there.warnings()))
+    return Report(manifest, digest, tuple(faults), tuple(there.warnings()), sum(logged))
 
 
 def names_of(manifest: Manifest) -> set[str]:
@@ -143,7 +158,8 @@ def _manifest_faults(manifest: Manifest) -> list[Fault]:
     return faults
 
 
-def _chunk_faults(manifest: Manifest, there: SortedNames, read: Read, progress: Progress | None) -> list[Fault]:
+def _chunk_faults(manifest: Manifest, there: SortedNames, entry_of: _EntryOf, logged: list[int]) -> list[Fault]:
+    """Find the faults of the chunks; add each chunk's number of events to `logged`."""
     faults: list[Fault] = []
     missing: dict[str, str] = {}
     here: list[ChunkEntry] = []
@@ -156,27 +172,31 @@ def _chunk_faults(manifest: Manifest, there: SortedNames, read: Read, progress: 
             missing[entry.sha256] = entry.filename
             faults.append(Fault("missing", entry.filename, f"sha256 {entry.sha256}", "no such file"))
 
-    def look_at(entry: ChunkEntry) -> ChunkEntry | Fault:
-        return _entry_of(entry.filename, there.found[entry.filename], read, progress)
+    def look_at(entry: ChunkEntry) -> tuple[ChunkEntry, int] | Fault:
+        return entry_of(entry.filename, there.found[entry.filename])
 
     for entry, found in zip(here, several_at_once(look_at, here), strict=True):
-        faults.extend([found] if isinstance(found, Fault) else _differences(entry, found))
+        if isinstance(found, Fault):
+            faults.append(found)
+        else:
+            faults.extend(_differences(entry, found[0]))
+            logged.append(found[1])
     for name in there.others:
-        extra = _entry_of(name, name, read, progress) if missing else None
-        twin = missing.get(extra.sha256) if isinstance(extra, ChunkEntry) else None
+        extra = entry_of(name, name) if missing else None
+        twin = missing.get(extra[0].sha256) if isinstance(extra, tuple) else None
         found_text = f"the content of {twin}: it was renamed" if twin else "a file that the manifest does not name"
         faults.append(Fault("extra", name, "", found_text))
     return faults
 
 
-def _entry_of(name: str, there: str, read: Read, progress: Progress | None) -> ChunkEntry | Fault:
-    """Make the entry for a chunk whose file has the name `there`."""
+def _entry_of(name: str, there: str, *, read: Read, progress: Progress | None) -> tuple[ChunkEntry, int] | Fault:
+    """Return the entry and the number of events of a chunk whose file has the name `there`."""
     try:
         stats = stats_for(name)
         for block in stats.through(read(there)):
             if progress is not None:
                 progress(len(block))
-        return stats.entry(name)
+        return stats.entry(name), stats.logged
     except (ChunkError, StorageError, OSError) as error:
         return Fault("unreadable", name, "a regular file", _error_text(error))
 

@@ -48,13 +48,13 @@ def _of_linux() -> str | None:
 
 
 def _of_windows() -> str | None:
-    if sys.platform != "win32":
-        return None
-    import winreg
+    if sys.platform == "win32":
+        import winreg
 
-    access = winreg.KEY_READ | winreg.KEY_WOW64_64KEY
-    with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, r"SOFTWARE\Microsoft\Cryptography", 0, access) as key:
-        return str(winreg.QueryValueEx(key, "MachineGuid")[0]) or None
+        access = winreg.KEY_READ | winreg.KEY_WOW64_64KEY
+        with winreg.OpenKey(winreg.HKEY_LOCAL_MACHINE, r"SOFTWARE\Microsoft\Cryptography", 0, access) as key:
+            return str(winreg.QueryValueEx(key, "MachineGuid")[0]) or None
+    return None
 
 
 def _of_macos() -> str | None:

@@ -90,7 +90,7 @@ def as_if_in_logging(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a function's code the file name of `logging`, by which stack walks know what to skip."""
     source: str | None = getattr(logging, "_srcfile", None)
     if source is not None:
-        function.__code__ = function.__code__.replace(co_filename=source)  # type: ignore[attr-defined]
+        function.__code__ = function.__code__.replace(co_filename=source)
     return function
 
 

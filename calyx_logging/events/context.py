@@ -19,7 +19,7 @@ from contextlib import suppress
 from typing import Any
 
 from calyx_logging.events.stamp import QUEUED, mark_of
-from calyx_logging.events.tracebacks import exception_chain, plain_text
+from calyx_logging.events.tracebacks import exception_of, plain_text
 from calyx_logging.events.values import is_a, lower
 
 __all__ = [
@@ -133,9 +133,9 @@ def _to_keep(record: logging.LogRecord) -> dict[str, Any]:
     else:
         with suppress(Exception):  # bad % arguments: the QueueHandler rejects and reports them itself
             kept["message"] = plain_text(record.getMessage())
-    info: Any = record.exc_info
-    if type(info) is tuple and len(info) == 3 and is_a(info[1], BaseException):
-        kept["exception"] = exception_chain(info[1], info[2])
+    chain, troubles = exception_of(record.exc_info)
+    if chain is not None:
+        kept["exception"], kept["exception notes"] = chain, troubles
     return kept
 
 

@@ -35,7 +35,7 @@ from calyx_logging.events.fast_path import STANDARD_ATTRIBUTES, TEXT_BYTES, plai
 from calyx_logging.events.levels import level_text
 from calyx_logging.events.processors import NamedProcessor, conform, is_drop, resolve_all, run_all
 from calyx_logging.events.stamp import QUEUED, RECORD_MARK, StampEvent, mark_of
-from calyx_logging.events.tracebacks import exception_chain, plain_text
+from calyx_logging.events.tracebacks import exception_of, plain_text
 from calyx_logging.events.values import is_a
 
 if TYPE_CHECKING:
@@ -220,19 +220,22 @@ class EventFormatter(BaseJsonFormatter):
         log_data["_record"] = record
         if queued is not None and "exception" in queued:
             log_data["exception"] = queued["exception"]
+            troubles += queued["exception notes"]
         elif record.exc_info is not None or record.exc_text is not None:
-            self._add_exception(log_data, record)
+            troubles += self._add_exception(log_data, record)
         stack_info = record.stack_info if queued is None else queued["stack_info"]
         if stack_info is not None:
             log_data.setdefault("stack_info", stack_info)
         note(log_data, troubles)
 
-    def _add_exception(self, event: dict[str, Any], record: logging.LogRecord) -> None:
-        info: Any = record.exc_info
-        if type(info) is tuple and len(info) == 3 and is_a(info[1], BaseException):
-            event["exception"] = exception_chain(info[1], info[2])
+    def _add_exception(self, event: dict[str, Any], record: logging.LogRecord) -> list[str]:
+        """Add the exception, if there is one; return notes of what cannot be read of it."""
+        chain, troubles = exception_of(record.exc_info)
+        if chain is not None:
+            event["exception"] = chain
         elif record.exc_text is not None:
             event["exception"] = [{"type": "", "value": plain_text(record.exc_text), "frames": []}]
+        return troubles
 
     def process_log_record(self, log_data: dict[str, Any]) -> dict[str, Any]:
         """Run the user's processors, then the stamp."""

@@ -10,15 +10,16 @@ from __future__ import annotations
 import bisect
 import hashlib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
 from calyx_logging.core import reading
 from calyx_logging.core.times import moment_text, parse_utc
 from calyx_logging.errors import EventError
-from calyx_logging.events.event import decode
+from calyx_logging.events.event import CONTROL_SOURCE, decode
 from calyx_logging.format.chunk import MAX_LINE, ChunkName
 from calyx_logging.format.legacy import is_foreign
 from calyx_logging.format.manifest import ChunkEntry
@@ -26,6 +27,7 @@ from calyx_logging.format.manifest import ChunkEntry
 __all__ = ["ChunkStats", "stats_for", "stats_of"]
 
 _NO_EVENT = b"["
+_MARK = f'"source":"{CONTROL_SOURCE}"'.encode()
 _FEW = 8
 """Up to this many lines are parsed one by one, which is faster than splitting the group further."""
 
@@ -44,6 +46,7 @@ class ChunkStats:
         size: bytes so far.
         events: lines that are not empty.
         bad_lines: lines that are not events.
+        controls: control lines.
         first_ts_utc, last_ts_utc: the least and the greatest.
         first_seq, last_seq: the least and the greatest.
         node_ids: the node ids in the events.
@@ -54,6 +57,7 @@ class ChunkStats:
     size: int = 0
     events: int = 0
     bad_lines: int = 0
+    controls: int = 0
     first_ts_utc: str | None = None
     last_ts_utc: str | None = None
     first_seq: int | None = None
@@ -89,6 +93,11 @@ class ChunkStats:
         rest, self._parts = b"".join(self._parts), []
         self._see(rest)
 
+    @property
+    def logged(self) -> int:
+        """Events that were logged: without control lines and lines that are not events."""
+        return self.events - self.bad_lines - self.controls
+
     def entry(self, filename: str) -> ChunkEntry:
         """Return the manifest's entry for these bytes under a file name."""
         name = ChunkName.parse(filename)
@@ -121,11 +130,20 @@ class ChunkStats:
         if not lines:
             return
         if self.by_position:
+            self._count_controls(data[: len(data) - len(rest)])
             for group in _by_digits(lines):
                 self._see_alike(group)
         else:
             for line in lines:
                 self._see(line)
+
+    def _count_controls(self, lines: bytes) -> None:
+        at = lines.find(_MARK)
+        while at >= 0:
+            end = lines.index(b"\n", at)
+            with suppress(EventError):
+                self.controls += _is_control(decode(lines[lines.rfind(b"\n", 0, at) + 1 : end]))
+            at = lines.find(_MARK, end)
 
     def _see_alike(self, lines: list[bytes]) -> None:
         """Read lines by position if they share a beginning and the length of their end; otherwise split the group."""
@@ -161,6 +179,8 @@ class ChunkStats:
         except EventError:
             self.bad_lines += 1
             return
+        if not self.by_position:
+            self.controls += _is_control(event)
         if isinstance(node_id := event.get("node_id"), str):
             self.node_ids.add(node_id)
         seq = event.get("seq")
@@ -173,6 +193,10 @@ class ChunkStats:
         if seq is not None:
             self.first_seq = seq if self.first_seq is None else min(self.first_seq, seq)
             self.last_seq = seq if self.last_seq is None else max(self.last_seq, seq)
+
+
+def _is_control(event: Mapping[str, Any]) -> bool:
+    return event.get("source") == CONTROL_SOURCE and "control" in event
 
 
 def _by_digits(lines: list[bytes]) -> Iterator[list[bytes]]:

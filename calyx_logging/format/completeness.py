@@ -115,7 +115,7 @@ class NodeAudit:
     Attributes:
         node_id: the node's id.
         bundles: its bundles in the store.
-        events: lines here, in all chunks.
+        events: events here, in all chunks; control lines are none.
         writers: the writers of our own chunks.
         foreign_chunks: first-generation chunks, whose completeness cannot be determined.
         missing_bundles: hashes of manifests that other bundles name as their predecessor and that are not here.
@@ -123,6 +123,7 @@ class NodeAudit:
         histories: bundles that begin a chain, or follow a bundle that another one follows too; more than one if a
             machine was cloned or lost its record of exports.
         damaged: files in the store that differ from their manifest.
+        rewritten: chunks that a person accepted in place of earlier content, which no longer counts.
         quarantined: its bundles that contradict the store and are kept apart.
         bad_lines: lines that are not events of the node, in chunks that were accepted with them.
         same_id: the first event ids that events with different content share.
@@ -140,6 +141,7 @@ class NodeAudit:
     followers: dict[str, str] = field(default_factory=dict)
     histories: list[str] = field(default_factory=list)
     damaged: list[str] = field(default_factory=list)
+    rewritten: list[str] = field(default_factory=list)
     quarantined: list[str] = field(default_factory=list)
     bad_lines: int = 0
     same_id: list[str] = field(default_factory=list)
@@ -249,7 +251,7 @@ def _writer(
     writer: str, chunks: list[tuple[ChunkName, Scan]], told: list[list[int]], numbers: list[list[int]]
 ) -> WriterAudit:
     scans = [scan for _, scan in chunks]
-    found = WriterAudit(writer, events=sum(scan.events for scan in scans), chunks=len(chunks))
+    found = WriterAudit(writer, events=sum(scan.logged for scan in scans), chunks=len(chunks))
     seqs = [list(run) for scan in scans for run in scan.seqs]
     lines = runs_of(seqs)
     found.repeated = sum(scan.repeated for scan in scans) + _length(seqs) - _length(lines)
@@ -299,6 +301,8 @@ def findings(audit: NodeAudit) -> Iterator[str]:
         yield "(if it is lost: carry the receipt to the node, prune with it there, and export --since-receipt)"
     for history in audit.histories:
         yield f"two histories under one node id (a cloned machine, or a lost index): {history}"
+    for chunk in audit.rewritten:
+        yield f"rewritten, and accepted as the node's word in place of earlier content: {chunk}"
     for place in audit.quarantined:
         yield f"in quarantine (inspect it, then delete it): {place}"
     for damage in audit.damaged:

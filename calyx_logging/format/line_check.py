@@ -69,6 +69,7 @@ class Scan:
 
     Attributes:
         events: lines that are events, including control lines.
+        controls: control lines among them.
         seqs: first and last of each run of their `seq`.
         repeated: how often a `seq` occurred again.
         ends: of each end line, `reason`, and `torn_bytes` and `bad_lines` if recovery wrote it.
@@ -79,6 +80,7 @@ class Scan:
     """
 
     events: int = 0
+    controls: int = 0
     seqs: list[list[int]] = field(default_factory=list)
     repeated: int = 0
     ends: list[dict[str, Any]] = field(default_factory=list)
@@ -86,6 +88,11 @@ class Scan:
     bad_count: int = 0
     bad: list[BadLine] = field(default_factory=list)
     ids: array[int] | None = None
+
+    @property
+    def logged(self) -> int:
+        """Events that were logged: without control lines."""
+        return self.events - self.controls
 
     def document(self) -> dict[str, Any]:
         """Return the scan for JSON, without the ids."""
@@ -100,6 +107,7 @@ class Scan:
         """
         scan = cls(
             events=int(document["events"]),
+            controls=int(document.get("controls", 0)),
             seqs=[[int(first), int(last)] for first, last in document["seqs"]],
             repeated=int(document["repeated"]),
             ends=[dict(end) for end in document["ends"]],
@@ -280,6 +288,7 @@ def _said_twice(line: bytes) -> str | None:
 
 def note_control(scan: Scan, event: Mapping[str, Any]) -> None:
     """Note what a control line says: an end, or a gap."""
+    scan.controls += "control" in event
     if event.get("control") == "end" and len(scan.ends) < _MAX_CONTROLS:
         counts = {name: event[name] for name in _TORN if type(event.get(name)) is int}
         scan.ends.append({"reason": str(event.get("reason"))[:100], **counts})

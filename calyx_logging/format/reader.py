@@ -6,6 +6,7 @@ sealed by recovery, which cuts off a partial line.
 
 from __future__ import annotations
 
+import contextlib
 import heapq
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
@@ -15,7 +16,7 @@ from typing import Any, BinaryIO
 
 from calyx_logging.core.reading import BLOCK, BOM
 from calyx_logging.core.times import utc_text
-from calyx_logging.errors import CalyxError, EventError
+from calyx_logging.errors import CalyxError, EventError, say
 from calyx_logging.events.event import decode
 from calyx_logging.format.chunk import MAX_LINE, OPEN_SUFFIX, SEALED_SUFFIX, ChunkName, open_chunk
 
@@ -110,13 +111,11 @@ def _line(data: bytes, path: Path, number: int) -> Iterator[Line]:
             return
 
 
-def last_events(paths: Iterable[Path], count: int, wanted: Filter) -> list[Line]:
+def last_events(paths: Iterable[Path], count: int, wanted: Filter, warn: Callable[[str], None] = say) -> list[Line]:
     """Return the last events of some chunks by their time, oldest first.
 
-    Chunks are read latest first, until the remaining ones were last written before the oldest event found.
-
-    Raises:
-        ChunkError, StorageError: a chunk cannot be read; one that has just been sealed or deleted is skipped.
+    Chunks are read latest first, until the remaining ones were last written before the oldest event found. One that
+    has just been sealed or deleted is skipped; `warn` is told of others that cannot be read.
     """
     found: list[tuple[str, int, Line]] = []
     order = 0
@@ -135,15 +134,15 @@ def last_events(paths: Iterable[Path], count: int, wanted: Filter) -> list[Line]
                     heapq.heapreplace(found, item)
         except CalyxError as error:
             if not isinstance(error.__cause__, FileNotFoundError):
-                raise
+                warn(str(error))
     return [line for _, _, line in sorted(found, key=lambda item: item[:2])]
 
 
 def _changed(path: Path) -> str:
     """Return when a file was last written, as `ts_utc`; a file just sealed or deleted counts as old."""
     try:
-        return utc_text(path.stat().st_mtime)
-    except FileNotFoundError:
+        return utc_text(path.lstat().st_mtime)
+    except OSError:
         return ""
 
 
@@ -167,13 +166,15 @@ class Follower:
 
     Args:
         listing: lists the chunks that exist now; chunks that appear later are read from their beginning.
+        warn: is told, each time, of a chunk that cannot be read.
 
     Raises:
-        ChunkError, StorageError: raised by `listing`.
+        StorageError: raised by `listing`.
     """
 
-    def __init__(self, listing: Callable[[], Iterable[Path]]) -> None:
+    def __init__(self, listing: Callable[[], Iterable[Path]], warn: Callable[[str], None] = say) -> None:
         self._listing = listing
+        self._warn = warn
         self._places: dict[str, int] = {}
         self._foreign: dict[Path, _Rewritable] = {}
         for path in listing():
@@ -182,12 +183,11 @@ class Follower:
                     for _ in self._read_foreign(path):
                         pass
                 else:
-                    self._places[_key(path)] = path.stat().st_size
-            except FileNotFoundError:
+                    self._places[_key(path)] = path.lstat().st_size
+            except OSError:
                 continue
-            except CalyxError as error:
-                if not isinstance(error.__cause__, FileNotFoundError):
-                    raise
+            except CalyxError:
+                self._pass_over(path)
 
     def new(self) -> Iterator[Line]:
         """Yield the complete lines added since the last call, chunk by chunk."""
@@ -196,17 +196,24 @@ class Follower:
             try:
                 if ChunkName.parse(path.name) is None:
                     yield from self._read_foreign(path)
-                elif path.stat().st_size != self._places.get(key, 0):
+                elif path.lstat().st_size != self._places.get(key, 0):
                     yield from self._read(key, path)
             except FileNotFoundError:
                 continue  # just sealed: the next call finds it under its new name
             except CalyxError as error:
                 if not isinstance(error.__cause__, FileNotFoundError):
-                    raise
+                    self._warn(str(error))
+
+    def _pass_over(self, path: Path) -> None:
+        """Count nothing as new that a chunk has now, which cannot be read yet."""
+        with contextlib.suppress(OSError):
+            found = path.lstat()
+            self._foreign[path] = _Rewritable((0, 0, found.st_ino))
+            self._places[str(path)] = found.st_size
 
     def _read_foreign(self, path: Path) -> Iterator[Line]:
         known = self._foreign.setdefault(path, _Rewritable())
-        found = path.stat()
+        found = path.lstat()
         state = (found.st_size, found.st_mtime_ns, found.st_ino)
         if state == known.state:
             return

@@ -94,7 +94,7 @@ def audit_surveys(node_id: str, surveys: Mapping[str, Survey | str], elsewhere: 
             audit.damaged.append(survey)
             continue
         name = ChunkName.parse(filename)
-        audit.events += survey.scan.events
+        audit.events += survey.scan.logged
         audit.foreign_chunks += name is None
         if name is not None:
             named.append((name, survey.scan))

@@ -25,6 +25,7 @@ from calyx_logging.format.manifest import (
     parse_sums,
 )
 from calyx_logging.hub.inventory import Held, Holdings, begins_with, digest_of, prefix_digests
+from calyx_logging.hub.rewritten import Rewrite
 from calyx_logging.hub.store import Store
 
 __all__ = ["bring_back_manifest", "compare", "put_back", "set_aside", "tidy"]
@@ -115,14 +116,22 @@ def tidy(store: Store, node_id: str, held: Holdings, warnings: list[str]) -> boo
     return changed
 
 
-def compare(bundle: VerifiedBundle, held: Holdings, faults: list[Fault]) -> tuple[list[str], list[Held]]:
-    """Return the names that need not be stored again, and the stored chunks that the bundle's chunks replace."""
+def compare(
+    bundle: VerifiedBundle, held: Holdings, faults: list[Fault], accepted: list[Rewrite] | None = None
+) -> tuple[list[str], list[Held]]:
+    """Return the names that need not be stored again, and the stored chunks that the bundle's chunks replace.
+
+    Contradictions become faults or, if `accepted` is given, are added to it; their stored chunks stay where they are.
+    """
     there, superseded = [], []
     hashes: set[str] = set()
     for chunk in sorted(bundle.manifest.chunks, key=lambda one: is_foreign(one.filename)):
         new, known = bundle.path / chunk.filename, held.chunks.get(chunk.filename)
         grows = is_foreign(chunk.filename)
-        if other := _contradicted(chunk, new, held, grows):
+        if (other := _contradicted(chunk, new, held, grows)) and accepted is not None:
+            earlier = tuple(sha256 for sha256 in held.states[chunk.filename] if sha256 != chunk.sha256)
+            accepted.append(Rewrite(chunk.filename, chunk.sha256, earlier))
+        elif other:
             where = "" if known is None else f", as in {known.path.parent}"
             faults.append(Fault("contradicts", chunk.filename, f"sha256 {other}{where}", f"sha256 {chunk.sha256}"))
         elif known is None:

@@ -26,6 +26,7 @@ from calyx_logging.format.completeness import NodeAudit, writers_of
 from calyx_logging.format.line_check import Scan, numbered_lines, scan_chunk
 from calyx_logging.format.manifest import MANIFEST_NAME, SUMS_NAME, parse_sums
 from calyx_logging.hub.inventory import Held, Holdings, holdings_of, prefix_digests
+from calyx_logging.hub.rewritten import rewrites
 from calyx_logging.hub.store import Entry, Note, Store
 
 __all__ = ["audit_node", "glance_at"]
@@ -79,8 +80,11 @@ def _audit(store: Store, node_id: str, reader: Callable[[list[Entry]], Callable[
             result.damaged.append(scan)
         else:
             good[one] = scan
-    result.events = sum(scan.events for scan in good.values())
+    result.events = sum(scan.logged for scan in good.values())
     result.bad_lines = sum(scan.bad_count for scan in good.values())
+    result.rewritten = [
+        f"{one.filename}, as in bundle {entry.folder}" for entry in entries for one in rewrites(store, entry)
+    ]
     result.foreign_chunks = sum(one.grows for one in good)
     named = ((ChunkName.parse(one.name), scan) for one, scan in good.items())
     result.writers = writers_of(((name, scan) for name, scan in named if name is not None), _open_writers(holdings))
@@ -165,7 +169,7 @@ def _look_for_lost_chunks(holdings: Holdings, result: NodeAudit) -> None:
     begins: dict[str, dict[int, str]] = {}
     for entry, manifest in holdings.manifests:
         for chunk in manifest.chunks:
-            if chunk.sha256 in holdings.by_hash:
+            if chunk.sha256 in holdings.by_hash or chunk.sha256 in holdings.replaced.get(chunk.filename, ()):
                 continue
             held, states = holdings.chunks.get(chunk.filename), holdings.states[chunk.filename]
             if held is not None and held.grows:

@@ -34,8 +34,11 @@ from calyx_logging.errors import CalyxError, SignatureError, StorageError
 from calyx_logging.format.line_check import Scan, scan_chunk
 from calyx_logging.format.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest
 from calyx_logging.hub._conflicts import bring_back_manifest, compare, put_back, set_aside, tidy
+from calyx_logging.hub._next_step import next_step
+from calyx_logging.hub.import_result import ImportResult, Policy
 from calyx_logging.hub.inventory import holdings_of
 from calyx_logging.hub.rejections import note_refused, note_taken
+from calyx_logging.hub.rewritten import Rewrite, note_rewrites
 from calyx_logging.hub.store import Entry, Store
 
 __all__ = ["ImportResult", "Job", "Policy", "import_bundle", "import_bundles", "import_one", "settle"]
@@ -44,57 +47,6 @@ _MAX_FAULTS = 10_000
 """Maximum number of bad lines that are listed in all."""
 
 _FOLDER = re.compile(r"[0-9]{8}_[0-9]{6}", re.ASCII)
-
-
-@dataclass(frozen=True)
-class Policy:
-    """Rules for which bundles the hub accepts.
-
-    Attributes:
-        require_signature: refuse every unsigned bundle. Otherwise accept those of nodes that have no key here.
-        accept_bad_lines: accept chunks with lines that are not events of their node; those are noted, and the chunk is
-            never acknowledged.
-    """
-
-    require_signature: bool = False
-    accept_bad_lines: bool = False
-
-
-@dataclass
-class ImportResult:
-    """Outcome of the import of one bundle.
-
-    Attributes:
-        source: the place it came from.
-        outcome: `imported`, `already imported`, `refused`; with a dry run `would be imported`; `failed` when the file
-            system said no, or a program that is needed is missing.
-        folder: where it is in the store; for one that contradicts the store, in quarantine.
-        manifest: None where it cannot be read.
-        manifest_sha256: likewise.
-        signed_by: the key, where a signature was checked and is valid.
-        bad_lines: lines that are no events of the node and were accepted.
-        faults: why it was refused, all of them.
-        warnings: what the user should know.
-        exit_code: of a command that has only this to do.
-        inside: its folder in an archive of several.
-    """
-
-    source: Path | Source
-    outcome: str
-    folder: Path | None = None
-    manifest: Manifest | None = None
-    manifest_sha256: str | None = None
-    signed_by: str | None = None
-    bad_lines: int = 0
-    faults: list[Fault] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
-    exit_code: int = 0
-    inside: str = ""
-
-    @property
-    def place(self) -> str:
-        """The place it came from, in words."""
-        return f"{self.source}/{self.inside}" if self.inside else str(self.source)
 
 
 def import_bundles(
@@ -126,8 +78,13 @@ def import_bundles(
     try:
         with store.staging() as room, closing(bring(source, room, progress)) as copies:
             for copied in copies:
+                signed = (copied.folder / SIGNATURE_NAME).exists()
                 result = _import_staged(store, source, copied, policy or Policy(), dry_run, clock())
-                result.exit_code = 1 if result.outcome == "refused" else 0
+                if result.outcome == "refused":
+                    result.exit_code = 1
+                    result.next_step = next_step(
+                        result.faults, result.manifest, signed=signed, quarantined=result.folder
+                    )
                 if not dry_run:
                     _note(store, result, clock())
                 yield result
@@ -155,7 +112,7 @@ class Job:
 
     root: Path
     source: Path | Source
-    policy: Policy = Policy()
+    policy: Policy = field(default_factory=Policy)
     dry_run: bool = False
 
 
@@ -185,11 +142,11 @@ def _import_staged(
     report = verdict(copied)
     result = ImportResult(source, "refused", manifest=report.manifest, warnings=list(report.warnings))
     result.inside = copied.inside
-    result.manifest_sha256 = report.manifest_sha256
+    result.manifest_sha256, result.events = report.manifest_sha256, report.events
     result.faults = list(report.faults)
     if report.manifest is None or report.manifest_sha256 is None or result.faults:
         return result
-    bundle = VerifiedBundle(copied.folder, report.manifest, report.manifest_sha256, report.warnings)
+    bundle = VerifiedBundle(copied.folder, report.manifest, report.manifest_sha256, report.warnings, report.events)
     _check_signature(store, bundle, policy, result)
     if result.faults:
         return result
@@ -199,7 +156,7 @@ def _import_staged(
         if result.faults:
             return result
         with store.alone():
-            if _put_in(store, bundle, result, scans, dry_run, now):
+            if _put_in(store, bundle, result, scans, policy, dry_run, now):
                 return result
         known = False  # it was in the store, but has just been removed
 
@@ -322,6 +279,7 @@ def _put_in(
     bundle: VerifiedBundle,
     result: ImportResult,
     scans: Mapping[str, Scan] | None,
+    policy: Policy,
     dry_run: bool,
     now: float,
 ) -> bool:
@@ -352,18 +310,17 @@ def _put_in(
     if others:
         result.faults.append(Fault("contradicts", MANIFEST_NAME, f"node {others[0]}, which is here", f"node {node_id}"))
         return True
-    there, superseded = compare(bundle, held, result.faults)
+    rewritten: list[Rewrite] = []
+    accepted = rewritten if policy.accepts_rewritten(bundle.manifest) else None
+    there, superseded = compare(bundle, held, result.faults, accepted)
     if dry_run:
         result.outcome = "refused" if result.faults else "would be imported"
         return True
     if result.faults:
-        result.folder = store.quarantined(node_id, bundle.manifest_sha256)
-        if result.folder is not None:
-            return True
-        result.folder = _free_folder(store.quarantine / node_id, bundle.manifest, now)
-        files.make_dirs(result.folder.parent)
-        files.publish(bundle.path, result.folder)
+        result.folder = store.quarantined(node_id, bundle.manifest_sha256) or _quarantine(store, bundle, now)
         return True
+    if rewritten:
+        _accept(store, bundle, rewritten, result)
     store.note_checked(bundle.manifest, bundle.manifest_sha256, scans, bundle.path)
     for name in there:
         files.remove(bundle.path / name)
@@ -378,6 +335,24 @@ def _put_in(
     result.outcome, result.folder = "imported", target
     _save(store, [*entries, Entry(node_id, target.name, bundle.manifest_sha256, utc_text(now))], [node_id], result)
     return True
+
+
+def _quarantine(store: Store, bundle: VerifiedBundle, now: float) -> Path:
+    folder = _free_folder(store.quarantine / bundle.manifest.node_id, bundle.manifest, now)
+    files.make_dirs(folder.parent)
+    files.publish(bundle.path, folder)
+    return folder
+
+
+def _accept(store: Store, bundle: VerifiedBundle, rewritten: list[Rewrite], result: ImportResult) -> None:
+    node_id = bundle.manifest.node_id
+    note_rewrites(store, node_id, bundle.manifest_sha256, rewritten)
+    names = ", ".join(one.filename for one in rewritten[:5]) + ", …" * (len(rewritten) > 5)
+    result.warnings.append(
+        f"accepted as the word of node {node_id}, in place of earlier content, which is kept: {names}"
+    )
+    if (copy := store.quarantined(node_id, bundle.manifest_sha256)) is not None:
+        result.warnings.append(f"its copy in quarantine is no longer needed: delete {copy}")
 
 
 def _save(store: Store, entries: list[Entry], node_ids: list[str], result: ImportResult) -> None:

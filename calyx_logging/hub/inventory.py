@@ -7,7 +7,7 @@ place, the longest state counts; a shorter one beside it is what a killed import
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,6 +16,7 @@ from calyx_logging.errors import CalyxError, ManifestError, StorageError
 from calyx_logging.format.chunk import open_chunk
 from calyx_logging.format.legacy import is_foreign
 from calyx_logging.format.manifest import Manifest, is_safe_filename
+from calyx_logging.hub.rewritten import replaced_by
 from calyx_logging.hub.store import Entry, Store
 
 __all__ = ["Held", "Holdings", "begins_with", "digest_of", "holdings_of", "prefix_digests"]
@@ -65,6 +66,7 @@ class Holdings:
         manifests: of the node's bundles, as far as they can be read.
         left_over: files of one chunk, the shorter one first.
         states: by file name the hashes it came with, in whichever bundle, and how many bytes each had, where known.
+        replaced: by file name the hashes of content that no longer counts, see `rewritten`.
         warnings: what is damaged.
     """
 
@@ -73,6 +75,7 @@ class Holdings:
     manifests: list[tuple[Entry, Manifest]] = field(default_factory=list)
     left_over: list[tuple[Held, Held]] = field(default_factory=list)
     states: dict[str, dict[str, int | None]] = field(default_factory=dict)
+    replaced: Mapping[str, set[str]] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
 
@@ -86,7 +89,8 @@ def holdings_of(store: Store, entries: Iterable[Entry]) -> Holdings:
     Raises:
         OSError: a file cannot be looked at.
     """
-    found = Holdings()
+    found, entries = Holdings(), list(entries)
+    found.replaced = replaced_by(store, entries)
     for entry in entries:
         try:
             manifest = store.manifest(entry)
@@ -96,6 +100,8 @@ def holdings_of(store: Store, entries: Iterable[Entry]) -> Holdings:
         found.manifests.append((entry, manifest))
         notes = store.checked(entry) if any(chunk.bytes is None for chunk in manifest.chunks) else {}
         for chunk in manifest.chunks:
+            if chunk.sha256 in found.replaced.get(chunk.filename, ()):
+                continue
             path = store.bundle(entry) / chunk.filename
             size = notes[chunk.sha256].size if chunk.sha256 in notes else chunk.bytes
             found.states.setdefault(chunk.filename, {}).setdefault(chunk.sha256, size)

@@ -20,7 +20,6 @@ def audit_outbox(node: Node) -> NodeAudit:
     """Audit one node id's outbox; chunks that were delivered and deleted count as far as their manifests tell.
 
     Raises:
-        ChunkError: something with a chunk's name is not a regular file.
         StorageError: the outbox cannot be read.
     """
     return audit_surveyed(node, survey_outbox(node, look(node.outbox)))

@@ -1,6 +1,7 @@
 """List an outbox's chunks by name.
 
-Invariant: looking takes no locks and changes nothing.
+Invariants: looking takes no locks and changes nothing. Only regular files are chunks; whatever else has a chunk's name
+is listed apart, and stops nobody.
 """
 
 from __future__ import annotations
@@ -13,10 +14,10 @@ from pathlib import Path
 
 from calyx_logging.core.carriers import Leftover, copy_of, left_by
 from calyx_logging.core.locks import is_gone
-from calyx_logging.errors import ChunkError, StorageError
+from calyx_logging.errors import StorageError
 from calyx_logging.format.chunk import OPEN_SUFFIX, SEALED_SUFFIX, ChunkName
 
-__all__ = ["Contents", "OpenChunk", "look"]
+__all__ = ["Contents", "OpenChunk", "look", "word_of_odd"]
 
 
 @dataclass(frozen=True)
@@ -49,6 +50,7 @@ class Contents:
         unknown: `*.jsonl.open` with other names, of no known writer.
         leftovers: other files with a chunk's suffix that a program left, such as copies of our own chunks. Copies of
             foreign chunks are foreign chunks, since they may be all that is left of one.
+        odd: folders, links, pipes and the like with a chunk's name.
     """
 
     sealed: list[ChunkName] = field(default_factory=list)
@@ -56,6 +58,7 @@ class Contents:
     foreign: list[str] = field(default_factory=list)
     unknown: list[str] = field(default_factory=list)
     leftovers: dict[str, Leftover] = field(default_factory=dict)
+    odd: list[str] = field(default_factory=list)
 
 
 def look(outbox: Path, leave_out: Set[str] = frozenset()) -> Contents:
@@ -66,7 +69,6 @@ def look(outbox: Path, leave_out: Set[str] = frozenset()) -> Contents:
         leave_out: file names to skip (chunks exported before, which may be very many).
 
     Raises:
-        ChunkError: something with a chunk's name is not a regular file.
         StorageError: the folder cannot be read.
     """
     contents = Contents()
@@ -83,7 +85,13 @@ def look(outbox: Path, leave_out: Set[str] = frozenset()) -> Contents:
     contents.open.sort()
     contents.foreign.sort()
     contents.unknown.sort()
+    contents.odd.sort()
     return contents
+
+
+def word_of_odd(outbox: Path, contents: Contents) -> list[str]:
+    """Say of each thing with a chunk's name that it is no chunk."""
+    return [f"{outbox / name} is no regular file, so no chunk: move it out of the outbox" for name in contents.odd]
 
 
 def _sort_in(contents: Contents, outbox: Path, filename: str, there: Set[str]) -> None:
@@ -96,12 +104,8 @@ def _sort_in(contents: Contents, outbox: Path, filename: str, there: Set[str]) -
     except FileNotFoundError:
         return  # sealed or recovered since it was listed
     if not stat.S_ISREG(mode):
-        kind = "a symbolic link" if stat.S_ISLNK(mode) else "no regular file"
-        raise ChunkError(
-            f"is {kind}",
-            path=outbox / filename,
-            hint="chunks are regular files: move it out of the outbox, then try again",
-        )
+        contents.odd.append(filename)
+        return
     is_open = filename.endswith(OPEN_SUFFIX)
     if name is None:
         (contents.unknown if is_open else contents.foreign).append(filename)

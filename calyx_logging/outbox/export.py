@@ -10,10 +10,11 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Set
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
+from typing import BinaryIO
 
 from calyx_logging.bundle.archive import write_archive
 from calyx_logging.bundle.folder import sums_of
@@ -22,10 +23,10 @@ from calyx_logging.core import files
 from calyx_logging.core.parallel import several_at_once
 from calyx_logging.core.reading import blocks_of, names_in, sha256_of
 from calyx_logging.core.times import TIMESTAMP_FORMAT, parse_timestamp, utc_text
-from calyx_logging.errors import StorageError
+from calyx_logging.errors import CalyxError, StorageError
 from calyx_logging.format import legacy
 from calyx_logging.format.chunk import open_chunk
-from calyx_logging.format.chunk_stats import stats_for, stats_of
+from calyx_logging.format.chunk_stats import ChunkStats, stats_for
 from calyx_logging.format.manifest import (
     MANIFEST_NAME,
     MAX_CHUNKS,
@@ -34,44 +35,25 @@ from calyx_logging.format.manifest import (
     ChunkEntry,
     Covered,
     Manifest,
-    is_safe_filename,
 )
 from calyx_logging.node import Node
 from calyx_logging.outbox import export_index
-from calyx_logging.outbox.contents import Contents, OpenChunk
+from calyx_logging.outbox.contents import OpenChunk
 from calyx_logging.outbox.export_lock import exclusive
 from calyx_logging.outbox.live import ask_to_seal
+from calyx_logging.outbox.pending import Pending, find_pending
 from calyx_logging.outbox.receipts import Acknowledged, load_acknowledged
 from calyx_logging.outbox.recovery import Recovery, recover
 
 __all__ = [
     "ExportOptions",
     "ExportResult",
-    "Pending",
     "export",
     "export_all",
-    "find_pending",
 ]
 
 _STAGING = ".staging"
 Progress = Callable[[int, int], None]
-
-
-@dataclass
-class Pending:
-    """The chunks that the next bundle would take.
-
-    Attributes:
-        chunks: their file names, sorted.
-        bytes: their total size.
-        quiet_soon: foreign chunks that changed too recently.
-        warnings: chunks that can never be exported, and why.
-    """
-
-    chunks: list[str] = field(default_factory=list)
-    bytes: int = 0
-    quiet_soon: list[str] = field(default_factory=list)
-    warnings: list[str] = field(default_factory=list)
 
 
 @dataclass
@@ -83,11 +65,13 @@ class ExportResult:
         bundle: the new bundle's folder; None when there was nothing new.
         manifest: the new bundle's manifest.
         manifest_sha256: its hash.
+        events: the events in it, without control lines.
         recovery: the result of recovery: chunks sealed, chunks still being written, orphaned chunks.
         archive: the new bundle as one file, if requested; the last bundle's if there was nothing new.
         quiet_soon: foreign chunks that changed too recently to be exported.
         warnings: warnings for the user.
         unanswered: open chunks that were not sealed though their writers were asked to.
+        left: those of the warnings that say what is not exported because it cannot be read, or is no chunk.
     """
 
     node_id: str
@@ -99,6 +83,8 @@ class ExportResult:
     warnings: list[str]
     archive: Path | None = None
     unanswered: list[OpenChunk] = field(default_factory=list)
+    left: list[str] = field(default_factory=list)
+    events: int = 0
 
 
 @dataclass(frozen=True)
@@ -133,9 +119,8 @@ def export_all(
 
     Raises:
         LockHeld: another export is running.
-        ChunkError: something with a chunk's name is not a regular file.
         ConfigError: the bundle cannot be signed.
-        StorageError: a file cannot be read or written; the outbox is unchanged.
+        StorageError: a file cannot be written, or the index cannot be read; the outbox is unchanged.
     """
     return [
         result
@@ -169,49 +154,6 @@ def _export_one(
         raise StorageError.of(error, "export", error.filename or node.exports, hint) from error
 
 
-def find_pending(
-    node: Node, done: Set[str], contents: Contents, now: float, covered: Mapping[str, str] | None = None
-) -> Pending:
-    """Find the chunks that are in no finished bundle; reads foreign chunks whose names were exported before.
-
-    Args:
-        node: the node.
-        done: names of chunks to skip.
-        contents: the outbox's contents.
-        now: seconds since the epoch.
-        covered: states of foreign chunks to skip, as name and hash; default those exported last.
-    """
-    pending = Pending()
-    for filename, left in sorted(contents.leftovers.items()):
-        pending.warnings.append(f"{str(node.outbox / filename)!r} is not exported: it is {left}")
-    for name in contents.sealed:
-        if name.sealed not in done:
-            pending.chunks.append(name.sealed)
-            pending.bytes += (node.outbox / name.sealed).stat().st_size
-    known = covered if covered is not None else export_index.hashes(node) if contents.foreign else {}
-    spellings = {name.casefold() for name in pending.chunks}
-    for filename in contents.foreign:
-        path = node.outbox / filename
-        if not is_safe_filename(filename) or filename.casefold() in spellings:
-            pending.warnings.append(
-                f"{str(path)!r} is not exported: give it a plain file name that no other file resembles"
-            )
-            continue
-        spellings.add(filename.casefold())
-        state = path.stat()
-        if now - state.st_mtime < legacy.QUIET_SECONDS:
-            pending.quiet_soon.append(filename)
-            continue
-        if filename in known:
-            with open_chunk(path) as stream:
-                if stats_of(stream, filename).entry(filename).sha256 == known[filename]:
-                    continue
-        pending.chunks.append(filename)
-        pending.bytes += state.st_size
-    pending.chunks.sort()
-    return pending
-
-
 def _export_locked(
     node: Node, options: ExportOptions, progress: Progress | None, clock: Callable[[], float]
 ) -> Iterator[ExportResult]:
@@ -227,6 +169,8 @@ def _export_locked(
     if options.since_receipt:
         covered = {name: sha256 for name, sha256 in export_index.hashes(node).items() if sha256 in acknowledged.chunks}
         names = names & covered.keys()
+    else:
+        done.warnings += export_index.word_of_missing(node, done, acknowledged.chunks)
     leave_out = legacy.without_foreign(names)
     unanswered: list[OpenChunk] = []
     if options.live is not None:
@@ -240,9 +184,9 @@ def _export_locked(
         export_index.save(node, done)
     pending = find_pending(node, names, contents, clock(), covered)
     unknown = [f"{node.outbox / name} belongs to no known writer: inspect it by hand" for name in contents.unknown]
-    result = ExportResult(
-        node.id, None, None, None, recovery, pending.quiet_soon, [*done.warnings, *pending.warnings, *unknown]
-    )
+    left_out = [*pending.left, *recovery.unreadable]
+    warnings = [*done.warnings, *left_out, *pending.leftovers, *unknown]
+    result = ExportResult(node.id, None, None, None, recovery, pending.quiet_soon, warnings, left=left_out)
     result.unanswered = unanswered
     left = pending.chunks[MAX_CHUNKS:]
     del pending.chunks[MAX_CHUNKS:]
@@ -354,28 +298,45 @@ def _copy_chunks(
 ) -> Iterator[ChunkEntry]:
     copied = 0
 
-    def copy(filename: str) -> tuple[ChunkEntry, int] | None:
-        stats = stats_for(filename)
-        with open_chunk(node.outbox / filename) as stream:
-            before = os.fstat(stream.fileno())
-            files.write_new(staging / filename, stats.through(blocks_of(stream)))
-            after = os.fstat(stream.fileno())
+    def copy(filename: str) -> tuple[ChunkEntry, ChunkStats] | str | None:
+        stats, source = stats_for(filename), node.outbox / filename
+        try:
+            with open_chunk(source) as stream:
+                before = os.fstat(stream.fileno())
+                files.write_new(staging / filename, stats.through(_read(stream, source)))
+                after = os.fstat(stream.fileno())
+        except CalyxError as error:
+            files.remove(staging / filename)
+            return f"{error}; it is not exported until it can be read"
         if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
             files.remove(staging / filename)
             return None
-        return stats.entry(filename), stats.bad_lines
+        return stats.entry(filename), stats
 
     for filename, found in zip(pending.chunks, several_at_once(copy, pending.chunks), strict=True):
         if found is None:
             result.quiet_soon.append(filename)  # a foreign writer appended to it meanwhile
             continue
-        entry, bad_lines = found
-        if bad_lines:
-            result.warnings.append(f"{filename} has {bad_lines} lines that are not events; exported unchanged")
+        if isinstance(found, str):
+            result.left.append(found)
+            result.warnings.append(found)
+            continue
+        entry, stats = found
+        result.events += stats.logged
+        if stats.bad_lines:
+            result.warnings.append(f"{filename} has {stats.bad_lines} lines that are not events; exported unchanged")
         copied += entry.bytes or 0
         if progress is not None:
             progress(copied, pending.bytes)
         yield entry
+
+
+def _read(stream: BinaryIO, path: Path) -> Iterator[bytes]:
+    """Read blocks; that the disk does not give one is not to be taken for an error of the copy."""
+    try:
+        yield from blocks_of(stream)
+    except OSError as error:
+        raise StorageError.of(error, "read the chunk", path) from error
 
 
 def _free_timestamp(node: Node, done: export_index.Exported, now: float) -> str:

@@ -7,25 +7,28 @@ dropped because its bundle was moved away.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from calyx_logging.bundle.archive import FORMATS
 from calyx_logging.bundle.folder import verify
 from calyx_logging.core import files
 from calyx_logging.core.carriers import copy_of, left_by
 from calyx_logging.core.reading import names_in, sha256_of
+from calyx_logging.core.text import count_text
 from calyx_logging.errors import BundleError, ManifestError, StorageError
 from calyx_logging.format.manifest import MANIFEST_NAME, Manifest, loads_object
 from calyx_logging.node import Node
 
-__all__ = ["BundleRef", "Exported", "hashes", "load", "manifests_of", "record", "save"]
+__all__ = ["BundleRef", "Exported", "hashes", "last_seqs", "load", "manifests_of", "record", "save", "word_of_missing"]
 
 INDEX_NAME = ".exported_index.json"
 MANIFESTS_DIR = ".manifests"
+_MAX_NAMED = 5
 
 
 @dataclass(frozen=True, order=True)
@@ -172,6 +175,20 @@ def hashes(node: Node) -> dict[str, str]:
     return found
 
 
+def last_seqs(outbox: Path) -> dict[str, int]:
+    """Map writers to the greatest `seq` exported, from the copies of manifests present."""
+    found: dict[str, int] = {}
+    for name in _manifests_in(outbox / MANIFESTS_DIR):
+        try:
+            chunks = Manifest.parse(files.read_regular(outbox / MANIFESTS_DIR / name)).chunks
+        except (OSError, ManifestError):
+            continue  # `load` warns of those
+        for entry in chunks:
+            if entry.writer is not None and entry.last_seq is not None:
+                found[entry.writer] = max(found.get(entry.writer, -1), entry.last_seq)
+    return found
+
+
 def manifests_of(node: Node, bundles: Iterable[BundleRef]) -> Iterator[tuple[BundleRef, Manifest]]:
     """Yield the manifests of bundles from their copies; skip a bundle whose copy is missing or does not match."""
     for bundle in bundles:
@@ -181,6 +198,47 @@ def manifests_of(node: Node, bundles: Iterable[BundleRef]) -> Iterator[tuple[Bun
                 yield bundle, Manifest.parse(data)
         except (OSError, ManifestError):
             continue
+
+
+def word_of_missing(node: Node, exported: Exported, acknowledged: Set[str]) -> list[str]:
+    """Say which bundles are in exports/ no more, though neither a receipt nor another bundle there has their chunks.
+
+    Args:
+        node: the node.
+        exported: the index, loaded.
+        acknowledged: hashes of the chunks that hubs are known to have.
+    """
+    names = set(names_in(node.exports))
+    forms = {
+        bundle: {bundle.timestamp, *(f"{bundle.timestamp}.{suffix}" for suffix in FORMATS)}
+        for bundle in exported.bundles
+    }
+    gone = [bundle for bundle in exported.bundles if names.isdisjoint(forms[bundle])]
+    if gone:  # or its folder was renamed
+        unknown = names.difference(bundle.timestamp for bundle in exported.bundles)
+        here = {exported.digest(_manifest_in(node.exports / name)) for name in unknown}
+        gone = [bundle for bundle in gone if bundle.manifest_sha256 not in here]
+    if not gone:
+        return []
+    there = set(exported.bundles).difference(gone)
+    safe = acknowledged | {chunk.sha256 for _, manifest in manifests_of(node, there) for chunk in manifest.chunks}
+    chunks_of = {bundle: manifest.chunks for bundle, manifest in manifests_of(node, gone)}
+    missing = {
+        bundle: [chunk.filename for chunk in chunks_of.get(bundle, ()) if chunk.sha256 not in safe]
+        for bundle in gone
+        if bundle not in chunks_of or any(chunk.sha256 not in safe for chunk in chunks_of[bundle])
+    }
+    if not missing:
+        return []
+    what = f"{count_text(len(missing), 'exported bundle')} {'is' if len(missing) == 1 else 'are'}"
+    named = ", ".join(bundle.timestamp for bundle in list(missing)[:_MAX_NAMED]) + ", …" * (len(missing) > _MAX_NAMED)
+    word = f"{what} not in {node.exports} any more, moved or deleted, and no receipt of a hub covers them ({named})"
+    remedy = "if they did not arrive, calyx-telemetry export --since-receipt packs their chunks again"
+    lost = sum(not (node.outbox / name).exists() for names in missing.values() for name in names)
+    return [
+        f"{word}: {remedy}"
+        + (f", but for {count_text(lost, 'chunk')} that {'is' if lost == 1 else 'are'} deleted" if lost else "")
+    ]
 
 
 def _manifests(node: Node) -> Iterator[Manifest]:

@@ -74,7 +74,6 @@ def plan(node: Node, carried: CarriedReceipt) -> Plan:
 
     Raises:
         StorageError: a file cannot be read.
-        ChunkError: something with a chunk's name is not a regular file.
         OSError: the copy of an archive cannot be written.
     """
     known = set(carried.receipt.chunks)
@@ -117,7 +116,7 @@ def carry_out(node: Node, carried: CarriedReceipt, *, clock: Callable[[], float]
 
     Raises:
         LockHeld: an export or another prune is running.
-        ChunkError, StorageError: as in `plan`, or a file cannot be deleted; everything deleted so far was acknowledged.
+        StorageError: as in `plan`, or a file cannot be deleted; everything deleted so far was acknowledged.
     """
     try:
         with exclusive(node, clock):

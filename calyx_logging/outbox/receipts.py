@@ -5,6 +5,7 @@ Invariant: only receipts with a verified signature, or accepted unsigned by the 
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -61,11 +62,12 @@ def read_receipt(node: Node, path: Path, *, accept_unsigned: bool) -> CarriedRec
     Args:
         node: the node; the receipt may be for any id of its root.
         path: the receipt; its signature is beside it as `….sig`.
-        accept_unsigned: accept a receipt that is not signed, or whose signer is not trusted here yet.
+        accept_unsigned: accept a receipt that is not signed, or whose signer is not trusted here yet; only as long as
+            no hub is trusted.
 
     Raises:
         ManifestError: it is not a receipt, or it is for another node.
-        SignatureError: its signature is not by a hub that is trusted here.
+        SignatureError: its signature is not by a hub that is trusted here, or it has none although one is trusted.
         ConfigError: it is unsigned or no hub is trusted, and that was not accepted; or ssh-keygen is missing.
         StorageError: it cannot be read.
     """
@@ -95,6 +97,9 @@ def read_receipt(node: Node, path: Path, *, accept_unsigned: bool) -> CarriedRec
         except SignatureError as error:
             raise SignatureError(error.message, path=path, hint=error.hint) from None
         return CarriedReceipt(receipt, data, signed_by)
+    if signature is None and os.path.lexists(signers):
+        hint = f"ask the hub for a signed one: calyx-telemetry receipt --sign KEY; or remove the hubs from {signers}"
+        raise SignatureError("is not signed, and this root trusts hubs, which sign", path=path, hint=hint)
     if not accept_unsigned:
         what = "is not signed" if signature is None else f"is signed, but {signers} trusts no hub"
         hint = "trust the hub's key with: calyx-telemetry trust --hub HUB KEY.pub; or say --accept-unsigned"

@@ -24,6 +24,7 @@ class RecoveredLines:
 
     Attributes:
         events: lines kept.
+        logged: those of them that are no control lines.
         torn_bytes: bytes after the last newline.
         bad_lines: complete lines that are not events.
         whole_bytes: the length up to and including the last newline.
@@ -33,7 +34,7 @@ class RecoveredLines:
     def __init__(self, source: Path, start: int = 0) -> None:
         self._source = source
         self._start = start
-        self.events = self.torn_bytes = self.bad_lines = 0
+        self.events = self.logged = self.torn_bytes = self.bad_lines = 0
         self.whole_bytes = start
         self.ended = False
         for _ in self._kept(None):
@@ -42,7 +43,7 @@ class RecoveredLines:
     def lines(self, end: bytes | None) -> Iterator[bytes]:
         """Yield the lines to keep, up to the length counted before, and then the end line if one is given."""
         whole_bytes, self.whole_bytes = self.whole_bytes, self._start
-        self.events = self.bad_lines = 0
+        self.events = self.logged = self.bad_lines = 0
         yield from self._kept(whole_bytes)
         if end is not None:
             yield end
@@ -64,6 +65,7 @@ class RecoveredLines:
                     if event is None:
                         continue
                 self.events += 1
+                self.logged += not (event["source"] == CONTROL_SOURCE and "control" in event)
                 self.ended = event["source"] == CONTROL_SOURCE and event.get("control") == "end"
                 yield line + b"\n"
 

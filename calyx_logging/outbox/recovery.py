@@ -28,7 +28,7 @@ import os
 import re
 import time
 from collections import defaultdict
-from collections.abc import Callable, Set
+from collections.abc import Callable, Iterator, Set
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -36,13 +36,13 @@ from pathlib import Path
 from calyx_logging.core import files
 from calyx_logging.core.locks import Holder, holder_of, lock_file, read_holder
 from calyx_logging.core.os_lock import Held, OsLock
-from calyx_logging.errors import ManifestError, StorageError
+from calyx_logging.errors import CalyxError, ChunkError, StorageError
 from calyx_logging.events.event import control_event, with_seq
 from calyx_logging.format.chunk import SEALED_SUFFIX, ChunkName, open_chunk
 from calyx_logging.format.chunk_stats import stats_of
-from calyx_logging.format.manifest import Manifest
 from calyx_logging.outbox.contents import Contents, OpenChunk, look
 from calyx_logging.outbox.crashes import Crashes, how_it_ended
+from calyx_logging.outbox.export_index import last_seqs
 from calyx_logging.outbox.recovered_lines import RecoveredLines
 
 __all__ = ["QUIET_SECONDS", "Recovered", "Recovery", "recover"]
@@ -60,7 +60,7 @@ class Recovered:
 
     Attributes:
         name: the chunk.
-        events: lines kept.
+        events: events kept, without control lines.
         torn_bytes: bytes after the last newline, not kept.
         bad_lines: complete lines that were not events, not kept.
     """
@@ -82,6 +82,7 @@ class Recovery:
             lives.
         contents: the outbox's contents afterwards, without what was left out.
         wait: for open chunks written to too recently, the seconds after which they can be recovered, by name.
+        unreadable: why the chunks of some dead writers cannot be recovered yet, in words.
     """
 
     recovered: list[Recovered] = field(default_factory=list)
@@ -89,6 +90,7 @@ class Recovery:
     orphaned: list[OpenChunk] = field(default_factory=list)
     contents: Contents = field(default_factory=Contents)
     wait: dict[str, int] = field(default_factory=dict)
+    unreadable: list[str] = field(default_factory=list)
 
 
 def recover(
@@ -109,10 +111,9 @@ def recover(
         clock: seconds since the epoch, for the end line and the age of chunks.
 
     Raises:
-        ChunkError: something with a chunk's name is not a regular file.
-        StorageError: a file cannot be read or written; chunks recovered so far stay recovered.
+        StorageError: a file cannot be written; chunks recovered so far stay recovered.
     """
-    contents = look(outbox, leave_out)  # refuse before anything is touched
+    contents = look(outbox, leave_out)
     work = _Work(outbox, node_id, orphans, clock, Recovery(contents=contents))
     try:
         names = os.listdir(outbox) if outbox.is_dir() else []
@@ -155,7 +156,8 @@ class _Work:
         aside = self._see_names({*free, *left})
         dead, known = set(free), set(writers)
         for writer in free:
-            self._see_to(writer, left.get(writer, []))
+            with self._others_going_on():
+                self._see_to(writer, left.get(writer, []))
         for writer, names in left.items():
             if writer in dead:
                 continue
@@ -164,10 +166,20 @@ class _Work:
             if writer in known or holder is not None:  # its lock is held, or it started after the locks were listed
                 self.result.live += [OpenChunk(name, holder) for name in names]
             else:
-                self._take_if_quiet(writer, names, asked_for=True)
+                with self._others_going_on():
+                    self._take_if_quiet(writer, names, asked_for=True)
         for filename, name, size in aside:
-            self._look_again(filename, name, size)
+            with self._others_going_on():
+                self._look_again(filename, name, size)
         self.crashes.clear(self._is_quiet)
+
+    @contextlib.contextmanager
+    def _others_going_on(self) -> Iterator[None]:
+        """Note that a writer's chunks cannot be read; they stay as they are, and the other writers are seen to."""
+        try:
+            yield
+        except CalyxError as error:
+            self.result.unreadable.append(f"{error}; its writer's chunks stay open until it can be read")
 
     def _is_free(self, writer: str) -> bool:
         lock = OsLock(lock_file(self._outbox, writer))
@@ -266,10 +278,11 @@ class _Work:
 
     def _recover_writer(self, names: list[ChunkName], *, same_boot: bool, copy: bool) -> None:
         names = sorted(names, key=lambda name: name.number)
+        is_sealed = {name: self._is_sealed(name) for name in names}
         for name in names:
-            if (self._outbox / name.sealed).exists():  # left by a killed recovery
+            if is_sealed[name]:  # left by a killed recovery
                 self._part_with(name, copy=copy)
-        names = [name for name in names if not (self._outbox / name.sealed).exists()]
+        names = [name for name in names if not is_sealed[name]]
         if not names:
             return
         sizes = {name: (self._outbox / name.open).stat().st_size for name in names}
@@ -283,6 +296,12 @@ class _Work:
         for name in names[keep:]:
             self._part_with(name, copy=copy)
         self._seal(names[:keep], copy=copy)
+
+    def _is_sealed(self, name: ChunkName) -> bool:
+        path = self._outbox / name.sealed
+        if not path.is_symlink() and (path.is_file() or not path.exists()):
+            return path.exists()
+        raise ChunkError("is in the way of a chunk to be sealed, and no regular file", path=path, hint="move it away")
 
     def _seal(self, names: list[ChunkName], *, copy: bool) -> None:
         """Seal a writer's chunks, first the last one, which gets the end line."""
@@ -304,7 +323,7 @@ class _Work:
             end = None
             files.rename_new(temporary, sealed)
             files.sync_dir(self._outbox)
-            self.result.recovered.append(Recovered(name, work.events, work.torn_bytes, work.bad_lines))
+            self.result.recovered.append(Recovered(name, work.logged, work.torn_bytes, work.bad_lines))
             self._names[writer].append(name)
             self._part_with(name, copy=copy, size=work.whole_bytes)
         self._names[writer].sort(key=lambda name: name.number)
@@ -343,7 +362,7 @@ class _Work:
         files.sync_dir(self._outbox)
         files.rename_over(path, self._outbox / f".{name.open}.taken-{work.whole_bytes}")
         self._names[name.writer].append(new)
-        self.result.recovered.append(Recovered(new, work.events, work.torn_bytes, work.bad_lines))
+        self.result.recovered.append(Recovered(new, work.logged, work.torn_bytes, work.bad_lines))
 
     def _has_end_behind(self, name: ChunkName) -> bool:
         behind = [one for one in self._names[name.writer] if one.number > name.number]
@@ -366,15 +385,7 @@ class _Work:
 
     def _last_exported(self) -> dict[str, int]:
         if self._exported is None:
-            self._exported = {}
-            for path in (self._outbox / ".manifests").glob("*.json"):
-                try:
-                    chunks = Manifest.parse(files.read_regular(path)).chunks
-                except (OSError, ManifestError):
-                    continue  # the export reports which copies it cannot read
-                for entry in chunks:
-                    if entry.writer is not None and entry.last_seq is not None:
-                        self._exported[entry.writer] = max(self._exported.get(entry.writer, -1), entry.last_seq)
+            self._exported = last_seqs(self._outbox)
         return self._exported
 
 

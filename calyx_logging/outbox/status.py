@@ -5,20 +5,21 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 from calyx_logging.core.locks import holder_of
-from calyx_logging.errors import ChunkError
+from calyx_logging.format.chunk import SEALED_SUFFIX
 from calyx_logging.format.completeness import NodeAudit
+from calyx_logging.format.survey import Survey
 from calyx_logging.node import Node
 from calyx_logging.outbox import export_index
 from calyx_logging.outbox.audit import audit_surveyed, survey_outbox
 from calyx_logging.outbox.contents import OpenChunk, look
-from calyx_logging.outbox.export import find_pending
 from calyx_logging.outbox.export_index import BundleRef
+from calyx_logging.outbox.pending import find_pending
 from calyx_logging.outbox.receipts import load_acknowledged
 
 __all__ = ["NodeStatus", "Tally", "status_of"]
@@ -41,7 +42,11 @@ class Tally:
 
 @dataclass(frozen=True)
 class NodeStatus:
-    """The state of one node id's outbox; events count lines, including control lines."""
+    """The state of one node id's outbox; control lines do not count as events.
+
+    Attributes (some):
+        left: those of the warnings that say what the next export cannot take.
+    """
 
     node_id: str
     open: Tally
@@ -59,6 +64,7 @@ class NodeStatus:
     exports_bytes: int
     free_bytes: int
     warnings: tuple[str, ...]
+    left: tuple[str, ...]
     audit: NodeAudit
 
     def rows(self) -> Iterator[tuple[str, Tally]]:
@@ -90,14 +96,14 @@ def status_of(node: Node, *, clock: Callable[[], float] = time.time) -> NodeStat
     """Determine the status of one node id's outbox and exports.
 
     Raises:
-        ChunkError: something with a chunk's name is not a regular file.
-        StorageError: a file cannot be read.
+        StorageError: a folder cannot be read.
     """
     contents = look(node.outbox)
     done = export_index.load(node)
     pending = find_pending(node, done.names, contents, clock())
     acknowledged = load_acknowledged(node)
     hashes = export_index.hashes(node) if acknowledged.chunks else {}
+    missing = export_index.word_of_missing(node, done, acknowledged.chunks)
     waiting = set(pending.chunks) | set(pending.quiet_soon)
     surveys = survey_outbox(node, contents)
     tallies = {name: Tally() for name in ("open", "sealed", "foreign", "exported", "acknowledged", "pending")}
@@ -111,13 +117,11 @@ def status_of(node: Node, *, clock: Callable[[], float] = time.time) -> NodeStat
     ):
         for name in names:
             survey = surveys.get(name)
-            if isinstance(survey, str):
-                raise ChunkError(survey)
-            if survey is None:
+            if survey is None or isinstance(survey, str):  # gone, or unreadable: then the audit says so
                 continue
-            tallies[kind].count(survey.scan.events, survey.size)
+            tallies[kind].count(survey.scan.logged, survey.size)
             if kind == "exported" and hashes.get(name) in acknowledged.chunks:
-                tallies["acknowledged"].count(survey.scan.events, survey.size)
+                tallies["acknowledged"].count(survey.scan.logged, survey.size)
     return NodeStatus(
         node_id=node.id,
         **tallies,
@@ -129,9 +133,25 @@ def status_of(node: Node, *, clock: Callable[[], float] = time.time) -> NodeStat
         outbox_bytes=_disk_use(node.outbox),
         exports_bytes=_disk_use(node.exports),
         free_bytes=shutil.disk_usage(node.root).free,
-        warnings=(*done.warnings, *pending.warnings, *acknowledged.warnings),
+        warnings=(
+            *done.warnings,
+            *pending.left,
+            *pending.leftovers,
+            *acknowledged.warnings,
+            *missing,
+            *_without_lines(node, surveys),
+        ),
+        left=tuple(pending.left),
         audit=audit_surveyed(node, surveys),
     )
+
+
+def _without_lines(node: Node, surveys: Mapping[str, Survey | str]) -> list[str]:
+    return [
+        f"{node.outbox / name} has {survey.size} bytes and no whole line: a power loss may have taken its content"
+        for name, survey in surveys.items()
+        if not isinstance(survey, str) and survey.size and not survey.scan.events and name.endswith(SEALED_SUFFIX)
+    ]
 
 
 def _disk_use(folder: Path) -> int:

@@ -43,7 +43,7 @@ def connect(
         engine: does what there is to do; None for this process. At a hub, a SparkEngine also answers.
         memory: that the database takes at most.
         closed: whether queries may read no other file, and write none (DuckDB's; Spark's may).
-        warn: is told of what cannot be read at a hub.
+        warn: is told of what cannot be read; None raises, except at a hub.
 
     Raises:
         ConfigError: the extra `query` is not installed, or there is no such place.
@@ -53,4 +53,4 @@ def connect(
         store = Store(find_hub(root))
         store.asked_for(())
         return hub_table.connect(store, engine, memory=memory, closed=closed, warn=warn)
-    return connect_chunks(chunks_at(place, root)(), engine, memory=memory, closed=closed)
+    return connect_chunks(chunks_at(place, root)(), engine, memory=memory, closed=closed, warn=warn)

@@ -6,21 +6,19 @@ the extra `query`.
 
 from __future__ import annotations
 
-import tempfile
 import weakref
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from calyx_logging.core import files
+from calyx_logging.core.temporary import TemporaryFolder
 from calyx_logging.errors import ConfigError, StorageError
-from calyx_logging.format.chunk import OPEN_SUFFIX, SEALED_SUFFIX
 from calyx_logging.format.reader import ChunkRef
-from calyx_logging.query.executors import Engine, Here
-from calyx_logging.query.rows import COLUMNS, batches_of, schema, write_parquet
+from calyx_logging.query._chunk_tables import in_files
+from calyx_logging.query.executors import Engine
+from calyx_logging.query.rows import COLUMNS, schema
 
 if TYPE_CHECKING:
     import pyarrow
@@ -33,7 +31,6 @@ __all__ = [
     "attach",
     "clear_errors",
     "connect_chunks",
-    "in_files",
     "run_sql",
     "temporary",
     "views",
@@ -95,7 +92,12 @@ def views(text_of: str, single: str) -> dict[str, str]:
 
 
 def connect_chunks(
-    chunks: Iterable[ChunkRef], engine: Engine | None = None, *, memory: str = MEMORY, closed: bool = False
+    chunks: Iterable[ChunkRef],
+    engine: Engine | None = None,
+    *,
+    memory: str = MEMORY,
+    closed: bool = False,
+    warn: Callable[[str], None] | None = None,
 ) -> Any:
     """Return an Ibis backend (DuckDB) with the views of `views`.
 
@@ -106,17 +108,18 @@ def connect_chunks(
         engine: makes the table of them; None for this process.
         memory: that the database takes at most, in its words; what needs more goes to the temporary folder.
         closed: whether queries may read no file but these, and write none.
+        warn: is told of chunks that cannot be read, and left out; None raises.
 
     Raises:
         ConfigError: the extra `query` is not installed.
         ChunkError, StorageError: a chunk cannot be read, or the temporary folder cannot be written.
     """
     with temporary() as folder:
-        return attach(folder, in_files(chunks, folder, engine), memory=memory, closed=closed)
+        return attach(folder, in_files(chunks, folder.path, engine, warn), memory=memory, closed=closed)
 
 
 def attach(
-    folder: Path,
+    folder: TemporaryFolder,
     loose: Sequence[Path],
     compacted: Sequence[Path] = (),
     *,
@@ -143,13 +146,13 @@ def attach(
     except ImportError as error:
         raise ConfigError(f"queries need ibis and duckdb, which are not installed ({error})", hint=_HINT) from None
     try:
-        backend = ibis.duckdb.connect(temp_directory=str(folder / "spill"), memory_limit=memory)
+        backend = ibis.duckdb.connect(temp_directory=str(folder.path / "spill"), memory_limit=memory)
     except Exception as error:
         hint = "an amount is a number with a unit, such as 4GB"
         raise ConfigError(
             f"the database does not start with --memory {memory}: {first_lines(error)}", hint=hint
         ) from None
-    weakref.finalize(backend, _remove, folder)
+    weakref.finalize(backend, folder.remove)
     # the network is nobody's unless it is asked for
     backend.raw_sql("SET autoinstall_known_extensions = false")
     backend.raw_sql("SET autoload_known_extensions = false")
@@ -167,7 +170,7 @@ def attach(
             hint = f"--memory gives it more than {memory}"
         raise StorageError(f"the table cannot be read: {first_lines(error)}", hint=hint) from error
     if closed:
-        folders = sorted({str(folder), *(str(path.parent) for path in (*loose, *compacted))})
+        folders = sorted({str(folder.path), *(str(path.parent) for path in (*loose, *compacted))})
         texts = ", ".join("'" + text.replace("'", "''") + "'" for text in folders)
         backend.raw_sql(f"SET allowed_directories = [{texts}]")
         backend.raw_sql("SET enable_external_access = false")
@@ -193,67 +196,17 @@ def _literal(path: Path) -> str:
 
 
 @contextmanager
-def temporary() -> Iterator[Path]:
+def temporary() -> Iterator[TemporaryFolder]:
     """Create a temporary folder; remove it only after an error."""
-    folder = Path(tempfile.mkdtemp(prefix="calyx-query-"))
+    folder = TemporaryFolder("calyx-query-")
     try:
         yield folder
     except BaseException:
-        _remove(folder)
+        folder.remove()
         raise
 
 
-def _remove(folder: Path) -> None:
-    with suppress(OSError):
-        files.remove_tree(folder)
-
-
 _HINT = 'pip install "calyx-logging[query]"'
-
-
-@dataclass(frozen=True)
-class _Task:
-    ref: ChunkRef
-    target: Path
-
-
-def in_files(chunks: Iterable[ChunkRef], folder: Path, engine: Engine | None = None) -> list[Path]:
-    """Write one Parquet file per chunk into the folder; skip chunks that have just been sealed or pruned.
-
-    Raises:
-        ChunkError, StorageError: a chunk cannot be read, or the folder cannot be written.
-        ConfigError: pyarrow is not installed.
-    """
-    schema()
-    tasks = [_Task(ref, folder / f"{number}.parquet") for number, ref in enumerate(chunks)]
-    size = sum(_size(task.ref.path) for task in tasks)
-    found = list((engine or Here()).map(_in_file, tasks, size))
-    return [task.target for task, is_there in zip(tasks, found, strict=True) if is_there]
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0
-
-
-def _in_file(task: _Task) -> bool:
-    ref = task.ref
-    sealed = ref.path.with_name(ref.path.name.removesuffix(OPEN_SUFFIX) + SEALED_SUFFIX)
-    # an open one may have been sealed since it was listed
-    for path in (ref.path, sealed) if ref.path.name.endswith(OPEN_SUFFIX) else (ref.path,):
-        try:
-            write_parquet(task.target, batches_of(path, ref.node_id, bundle=ref.bundle))
-        except StorageError as error:
-            if not isinstance(error.__cause__, FileNotFoundError):
-                raise
-        except OSError as error:
-            hint = "free some space in the temporary folder"
-            raise StorageError.of(error, "make the table", task.target.parent, hint) from error
-        else:
-            return True
-    return False
 
 
 # ------------------------------------------------------------------ SQL

@@ -20,7 +20,8 @@ from calyx_logging.format.reader import ChunkRef
 from calyx_logging.hub.inventory import digest_of, holdings_of
 from calyx_logging.hub.store import Store
 from calyx_logging.query import spark
-from calyx_logging.query.duckdb_views import MEMORY, PLACE, attach, first_lines, in_files, temporary, unless_interrupted
+from calyx_logging.query._chunk_tables import in_files
+from calyx_logging.query.duckdb_views import MEMORY, PLACE, attach, first_lines, temporary, unless_interrupted
 from calyx_logging.query.executors import Engine
 from calyx_logging.query.refresh import refresh
 from calyx_logging.query.rows import COLUMNS, rows_in
@@ -75,7 +76,7 @@ def connect(
             extra = [ref for node_id in (*wanted, *gone) for ref in _not_in(store, node_id, found, tell)]
     loose, compacted = files_in_force(store, found, {ref.node_id for ref in extra if ref.node_id})
     with temporary() as folder:
-        loose += in_files(extra, folder, engine)
+        loose += in_files(extra, folder.path, engine, warn)
         if isinstance(engine, SparkEngine):
             return spark.attach(engine.spark, loose, compacted)
         return attach(folder, loose, compacted, memory=memory, closed=closed)

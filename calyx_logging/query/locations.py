@@ -69,6 +69,7 @@ def _manifest_of(folder: Path) -> Manifest | None:
 def _of_outbox(node: Node) -> list[ChunkRef]:
     contents = look(node.outbox)
     names = [*(name.sealed for name in contents.sealed), *contents.foreign, *(name.open for name in contents.open)]
+    names += contents.odd  # so that the reader says that it cannot read it
     return [ChunkRef(node.outbox / name, node.id) for name in names]
 
 

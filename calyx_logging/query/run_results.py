@@ -1,7 +1,8 @@
 """Outcomes of runs, cases, suites and models, as Ibis expressions over events: the same on every engine.
 
 A case counts each time it ended (`stage` is `case_ended`). It is completed if its `outcome` is
-`completed`, and passed if it is completed and has no false `passed`. A score is not a verdict.
+`completed`, and passed if it is completed and has no false `passed`. One whose `outcome` is `skipped` is neither, and
+does not make its run fail. A score is not a verdict.
 """
 
 from __future__ import annotations
@@ -100,6 +101,7 @@ def _with_ends(events: ibis.Table) -> ibis.Table:
         has_ended=has_ended,
         outcome=outcome,
         is_completed=completed,
+        is_skipped=has_ended & (outcome == "skipped").fill_null(False),
         is_passed=completed & (passed != "false").fill_null(True),
         is_error=events.level.isin(ERRORS).fill_null(False),
     )
@@ -118,8 +120,9 @@ def _extent(events: ibis.Table) -> dict[str, Any]:
 def runs(events: ibis.Table) -> ibis.Table:
     """Each run: its cases, how many completed and passed, how it ended, how long it took.
 
-    `outcome` is `passed`; `failed` where a case was not passed, or the run ended with an error; `timeout`; `incomplete`
-    where it says so, has not ended, or fewer cases ended than were expected. Of several ends the worst counts.
+    `outcome` is `passed`; `failed` where a case was neither passed nor skipped, or the run ended with an error;
+    `timeout`; `incomplete` where it says so, has not ended, or fewer cases ended than were expected. Of several ends
+    the worst counts.
     """
     import ibis
 
@@ -132,6 +135,7 @@ def runs(events: ibis.Table) -> ibis.Table:
         cases=events.has_ended.sum().cast("int64"),
         completed=events.is_completed.sum().cast("int64"),
         passed=events.is_passed.sum().cast("int64"),
+        skipped=events.is_skipped.sum().cast("int64"),
         cases_expected=field_of(events, "$.cases_expected", begins).try_cast("int64").max(),
         other_status=events.status.max(where=~is_known),
         **{f"ends_{name}": (events.status == name).fill_null(False).sum() for name in _STATUSES},
@@ -145,7 +149,7 @@ def runs(events: ibis.Table) -> ibis.Table:
         outcome=ibis.cases(
             (status.isnull() | (status == "incomplete"), "incomplete"),
             (status == "timeout", "timeout"),
-            ((status == "normal") & (found.passed < found.cases), "failed"),
+            ((status == "normal") & (found.passed + found.skipped < found.cases), "failed"),
             ((status == "normal") & is_short, "incomplete"),
             (status == "normal", "passed"),
             else_="failed",
@@ -153,7 +157,7 @@ def runs(events: ibis.Table) -> ibis.Table:
         pass_rate=_rate(found),
         duration_s=(found.ended.cast("timestamp").delta(found.started.cast("timestamp"), unit="microsecond")) / 1e6,
     )
-    return found.order_by(["started", "run_id", "run_instance_id"])
+    return found.drop("skipped").order_by(["started", "run_id", "run_instance_id"])
 
 
 def _rate(found: ibis.Table) -> Any:

@@ -20,9 +20,9 @@ from pathlib import Path
 from typing import Any
 
 from calyx_logging.core import files
+from calyx_logging.core.machine import fingerprint
 from calyx_logging.errors import say
 from calyx_logging.events.event import control_event
-from calyx_logging.node import fingerprint
 
 __all__ = ["start_fields", "tell_environment"]
 

@@ -408,7 +408,9 @@ def test_a_refused_bundle_of_an_archive_is_noted_until_it_comes(store: Store, tm
     data = bad.read_bytes()
     bad.write_bytes(data[:-1] + b" ")
     sent = zipped(tmp_path, members_of(exports, exports))
-    assert [one.outcome for one in import_bundles(store, sent)].count("refused") == 1
+    results = list(import_bundles(store, sent))
+    assert [one.outcome for one in results].count("refused") == 1
+    assert all((one.next_step is not None) == (one.outcome == "refused") for one in results)
     (note,) = store.refused.iterdir()
     assert json.loads(note.read_bytes())["source"] == f"{sent}/n-1/{bad.parent.name}"
     bad.write_bytes(data)

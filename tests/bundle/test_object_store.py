@@ -247,7 +247,7 @@ def test_the_commands(server: str, tmp_path: Path, store: Store) -> None:
     logging.getLogger("harness").info("one more")
     close_logging()
     done = telemetry("export", "--root", node.root, "--to", f"s3://none-{time.time_ns()}")
-    assert (done.returncode, "exported 1 chunk, 2 events" in done.stdout) == (4, True)  # and can be sent later
+    assert (done.returncode, "exported 1 chunk, 1 event," in done.stdout) == (4, True)  # and can be sent later
     done = telemetry("export", "--root", node.root, "--to", f"s3://{bucket}")
     assert (done.returncode, "sent 1 bundle" in done.stdout) == (0, True), done.stderr
 

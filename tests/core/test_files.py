@@ -114,7 +114,7 @@ def test_a_long_path_is_written_exported_and_verified(tmp_path: Path) -> None:
         root = root / ("long folder name " + "x" * 30)
         files.reachable(root).mkdir()
     node = provision(root, "n" * 64).node
-    handler = OutboxHandler(root=root, component="c" * 48)
+    handler = OutboxHandler(root=root, component="c" * 48, identity=False)
     handler.handle(logging.makeLogRecord({"msg": "far down", "levelno": logging.INFO}))
     assert [chunk.holder is None for chunk in status_of(node).open_chunks] == [False]
     handler.close()

@@ -16,7 +16,7 @@ import structlog
 from hypothesis import given
 from hypothesis import strategies as st
 
-from calyx_logging import EventFormatter, Node, StampEvent, configure_structlog
+from calyx_logging import EventFormatter, KeepContext, Node, StampEvent, configure_structlog
 from calyx_logging.core.times import utc_text
 from calyx_logging.errors import ConfigError, NodeNotProvisioned
 from calyx_logging.events.stamp import take
@@ -199,6 +199,87 @@ def test_an_exception_that_is_its_own_cause(log: logging.Logger, lines: Lines) -
     first.__cause__, second.__cause__ = second, first
     log.error("loop", exc_info=first)
     assert [entry["value"] for entry in lines.last["exception"]] == ["1", "2"]
+
+
+class _TextRaises(ValueError):
+    def __str__(self) -> str:
+        raise RuntimeError("no text")
+
+
+class _TraceRaises(ValueError):
+    @property
+    def __traceback__(self) -> Any:
+        raise RuntimeError("no traceback")
+
+
+class _CauseIsText(ValueError):
+    __cause__: Any = "a text"
+
+
+class _CauseRaises(ValueError):
+    @property
+    def __cause__(self) -> Any:
+        raise RuntimeError("no cause")
+
+
+class _PartsAreTexts(ExceptionGroup[Exception]):
+    exceptions: Any = ("a", "b")
+
+
+class _Nameless(type):
+    @property
+    def __name__(cls) -> str:
+        raise RuntimeError("no name")
+
+
+class _OfNameless(ValueError, metaclass=_Nameless):
+    pass
+
+
+def _caused_by(cause: BaseException) -> ValueError:
+    error = ValueError("x")
+    error.__cause__ = cause
+    return error
+
+
+BAD_EXC_INFO = [
+    ((ValueError, ValueError("x"), "no traceback"), "ValueError", "traceback is a str"),
+    ((ValueError, ValueError("x"), object()), "ValueError", "traceback is a object"),
+    ((ValueError, _TextRaises("x"), None), "_TextRaises", "text cannot be read"),
+    ((ValueError, _caused_by(_TraceRaises("x")), None), "ValueError", "__traceback__ raises RuntimeError"),
+    ((ValueError, _CauseIsText("x"), None), "_CauseIsText", "__cause__ is a str"),
+    ((ValueError, _CauseRaises("x"), None), "_CauseRaises", "__cause__ raises RuntimeError"),
+    ((ValueError, _PartsAreTexts("x", [ValueError("y")]), None), "_PartsAreTexts", None),
+    ((ValueError, _OfNameless("x"), None), "", "cannot be read"),
+    ((ValueError, "no exception", None), None, "exc_info has no exception"),
+    ((1, 2), None, "exc_info has no exception"),
+]
+
+
+@pytest.mark.parametrize("queued", [False, True])
+@pytest.mark.parametrize(("exc_info", "kind", "says"), BAD_EXC_INFO)
+def test_an_exception_that_cannot_be_read_costs_the_event_nothing_else(
+    log: logging.Logger, lines: Lines, exc_info: Any, kind: str | None, says: str | None, queued: bool
+) -> None:
+    """The event keeps its level, message and fields; `degraded` names what of the exception could not be read."""
+    record = log.makeRecord(log.name, logging.WARNING, "", 0, "it %s", ("failed",), exc_info, extra={"case": 7})
+    if queued:
+        KeepContext().filter(record)
+    lines.handle(record)  # alone, since pytest's own handler raises on these
+    event = lines.last
+    assert (event["level"], event["message"], event["case"]) == ("warning", "it failed", 7)
+    assert (event["exception"][0]["type"] if kind is not None else event.get("exception")) == kind
+    assert len(event.get("degraded", [])) == (says is not None)
+    assert says is None or says in event["degraded"][0]
+
+
+def test_an_exc_info_that_is_none(log: logging.Logger, lines: Lines) -> None:
+    """`logger.exception` outside of an except block, and a record that says False, are no alterations."""
+    log.exception("x")
+    lines.emit(logging.makeLogRecord({"name": "x", "msg": "m", "levelno": 40, "exc_info": False}))
+    assert all("exception" not in event and "degraded" not in event for event in lines.events)
+    lines.emit(logging.makeLogRecord({"name": "x", "msg": "m", "levelno": 40, "exc_info": "a text"}))
+    assert lines.last["degraded"] == ["exc_info is a str, not an exception"]
 
 
 def test_exception_text_without_exception_and_stack_info(log: logging.Logger, lines: Lines) -> None:

@@ -28,7 +28,7 @@ def straight(node: Node) -> Iterator[Straight]:
     handlers = []
 
     def apply(level: int | str = "DEBUG", **options: Any) -> OutboxHandler:
-        handlers.append(OutboxHandler(root=node.root, **options))
+        handlers.append(OutboxHandler(root=node.root, **{"identity": False, **options}))
         configure_structlog(handlers[-1], level=level)
         return handlers[-1]
 
@@ -177,7 +177,7 @@ def test_kill_nine_after_the_call(node: Node) -> None:
     done = python(
         """
         import os, signal, sys, structlog, calyx_logging
-        calyx_logging.configure_structlog(calyx_logging.OutboxHandler(root=sys.argv[1]))
+        calyx_logging.configure_structlog(calyx_logging.OutboxHandler(root=sys.argv[1], identity=False))
         structlog.get_logger("bench").info("last words", n=1)
         os.kill(os.getpid(), signal.SIGTERM) if os.name == "nt" else os.kill(os.getpid(), signal.SIGKILL)
         """,

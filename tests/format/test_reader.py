@@ -11,11 +11,13 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 
 import pytest
 
 from bundles import make_bundle, make_node
 from calyx_logging import Node
+from calyx_logging.errors import ChunkError
 from calyx_logging.format.reader import Filter, Follower, last_events
 from calyx_logging.hub.importer import import_bundle
 from calyx_logging.hub.store import Store
@@ -106,6 +108,26 @@ def test_following_a_chunk_that_is_made_anew(node: Node, tmp_path: Path) -> None
     other.replace(old)
     assert numbers(follower) == [21]
     assert numbers(follower) == []
+
+
+def test_following_a_chunk_that_can_be_read_later(node: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A first-generation chunk that cannot be read at first is named; then what is appended to it comes, no more."""
+    old = node.outbox / "old.jsonl"
+    line = '{{"node_id":"n","ts_utc":"2026-11-20T10:00:00+00:00","event_id":"{0}","n":{0}}}\n'
+    old.write_text(line.format(1))
+
+    def refuse(path: Path) -> BinaryIO:
+        raise ChunkError("cannot be read", path=path)
+
+    said: list[str] = []
+    with monkeypatch.context() as patch:
+        patch.setattr("calyx_logging.format.reader.open_chunk", refuse)
+        follower = Follower(lambda: [old], said.append)
+        assert numbers(follower) == []
+    assert len(said) == 1
+    with old.open("a") as stream:
+        stream.write(line.format(2))
+    assert numbers(follower) == [2]
 
 
 def test_the_last_ones(node: Node, configure: Configure) -> None:

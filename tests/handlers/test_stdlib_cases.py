@@ -40,7 +40,7 @@ def messages(node: Node) -> list[str]:
 
 def test_name(node: Node) -> None:
     """HandlerTest.test_name: the name can be set, changed and looked up."""
-    handler = OutboxHandler(root=node.root)
+    handler = OutboxHandler(root=node.root, identity=False)
     handler.name = "generic"
     assert handler.name == "generic"
     handler.name = "anothergeneric"
@@ -53,7 +53,7 @@ def test_name(node: Node) -> None:
 def test_path_objects(node: Node) -> None:
     """HandlerTest.test_path_objects: an option that takes a path as text also takes a path object."""
     for root in (str(node.root), pathlib.Path(node.root), os.fspath(node.root)):
-        handler = OutboxHandler(root=root)
+        handler = OutboxHandler(root=root, identity=False)
         handler.handle(logging.makeLogRecord({"msg": "m"}))
         handler.close()
     assert messages(node) == ["m"] * 3
@@ -61,7 +61,7 @@ def test_path_objects(node: Node) -> None:
 
 def test_race(node: Node) -> None:
     """HandlerTest.test_race: the folder is deleted again and again while records are handled; none raises."""
-    handler = OutboxHandler(root=node.root)
+    handler = OutboxHandler(root=node.root, identity=False)
 
     def remove_loop() -> None:
         for _ in range(200):
@@ -179,7 +179,7 @@ def test_race_between_set_target_and_flush_like_reconfiguration(node: Node) -> N
 
 def test_delay(node: Node) -> None:
     """FileHandlerTest.test_delay: no file before the first record."""
-    handler = OutboxHandler(root=node.root)
+    handler = OutboxHandler(root=node.root, identity=False)
     assert list(node.outbox.glob("*.jsonl*")) == []
     handler.handle(logging.makeLogRecord({}))
     assert len(list(node.outbox.glob("*.open"))) == 1
@@ -188,7 +188,7 @@ def test_delay(node: Node) -> None:
 
 def test_emit_after_closing_in_write_mode(node: Node) -> None:
     """FileHandlerTest.test_emit_after_closing_in_write_mode: here the record is kept, by a new writer."""
-    handler = OutboxHandler(root=node.root)
+    handler = OutboxHandler(root=node.root, identity=False)
     handler.setFormatter(calyx_logging.EventFormatter("%(message)s"))
     handler.emit(logging.makeLogRecord({"msg": "kept"}))
     handler.close()
@@ -200,7 +200,7 @@ def test_emit_after_closing_in_write_mode(node: Node) -> None:
 
 def test_should_not_rollover(node: Node) -> None:
     """RotatingFileHandlerTest.test_should_not_rollover: under max_bytes there is one file."""
-    handler = OutboxHandler(root=node.root)
+    handler = OutboxHandler(root=node.root, identity=False)
     for _ in range(50):
         handler.handle(logging.makeLogRecord({"msg": "testing"}))
     handler.close()
@@ -209,7 +209,7 @@ def test_should_not_rollover(node: Node) -> None:
 
 def test_rollover_filenames(node: Node) -> None:
     """RotatingFileHandlerTest.test_should_rollover, test_rollover_filenames: a record over the limit begins a file."""
-    handler = OutboxHandler(root=node.root, max_bytes=1)
+    handler = OutboxHandler(root=node.root, identity=False, max_bytes=1)
     for n in range(3):
         handler.handle(logging.makeLogRecord({"msg": f"file {n}"}))
     handler.close()
@@ -221,7 +221,7 @@ def test_rollover_filenames(node: Node) -> None:
 
 def test_timed_rollover(node: Node) -> None:
     """TimedRotatingFileHandlerTest.test_rollover: an old file is closed and a new one begun."""
-    handler = OutboxHandler(root=node.root, max_age=0.2)
+    handler = OutboxHandler(root=node.root, identity=False, max_age=0.2)
     handler.handle(logging.makeLogRecord({"msg": "testing - initial"}))
     end = time.monotonic() + 30
     while not list(node.outbox.glob("*.jsonl")) and time.monotonic() < end:
@@ -282,7 +282,7 @@ def test_logrecord_class(node: Node, configure: Configure) -> None:
 
 def test_pickling(node: Node) -> None:
     """LoggerTest.test_pickling, SocketHandlerTest.test_output: a pickled record gives the same event."""
-    handler = OutboxHandler(root=node.root)
+    handler = OutboxHandler(root=node.root, identity=False)
     record = logging.makeLogRecord({"msg": "over the wire", "levelno": logging.INFO, "levelname": "INFO", "run": 7})
     handler.handle(record)
     handler.handle(logging.makeLogRecord(pickle.loads(pickle.dumps(record.__dict__))))

@@ -58,7 +58,7 @@ def test_what_is_whole_is_complete(store: Store, tmp_path: Path) -> None:
         import_bundle(store, bundle)
     audit = audited(store)
     assert audit.verdict.is_complete
-    assert (audit.bundles, audit.events, len(audit.writers)) == (3, 12, 3)
+    assert (audit.bundles, audit.events, len(audit.writers)) == (3, 9, 3)
     assert [writer.state for writer in audit.writers] == ["complete"] * 3
 
 

@@ -17,13 +17,15 @@ from typing import Any
 
 import pytest
 
-from bundles import foreign, make_bundle, make_node, numbers, reseal, stored
+from bundles import foreign, make_bundle, make_key, make_node, numbers, reseal, stored
+from calyx_logging import Node
 from calyx_logging.bundle.folder import write_manifest
 from calyx_logging.bundle.staging import bundles_in
 from calyx_logging.core import files
 from calyx_logging.errors import StorageError
 from calyx_logging.hub.importer import ImportResult, import_bundle
 from calyx_logging.hub.store import Store
+from calyx_logging.outbox.export import ExportOptions
 from conftest import lines_of, telemetry, tree
 from faults.disk import Failing, through
 
@@ -693,3 +695,119 @@ def test_both_generations_of_importers_at_one_hub(store: Store, tmp_path: Path) 
     assert import_bundle(store, bundles[1]).outcome == "already imported"
     assert numbers(store) == list(range(6))
     assert len(json.loads((store.folder / ".import_index.json").read_text())["imports"]) == 3
+
+
+def _next(source: Path, store: Store, *options: str) -> str:
+    done = telemetry("import", source, "--root", store.root, *options)
+    assert done.returncode == 1, done.stdout
+    (said,) = (line for line in done.stdout.splitlines() if line.startswith("  next: "))
+    (result,) = json.loads(telemetry("import", source, "--root", store.root, *options, "--json").stdout)
+    assert said == f"  next: {result['next_step']}"
+    return said
+
+
+def test_each_refusal_says_what_to_do_next(store: Store, tmp_path: Path) -> None:
+    """With the command, in text and JSON; a bundle that is taken in has no such line."""
+    node = make_node(tmp_path, "n-1")
+    good = make_bundle(node, range(3))
+    damaged, short, torn, stranger = (shutil.copytree(good, tmp_path / name) for name in ("a", "b", "c", "d"))
+    (chunk,) = (path.name for path in good.glob("*.jsonl"))
+    (damaged / chunk).write_bytes((good / chunk).read_bytes().replace(b'"n":1', b'"n":9'))
+    assert "calyx-telemetry export --since-receipt" in _next(damaged, store)
+    (short / "manifest.json").unlink()
+    assert "name the folder of a whole bundle" in _next(short, store)
+    (tmp_path / "no.zip").write_bytes(b"no archive")
+    assert "copy the bundle" in _next(tmp_path / "no.zip", store)
+    (stranger / "more.jsonl").write_bytes(b"")
+    assert "move the files" in _next(stranger, store)
+    (torn / chunk).write_bytes((good / chunk).read_bytes() + b"no event\n")
+    reseal(torn)
+    assert "calyx-telemetry import PATH --accept-bad-lines" in _next(torn, store)
+    assert "calyx-telemetry provision n-1 --signing-key" in _next(good, store, "--require-signature")
+    done = telemetry("import", good, "--root", store.root, "--json")
+    assert json.loads(done.stdout)[0]["next_step"] is None
+    forged = shutil.copytree(good, tmp_path / "forged")
+    (forged / chunk).write_bytes((good / chunk).read_bytes().replace(b'"n":1', b'"n":9'))
+    reseal(forged)
+    assert "calyx-telemetry provision NEW_ID --force" in _next(forged, store, "--dry-run")
+    said = _next(forged, store)
+    assert str(store.quarantine) in said
+    assert f" --accept-rewritten n-1/{good.name}" in said
+    spelled = make_bundle(make_node(tmp_path / "3", "N-1"), range(1))
+    assert "calyx-telemetry provision n-1 --force" in _next(spelled, store)
+
+
+def test_no_option_takes_in_an_unsigned_bundle_of_a_trusted_node(store: Store, tmp_path: Path) -> None:
+    """It is for the node to sign it; nodes without a key are taken in as before."""
+    key = make_key(tmp_path / "key")
+    assert telemetry("trust", "n-1", f"{key}.pub", "--root", store.root).returncode == 0
+    bundle = make_bundle(make_node(tmp_path, "n-1"), range(3))
+    assert "provision n-1 --signing-key KEY" in _next(bundle, store, "--accept-bad-lines")
+    assert telemetry("import", bundle, "--accept-unsigned", "--root", store.root).returncode == 2
+    other = make_bundle(make_node(tmp_path / "2", "n-2"), range(3))
+    assert telemetry("import", other, "--root", store.root).returncode == 0
+    signed = make_bundle(Node(tmp_path / "root of n-1", "n-1"), range(1), 9, ExportOptions(sign_with=str(key)))
+    public = Path(f"{key}.pub")
+    assert telemetry("trust", "n-1", public, "--revoke", "--root", store.root).returncode == 0
+    assert "--signing-key NEW_KEY" in _next(signed, store)
+
+
+@pytest.mark.parametrize("is_ours", [False, True])
+def test_a_rewritten_chunk_that_a_person_accepts(store: Store, tmp_path: Path, is_ours: bool) -> None:
+    """It counts from then on, in queries, receipts and the audit; the earlier content is kept, and contradicts it."""
+    if is_ours:
+        first = make_bundle(make_node(tmp_path, "n-1"), range(3))
+        second = shutil.copytree(first, tmp_path / "2")
+        (chunk,) = second.glob("*.jsonl")
+        chunk.write_bytes(chunk.read_bytes().replace(b'"n":1', b'"n":7'))
+        reseal(second, exported_at="2026-01-01T00:00:00.000000+00:00")
+    else:
+        first, second = foreign(tmp_path / "1", 2), rewritten(tmp_path / "2", 3)
+    assert import_bundle(store, first).folder is not None
+    refused = import_bundle(store, second)
+    assert refused.outcome == "refused"
+    assert refused.folder is not None
+    assert refused.manifest is not None
+    before = tree(store.folder)
+    name = f"{refused.manifest.node_id}/{refused.manifest.timestamp}"
+    for other in ("n-2/20260101_000000", name.replace("/", "/1")):
+        done = telemetry("import", second, "--accept-rewritten", other, "--root", store.root)
+        assert (done.returncode, "there is no such bundle among these" in done.stderr) == (1, True)
+    args = ("import", second, "--accept-rewritten", name, "--root", store.root)
+    assert "would be imported" in telemetry(*args, "--dry-run").stdout
+    done = telemetry(*args)
+    assert (done.returncode, str(refused.folder) in done.stderr) == (0, True), done.stdout + done.stderr
+    kept = {path: data for path, data in before.items() if path.endswith(".jsonl")}
+    assert kept.items() <= tree(store.folder).items()
+    shutil.rmtree(refused.folder)
+    node_id = refused.manifest.node_id
+    (audit,) = json.loads(telemetry("audit", node_id, "--root", store.root, "--json").stdout)
+    assert (audit["damaged"], audit["missing_bundles"], len(audit["rewritten"])) == ([], [], 1)
+    assert "rewritten, and accepted" in telemetry("audit", node_id, "--root", store.root).stdout
+    (chunk,) = second.glob("*.jsonl")
+    receipt = json.loads((store.receipts / f"{node_id}.json").read_text())
+    assert receipt["chunks"] == [hashlib.sha256(chunk.read_bytes()).hexdigest()]
+    assert telemetry(*args).stdout.startswith("already imported")
+    assert import_bundle(store, first).outcome == "already imported"
+    assert (audit["events"], len(receipt["chunks"])) == (3, 1)
+    if not is_ours:  # it goes on growing
+        grown = rewritten(tmp_path / "3", 5)
+        assert import_bundle(store, grown).outcome == "imported"
+        again = shutil.copytree(first, tmp_path / "4")
+        manifest = json.loads((again / "manifest.json").read_bytes().decode("utf-8-sig"))
+        (again / "manifest.json").write_text(json.dumps({**manifest, "timestamp": "20270101_000000"}))
+        assert kinds(import_bundle(store, again)) == {"contradicts"}
+
+
+def test_a_query_after_a_rewritten_chunk_was_accepted(store: Store, tmp_path: Path) -> None:
+    """The replaced lines are no rows any more."""
+    pytest.importorskip("ibis")
+    pytest.importorskip("duckdb")
+    first, second = foreign(tmp_path / "1", 2), rewritten(tmp_path / "2", 3)
+    assert telemetry("import", first, "--root", store.root).returncode == 0
+    args = ("--accept-rewritten", "old-1/20260101_000000", "--root", store.root)
+    assert telemetry("import", second, *args).returncode == 0
+    sql = "SELECT count(*) AS n, count(DISTINCT chunk) AS chunks FROM events"
+    done = telemetry("query", sql, "--from", "hub", "--root", store.root, "--json")
+    assert json.loads(done.stdout) == [{"n": 3, "chunks": 1}], done.stderr
+    assert telemetry("table", "--check", "--root", store.root).returncode == 0

@@ -7,6 +7,9 @@ import json
 import logging
 import os
 import shutil
+import socket
+import subprocess
+import sys
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -14,14 +17,20 @@ from typing import Any
 
 import pytest
 
-from bundles import make_bundle, make_node
+from bundles import make_bundle, make_node, receipt_of
 from calyx_logging import Node, provision
 from calyx_logging.bundle.folder import verify
 from calyx_logging.core import files
-from calyx_logging.errors import ChunkError, LockHeld, StorageError
+from calyx_logging.core.os_lock import OsLock
+from calyx_logging.errors import LockHeld, StorageError
 from calyx_logging.format.manifest import Manifest
+from calyx_logging.hub.importer import import_bundle
+from calyx_logging.hub.store import Store
 from calyx_logging.outbox.export import ExportResult, export, export_all
-from conftest import close_logging, events_of, lines_of, telemetry, tree
+from calyx_logging.outbox.export_lock import exclusive
+from calyx_logging.outbox.prune import carry_out, take_note
+from calyx_logging.outbox.status import status_of
+from conftest import close_logging, controls_of, events_of, lines_of, telemetry, tree
 from outboxes import FOREIGN, foreign, index, killed_writer, log_events
 
 Configure = Callable[..., logging.Logger]
@@ -63,6 +72,24 @@ def test_an_export_makes_a_bundle(node: Node, configure: Configure) -> None:
     assert tree(node.exports).keys() == {result.bundle.name} | {
         f"{result.bundle.name}/{name}" for name in (chunk.name, "SHA256SUMS", "manifest.json")
     }
+
+
+def test_lines_that_say_what_runs_are_no_events(node: Node, configure: Configure, tmp_path: Path) -> None:
+    """A start line and an end line are lines of the chunk, and are not counted as events, at node or hub."""
+    logger = configure(identity=True)
+    logger.info("one")
+    logger.info("two")
+    close_logging()
+    assert [line["control"] for line in controls_of(node.outbox)][:1] == ["start"]
+    status = status_of(node)
+    assert (status.sealed.events, status.audit.events, status.audit.verdict.is_bad) == (2, 2, False)
+    result = export(node)
+    assert result.bundle is not None
+    assert result.manifest is not None
+    assert (result.events, verify(result.bundle).events) == (2, 2)
+    assert result.manifest.events >= 4
+    (tmp_path / "hub").mkdir()
+    assert import_bundle(Store(tmp_path / "hub"), result.bundle).events == 2
 
 
 def test_nothing_new_makes_nothing(node: Node, configure: Configure) -> None:
@@ -147,6 +174,47 @@ def test_a_second_export_at_once_is_refused(node: Node, configure: Configure) ->
         go_on.set()
         thread.join()
     assert exported_events(node) == [1]
+
+
+@pytest.mark.parametrize("left", ["", '{"pid": %d, "host": "%s", "since": "y"}'])
+def test_the_export_that_has_just_begun_is_named(node: Node, configure: Configure, left: str) -> None:
+    """The lock is taken before its holder is named: the other waits for the name, and believes no killed exporter's."""
+    log_events(configure, 1)
+    holder = node.outbox / ".export.holder.json"
+    if left:
+        gone = subprocess.Popen([sys.executable, "-c", ""])
+        gone.wait()
+        holder.write_text(left % (gone.pid, socket.gethostname()))
+    lock = OsLock(node.outbox / ".export.lock")
+    lock.acquire()
+    waited = []
+
+    def sleep(seconds: float) -> None:
+        waited.append(seconds)
+        holder.write_text(json.dumps({"pid": os.getpid(), "host": socket.gethostname(), "since": "now"}))
+
+    try:
+        with pytest.raises(LockHeld, match=f"process {os.getpid()} on "), exclusive(node, sleep=sleep):
+            pass
+    finally:
+        lock.release()
+    assert len(waited) == 1
+
+
+def test_an_export_that_ends_meanwhile_is_no_hindrance(node: Node) -> None:
+    """The lock becomes free while its holder's name is waited for."""
+    node.outbox.mkdir(parents=True, exist_ok=True)
+    lock = OsLock(node.outbox / ".export.lock")
+    lock.acquire()
+    with exclusive(node, sleep=lambda _: lock.release()):
+        assert str(os.getpid()) in (node.outbox / ".export.holder.json").read_text()
+
+
+def test_an_export_that_fails_leaves_no_name(node: Node) -> None:
+    """Or the next one would be taken for it."""
+    with pytest.raises(ZeroDivisionError), exclusive(node):
+        raise ZeroDivisionError
+    assert not (node.outbox / ".export.holder.json").exists()
 
 
 def test_the_lock_of_a_killed_exporter_holds_nobody_up(node: Node, configure: Configure) -> None:
@@ -335,22 +403,73 @@ def test_a_first_generation_index_is_kept(node: Node) -> None:
     assert export(node).bundle is None
 
 
-@pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
-def test_a_link_among_the_chunks_stops_the_export(node: Node, configure: Configure, tmp_path: Path) -> None:
-    """A link among the chunks stops the export with one clear line; nothing is half-written or lost."""
+def _odd(path: Path, kind: str) -> None:
+    if kind == "folder":
+        path.mkdir()
+    elif kind == "pipe":
+        os.mkfifo(path)
+    elif kind == "dangling link":
+        path.symlink_to("nowhere")
+    elif kind == "link to a file":
+        path.symlink_to("/etc/hostname")
+    else:
+        path.write_bytes(b'{"node_id": "x"}\n')
+        path.chmod(0)
+    if not path.is_symlink():
+        os.utime(path, (1, 1))
+
+
+OURS, OPEN = "20260101_000000__x__0123abcd-0000.jsonl", "20260101_000000__x__0123abcd-0000.jsonl.open"
+ODD = [
+    ("folder", OURS),
+    ("folder", "a\nb.jsonl"),
+    ("pipe", OPEN),
+    ("pipe", os.fsdecode(b"a\xff.jsonl") if os.name == "posix" else "a.jsonl"),
+    ("dangling link", "old.jsonl"),
+    ("link to a file", OURS),
+    ("unreadable file", OURS),
+    ("unreadable file", OPEN),
+    ("unreadable file", "old.jsonl"),
+]
+
+
+@pytest.mark.skipif(sys.platform != "linux" or shutil.which("setpriv") is None, reason="setpriv of util-linux")
+@pytest.mark.parametrize(("kind", "name"), ODD)
+def test_what_is_no_chunk_stops_nobody(node: Node, configure: Configure, kind: str, name: str) -> None:
+    """It is named once, and the rest is exported and shown; `--strict` gives exit code 1."""
     log_events(configure, 1)
-    (tmp_path / "elsewhere.jsonl").write_text("{}\n")
-    link = node.outbox / "20260101_000000__x__00000000-0000.jsonl"
-    link.symlink_to(tmp_path / "elsewhere.jsonl")
-    with pytest.raises(ChunkError, match="symbolic link"):
-        export(node)
-    done = telemetry("export", "--root", node.root)
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.count("\n") == 1
-    assert str(link) in done.stderr
-    assert not node.exports.exists() or list(node.exports.iterdir()) == []
-    link.unlink()
-    assert export(node).bundle is not None
+    path = node.outbox / name
+    _odd(path, kind)
+    others = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"] if os.geteuid() == 0 else []
+
+    def runs(*args: str) -> subprocess.CompletedProcess[str]:
+        command = [*others, sys.executable, "-m", "calyx_logging.scripts", *args, "--root", str(node.root)]
+        return subprocess.run(command, capture_output=True, text=True, cwd=node.root, timeout=60, check=False)
+
+    shown = path.name.encode("unicode_escape", "surrogatepass").decode()
+    is_open = kind == "unreadable file" and name == OPEN  # whose writer may live: it stays, as other open ones do
+    status = runs("status")
+    assert status.returncode == (kind == "unreadable file"), status.stderr
+    assert (status.stdout + status.stderr).count(shown) == 1 + is_open, status
+    tail = runs("tail", "--json")
+    assert (tail.returncode, json.loads(tail.stdout)["n"], tail.stderr.count(shown)) == (0, 1, 1)
+    assert tail.stderr.startswith("warning: ")
+    query = runs("query", "SELECT count(*) AS n FROM events", "--json")
+    assert (query.returncode, json.loads(query.stdout), query.stderr.count(shown)) == (0, [{"n": 1}], 1)
+    done = runs("export")
+    assert (done.returncode, done.stderr.count(shown)) == (0, 1), done.stderr
+    assert exported_events(node) == [1]
+    assert runs("export", "--strict").returncode == (not is_open)
+    assert path.is_symlink() or path.exists()
+
+
+def test_a_chunk_of_zeros(node: Node, configure: Configure) -> None:
+    """As a power loss may leave it: named, and exported as it is, since nobody knows what it was."""
+    log_events(configure, 1)
+    (node.outbox / OURS).write_bytes(bytes(10_000))
+    for command in ("status", "export", "tail"):
+        done = telemetry(command, "--root", node.root)
+        assert (done.returncode, done.stderr.count(OURS)) == (0, command != "tail"), (command, done.stderr)
 
 
 def test_an_exports_folder_that_cannot_be_made(node: Node, configure: Configure) -> None:
@@ -449,7 +568,7 @@ def test_copies_that_sync_programs_make_in_an_outbox(node: Node, configure: Call
     ):
         (node.outbox / name).write_bytes(b"x")
     (node.outbox / "@eaDir" / chunk.name).mkdir(parents=True)
-    done = telemetry("status", "--root", node.root)
+    done = telemetry("status", "--strict", "--root", node.root)
     assert (done.returncode, done.stderr.count("is not exported: it is a copy of")) == (0, len(COPIES)), done.stderr
     assert telemetry("tail", "--root", node.root).returncode == 0
     result = export(node)
@@ -457,6 +576,7 @@ def test_copies_that_sync_programs_make_in_an_outbox(node: Node, configure: Call
     assert [entry.filename for entry in result.manifest.chunks] == [chunk.name]
     assert len([warning for warning in result.warnings if "a copy of" in warning]) == len(COPIES)
     assert len([warning for warning in result.warnings if "left by Microsoft Office" in warning]) == 2
+    assert result.left == []
 
 
 def test_a_copy_whose_chunk_is_gone_is_exported(node: Node, configure: Callable[..., logging.Logger]) -> None:
@@ -491,3 +611,56 @@ def test_copies_of_manifests_and_folders_between_bundles(tmp_path: Path) -> None
         assert [one["timestamp"] for one in index(node)["bundles"]] == [bundle.name]
     second = make_bundle(node, range(2, 4), second=10)
     assert Manifest.parse((second / "manifest.json").read_bytes()).previous_manifest_sha256 is not None
+
+
+def _word(node: Node, *args: str) -> str:
+    done = telemetry("export", "--root", node.root, *args)
+    assert done.returncode == 0
+    words = [line for line in done.stderr.splitlines() if "any more" in line]
+    assert words == [f"warning: {one}" for one in status_of(node).warnings if "any more" in one] or args
+    return "".join(words)
+
+
+def test_bundles_that_are_gone_are_named(tmp_path: Path) -> None:
+    """How many, and the option that makes them again; nothing is said once the new bundle has their chunks."""
+    node = make_node(tmp_path, "n-1")
+    made = [make_bundle(node, range(n, n + 1), n) for n in range(3)]
+    assert _word(node) == ""
+    shutil.rmtree(made[1])
+    assert "1 exported bundle is not in" in _word(node)
+    shutil.rmtree(node.exports)
+    word = _word(node)
+    assert "3 exported bundles are not in" in word
+    assert made[0].name in word
+    assert "calyx-telemetry export --since-receipt" in word
+    assert "deleted)" not in word
+    assert _word(node, "--since-receipt") == ""
+    assert exported_events(node) == [0, 1, 2]
+    assert _word(node) == ""
+
+
+def test_bundles_that_are_renamed_packed_or_delivered_are_not_gone(tmp_path: Path) -> None:
+    """Neither a folder of another name, nor an archive, nor a bundle that a hub has."""
+    node = make_node(tmp_path, "n-1")
+    first, second, third = (make_bundle(node, range(n, n + 1), n) for n in range(3))
+    first.rename(first.with_name("renamed"))
+    shutil.make_archive(str(second), "zip", second.parent, second.name)
+    shutil.rmtree(second)
+    assert _word(node) == ""
+    (tmp_path / "hub").mkdir()
+    store = Store(tmp_path / "hub")
+    import_bundle(store, third)
+    take_note(node, receipt_of(store))
+    shutil.rmtree(third)
+    assert _word(node) == ""
+    carry_out(node, receipt_of(store))
+    assert _word(node) == ""
+
+
+def test_bundles_that_are_gone_for_good(tmp_path: Path) -> None:
+    """Where the chunks are deleted, too, no option makes them again."""
+    node = make_node(tmp_path, "n-1")
+    shutil.rmtree(make_bundle(node, range(1)))
+    for chunk in node.outbox.glob("*.jsonl"):
+        chunk.unlink()
+    assert "but for 1 chunk that" in _word(node)

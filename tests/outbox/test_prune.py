@@ -261,7 +261,7 @@ def test_status_and_export_since_the_receipt(store: Store, laptop: Node) -> None
     take_note(laptop, carried)
     status = status_of(laptop)
     assert (status.exported.chunks, status.acknowledged.chunks) == (2, 1)
-    assert (status.acknowledged.events, status.last_receipt) == (4, carried.receipt.written_at)
+    assert (status.acknowledged.events, status.last_receipt) == (3, carried.receipt.written_at)
     assert export(laptop).bundle is None
     again = export(laptop, ExportOptions(since_receipt=True), clock=lambda: START + 20.0).bundle
     assert again is not None
@@ -310,6 +310,12 @@ def test_receipts_that_are_not_believed(store: Store, laptop: Node, tmp_path: Pa
             for accept in (True, False):
                 with pytest.raises(SignatureError):
                     read_receipt(laptop, path, accept_unsigned=accept)
+    signature = path.with_name(path.name + ".sig")
+    signature.rename(tmp_path / "signature")
+    for accept in (True, False):
+        with pytest.raises(SignatureError, match="not signed, and this root trusts hubs"):
+            read_receipt(laptop, path, accept_unsigned=accept)
+    (tmp_path / "signature").rename(signature)
     path.write_bytes(path.read_bytes().replace(b"n-1", b"n-1 "[:3]) + b" ")
     with pytest.raises(SignatureError):
         read_receipt(laptop, path, accept_unsigned=False)

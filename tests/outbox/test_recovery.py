@@ -18,7 +18,6 @@ from pathlib import Path
 import pytest
 
 from calyx_logging import Node, provision
-from calyx_logging.errors import ChunkError
 from calyx_logging.format.chunk import ChunkName
 from calyx_logging.outbox.contents import Contents, look
 from calyx_logging.outbox.recovery import QUIET_SECONDS, recover
@@ -188,14 +187,32 @@ def test_more_dead_writers_than_one_batch(node: Node) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="links need rights on Windows")
 @pytest.mark.parametrize("suffix", [".jsonl", ".jsonl.open"])
 def test_a_symbolic_link_among_the_chunks(node: Node, tmp_path: Path, suffix: str) -> None:
-    """A symbolic link is refused before anything is changed."""
+    """A symbolic link is no chunk: it is neither read nor touched, and the others are recovered."""
     killed_writer(node)
     (tmp_path / "elsewhere").write_bytes(b"secret\n")
-    (node.outbox / f"20260101_000000__x__00000000-0000{suffix}").symlink_to(tmp_path / "elsewhere")
-    before = tree(node.outbox)
-    with pytest.raises(ChunkError, match="symbolic link"):
-        recover(node.outbox, node.id)
-    assert tree(node.outbox) == before
+    link = node.outbox / f"20260101_000000__x__00000000-0000{suffix}"
+    link.symlink_to(tmp_path / "elsewhere")
+    found = recover(node.outbox, node.id)
+    assert [one.events for one in found.recovered] == [3]
+    assert found.contents.odd == [link.name]
+    assert link.is_symlink()
+    assert (tmp_path / "elsewhere").read_bytes() == b"secret\n"
+
+
+@pytest.mark.parametrize("kind", ["folder", "link"])
+def test_something_in_the_place_of_the_sealed_chunk(node: Node, kind: str) -> None:
+    """A dead writer's chunk stays open while something else has its sealed name; another writer's is recovered."""
+    (chunk,) = killed_writer(node)
+    killed_writer(node)
+    before = chunk.read_bytes()
+    in_the_way = chunk.with_suffix("")
+    in_the_way.mkdir() if kind == "folder" else in_the_way.symlink_to("nowhere")
+    found = recover(node.outbox, node.id)
+    assert len(found.recovered) == 1
+    assert str(in_the_way) in found.unreadable[0]
+    assert chunk.read_bytes() == before
+    in_the_way.rmdir() if kind == "folder" else in_the_way.unlink()
+    assert [one.name.sealed for one in recover(node.outbox, node.id).recovered] == [in_the_way.name]
 
 
 def test_looking_sorts_by_kind(node: Node) -> None:

@@ -549,10 +549,10 @@ def test_a_chunk_that_is_sealed_meanwhile(tmp_path: Path, monkeypatch: pytest.Mo
             path.rename(path.with_name(path.name.removesuffix(".open")))
 
     if moment == "reading":
-        from calyx_logging.query import duckdb_views
+        from calyx_logging.query import _chunk_tables
 
-        batches = duckdb_views.batches_of
-        monkeypatch.setattr(duckdb_views, "batches_of", lambda *args, **more: (seal(), batches(*args, **more))[1])
+        batches = _chunk_tables.batches_of
+        monkeypatch.setattr(_chunk_tables, "batches_of", lambda *args, **more: (seal(), batches(*args, **more))[1])
     report = make_report(Source.find("outbox", str(tmp_path)), step=lambda text: seal() if text == moment else None)
     close_logging()
     assert not path.exists()

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import logging
 import os
+import shutil
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
+import click
 import pytest
 
 from calyx_logging import Node
 from calyx_logging.core import files
-from calyx_logging.scripts.cli import COMMANDS, size_text
-from conftest import REPO, close_logging, python, telemetry, telemetry_program, tree
+from calyx_logging.scripts.cli import COMMANDS, run, size_text
+from conftest import REPO, close_logging, events_of, python, telemetry, telemetry_program, tree
 from outboxes import killed_writer
 
 Configure = Callable[..., logging.Logger]
@@ -185,7 +189,7 @@ def test_export_and_verify(node: Node, configure: Configure) -> None:
     done = telemetry("export", cwd=node.root / "telemetry")
     assert done.returncode == 0
     summary, bundle = done.stdout.splitlines()
-    assert summary.startswith("exported 1 chunk, 2 events")
+    assert summary.startswith("exported 1 chunk, 1 event,")
     assert telemetry("verify", bundle).returncode == 0
     assert telemetry("export", "--root", node.root).stdout == "nothing new to export\n"
 
@@ -199,7 +203,7 @@ def test_export_as_json(node: Node) -> None:
     done = telemetry("export", "--root", node.root, "--json")
     document = json.loads(done.stdout)
     (result,) = document["nodes"]
-    assert (result["node_id"], result["chunks"], result["events"]) == (node.id, 1, 4)
+    assert (result["node_id"], result["chunks"], result["events"]) == (node.id, 1, 3)
     assert result["recovered"][0]["events"] == 3
     assert result["open"][0]["orphaned"] is True
     assert "--recover-orphans" in done.stderr
@@ -271,7 +275,7 @@ def test_status(node: Node, configure: Configure) -> None:
     counts = {
         name: (status[name]["chunks"], status[name]["events"]) for name in ("open", "sealed", "exported", "pending")
     }
-    assert counts == {"open": (1, 1), "sealed": (2, 4), "exported": (1, 2), "pending": (1, 2)}
+    assert counts == {"open": (1, 1), "sealed": (2, 2), "exported": (1, 1), "pending": (1, 1)}
     assert status["bundles"] == 1
     assert status["open_chunks"][0]["holder"].startswith(f"{os.getpid()} ")
     assert text.returncode == 0
@@ -286,8 +290,8 @@ def test_smoke_test_in_a_provisioned_root(node: Node) -> None:
     assert done.stdout.endswith("PASSED\n")
     for word in ("node_id", "ts_utc", "event_id", "source", "manifest.json:", "SHA256SUMS:", '"manifest_version": 1'):
         assert word in done.stdout
-    (chunk,) = node.outbox.glob("*.jsonl")
-    assert json.loads(chunk.read_bytes().splitlines()[0])["_smoke_test"] is True
+    (event,) = events_of(node.outbox)
+    assert event["_smoke_test"] is True
     again = telemetry("smoke-test", "--root", node.root, "--json")
     assert json.loads(again.stdout)["passed"] is True
 
@@ -308,6 +312,56 @@ def test_smoke_test_that_fails_says_where(node: Node) -> None:
     assert done.returncode == 1
     assert done.stdout.splitlines()[-1].startswith("FAILED: ")
     assert "exports" in done.stdout
+
+
+AS_OTHERS = ["setpriv", "--bounding-set=-dac_override,-dac_read_search"]
+"""Root's rights count no more than another user's in a program started by this."""
+
+
+@pytest.mark.skipif(sys.platform != "linux" or shutil.which("setpriv") is None, reason="setpriv of util-linux")
+@pytest.mark.parametrize(
+    "command",
+    ["smoke-test", "export", "provision n-2 --force", "trust n-1 key.pub", "import {exports}", "table --anew"],
+)
+def test_a_root_that_cannot_be_written(node: Node, tmp_path: Path, command: str) -> None:
+    """One line says what to do, and the exit code is not 0."""
+    assert telemetry("smoke-test", "--root", node.root).returncode == 0
+    exports = shutil.copytree(node.exports, tmp_path / "exports")
+    assert telemetry("import", exports, "--root", node.root).returncode == 0
+    (tmp_path / "key.pub").write_text(
+        "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIIWUGVbbbK6Rxi/Gj8nTyvxSVHYRKdWVGPTYQn0S0cLq k\n"
+    )
+    folders = [node.root, *(path for path in node.root.rglob("*") if path.is_dir())]
+    for folder in folders:
+        folder.chmod(0o555)
+    try:
+        program = [*(AS_OTHERS if os.geteuid() == 0 else []), sys.executable, "-m", "calyx_logging.scripts"]
+        args = [*command.format(exports=exports).split(), "--root", str(node.root)]
+        done = subprocess.run([*program, *args], capture_output=True, text=True, cwd=tmp_path, check=False)
+    finally:
+        for folder in folders:
+            folder.chmod(0o755)
+    said = [line for line in (done.stdout + done.stderr).splitlines() if "denied" in line]
+    assert (done.returncode in (1, 2, 4), len(said)) == (True, 1), done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+    assert "(" in said[0]
+    assert "Permission denied" in said[0]
+
+
+def test_an_error_of_the_file_system_that_nobody_expected(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """One line with the place, the cause and what to do."""
+
+    @click.command()
+    def command() -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(tmp_path))
+
+    monkeypatch.setattr(sys, "argv", ["calyx-telemetry"])
+    with pytest.raises(SystemExit) as stop:
+        run(command)
+    assert stop.value.code == 4
+    assert capsys.readouterr().err == f"error: {tmp_path}: No space left on device (free some space)\n"
 
 
 def test_output_survives_a_console_of_another_code_page(tmp_path: Path) -> None:
@@ -345,3 +399,42 @@ def test_a_reader_that_goes_away_is_no_traceback(node: Node) -> None:
 def test_sizes_for_people(count: int, text: str) -> None:
     """Powers of 1000."""
     assert size_text(count) == text
+
+
+def test_every_command_counts_the_events_that_were_logged(node: Node, configure: Configure, tmp_path: Path) -> None:
+    """Control lines are no events: of threads' writers, of recovery and of closing; a manifest counts its lines."""
+    for extra in ("ibis", "duckdb", "pyarrow", "jinja2"):
+        pytest.importorskip(extra)
+    logger = configure()
+    threads = [threading.Thread(target=logger.info, args=("event",)) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+        thread.join()
+    close_logging()
+    killed_writer(node, events=4)
+    (tmp_path / "hub").mkdir()
+    root, hub = ("--root", node.root), ("--root", tmp_path / "hub")
+    done = telemetry("export", *root)
+    assert ", 7 events, " in done.stdout
+    assert "of a writer that died: 4 events" in done.stderr
+    (bundle,) = node.exports.iterdir()
+    lines = sum(chunk["events"] for chunk in json.loads((bundle / "manifest.json").read_text())["chunks"])
+    assert lines == 9
+    (status,) = json.loads(telemetry("status", *root, "--json").stdout)["nodes"]
+    assert (status["sealed"]["events"], status["exported"]["events"]) == (7, 7)
+    assert ", 7 events, " in telemetry("verify", bundle).stdout
+    (verified,) = json.loads(telemetry("verify", bundle, "--json").stdout)
+    assert (verified["events"], verified["lines"]) == (7, 9)
+    assert ", 7 events, " in telemetry("import", bundle, *hub).stdout
+    (imported,) = json.loads(telemetry("import", bundle, *hub, "--json").stdout)
+    assert (imported["events"], imported["lines"]) == (7, 9)
+    (audit,) = json.loads(telemetry("audit", *hub, "--json").stdout)
+    assert audit["events"] == sum(writer["events"] for writer in audit["writers"]) == 7
+    assert ", 7 events)" in telemetry("audit", *hub).stdout
+    assert json.loads(telemetry("query", "SELECT count(*) AS n FROM events", *root, "--json").stdout) == [{"n": 7}]
+    page = tmp_path / "page.html"
+    for place in ("outbox", "hub", str(bundle)):
+        where = hub if place == "hub" else root
+        assert ", 7 events" in telemetry("report", "--from", place, *where, "-o", page).stdout
+    (tmp_path / "other").mkdir()
+    assert "verified: 1 chunk, 1 event, " in telemetry("smoke-test", "--root", tmp_path / "other").stdout

@@ -18,7 +18,7 @@ def _begin() -> None:
         begin()
     this = sys.modules.pop("sitecustomize")
     try:
-        import sitecustomize  # noqa: F401 - the environment's own
+        __import__("sitecustomize")  # the environment's own
     except ImportError:
         sys.modules["sitecustomize"] = this
 
