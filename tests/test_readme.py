@@ -124,6 +124,7 @@ def test_the_line_shown_is_such_a_line(root: Path) -> None:
 def test_the_commands_shown_work(root: Path) -> None:
     """Each calyx-telemetry command of the README, then of the page on reading, succeeds where it stands."""
     (root / "hub").mkdir()
+    (root / "my_harness.py").write_text("import logging\nlogging.getLogger('theirs').warning('told')\n")
     for line in (line for body in blocks("console") + blocks("console", READING) for line in body.splitlines()):
         program, *args = shlex.split(line)
         if program != "calyx-telemetry" or (
@@ -133,6 +134,7 @@ def test_the_commands_shown_work(root: Path) -> None:
         expanded: list[str] = []
         for arg in args:
             expanded += [str(path) for path in root.glob(arg)] if "/*" in arg else [arg]
+        expanded = [sys.executable if arg == "python" else arg for arg in expanded]  # the one of the environment
         done = telemetry(*expanded, cwd=root)
         assert done.returncode == 0, (line, done.stderr)
 

@@ -6,6 +6,7 @@ All examples are made by a generator of random numbers with a seed, so no text t
 from __future__ import annotations
 
 import json
+import logging
 import string
 from collections.abc import Callable, Iterator
 from random import Random
@@ -22,6 +23,7 @@ from calyx_logging.redact import RedactSecrets, redacted_argv
 DETECTORS: dict[str, type[BasePlugin]] = {
     kind.__name__: kind for kind in get_mapping_from_secret_type_to_class().values()
 }
+logging.captureWarnings(False)  # detect-secrets switches it on when it is imported, for all tests of this process
 LETTERS, DIGITS, LOWER = string.ascii_letters, string.digits, string.ascii_lowercase
 WORD, HEX, URLSAFE = LETTERS + DIGITS, "0123456789abcdef", LETTERS + DIGITS + "_-"
 
