@@ -282,7 +282,12 @@ def calyx(folder: str, **options: Any) -> Log:
     from calyx_logging import provision
 
     provision(folder, "bench")
-    handler = {"class": "calyx_logging.handlers.OutboxHandler", "root": folder, **options}
+    handler = {
+        "class": "calyx_logging.handlers.OutboxHandler",
+        "root": folder,
+        "identity": False,
+        **options,
+    }  # gathered once
     loggers = {"bench": {"level": "INFO", "handlers": ["o"], "propagate": False}}
     logging.config.dictConfig({"version": 1, "handlers": {"o": handler}, "loggers": loggers})
     return _through(logging.getLogger("bench"))
@@ -310,7 +315,7 @@ def calyx_structlog(folder: str) -> Log:
     from calyx_logging import OutboxHandler, configure_structlog, provision
 
     provision(folder, "bench")
-    configure_structlog(OutboxHandler(root=folder))
+    configure_structlog(OutboxHandler(root=folder, identity=False))
     return _through_structlog(structlog.get_logger("bench"))
 
 

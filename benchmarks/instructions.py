@@ -39,7 +39,7 @@ else:
     calyx_logging.provision(folder, "bench")
     if kind == "fast logger":
         calyx_logging.install_fast_logger()
-    handler = calyx_logging.OutboxHandler(root=folder)
+    handler = calyx_logging.OutboxHandler(root=folder, identity=False)  # gathered once, beside the records
     logger.addHandler(handler)
 info = logger.info
 if kind == "structlog straight":
