@@ -128,6 +128,7 @@ class NodeAudit:
         bad_lines: lines that are not events of the node, in chunks that were accepted with them.
         same_id: the first event ids that events with different content share.
         same_ids: how many there are.
+        machines: fingerprints of the machines that its events come from, as far as start lines tell.
         goes_on: whether writers without an end line may still continue, because the node itself or one of its bundles
             was examined.
     """
@@ -146,6 +147,7 @@ class NodeAudit:
     bad_lines: int = 0
     same_id: list[str] = field(default_factory=list)
     same_ids: int = 0
+    machines: list[str] = field(default_factory=list)
     goes_on: bool = False
 
     @property
@@ -301,6 +303,12 @@ def findings(audit: NodeAudit) -> Iterator[str]:
         yield "(if it is lost: carry the receipt to the node, prune with it there, and export --since-receipt)"
     for history in audit.histories:
         yield f"two histories under one node id (a cloned machine, or a lost index): {history}"
+    if len(audit.machines) > 1:
+        named = ", ".join(audit.machines[:5])
+        yield (
+            f"events of {len(audit.machines)} machines under one node id (fingerprints {named}): "
+            "give each an id of its own, unless one has replaced another"
+        )
     for chunk in audit.rewritten:
         yield f"rewritten, and accepted as the node's word in place of earlier content: {chunk}"
     for place in audit.quarantined:

@@ -74,6 +74,7 @@ class Scan:
         repeated: how often a `seq` occurred again.
         ends: of each end line, `reason`, and `torn_bytes` and `bad_lines` if recovery wrote it.
         gaps: the gap lines.
+        machines: the fingerprints of machines that its start lines name.
         bad_count: lines that are not events of the node.
         bad: the first of them.
         ids: hashes of the event ids (Python's own, valid in this process only), if they were requested.
@@ -85,6 +86,7 @@ class Scan:
     repeated: int = 0
     ends: list[dict[str, Any]] = field(default_factory=list)
     gaps: list[GapLine] = field(default_factory=list)
+    machines: list[str] = field(default_factory=list)
     bad_count: int = 0
     bad: list[BadLine] = field(default_factory=list)
     ids: array[int] | None = None
@@ -112,6 +114,7 @@ class Scan:
             repeated=int(document["repeated"]),
             ends=[dict(end) for end in document["ends"]],
             gaps=[GapLine(**gap) for gap in document["gaps"]],
+            machines=[str(machine) for machine in document.get("machines", [])],
             bad_count=int(document["bad_count"]),
             bad=[BadLine(**bad) for bad in document["bad"]],
         )
@@ -287,8 +290,12 @@ def _said_twice(line: bytes) -> str | None:
 
 
 def note_control(scan: Scan, event: Mapping[str, Any]) -> None:
-    """Note what a control line says: an end, or a gap."""
+    """Note what a control line says: a start, an end, or a gap."""
     scan.controls += "control" in event
+    if event.get("control") == "start":
+        machine = event.get("machine")
+        if isinstance(machine, str) and machine[:32] not in scan.machines and len(scan.machines) < _MAX_CONTROLS:
+            scan.machines.append(machine[:32])
     if event.get("control") == "end" and len(scan.ends) < _MAX_CONTROLS:
         counts = {name: event[name] for name in _TORN if type(event.get(name)) is int}
         scan.ends.append({"reason": str(event.get("reason"))[:100], **counts})

@@ -99,6 +99,7 @@ def audit_surveys(node_id: str, surveys: Mapping[str, Survey | str], elsewhere: 
         if name is not None:
             named.append((name, survey.scan))
     audit.writers = writers_of(named, elsewhere=elsewhere)
+    audit.machines = sorted({machine for _, scan in named for machine in scan.machines})
     return audit
 
 

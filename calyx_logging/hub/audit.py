@@ -88,6 +88,7 @@ def _audit(store: Store, node_id: str, reader: Callable[[list[Entry]], Callable[
     result.foreign_chunks = sum(one.grows for one in good)
     named = ((ChunkName.parse(one.name), scan) for one, scan in good.items())
     result.writers = writers_of(((name, scan) for name, scan in named if name is not None), _open_writers(holdings))
+    result.machines = sorted({machine for scan in good.values() for machine in scan.machines})
     _look_for_same_ids(good, result)
     return result
 

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from bundles import START, foreign, make_bundle, make_node, numbers, receipt_of, reseal
-from calyx_logging import Node
+from calyx_logging import Node, OutboxHandler, provision
 from calyx_logging.errors import StorageError
-from calyx_logging.format.completeness import NodeAudit
+from calyx_logging.format.completeness import NodeAudit, findings
 from calyx_logging.hub.audit import audit_node
 from calyx_logging.hub.importer import Policy, import_bundle, settle
 from calyx_logging.hub.store import Store
@@ -464,3 +464,21 @@ def test_what_systems_leave_in_the_store(store: Store, tmp_path: Path) -> None:
     (folder / "other.jsonl").write_bytes(b"x")
     (folder.parent / "other").mkdir()
     assert len(audit_node(store, "n-1").damaged) == 2
+
+
+def test_two_machines_under_one_id(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where both deliver, the audit names the machines; a machine alone is no finding."""
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+        node = provision(tmp_path / name, "n").node
+        monkeypatch.setattr("calyx_logging.recording.identity.fingerprint", lambda name=name: name * 32)
+        handler = OutboxHandler(root=node.root)
+        handler.handle(logging.makeLogRecord({"msg": name}))
+        handler.close()
+        bundle = export(node).bundle
+        assert bundle is not None
+        assert import_bundle(store, bundle).outcome == "imported"
+        audit = audit_node(store, "n")
+        assert audit.machines == [one * 16 for one in "ab"[: 1 if name == "a" else 2]]
+    said = f"events of 2 machines under one node id (fingerprints {'a' * 16}, {'b' * 16})"
+    assert any(said in finding for finding in findings(audit))
