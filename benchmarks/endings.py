@@ -145,7 +145,7 @@ def said_by_us(way: str, python: str) -> str:
     said = []
     for end in sorted(ends, key=lambda end: end["ts_utc"])[-1:]:
         said.append(", ".join(f"`{name}` {end[name]}" for name in names if name in end))
-        said += ["stacks of all threads"] if "fault" in end else []
+        said += ["stacks of all threads" if "Fatal" in end["fault"] else "stack"] if "fault" in end else []
     said += [f"event: {event['level']}, {event['message'].splitlines()[0]}" for event in events]
     return "; ".join(said)
 

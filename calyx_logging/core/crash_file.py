@@ -1,7 +1,9 @@
 """The crash file: what a process that is ended from outside leaves beside its writers' locks, for recovery to read.
 
-`faulthandler` writes the stacks of all threads into it, in C, when a signal ends the process; nothing of the program
-changes by it. A process has one such file at a time, which lies beside the lock of one of its writers and ends with it.
+`faulthandler` writes stacks into it, in C, when a signal ends the process; nothing of the program changes by it. Of a
+fatal error it writes those of all threads. Of any other signal it writes that of the thread which got it alone: others
+may run at that moment, and to read their frames then can crash, so that the process would die of another signal. A
+process has one such file at a time, which lies beside the lock of one of its writers and ends with it.
 
 Its first block names the process, as a lock file does, and how many processes the system's out-of-memory killer had
 ended by then. Each signal has an offset of its own, because faulthandler does not say which signal it was.
@@ -59,7 +61,7 @@ class Crash:
         component: of the chunks that its writer would have made.
         signal: the name of the signal that ended it; None if none is known.
         exit_code: that of `os._exit`; None if it was not called.
-        text: stacks of its threads, as faulthandler writes them.
+        text: stacks, as faulthandler writes them.
         oom_kills: processes that the out-of-memory killer has ended since, in the whole system.
     """
 
@@ -213,7 +215,7 @@ def _hand_over() -> None:
         _has_enabled = True
     for number, fd in _by_signal().items():
         if signal.getsignal(number) is signal.SIG_DFL:
-            faulthandler.register(number, fd, chain=True)
+            faulthandler.register(number, fd, all_threads=False, chain=True)
     if not _is_watching and os.name == "posix":
         _is_watching = True
         _take_back()
@@ -228,7 +230,7 @@ def _take_back() -> None:
         previous = before(signalnum, handler)
         if handler == signal.SIG_DFL and signalnum in (ours := _by_signal()):
             faulthandler.unregister(signalnum)
-            faulthandler.register(signalnum, ours[signalnum], chain=True)
+            faulthandler.register(signalnum, ours[signalnum], all_threads=False, chain=True)
         return previous
 
     signal.signal = set_handler

@@ -50,7 +50,7 @@ class Crashes:
         return bool(self._paths)
 
     def take(self, holder: Holder | None, *, is_dead: bool) -> dict[str, object]:
-        """How a writer's process ended, as fields of its end line; the stacks of its threads only the first time.
+        """How a writer's process ended, as fields of its end line; stacks only the first time.
 
         Args:
             holder: the process, as the writer's lock file names it.

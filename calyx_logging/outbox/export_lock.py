@@ -48,9 +48,11 @@ def exclusive(
         files.replace_file(holder, orjson.dumps(who, option=orjson.OPT_APPEND_NEWLINE))
         yield
     finally:
-        with suppress(OSError):  # it only tells who had the lock
-            files.remove(holder)
-        lock.release()
+        try:
+            with suppress(OSError):  # it only tells who had the lock
+                files.remove(holder)
+        finally:
+            lock.release()
 
 
 def _acquire(lock: OsLock, holder: Path, sleep: Callable[[float], None]) -> None:

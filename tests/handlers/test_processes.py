@@ -42,7 +42,9 @@ def run(node: Node, body: str, **options: object) -> list[str]:
     for seqs in by_writer.values():
         assert sorted(seqs) == list(range(len(seqs)))
     assert list(node.outbox.glob("*.open")) == []
-    return sorted(line["message"] for line in lines if line["source"] != "calyx_logging")
+    logged = [line for line in lines if line["source"] != "calyx_logging"]
+    # from Python 3.12 on os.fork() warns where there are threads
+    return sorted(line["message"] for line in logged if line["logger"] != "py.warnings")
 
 
 def test_os_exit_right_after_the_call(node: Node) -> None:
