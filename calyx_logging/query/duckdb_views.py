@@ -171,6 +171,8 @@ def attach(
         raise StorageError(f"the table cannot be read: {first_lines(error)}", hint=hint) from error
     if closed:
         folders = sorted({str(folder.path), *(str(path.parent) for path in (*loose, *compacted))})
+        # a pattern is looked at as it is written first, then the file that it stands for
+        folders += [as_pattern for text in folders if (as_pattern := _pattern(text)) != text]
         texts = ", ".join("'" + text.replace("'", "''") + "'" for text in folders)
         backend.raw_sql(f"SET allowed_directories = [{texts}]")
         backend.raw_sql("SET enable_external_access = false")
@@ -191,8 +193,12 @@ def _rows_of(parquet: Iterable[Path], columns: str) -> str:
 
 def _literal(path: Path) -> str:
     """Quote a path for SQL, where some characters are patterns."""
-    text = "".join(f"[{letter}]" if letter in "*?[" else letter for letter in str(path))
-    return "'" + text.replace("'", "''") + "'"
+    return "'" + _pattern(str(path)).replace("'", "''") + "'"
+
+
+def _pattern(text: str) -> str:
+    """The pattern that stands for one path alone."""
+    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in text)
 
 
 @contextmanager

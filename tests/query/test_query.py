@@ -7,6 +7,7 @@ import io
 import json
 import logging
 import logging.config
+import os
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ from typing import Any
 import pytest
 
 from bundles import foreign, reseal
-from calyx_logging import Node, benchmark_run, provision
+from calyx_logging import Node, OutboxHandler, benchmark_run, provision
 from calyx_logging.errors import ConfigError
 from calyx_logging.format.reader import ChunkRef
 from calyx_logging.hub.importer import Policy, import_bundle
@@ -470,3 +471,24 @@ def test_gaps_of_an_odd_count(tmp_path: Path) -> None:
     path.write_text("".join(f'{{{head},{gap},"count":{count}}}\n' for count in ('"abc"', "1e30", "3")))
     rows = run_sql(connect_chunks([ChunkRef(path, "n-1")]), "SELECT count FROM gaps ORDER BY 1").to_pylist()
     assert [row["count"] for row in rows] == [3, None, None]
+
+
+@pytest.mark.skipif(os.name == "nt", reason="names that Windows refuses")
+@pytest.mark.parametrize("name", ["runs[1]", "a*b", "what?", "it's"])
+def test_folders_whose_names_are_patterns(tmp_path: Path, name: str) -> None:
+    """A node's and a hub's, before and after compaction."""
+    root, hub = tmp_path / name, tmp_path / f"hub {name}"
+    for folder in (root, hub):
+        folder.mkdir()
+    node = provision(root, "n").node
+    handler = OutboxHandler(root=root, identity=False)
+    handler.handle(logging.makeLogRecord({"msg": "one"}))
+    handler.close()
+    bundle = export(node).bundle
+    assert bundle is not None
+    assert telemetry("import", bundle, "--root", hub).returncode == 0
+    count = ("query", "SELECT count(*) AS n FROM events", "--json", "--root")
+    assert json.loads(telemetry(*count, root).stdout) == [{"n": 1}]
+    for _ in range(2):
+        assert json.loads(telemetry(*count, hub, "--from", "hub").stdout) == [{"n": 1}]
+        assert telemetry("table", "--compact", "--root", hub).returncode == 0
