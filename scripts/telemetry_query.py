@@ -68,7 +68,7 @@ def command(
     as_json: bool,
 ) -> None:
     """Query events in SQL (DuckDB's), over the views events, chunks, bundles, nodes, gaps,
-    recoveries and lines.
+    processes, recoveries and lines.
 
     Columns of events: node_id, ts (UTC), event_id, source, seq, level, logger, message, run_id, run_instance_id, suite,
     stage, case_id, decision_type, score, rest (all other fields, JSON), writer, chunk, line, bundle. An event that is

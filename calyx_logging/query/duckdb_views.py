@@ -85,10 +85,45 @@ def views(text_of: str, single: str) -> dict[str, str]:
         "WHERE control = 'gap' AND source = 'calyx_logging'",
         "starts": f"SELECT DISTINCT node_id, writer, {text_of}(rest, '$.process') AS process FROM once "
         "WHERE control = 'start' AND source = 'calyx_logging'",
+        "processes": _processes(text_of),
         "recoveries": f"SELECT node_id, writer, ts, TRY_CAST({text_of}(rest, '$.torn_bytes') AS BIGINT) AS torn_bytes, "
         f"TRY_CAST({text_of}(rest, '$.bad_lines') AS BIGINT) AS bad_lines, chunk FROM once "
         f"WHERE control = 'end' AND source = 'calyx_logging' AND {text_of}(rest, '$.reason') = 'recovered'",
     }
+
+
+_OF_START = ("host", "machine", "user", "program", "python", "platform", "cwd", "pid")
+_OF_ENVIRONMENT = ("git_commit", "git_dirty", "packages_sha256", "cpu", "cpus", "memory_bytes")
+_NUMBERS = frozenset({"pid", "cpus", "memory_bytes", "exit_code"})
+_OF_END = ("reason", "exit_code", "signal", "exception_type")
+
+
+def _processes(text_of: str) -> str:
+    """The view of processes: what their first writers' start lines say, what they ran on, and how they ended."""
+
+    def taken(names: Iterable[str]) -> str:
+        return ", ".join(f"max({field(name)}) AS {name}" for name in names)
+
+    def field(name: str) -> str:
+        text = f"{text_of}(rest, '$.{name}')"
+        return f"TRY_CAST({text} AS BIGINT)" if name in _NUMBERS else text
+
+    def control(kind: str) -> str:
+        return f"control = '{kind}' AND source = 'calyx_logging'"
+
+    names = ", ".join([*_OF_START, *_OF_ENVIRONMENT, *_OF_END])
+    starts = f"SELECT node_id, writer AS process, min(ts) AS ts, {taken(_OF_START)} FROM once WHERE {control('start')} "
+    starts += f"AND {text_of}(rest, '$.process') = writer GROUP BY node_id, writer"
+    environments = f"SELECT once.node_id, starts.process, {taken(_OF_ENVIRONMENT)} FROM once JOIN starts ON "
+    environments += "once.node_id = starts.node_id AND once.writer = starts.writer "
+    environments += f"WHERE {control('environment')} GROUP BY once.node_id, starts.process"
+    ends = f"SELECT node_id, writer AS process, max(ts) AS ended, {taken(_OF_END)} FROM once WHERE {control('end')} "
+    ends += "GROUP BY node_id, writer"
+    return (
+        f"SELECT a.node_id, a.process, a.ts, z.ended, {names} FROM ({starts}) AS a "
+        f"LEFT JOIN ({environments}) AS e ON a.node_id = e.node_id AND a.process = e.process "
+        f"LEFT JOIN ({ends}) AS z ON a.node_id = z.node_id AND a.process = z.process"
+    )
 
 
 def connect_chunks(
@@ -227,7 +262,7 @@ def clear_errors() -> Iterator[None]:
         if isinstance(error, (MemoryError, ConfigError)):
             raise
         unless_interrupted(error)
-        hint = "the views are events, lines, chunks, bundles, nodes, gaps and recoveries"
+        hint = "the views are events, lines, chunks, bundles, nodes, gaps, processes and recoveries"
         if type(error).__name__ == "OutOfMemoryException":
             hint = "--memory gives it more"
         raise ConfigError(f"the query is refused: {first_lines(error)}", hint=hint) from None

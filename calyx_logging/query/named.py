@@ -139,7 +139,7 @@ QUERIES: dict[str, Callable[[Any], Any]] = {
 """Named queries: from the table `events` of an Ibis backend to an Ibis expression."""
 
 
-_VIEWS = {"gaps": "gaps", "recoveries": "recoveries"}
+_VIEWS = {"gaps": "gaps", "processes": "processes", "recoveries": "recoveries"}
 
 NAMES = (*QUERIES, *_VIEWS, "around")
 """All named queries."""

@@ -85,7 +85,7 @@ def answer(options: list[str], *args: str) -> Any:
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("name", [*QUERIES, "gaps", "recoveries"])
+@pytest.mark.parametrize("name", [*QUERIES, "gaps", "processes", "recoveries"])
 def test_the_same_answer_everywhere(places: dict[str, list[str]], name: str) -> None:
     """Named queries, from outbox, bundle and hub."""
     answers = {place: answer(options, "--named", name) for place, options in places.items()}
@@ -94,7 +94,7 @@ def test_the_same_answer_everywhere(places: dict[str, list[str]], name: str) -> 
             row.pop("chunk", None)
     for place in ("bundle", "hub"):  # the last digit of a mean depends on who is added to whom first
         assert answers[place] == [pytest.approx(row) for row in answers["outbox"]]
-    assert answers["outbox"] or name in ("gaps", "recoveries")
+    assert answers["outbox"] or name in ("gaps", "processes", "recoveries")
 
 
 def test_every_event_value_by_value(places: dict[str, list[str]], logged: Node) -> None:
@@ -492,3 +492,18 @@ def test_folders_whose_names_are_patterns(tmp_path: Path, name: str) -> None:
     for _ in range(2):
         assert json.loads(telemetry(*count, hub, "--from", "hub").stdout) == [{"n": 1}]
         assert telemetry("table", "--compact", "--root", hub).returncode == 0
+
+
+def test_processes(tmp_path: Path) -> None:
+    """What ran, on what, and how it ended; of one that was killed, too."""
+    node = provision(tmp_path, "n").node
+    setting = {**config(node, identity=True), "root": {"level": "INFO", "handlers": ["outbox"]}}
+    for body in ("sys.exit(3)", "os.kill(os.getpid(), 9)" if os.name != "nt" else "os._exit(9)"):
+        configured = "import json, logging.config, os, sys\nlogging.config.dictConfig(json.loads(sys.argv[1]))"
+        python(f"{configured}\nlogging.info(1)\n{body}", json.dumps(setting))
+    export(node)
+    rows = json.loads(telemetry("query", "--named", "processes", "--json", "--root", tmp_path).stdout)
+    assert (rows[0]["reason"], rows[0]["exit_code"]) == ("closed", 3)
+    assert rows[1]["reason"] == "recovered"
+    assert {row["program"] for row in rows} == {"-c"}
+    assert len({row["pid"] for row in rows}) == 2
