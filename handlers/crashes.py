@@ -11,12 +11,13 @@ Invariants:
   formatter apply.
 * An end line claims no exit code that is not certain. What `sys.exit` raises is caught by many programs; it has ended
   this one if it is freed while no Python code runs. (So is one that was caught by a handler which itself raised a
-  SystemExit without `sys.exit`.) A script that ran to its end has no `__file__` any more.
+  SystemExit without `sys.exit`.) Before Python 3.14 a script that ran to its end has no `__file__` any more.
 """
 
 from __future__ import annotations
 
 import atexit
+import contextlib
 import functools
 import logging
 import os
@@ -31,12 +32,16 @@ from calyx_logging.core.on_import import when_imported
 from calyx_logging.errors import say
 from calyx_logging.events.values import safe_repr
 from calyx_logging.handlers.children import is_in_use
-from calyx_logging.recording.background import note_ending
+from calyx_logging.recording.background import is_by_interrupt, note_ending
+from calyx_logging.recording.identity import stop_gathering
 
 if TYPE_CHECKING:
     from calyx_logging.handlers.outbox import OutboxHandler
 
 __all__ = ["listen", "record_for", "send"]
+
+_TELLS_ITS_END = sys.version_info < (3, 14)
+"""Whether a script that ran to its end, and no other, has no `__file__` any more."""
 
 LOGGER = "uncaught"
 """The events' `logger`."""
@@ -65,11 +70,17 @@ def _wrap_excepthook() -> None:
 
     def excepthook(kind: type[BaseException], value: BaseException, traceback: TracebackType | None) -> None:
         _log(kind, value, traceback, {})
-        if not hasattr(sys, "ps1"):  # an interactive interpreter goes on
-            interrupt = issubclass(kind, KeyboardInterrupt) and os.name == "posix"
+        ends_it = getattr(sys, "last_value", None) is value and not _goes_on()  # else the program has called the hook
+        if ends_it:
+            interrupt = kind is KeyboardInterrupt and os.name == "posix"
             how: dict[str, object] = {"signal": "SIGINT"} if interrupt else {"exit_code": 1}
             note_ending({**how, "exception_type": kind.__name__})
-        before(kind, value, traceback)
+        try:
+            before(kind, value, traceback)
+        except SystemExit as error:
+            if ends_it:
+                note_ending({"exit_code": _number_of(error.code), "exception_type": kind.__name__})
+            raise
 
     sys.excepthook = excepthook
 
@@ -111,6 +122,11 @@ def _wrap_asyncio(module: ModuleType) -> None:
     loop_class.call_exception_handler = call_exception_handler
 
 
+def _goes_on() -> bool:
+    """Whether an interactive interpreter goes on after the program."""
+    return hasattr(sys, "ps1") or bool(sys.flags.inspect or os.environ.get("PYTHONINSPECT"))
+
+
 class _Fate:
     """Goes with what `sys.exit` raises, and notes its code if no Python code runs when it is freed."""
 
@@ -125,12 +141,13 @@ class _Fate:
         try:
             sys._getframe(1)
         except ValueError:
-            if self._pid == os.getpid():
+            is_in_time = threading.main_thread().is_alive()  # else a function of atexit raised it, which ends nothing
+            if is_in_time and self._pid == os.getpid() and not _goes_on():
                 note_ending({"exit_code": _number_of(self._code)}, unless_known=True)  # the context's comes later
 
 
-def _exit_with_fate(status: Any) -> SystemExit:
-    error = SystemExit(*status) if isinstance(status, tuple) else SystemExit(status)
+def _exit_with_fate(status: object) -> SystemExit:
+    error = SystemExit(status)
     error.__dict__["fate"] = _Fate(status)
     return error
 
@@ -138,25 +155,54 @@ def _exit_with_fate(status: Any) -> SystemExit:
 def _wrap_exits() -> None:
     exit_before, exit_at_once = sys.exit, os._exit
     main = sys.modules.get("__main__")
-    is_script = hasattr(main, "__file__") or sys.argv[:1] not in ([], [""], ["-c"], ["-m"])
+    is_script = _TELLS_ITS_END and (hasattr(main, "__file__") or _is_a_script_to_come())
 
     @functools.wraps(exit_before)
     def exit(status: Any = None, /) -> NoReturn:
-        if threading.current_thread() is not threading.main_thread():
+        is_elsewhere = threading.get_ident() != threading.main_thread().ident
+        if is_elsewhere or isinstance(status, (tuple, SystemExit)):  # of the latter Pythons make different things
             exit_before(status)
         raise _exit_with_fate(status)  # no variable here holds it, or it would not be freed
 
     @functools.wraps(exit_at_once)
     def _exit(status: int) -> NoReturn:
-        crash_file.note_exit(status)
+        if isinstance(status, int):
+            crash_file.note_exit(_number_of(status))
         exit_at_once(status)
 
     def note_normal_end() -> None:
-        if is_script and not hasattr(main, "__file__"):
+        if is_script and not hasattr(main, "__file__") and not _goes_on():
             note_ending({"exit_code": 0}, unless_known=True)
+        if _cannot_be_flushed():
+            note_ending({"exit_code": 120})
+        if is_by_interrupt():
+            stop_gathering()
+            _remember_the_interrupt()
 
     sys.exit, os._exit = exit, _exit
     atexit.register(note_normal_end)
+
+
+def _remember_the_interrupt() -> None:
+    """Have Python end by SIGINT, as it will unless some thread has run a text as code since (named tuples do)."""
+    with contextlib.suppress(KeyboardInterrupt):
+        exec("raise KeyboardInterrupt")
+
+
+def _is_a_script_to_come() -> bool:
+    """Whether Python, which is still starting, will run a script."""
+    first = sys.argv[0] if sys.argv else ""
+    return first not in ("", "-", "-c", "-m") and first in sys.orig_argv
+
+
+def _cannot_be_flushed() -> bool:
+    """Whether Python will end with its exit code for output that cannot be written."""
+    try:
+        if sys.stdout is not None and not sys.stdout.closed:
+            sys.stdout.flush()
+    except Exception:
+        return True
+    return False
 
 
 def _wrap_workers(module: ModuleType) -> None:
@@ -187,8 +233,12 @@ def _wrap_workers(module: ModuleType) -> None:
 
 
 def _number_of(code: object) -> int:
-    """The exit code of a SystemExit's `code`."""
-    return 0 if code is None else code if isinstance(code, int) else 1
+    """The exit code of a SystemExit's `code`, as the system gives it to the parent."""
+    if code is None:
+        return 0
+    if not isinstance(code, int):
+        return 1
+    return (int(code) if -(2**63) <= code < 2**63 else -1) & (0xFF if os.name == "posix" else 0xFFFFFFFF)
 
 
 def _log(
@@ -209,7 +259,15 @@ def record_for(name: str, level: int, text: str, fields: dict[str, Any], exc_inf
 
 
 def send(handlers: weakref.WeakSet[OutboxHandler], record: logging.LogRecord) -> None:
-    """Give a record to those handlers that a logger has, and that take its level."""
+    """Give a record to those handlers that a logger has, and that take its level.
+
+    What a filter or processor of theirs causes meanwhile is no event, or there would be no end of it.
+    """
+    frame = sys._getframe(1)
+    while frame.f_back is not None:
+        frame = frame.f_back
+        if frame.f_code is send.__code__:
+            return
     for handler in list(handlers):
         if record.levelno >= handler.level and is_in_use(handler):
             handler.handle(record)

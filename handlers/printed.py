@@ -36,13 +36,17 @@ _MAX_LINE = 64 * 1024
 """Characters after which a line without an end is an event, as far as it goes."""
 
 _listening: weakref.WeakSet[OutboxHandler] = weakref.WeakSet()
-_INSIDE_LOGGING = frozenset({logging.Handler.handle.__code__, logging.Logger.callHandlers.__code__, say.__code__})
+_inside_logging = {logging.Handler.handle.__code__, logging.Logger.callHandlers.__code__, say.__code__}
+"""What is printed below one of these is no event; `listen` adds the handlers' own and `_Tee._log`."""
+
 _tees: list[_Tee] = []
 
 
 def listen(handler: OutboxHandler) -> None:
     """Have a handler log what is printed from now on."""
     _listening.add(handler)
+    _inside_logging.add(_Tee._log.__code__)
+    _inside_logging.update(vars(kind)["handle"].__code__ for kind in type(handler).__mro__ if "handle" in vars(kind))
     if not _tees:
         atexit.register(_flush)
     for name in ("stdout", "stderr"):
@@ -125,7 +129,7 @@ class _Tee:
 def _is_inside_logging() -> bool:
     frame: Any = sys._getframe(2)
     while frame is not None:
-        if frame.f_code in _INSIDE_LOGGING:
+        if frame.f_code in _inside_logging:
             return True
         frame = frame.f_back
     return False

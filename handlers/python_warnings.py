@@ -13,6 +13,7 @@ import logging
 import sys
 import warnings
 import weakref
+from types import FrameType
 from typing import TYPE_CHECKING, Any
 
 from calyx_logging.errors import say
@@ -29,17 +30,17 @@ LOGGER = "py.warnings"
 
 _listening: weakref.WeakSet[OutboxHandler] = weakref.WeakSet()
 _by_logging: Any = getattr(logging, "_showwarning", None)
-_is_installed = False
+_by_python: Any = getattr(warnings, "_showwarning_orig", None)
+_installed: list[bool] = []
 
 
 def listen(handler: OutboxHandler) -> None:
     """Have a handler log warnings from now on."""
-    global _is_installed
     _listening.add(handler)
-    if _is_installed:
-        return
-    _is_installed = True
     before: Any = warnings.showwarning
+    if _installed and before is not _by_python:  # a `catch_warnings` that has ended takes it away
+        return
+    _installed.append(True)
 
     def showwarning(
         message: Warning | str,
@@ -53,7 +54,11 @@ def listen(handler: OutboxHandler) -> None:
             logging.getLogger(LOGGER).addFilter(_add_fields)
         elif file is None:
             _log(message, category, filename, lineno)
-        before(message, category, filename, lineno, file, line)
+        given = _given_to(sys._getframe(1)) if before is _by_python else None
+        if given is not None:
+            warnings._showwarnmsg_impl(given)  # type: ignore[attr-defined]
+        else:
+            before(message, category, filename, lineno, file, line)
 
     def by_logging(*args: Any, **kwargs: Any) -> None:
         logging.getLogger(LOGGER).addFilter(_add_fields)  # here, or each program would have that logger
@@ -62,6 +67,12 @@ def listen(handler: OutboxHandler) -> None:
     warnings.showwarning = showwarning
     if _by_logging is not None:
         logging._showwarning = by_logging  # type: ignore[attr-defined]  # what `captureWarnings` puts in place
+
+
+def _given_to(frame: FrameType) -> Any:
+    """What Python itself would show, with the object that the warning is about; `showwarning` is not told of it."""
+    is_python = frame.f_code is getattr(getattr(warnings, "_showwarnmsg", None), "__code__", None)
+    return frame.f_locals.get("msg") if is_python and hasattr(warnings, "_showwarnmsg_impl") else None
 
 
 def _log(message: object, category: type[Warning], filename: str, lineno: int) -> None:

@@ -13,17 +13,21 @@ Invariants:
 * The descriptors that faulthandler has are never closed, only led to another file: a crash never writes into a file of
   the program. A forked child leads them to the null device at once. Where the program has closed them, as daemons do,
   their numbers may be those of its own files: they are never touched again, and others are handed over.
-* A signal that the program handles is not touched, nor is a `faulthandler` that the program has enabled.
+  They have high numbers, which such a program's own files hardly get before.
+* A signal that the program handles, in Python or C, is not touched, nor is a `faulthandler` that the program has
+  enabled.
 """
 
 from __future__ import annotations
 
 import contextlib
+import errno
 import faulthandler
 import functools
 import os
 import re
 import signal
+import sys
 from collections import deque
 from dataclasses import dataclass
 from pathlib import Path
@@ -37,6 +41,12 @@ __all__ = ["SUFFIX", "Crash", "begin", "end", "forget", "note_exit", "read", "wa
 SUFFIX = ".crash"
 _BLOCK = 4096
 _NEW = os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0)
+_HIGH = (600, 120)
+"""Numbers from which descriptors are taken, where the process may have so many."""
+
+_ALL_THREADS = sys.version_info < (3, 14)
+"""From then on it may stop at the state of a thread that it takes for freed, before it comes to the one in question."""
+
 _MAX_TEXT = 16 * 1024
 """Bytes of stacks that are read."""
 
@@ -93,6 +103,9 @@ _descriptors: list[int] = []
 _led_to: tuple[int, int] | None = None
 """The file that they stand for, by device and number."""
 
+_registered: set[int] = set()
+"""Signals that faulthandler was given."""
+
 _has_enabled = False
 _is_watching = False
 
@@ -116,6 +129,8 @@ def begin(path: Path, process: bytes, component: str) -> bool:
         head = process + f"{component}\n{_oom_kills()}\n".encode()
         _lead_to(path, head.ljust(_BLOCK))
     except OSError as error:
+        with contextlib.suppress(OSError):
+            files.remove(path)
         _free.append(None)
         say(f"cannot make {path}: {error}; what ends this process from outside will not be known")
         return False
@@ -128,7 +143,8 @@ def end(path: Path) -> bool:
     global _path
     if _path != path:
         return False
-    _lead_to(Path(os.devnull), b"")
+    with contextlib.suppress(OSError):  # there may be no descriptor left
+        _lead_to(Path(os.devnull), b"")
     with contextlib.suppress(OSError):
         files.remove(path)
     _path = None
@@ -154,29 +170,51 @@ def note_exit(code: int) -> None:
 
 
 def _lead_to(path: Path, head: bytes) -> None:
-    """Lead all descriptors to a file, each to its own offset; the first time, hand them to faulthandler."""
+    """Lead all descriptors to a file, each to its own offset; the first time, hand them to faulthandler.
+
+    Without a head it is the null device.
+    """
     global _led_to
     if _descriptors and not _are_ours():
         _let_go()
+    if not head and not _descriptors:
+        return
     fds: list[int] = []
     try:
-        for index in range(1 + len(_SIGNALS) if os.name == "posix" else 1):
+        for index in range(1 + len(_SIGNALS) if head and os.name == "posix" else 1):
             fds.append(os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0) | (0 if fds or not head else _NEW), 0o666))
             if head:
                 os.lseek(fds[-1], _BLOCK * (1 + index), os.SEEK_SET)
         if head:
             os.lseek(fds[0], 0, os.SEEK_SET)
-            os.write(fds[0], head)
+            if os.write(fds[0], head) != len(head):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
         if not _descriptors:
-            _descriptors.extend(fds)
+            _descriptors.extend(map(_out_of_the_way, fds))
             fds.clear()
             _hand_over()
-        for fd, known in zip(fds, _descriptors, strict=False):
-            os.dup2(fd, known, inheritable=False)
+        for index, known in enumerate(_descriptors if fds else ()):
+            os.dup2(fds[index if head else 0], known, inheritable=False)
         _led_to = _file_of(_descriptors[0])
     finally:
         for fd in fds:
             os.close(fd)
+    if head:
+        _register()
+
+
+def _out_of_the_way(fd: int) -> int:
+    """Give a descriptor a high number, where the system has that."""
+    if sys.platform == "win32":
+        return fd
+    import fcntl
+
+    for least in _HIGH:
+        with contextlib.suppress(OSError):
+            high = fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, least)
+            os.close(fd)
+            return high
+    return fd
 
 
 def _file_of(fd: int) -> tuple[int, int]:
@@ -196,9 +234,10 @@ def _let_go() -> None:
     """Have faulthandler write to none of them any more."""
     if _has_enabled:
         faulthandler.disable()
-    for number in _by_signal():
+    for number in _registered:
         if signal.getsignal(number) is signal.SIG_DFL:  # else it is not faulthandler's
             faulthandler.unregister(number)
+    _registered.clear()
     _descriptors.clear()
 
 
@@ -210,15 +249,40 @@ def _by_signal() -> dict[int, int]:
 
 def _hand_over() -> None:
     global _has_enabled, _is_watching
-    if not faulthandler.is_enabled():
-        faulthandler.enable(_descriptors[0])
+    caught = _caught_in_c()
+    if not faulthandler.is_enabled() and not any(_has(caught, name) for _, name in _FATAL):
+        faulthandler.enable(_descriptors[0], all_threads=_ALL_THREADS)
         _has_enabled = True
-    for number, fd in _by_signal().items():
-        if signal.getsignal(number) is signal.SIG_DFL:
-            faulthandler.register(number, fd, all_threads=False, chain=True)
     if not _is_watching and os.name == "posix":
         _is_watching = True
         _take_back()
+
+
+def _register() -> None:
+    """Have the signals noted that would end the process.
+
+    They do not end the first process of a container, for which the system ignores what has no handler.
+    """
+    if _registered or os.getpid() == 1:
+        return
+    caught = _caught_in_c()
+    for number, fd in _by_signal().items():
+        if signal.getsignal(number) is signal.SIG_DFL and not caught >> number - 1 & 1:
+            faulthandler.register(number, fd, all_threads=False, chain=True)
+            _registered.add(number)
+
+
+def _caught_in_c() -> int:
+    """The signals that have a handler, a bit for each: Python knows neither those in C nor faulthandler's own."""
+    try:
+        found = re.search(rb"^SigCgt:\s*([0-9a-f]+)", Path("/proc/self/status").read_bytes(), re.MULTILINE)
+    except OSError:  # not Linux
+        return 0
+    return int(found[1], 16) if found else 0
+
+
+def _has(signals: int, name: str) -> bool:
+    return hasattr(signal, name) and bool(signals >> getattr(signal, name) - 1 & 1)
 
 
 def _take_back() -> None:
@@ -228,9 +292,10 @@ def _take_back() -> None:
     @functools.wraps(before)
     def set_handler(signalnum: Any, handler: Any) -> Any:
         previous = before(signalnum, handler)
-        if handler == signal.SIG_DFL and signalnum in (ours := _by_signal()):
+        if handler is signal.SIG_DFL and signalnum in (ours := _by_signal()) and os.getpid() != 1:
             faulthandler.unregister(signalnum)
             faulthandler.register(signalnum, ours[signalnum], all_threads=False, chain=True)
+            _registered.add(int(signalnum))
         return previous
 
     signal.signal = set_handler

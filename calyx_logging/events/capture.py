@@ -23,6 +23,9 @@ __all__ = ["as_if_in_logging", "attach", "captured_by", "check_names", "detach",
 _capturing: dict[str, dict[object, logging.Handler]] = {}
 """By logger's name, and by role. Replaced as a whole, never changed, because other threads read it."""
 
+_MOST_NAMES = 10_000
+"""So many are remembered; programs that name a logger for each request have more."""
+
 _found: dict[str, tuple[logging.Handler, ...]] = {}
 """The handlers that capture a logger, by its name, as far as they were asked for."""
 
@@ -78,12 +81,15 @@ def _set(capturing: dict[str, dict[object, logging.Handler]]) -> None:
 
 def _capturing_of(name: str) -> tuple[logging.Handler, ...]:
     found = _found
-    if name not in found:
-        parts = name.split(".")
+    known = found.get(name)
+    if known is None:
+        if len(found) >= _MOST_NAMES:
+            found.clear()
+        parts = str(name).split(".")
         above = [".".join(parts[:count]) for count in range(len(parts), 0, -1)]
         ones = [one for place in dict.fromkeys([*above, "root"]) for one in _capturing.get(place, {}).values()]
-        found[name] = tuple(dict.fromkeys(ones))
-    return found[name]
+        known = found[name] = tuple(dict.fromkeys(ones))
+    return known
 
 
 def as_if_in_logging(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from calyx_logging.core import files
 from calyx_logging.errors import CalyxError, ConfigError
 from calyx_logging.events.event import decode
 from calyx_logging.format import run_paths
@@ -45,34 +46,43 @@ def earlier_instances(results: Path, outbox: Path | None, suite: str, run_id: st
         run_id: the run.
     """
     started: dict[str, str] = {}
+    whole: dict[str, bool] = {}
     found = Earlier()
     for path in results.glob(f"*{run_paths.ENVELOPE_SUFFIX}"):
         try:
             envelope = RunEnvelope.read(path)
         except CalyxError:  # not whole; what it completed is in its receipt, and counts by its file's name
             continue
-        if (envelope.suite, envelope.run_id) == (suite, run_id):
+        is_of_run = (envelope.suite, envelope.run_id) == (suite, run_id)
+        whole[path.name.removesuffix(run_paths.ENVELOPE_SUFFIX)] = is_of_run
+        if is_of_run:
             started[envelope.run_instance_id] = envelope.started_at
             for earlier in envelope.continues:
                 started.setdefault(earlier, "")
     found.instances = sorted(started, key=lambda instance: (started[instance], instance))
     for path in results.glob(f"*{run_paths.RECEIPT_SUFFIX}"):
-        if path.name.startswith(f"{run_id}__"):
+        stem = path.name.removesuffix(run_paths.RECEIPT_SUFFIX)
+        if whole.get(stem, _is_named_after(stem, run_id)):
             found.completed.update(_completed_in(path))
     if outbox is not None:
         found.completed.update(_completed_in_outbox(outbox, suite, run_id))
     return found
 
 
+def _is_named_after(stem: str, run_id: str) -> bool:
+    """Whether a file can only be of a run; `a__b__c` may be one of run `a`, or of run `a__b`."""
+    return stem.startswith(f"{run_id}__") and "__" not in stem.removeprefix(f"{run_id}__")
+
+
 def _completed_in(receipt: Path) -> Iterator[str]:
     try:
-        lines = receipt.read_bytes().splitlines()
+        lines = files.read_regular(receipt).splitlines()
     except OSError:
         return
     for line in lines:
         try:
             case = json.loads(line)
-        except ValueError:  # its process died while writing it
+        except (ValueError, RecursionError):  # its process died while writing it
             continue
         if isinstance(case, dict) and _is_completed(case):
             yield case["case_id"]

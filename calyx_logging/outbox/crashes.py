@@ -96,4 +96,4 @@ def how_it_ended(fields: dict[str, object]) -> tuple[str, str]:
         return "warning", "the system was restarted"
     if "oom_kills" in fields:
         return "warning", "the process was killed, perhaps for want of memory"
-    return "warning", "the process died, and left no word of why"
+    return "warning", "the process ended without closing this writer, and left no word of why"

@@ -41,6 +41,7 @@ __all__ = [
     "at_end",
     "close_at_end_of_worker",
     "ending",
+    "is_by_interrupt",
     "is_exiting",
     "join",
     "let_go",
@@ -143,6 +144,11 @@ def note_ending(fields: dict[str, object], *, unless_known: bool = False) -> Non
 def ending() -> dict[str, object]:
     """How the process ends, where it is ending and that is known."""
     return _ending if _exiting or _pid == _finalizer_pid else {}
+
+
+def is_by_interrupt() -> bool:
+    """Whether the process is about to end by Ctrl-C."""
+    return _ending.get("signal") == "SIGINT"
 
 
 def is_exiting() -> bool:

@@ -1,15 +1,18 @@
 """What runs: the fields of a process's start line, which cost next to nothing, and of its `environment` line.
 
 The latter is gathered by a thread of its own, because it takes some tenths of a second, or seconds where git or a GPU
-is slow; it is written when it is there, and a program that ends before does not wait for it. Nothing secret is in
+is slow; it is written when it is there, and a program that ends before does not wait for it. No program is run for it
+where this process may wait for any child (`os.wait`): it has forked, or handles SIGCHLD. Nothing secret is in
 either: the command line goes through the redaction, and of the environment's variables only those of a list are taken.
 """
 
 from __future__ import annotations
 
+import atexit
 import contextlib
 import os
 import re
+import signal
 import socket
 import sys
 import time
@@ -20,11 +23,12 @@ from pathlib import Path
 from typing import Any
 
 from calyx_logging.core import files
+from calyx_logging.core.git_commit import commit_of
 from calyx_logging.core.machine import fingerprint
 from calyx_logging.errors import say
 from calyx_logging.events.event import control_event
 
-__all__ = ["start_fields", "tell_environment"]
+__all__ = ["start_fields", "stop_gathering", "tell_environment"]
 
 _TOLD = "CALYX_LOGGING_ENVIRONMENT"
 """Set for child processes, whose environment is their parent's."""
@@ -42,6 +46,9 @@ _state = "new"
 """`new`, `gathering`, `gathered`."""
 
 _environment: dict[str, Any] = {}
+_is_busy = _is_starting = _is_to_stop = _has_forked = False
+_running: list[Callable[[], None]] = []
+"""Ends the program that is being run."""
 
 
 def start_fields() -> dict[str, object]:
@@ -113,12 +120,26 @@ def _tell(pool: Any, environment: dict[str, Any]) -> None:
             say(f"cannot note {marker}: {error}; the packages' names are written again the next time")
 
 
+def stop_gathering(wait: float = 1.0) -> None:
+    """At the end of the process: have the thread run no more of Python's code than it has begun, and wait for that."""
+    global _is_to_stop
+    _is_to_stop = True
+    deadline = time.monotonic() + wait
+    while _is_busy and time.monotonic() < deadline:
+        time.sleep(0.001)
+
+
 def _gather(into: deque[dict[str, Any]]) -> None:
+    global _is_busy
     fields: dict[str, Any] = {}
     parts: tuple[Callable[[], dict[str, Any]], ...] = (_command, _git, _packages, _hardware, _gpus, _variables)
     for part in parts:
+        _is_busy = not _is_to_stop
+        if _is_to_stop:
+            return
         with contextlib.suppress(Exception):  # what cannot be known is left out
             fields.update(part())
+    _is_busy = False
     into.append(fields)
 
 
@@ -130,32 +151,81 @@ def _command() -> dict[str, Any]:
 
 def _git() -> dict[str, Any]:
     """The commit of the folder's repository, and whether tracked files differ from it."""
-    commit = _output("git", "rev-parse", "HEAD", seconds=_GIT_SECONDS).strip()
+    commit = commit_of(Path.cwd()) or _output("git", "rev-parse", "HEAD", seconds=_GIT_SECONDS).strip()
     if not re.fullmatch("[0-9a-f]{40,64}", commit):
         return {}
-    changes = _output("git", "status", "--porcelain", "--untracked-files=no", seconds=_GIT_SECONDS)
-    return {"git_commit": commit, "git_dirty": bool(changes.strip())}
+    fields: dict[str, Any] = {"git_commit": commit}
+    with contextlib.suppress(_NotRun):
+        changes = _output("git", "status", "--porcelain", "--untracked-files=no", seconds=_GIT_SECONDS)
+        fields["git_dirty"] = bool(changes.strip())
+    return fields
+
+
+class _NotRun(Exception):
+    """A program was not run, or did not answer."""
 
 
 def _output(program: str, *arguments: str, seconds: float) -> str:
+    global _is_busy, _is_starting
     import shutil
     import subprocess
 
     path = shutil.which(program)
-    if path is None:
-        return ""
+    if path is None or _waits_for_any_child():
+        raise _NotRun
     environment = {**os.environ, "GIT_OPTIONAL_LOCKS": "0"}
     environment.pop("CALYX_LOGGING_RUN", None)
-    done = subprocess.run(
-        [path, *arguments],
-        stdin=subprocess.DEVNULL,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.DEVNULL,
-        timeout=seconds,
-        check=True,
-        env=environment,
-    )
-    return done.stdout.decode("utf-8", "replace")
+    _is_starting = not _is_to_stop
+    if _is_to_stop:
+        raise _NotRun
+    nowhere, to_here = subprocess.DEVNULL, subprocess.PIPE
+    command = [path, *arguments]
+    with subprocess.Popen(command, stdin=nowhere, stdout=to_here, stderr=nowhere, env=environment) as process:
+        _running.append(process.kill)
+        _is_starting = False
+        _is_busy = False  # while the other program runs
+        try:
+            output, _ = process.communicate(timeout=seconds)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            raise _NotRun from None
+        finally:
+            _running.clear()
+    if process.returncode:
+        raise _NotRun
+    return output.decode("utf-8", "replace")
+
+
+def _waits_for_any_child() -> bool:
+    """Whether the program may be told of the end of a child that is not its own."""
+    if os.name != "posix":
+        return False
+    return _has_forked or signal.getsignal(signal.SIGCHLD) not in (signal.SIG_DFL, signal.SIG_IGN)
+
+
+def _note_fork() -> None:
+    global _has_forked
+    name = str(sys._getframe(1).f_globals.get("__name__"))
+    if not name.startswith("multiprocessing."):  # which waits for its own children, by their numbers
+        _has_forked = True
+
+
+def _kill() -> None:
+    """At the end of the process: leave no program behind."""
+    global _is_to_stop
+    _is_to_stop = True
+    deadline = time.monotonic() + 0.5
+    while _is_starting and time.monotonic() < deadline:
+        time.sleep(0.001)
+    for kill in list(_running):
+        kill()
+
+
+def _forget_programs() -> None:
+    """In a forked child: they are the parent's."""
+    global _is_starting, _is_busy
+    _is_starting = _is_busy = False
+    _running.clear()
 
 
 def _packages() -> dict[str, Any]:
@@ -188,3 +258,8 @@ def _gpus() -> dict[str, Any]:
 def _variables() -> dict[str, Any]:
     found = {name: os.environ[name][:_LONGEST] for name in _VARIABLES if name in os.environ}
     return {"variables": found} if found else {}
+
+
+atexit.register(_kill)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_note_fork, after_in_child=_forget_programs)

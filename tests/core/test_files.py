@@ -134,3 +134,13 @@ def test_a_link_to_a_folder_is_removed_and_not_followed(tmp_path: Path) -> None:
     (tmp_path / "tree" / "link").symlink_to(tmp_path / "precious")
     files.remove_tree(tmp_path / "tree")
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["file", "precious"]
+
+
+def test_what_is_no_regular_file(tmp_path: Path) -> None:
+    """A folder is named in the error, and leaves no descriptor open."""
+    for _ in range(3):
+        with pytest.raises(OSError, match="no regular file") as caught:
+            files.read_regular(tmp_path)
+    assert caught.value.filename == str(tmp_path)
+    if Path("/proc/self/fd").is_dir():
+        assert str(tmp_path) not in [os.path.realpath(path) for path in Path("/proc/self/fd").iterdir()]

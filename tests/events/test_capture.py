@@ -651,3 +651,13 @@ def test_targets_that_are_none(tmp_path: Path, target: str, content: str | None,
     assert (done.returncode, says in done.stderr) == (code, True), done.stderr
     assert "Traceback" not in done.stderr
     assert telemetry("doctor", target, "--level", "LOUD", cwd=tmp_path).returncode == 2
+
+
+def test_a_logger_for_each_request(configure: Callable[..., logging.Logger], monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not all their names are remembered; names that are no text are taken, too."""
+    monkeypatch.setattr(capture, "_MOST_NAMES", 10)
+    (handler,) = configure(capture=["request"]).handlers
+    for n in range(100):
+        assert captured_by(logging.Logger(f"request.{n}")) == [handler]
+    assert captured_by(logging.Logger(None)) == []  # type: ignore[arg-type]
+    assert len(capture._found) <= 10

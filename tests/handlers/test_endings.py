@@ -49,30 +49,145 @@ def end_of(
 
 
 CLOSED = {"reason": "closed"}
+ZERO = {"exit_code": 0} if sys.version_info < (3, 14) else {}
+"""From then on a script that ran to its end looks like one that raised SystemExit itself."""
+
 RECOVERED = {"reason": "recovered", "torn_bytes": 0, "bad_lines": 0}
 
 
 @pytest.mark.parametrize(
     ("body", "code", "end"),
     [
-        ("", 0, {"exit_code": 0}),
+        ("", 0, ZERO),
         ("sys.exit(3)", 3, {"exit_code": 3}),
         ("sys.exit()", 0, {"exit_code": 0}),
         ("sys.exit('no model')", 1, {"exit_code": 1}),
         ("raise SystemExit(4)", 4, {}),
-        ("try:\n    sys.exit(5)\nexcept SystemExit:\n    pass", 0, {"exit_code": 0}),
+        ("try:\n    sys.exit(5)\nexcept SystemExit:\n    pass", 0, ZERO),
         ("try:\n    sys.exit(5)\nexcept SystemExit:\n    sys.exit(6)", 6, {"exit_code": 6}),
         ("try:\n    sys.exit(5)\nexcept SystemExit:\n    pass\nraise SystemExit(6)", 6, {}),
         ("def main():\n    with open(__file__):\n        sys.exit(7)\nmain()", 7, {"exit_code": 7}),
         ("1 / 0", 1, {"exit_code": 1, "exception_type": "ZeroDivisionError"}),
-        ("threading.Thread(target=lambda: 1 / 0).start()", 0, {"exit_code": 0}),
-        ("threading.Thread(target=sys.exit, args=(8,)).start()", 0, {"exit_code": 0}),
+        ("threading.Thread(target=lambda: 1 / 0).start()", 0, ZERO),
+        ("threading.Thread(target=sys.exit, args=(8,)).start()", 0, ZERO),
         ("logging.config.dictConfig({'version': 1})\nsys.exit(9)", 9, {}),
+        ("sys.exit(SystemExit(3))", 3, {}),
+        ("class Stop(KeyboardInterrupt): pass\nraise Stop", 1, {"exit_code": 1, "exception_type": "Stop"}),
+        ("sys.excepthook(KeyError, KeyError(), None)", 0, ZERO),
+        ("import atexit\natexit.register(sys.exit, 5)", 0, ZERO),
     ],
 )
 def test_an_orderly_end(node: Node, tmp_path: Path, body: str, code: int, end: dict[str, Any]) -> None:
     """The exit code where it is certain, and what was raised."""
     assert end_of(node, tmp_path, body, code=code) == {**CLOSED, **end}
+
+
+@posix
+@pytest.mark.parametrize(("given", "code"), [("True", 1), ("256", 0), ("-1", 255), ("2**80", 255)])
+def test_numbers_that_the_system_cuts(node: Node, tmp_path: Path, given: str, code: int) -> None:
+    """The end line has the exit code that the parent gets."""
+    assert end_of(node, tmp_path, f"sys.exit({given})", code=code) == {**CLOSED, "exit_code": code}
+
+
+@posix
+@pytest.mark.parametrize(("given", "code"), [("256", 0), ("-1", 255)])
+def test_numbers_that_exit_at_once_cuts(node: Node, tmp_path: Path, given: str, code: int) -> None:
+    """The same of `os._exit`."""
+    found = end_of(node, tmp_path, f"os._exit({given})", code=code)
+    assert (found["reason"], found["exit_code"]) == ("recovered", code)
+
+
+def test_a_tuple_as_exit_code(node: Node, tmp_path: Path) -> None:
+    """Python's versions make different things of it; none is claimed, and the program ends as it does without us."""
+    code = subprocess.run([sys.executable, "-c", "import sys; sys.exit((3,))"], capture_output=True).returncode
+    assert end_of(node, tmp_path, "sys.exit((3,))", code=code) == CLOSED
+
+
+def test_a_hook_that_exits(node: Node, tmp_path: Path) -> None:
+    """With a code of its own."""
+    before = "sys.excepthook = lambda *args: sys.exit(5)"
+    expected = {**CLOSED, "exit_code": 5, "exception_type": "ZeroDivisionError"}
+    assert end_of(node, tmp_path, "1 / 0", before=before, code=5) == expected
+
+
+@posix
+def test_output_that_cannot_be_written(node: Node, tmp_path: Path) -> None:
+    """Python ends with 120 then, whatever the program's code."""
+    if not Path("/dev/full").exists():
+        pytest.skip("no /dev/full")
+    program = HEAD.format(before="") + "sys.stdout = open('/dev/full', 'w')\nprint('lost')\nsys.exit(3)"
+    assert python(program, json.dumps(config(node))).returncode == 120
+    assert {line["exit_code"] for line in controls_of(node.outbox) if line["control"] == "end"} == {120}
+
+
+@pytest.mark.parametrize(("ending", "typed", "code"), [("1 / 0", "", 0), ("", "exit(3)\n", 3), ("sys.exit(4)", "", 0)])
+def test_an_interactive_interpreter_goes_on(node: Node, tmp_path: Path, ending: str, typed: str, code: int) -> None:
+    """After a script that was run with `-i`: nothing certain is known of its end."""
+    script = tmp_path / "script.py"
+    script.write_text(HEAD.format(before="") + ending)
+    command = [sys.executable, "-i", str(script), json.dumps(config(node))]
+    done = subprocess.run(command, input=typed, capture_output=True, text=True, timeout=60)
+    assert done.returncode == code, done.stderr
+    export(node)
+    (end,) = (line for line in controls_of(node.outbox) if line["control"] == "end")
+    assert not {"exit_code", "exception_type", "signal"} & set(end)
+
+
+def test_a_program_from_the_command_line(node: Node) -> None:
+    """Nothing tells how it ended, though it has given itself a name."""
+    program = HEAD.format(before="") + "raise SystemExit(4)"
+    program = f"import sys\nsys.argv[0] = 'prog'\n{program}"
+    done = subprocess.run([sys.executable, "-c", program, json.dumps(config(node))], capture_output=True, timeout=60)
+    assert done.returncode == 4, done.stderr
+    (end,) = (line for line in controls_of(node.outbox) if line["control"] == "end")
+    assert "exit_code" not in end
+
+
+@posix
+def test_ctrl_c_while_another_thread_runs_a_text(node: Node, tmp_path: Path) -> None:
+    """Python forgets then that it is to end by the signal; what gathers the environment runs such texts."""
+    body = """
+    before = sys.excepthook
+    sys.excepthook = lambda *args: (before(*args), eval("1"))
+    raise KeyboardInterrupt
+    """
+    assert end_of(node, tmp_path, body, code=-signal.SIGINT)["signal"] == "SIGINT"
+
+
+@posix
+def test_signals_that_faulthandler_has_from_the_program(node: Node, tmp_path: Path) -> None:
+    """They stay the program's: it writes its stacks where it did, and goes on."""
+    before = "faulthandler.register(signal.SIGUSR1)"
+    body = "os.kill(os.getpid(), signal.SIGUSR1)\nsys.exit(3)"
+    assert end_of(node, tmp_path, body, before=before, code=3) == {**CLOSED, "exit_code": 3}
+
+
+@posix
+def test_a_crash_after_the_program_has_closed_every_descriptor(node: Node, tmp_path: Path) -> None:
+    """Nothing is written into its own files."""
+    body = f"""
+    os.closerange(3, 100)
+    mine = [open({str(tmp_path)!r} + f"/mine-{{n}}", "wb") for n in range(30)]
+    os.kill(os.getpid(), signal.SIGTERM)
+    """
+    end_of(node, tmp_path, body, code=-signal.SIGTERM)
+    assert [path for path in tmp_path.glob("mine-*") if path.stat().st_size] == []
+
+
+@posix
+def test_an_end_without_a_free_descriptor(node: Node, tmp_path: Path) -> None:
+    """The crash file goes all the same, and the writer ends in order."""
+    body = """
+    import resource
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, 64))
+    mine = []
+    try:
+        while True:
+            mine.append(os.open(os.devnull, os.O_RDONLY))
+    except OSError:
+        pass
+    """
+    assert end_of(node, tmp_path, body, code=0) == {**CLOSED, **ZERO}
 
 
 @posix
@@ -127,7 +242,7 @@ def test_a_kill(node: Node, tmp_path: Path) -> None:
     [
         ("", "signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))\n{term}", 5, {**CLOSED, "exit_code": 5}),
         ("signal.signal(signal.SIGTERM, lambda *_: sys.exit(5))", "{term}", 5, {**CLOSED, "exit_code": 5}),
-        ("signal.signal(signal.SIGTERM, signal.SIG_IGN)", "{term}", 0, {**CLOSED, "exit_code": 0}),
+        ("signal.signal(signal.SIGTERM, signal.SIG_IGN)", "{term}", 0, {**CLOSED, **ZERO}),
     ],
 )
 def test_a_signal_that_the_program_sees_to(

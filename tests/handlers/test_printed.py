@@ -258,3 +258,50 @@ print("noise")
     events, stdout, _ = run(node, body, stdout=True)
     assert messages(events, "stdout") == ["[redacted]"]
     assert "hunter2" in stdout
+
+
+def test_a_filter_that_prints(node: Node) -> None:
+    """What is printed while a printed line is logged is no event, or there would be no end of it."""
+    body = """
+def speak(record):
+    print("speaking")
+    return True
+log.handlers[0].addFilter(speak)
+print("once")
+"""
+    events, stdout, stderr = run(node, body, stdout=True)
+    assert messages(events, "stdout") == ["once"]
+    assert (stdout, stderr) == ("once\nspeaking\n", "")
+
+
+def test_what_a_warning_is_about(node: Node) -> None:
+    """Python shows its line on the object as it does without a handler."""
+    before = "warnings.simplefilter('always')"
+    _, _, stderr = run(node, "stream = open(os.devnull)\ndel stream", before=before)
+    assert stderr.splitlines()[-1] == "ResourceWarning: Enable tracemalloc to get the object allocation traceback"
+
+
+def test_warnings_after_a_handler_that_was_made_while_some_were_caught(node: Node) -> None:
+    """The next handler hears of them again."""
+    before = "warnings.catch_warnings().__enter__()"
+    body = """
+warnings.showwarning = warnings._showwarning_orig
+logging.config.dictConfig(json.loads(sys.argv[1]))
+warnings.warn("heard")
+"""
+    events, _, _ = run(node, body, before=before)
+    assert "heard" in messages(events, "bench_harness")
+
+
+def test_a_filter_that_warns(node: Node) -> None:
+    """What warns while a warning is logged is shown, and no event."""
+    body = """
+def careful(record):
+    warnings.warn("inner")
+    return True
+log.handlers[0].addFilter(careful)
+warnings.warn("outer")
+"""
+    events, _, stderr = run(node, body, before="warnings.simplefilter('always')")
+    assert messages(events, "bench_harness") == ["outer"]
+    assert stderr.count("UserWarning: ") == 2

@@ -631,6 +631,25 @@ def test_resume_minds_suite_and_run(node: Node) -> None:
         benchmark_run(suite="s", run_id="r", root=node.root, resume="yes")  # type: ignore[arg-type]
 
 
+def test_resume_of_a_run_whose_id_begins_another(node: Node) -> None:
+    """Cases of run `r__b` are none of run `r`, whether or not its envelope can be read."""
+    with benchmark_run(suite="s", run_id="r__b", root=node.root) as other, other.case("a"):
+        pass
+    for content in (other.envelope_path.read_bytes(), b"{"):
+        other.envelope_path.write_bytes(content)
+        assert benchmark_run(suite="s", run_id="r", root=node.root, resume=True).remaining(["a"]) == ["a"]
+        assert benchmark_run(suite="s", run_id="r__b", root=node.root, resume=True).remaining(["a"]) == []
+
+
+def test_resume_beside_odd_receipts(node: Node) -> None:
+    """A line too deep to be read is passed over; so is what is no file."""
+    with benchmark_run(suite="s", run_id="r", root=node.root) as run, run.case("a"):
+        pass
+    run.receipt_path.write_bytes(b"[" * 100_000 + b"\n" + run.receipt_path.read_bytes())
+    run.receipt_path.with_name("r__folder.cases.jsonl").mkdir()
+    assert benchmark_run(suite="s", run_id="r", root=node.root, resume=True).remaining(["a"]) == []
+
+
 def test_what_remaining_takes(node: Node) -> None:
     """Ids, and things that bear one; what is completed in this instance counts, too."""
     with benchmark_run(suite="s", run_id="r", root=node.root) as run:

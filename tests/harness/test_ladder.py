@@ -82,7 +82,12 @@ def test_the_ladder_on_a_root_with_results_from_before(tmp_path: Path) -> None:
     after = with_times(tmp_path)
     assert {name: after.get(name) for name in before} == before
     new = [name for name in after if name not in before]
-    allowed = ("runtime/node_id.txt", "runtime/benchmarks/results/ladder/laptop-1", "telemetry")
+    allowed = (
+        "runtime/node_id.txt",
+        "runtime/node_machine.txt",
+        "runtime/benchmarks/results/ladder/laptop-1",
+        "telemetry",
+    )
     assert all(name.startswith(allowed) for name in new), new
 
     result = export(node)

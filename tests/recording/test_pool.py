@@ -209,9 +209,10 @@ def test_a_further_writer_that_loses_its_first_event_names_the_first_all_the_sam
     logger.info("second")
     pool_of(logger)._seats.idle.append(held)
     close_logging()
-    assert [line["control"] for line in controls_of(node.outbox)].count("start") == 1
-    (start,) = [line for line in controls_of(node.outbox) if line["control"] == "start"]
-    assert start["process"] == held.writer.id
+    writers = {path.name.split("__")[2][:8] for path in node.outbox.glob("*.jsonl")}
+    starts = [line for line in controls_of(node.outbox) if line["control"] == "start"]
+    assert len(starts) == len(writers) - 1 >= 1  # housekeeping may have had a writer in its hand
+    assert {start["process"] for start in starts} == {held.writer.id}
 
 
 def test_writers_that_are_not_used_are_ended(node: Node, configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:
