@@ -146,7 +146,7 @@ def python(code: str, *args: str, cwd: Path | None = None, **environment: str) -
         text=True,
         encoding="utf-8",
         cwd=cwd or REPO.parent,
-        env={**os.environ, "PYTHONUTF8": "1", **environment},
+        env={**os.environ, "PYTHONUTF8": "1", "CALYX_LOGGING_ENVIRONMENT": "", **environment},
         timeout=120,
         check=False,
     )

@@ -295,7 +295,8 @@ def test_with_xdist(node: Node, folder: Path) -> None:
     assert {event["worker"] for event in ended} == {"gw0", "gw1"}
     assert len({event["run_instance_id"] for event in events}) == 1
     assert sum(event.get("stage") == "run_ended" for event in events) == 1
-    assert {line["reason"] for line in controls_of(node.outbox)} == {"closed"}
+    ends = [line for line in controls_of(node.outbox) if line["control"] == "end"]
+    assert {end["reason"] for end in ends} == {"closed"}
 
 
 @pytest.mark.slow

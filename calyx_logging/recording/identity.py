@@ -93,7 +93,7 @@ def tell_environment(pools: Iterable[Any]) -> None:
         return
     if _state == "new":
         _state = "gathering"
-        if os.environ.get(_TOLD) is None:
+        if not os.environ.get(_TOLD):
             os.environ[_TOLD] = str(os.getpid())
             with contextlib.suppress(RuntimeError):  # the interpreter is ending
                 start_new_thread(_gather, (_gathered,))
