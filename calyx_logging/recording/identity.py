@@ -93,8 +93,9 @@ def tell_environment(pools: Iterable[Any]) -> None:
         return
     if _state == "new":
         _state = "gathering"
-        if not os.environ.get(_TOLD):
-            os.environ[_TOLD] = str(os.getpid())
+        here = f"{sys.executable} {_cwd()}"  # other programs below this one, in other places, tell of theirs
+        if os.environ.get(_TOLD) != here:
+            os.environ[_TOLD] = here
             with contextlib.suppress(RuntimeError):  # the interpreter is ending
                 start_new_thread(_gather, (_gathered,))
     elif _gathered:
