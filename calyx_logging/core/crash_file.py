@@ -36,7 +36,7 @@ from typing import Any
 from calyx_logging.core import files
 from calyx_logging.errors import say
 
-__all__ = ["SUFFIX", "Crash", "begin", "end", "forget", "note_exit", "read", "want"]
+__all__ = ["SUFFIX", "Crash", "begin", "end", "forget", "note_exit", "pass_on", "read", "want"]
 
 SUFFIX = ".crash"
 _BLOCK = 4096
@@ -149,6 +149,19 @@ def end(path: Path) -> bool:
         files.remove(path)
     _path = None
     _free.append(None)
+    return True
+
+
+def pass_on(path: Path, to: Path) -> bool:
+    """Have the crash file at a path lie at another one, taking no room for it; return whether it does."""
+    global _path
+    if _path != path or os.name == "nt":  # which renames no open file
+        return False
+    try:
+        files.rename_over(path, to)
+    except OSError:  # on another file system
+        return False
+    _path = to
     return True
 
 

@@ -111,6 +111,15 @@ class WriterLock:
     def _begin_crash_file(self) -> None:
         crash_file.begin(self._crash_path, this_process(), self._component)
 
+    def _leave_crash_file(self) -> None:
+        """Leave the crash file to another lock of this process, if there is one; on a full disk, without more room."""
+        others = list(WriterLock.held)[:1]
+        if any(crash_file.pass_on(self._crash_path, other._crash_path) for other in others):
+            return
+        if crash_file.end(self._crash_path):
+            for other in others:
+                other._begin_crash_file()
+
     @property
     def _crash_path(self) -> Path:
         return lock_file(self._outbox, self.writer).with_suffix(crash_file.SUFFIX)
@@ -120,9 +129,8 @@ class WriterLock:
         lock, self._lock = self._lock, None
         if lock is not None:
             WriterLock.held.discard(self)
-            if delete and crash_file.end(self._crash_path):
-                for other in list(WriterLock.held)[:1]:
-                    other._begin_crash_file()
+            if delete:
+                self._leave_crash_file()
             lock.release()
             if delete:
                 files.remove(lock_file(self._outbox, self.writer))
