@@ -109,7 +109,8 @@ class WriterLock:
         self._begin_crash_file()
 
     def _begin_crash_file(self) -> None:
-        crash_file.begin(self._crash_path, this_process(), self._component)
+        if self._reserve:  # else this is the end, and the room may be needed to tell of losses
+            crash_file.begin(self._crash_path, this_process(), self._component)
 
     def _leave_crash_file(self) -> None:
         """Leave the crash file to another lock of this process, if there is one; on a full disk, without more room."""
@@ -151,7 +152,8 @@ class WriterLock:
             lock.forget()
 
     def free_room(self) -> bool:
-        """Release the reserved bytes; return False if there are none."""
+        """Release the reserved bytes, and the crash file; return False if nothing was reserved."""
+        crash_file.end(self._crash_path)
         lock, has_reserve, self._has_reserve = self._lock, self._has_reserve, False
         return lock is not None and has_reserve and lock.cut(len(self._named))
 

@@ -80,13 +80,15 @@ class ChunkFile(files.AppendFile):
             if self.end is not None and self.length() != self.end[1]:
                 return False
             self.sync()
+        renamed = False
         if self.is_at(self.path) and not self.sealed_path.exists():
             if os.name == "nt":
                 self.close()  # no open file is renamed there, and none is deleted by others
             with contextlib.suppress(FileNotFoundError):  # deleted this very moment
                 files.rename_new(self.path, self.sealed_path)
-        if not self.is_at(self.sealed_path):
-            return False
+                renamed = True
+        if not self.is_at(self.sealed_path) and (not renamed or self.sealed_path.exists()):
+            return False  # one that was carried off as soon as it was sealed is whole elsewhere
         self.close()
         return True
 

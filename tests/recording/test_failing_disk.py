@@ -7,7 +7,6 @@ import itertools
 import json
 import logging
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -302,11 +301,8 @@ def test_the_outbox_becomes_read_only(tmp_path: Path) -> None:
 
 
 @needs_mount
-def test_threads_on_a_real_full_disk(small_disk: Path, tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    """Eight threads, lines of all sizes, a disk that fills up and is freed again: every event kept once or counted.
-
-    Where the disk has no room even for the last gap lines, the last line on standard error has their number.
-    """
+def test_threads_on_a_real_full_disk(small_disk: Path, tmp_path: Path) -> None:
+    """Eight threads, lines of all sizes, a disk that fills up and is freed again: every event kept once or counted."""
     node = provision(small_disk, "test-node").node
     logging.config.dictConfig(config(node, max_bytes=20_000))
     logger = logging.getLogger("harness")
@@ -335,8 +331,7 @@ def test_threads_on_a_real_full_disk(small_disk: Path, tmp_path: Path, capfd: py
     for path in tmp_path.glob("*.jsonl"):
         shutil.move(path, node.outbox)
     export(node)
-    said = sum(map(int, re.findall(r"([0-9]+) events were lost, and this line alone says so", capfd.readouterr().err)))
-    kept, lost = account_for(node, next(numbers), said)
+    kept, lost = account_for(node, next(numbers))
     assert kept > 100
     assert lost > 0
 
