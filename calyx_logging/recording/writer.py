@@ -5,8 +5,7 @@ Invariants:
 * One call at a time uses it: whoever took it from its pool. `look`, `sync_if_due` and `seal_full` need nobody's leave;
   the pool's housekeeping alone calls them, one at a time.
 * `state` (chunk, next `seq`, the chunk's length, gaps) is one value, replaced in one store after what it says is in
-  the file. An interrupt leaves the state of before or of after; `mend` then makes them agree: it cuts off a partial
-  line, and takes a whole one for written.
+  the file. After an interrupt `mend` makes them agree: it cuts off a partial line, and takes a whole one for written.
 * Every event that is offered takes a `seq`. One that cannot be written is in a gap until a gap line names it.
 * The lock is taken before the first chunk exists and given back after the last one is sealed.
 """
@@ -23,13 +22,12 @@ from typing import Any
 from calyx_logging.core import files
 from calyx_logging.core.locks import WriterLock
 from calyx_logging.errors import say
-from calyx_logging.events.event import control_event, end_of_line, with_seq
+from calyx_logging.events.event import end_of_line, with_seq
 from calyx_logging.format.chunk import MAX_CHUNK_NUMBER
-from calyx_logging.recording.background import ending
 from calyx_logging.recording.chunk_file import ChunkFile, is_control, seq_of
 from calyx_logging.recording.chunk_series import ChunkSeries, Leftover
+from calyx_logging.recording.control_lines import ControlLines
 from calyx_logging.recording.gaps import Gap, LossReporter, cause_of, count_of, with_loss
-from calyx_logging.recording.identity import start_fields
 from calyx_logging.recording.options import WriterOptions
 
 __all__ = ["ChunkWriter", "State"]
@@ -83,17 +81,15 @@ class ChunkWriter:
         self.seat: Callable[[], Any] = lambda: None
         self.first = self
         self._outbox = outbox
-        self._node_id = node_id
         self._options = options
         self._reporter = reporter or LossReporter(outbox)
         self._others_lose = others_lose
         self._clock = clock
+        self._lines = ControlLines(node_id, clock)
         self._monotonic = monotonic
         self._lock = WriterLock(outbox, reserve=reserve, component=component)
         self._series = ChunkSeries(outbox, component, self._lock, clock, monotonic)
-        self._rolls = False
-        self._ended = False
-        self._sync_fails = False
+        self._rolls = self._ended = self._sync_fails = False
 
     def append(self, line: bytes, *, or_leave: bool = False, roll: bool = True) -> bool:
         """Write one event the long way: make room, begin a chunk, tell of gaps, go round errors.
@@ -328,17 +324,11 @@ class ChunkWriter:
 
     def _first_lines(self, chunk: ChunkFile, size: int, gaps: tuple[Gap, ...], seq: int) -> tuple[bytes, int]:
         """The lines that have to come before the next one, and the `seq` that follows: a start line, gap lines."""
-        lines = []
-        if not size and not chunk.name.number and ((is_further := self.first is not self) or self._options.identity):
-            of = ("a further writer of its process", {}) if is_further else ("a process begins to log", start_fields())
-            lines.append(self._control_line(seq, "start", of[0], process=self.first.id, **of[1]))
-        for gap in gaps:
-            text = f"{gap.count} events could not be kept"
-            lines.append(self._control_line(seq + len(lines), "gap", text, **gap.fields()))
-        return b"".join(lines), seq + len(lines)
-
-    def _control_line(self, seq: int, control: str, message: str, **fields: object) -> bytes:
-        return with_seq(control_event(self._node_id, control, self._clock(), message, **fields), seq)
+        is_further = self.first is not self
+        if size or chunk.name.number or not (is_further or self._options.identity):
+            return self._lines.gaps(gaps, seq)
+        told, after = self._lines.gaps(gaps, seq + 1)
+        return self._lines.start(seq, self.first.id, is_further=is_further) + told, after
 
     def _chunk_for(self, length: int, *, roll: bool = True) -> ChunkFile:
         """The open chunk, or the next one where a line of `length` bytes has no room in it."""
@@ -378,22 +368,32 @@ class ChunkWriter:
     def _write_end(self) -> None:
         try:
             self._write_last_lines()
-        except Exception as error:
-            try:
-                if not self._lock.free_room():
-                    raise
-                self._write_last_lines()
-            except Exception:
-                say(f"cannot write the end of writer {self._lock.writer}: {error}")
+        except Exception:
+            self._lock.free_room()
+            self._write_in_parts()
 
-    def _write_last_lines(self) -> None:
+    def _write_in_parts(self) -> None:
+        """Write the last lines with gaps in small parts, each by itself, as far as there is room."""
+        chunk, seq, size, gaps = self.state
+        self.state = (chunk, seq, size, tuple(part for gap in gaps for part in gap.parts()))
+        try:
+            while len(self.state[3]) > 1:
+                self._write_last_lines(parts=1)
+            self._write_last_lines()
+        except Exception as error:
+            say(f"cannot write the end of writer {self._lock.writer}: {error}")
+
+    def _write_last_lines(self, parts: int | None = None) -> None:
+        """Write all gap lines and the end line; or the first gap lines alone."""
         chunk = self._chunk_for(0)
         _, seq, size, gaps = self.state
-        data, seq = self._first_lines(chunk, size, gaps, seq)
-        chunk.append(data + self._control_line(seq, "end", "the writer was closed", reason="closed", **ending()))
-        self._ended = True
-        self.state = (chunk, seq + 1, chunk.length(), ())
-        self._note_told(chunk, gaps)
+        data, seq = self._first_lines(chunk, size, gaps[:parts], seq)
+        if parts is None:
+            data, seq = data + self._lines.end(seq), seq + 1
+        chunk.append(data)
+        self._ended = parts is None
+        self.state = (chunk, seq, chunk.length(), () if parts is None else gaps[parts:])
+        self._note_told(chunk, gaps[:parts])
 
     def _is_old(self, chunk: ChunkFile) -> bool:
         max_age = self._options.max_age
