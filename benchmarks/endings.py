@@ -133,7 +133,7 @@ def left_by(recorder: str, way: str, python: str) -> str:
 
 
 def said_by_us(way: str, python: str) -> str:
-    """What the end line, and an event beside it, say."""
+    """Describe the last end line, and the events logged about it."""
     lines = [
         json.loads(line) for line in left_by("calyx-logging", way, python).splitlines() if line[:10] == '{"node_id"'
     ]
@@ -174,7 +174,7 @@ def main() -> None:
 
 
 def version_of(name: str) -> str:
-    """The version of an installed distribution."""
+    """Return the version of an installed distribution."""
     from importlib.metadata import version
 
     return version(name)

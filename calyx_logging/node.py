@@ -132,7 +132,7 @@ class Node:
 
     @property
     def stranger(self) -> str | None:
-        """What to do about a root that was provisioned on another machine; None if it was on this one, or is unknown.
+        """Advice for a root that was provisioned on another machine; None if it was this one, or nobody knows.
 
         One node id on two machines makes two histories of one node at the hub.
         """
@@ -162,7 +162,7 @@ class Node:
 
 
 def read_fingerprint(root: Path) -> str | None:
-    """The fingerprint of the machine on which a root was provisioned; None if none was written."""
+    """Read the fingerprint of the machine on which a root was provisioned; None if none was written."""
     try:
         text = files.read_regular(root / _MACHINE_FILE).decode("ascii", "replace").strip()
     except OSError:

@@ -128,7 +128,7 @@ def _recipes() -> Iterator[_Recipe]:
 
 
 def is_in_use(handler: OutboxHandler) -> bool:
-    """Whether a logger has the handler, or a queue that may end in it."""
+    """Return whether a logger has the handler, or a queue that may end in it."""
     return bool(_loggers_of(handler))
 
 

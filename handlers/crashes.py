@@ -1,4 +1,4 @@
-"""What ends the process, and uncaught exceptions: as events where Python says so, and in the writers' end lines.
+"""Log uncaught exceptions, and note in the writers' end lines how the process ended.
 
 Uncaught exceptions of the program, of a thread, of a worker process, of an asyncio task, and those that Python can only
 report, are events of level critical. The end lines say how the process ended (`calyx_logging.recording.background`);
@@ -123,7 +123,7 @@ def _wrap_asyncio(module: ModuleType) -> None:
 
 
 def _goes_on() -> bool:
-    """Whether an interactive interpreter goes on after the program."""
+    """Check whether an interactive interpreter goes on after the program."""
     return hasattr(sys, "ps1") or bool(sys.flags.inspect or os.environ.get("PYTHONINSPECT"))
 
 
@@ -190,13 +190,13 @@ def _remember_the_interrupt() -> None:
 
 
 def _is_a_script_to_come() -> bool:
-    """Whether Python, which is still starting, will run a script."""
+    """Check whether Python, which is still starting, is going to run a script."""
     first = sys.argv[0] if sys.argv else ""
     return first not in ("", "-", "-c", "-m") and first in sys.orig_argv
 
 
 def _cannot_be_flushed() -> bool:
-    """Whether Python will end with its exit code for output that cannot be written."""
+    """Check whether Python will exit with 120 because its output cannot be written."""
     try:
         if sys.stdout is not None and not sys.stdout.closed:
             sys.stdout.flush()
@@ -233,7 +233,7 @@ def _wrap_workers(module: ModuleType) -> None:
 
 
 def _number_of(code: object) -> int:
-    """The exit code of a SystemExit's `code`, as the system gives it to the parent."""
+    """Return the exit code that a SystemExit's `code` becomes for the parent process."""
     if code is None:
         return 0
     if not isinstance(code, int):

@@ -1,4 +1,4 @@
-"""What the program prints becomes events, too: a line of standard output or standard error an event.
+"""Turn each line that the program prints, on standard output or standard error, into an event as well.
 
 The stream's `write` is wrapped, not the stream replaced: the terminal, `isatty`, `fileno` and everything that holds the
 stream stay as they were. Each thread's lines are put together by themselves. Of a line that is drawn again and again

@@ -70,7 +70,7 @@ def listen(handler: OutboxHandler) -> None:
 
 
 def _given_to(frame: FrameType) -> Any:
-    """What Python itself would show, with the object that the warning is about; `showwarning` is not told of it."""
+    """Return the message that Python itself would show, which also holds the object that the warning is about."""
     is_python = frame.f_code is getattr(getattr(warnings, "_showwarnmsg", None), "__code__", None)
     return frame.f_locals.get("msg") if is_python and hasattr(warnings, "_showwarnmsg_impl") else None
 

@@ -93,7 +93,7 @@ def command(
 
 
 def _when_ended(folder: Path) -> list[ProcessCount]:
-    """The counts, once all processes have ended, or after a moment."""
+    """Return the counts once all processes have ended, or after a moment."""
     deadline = time.monotonic() + _WAIT_SECONDS
     while any(one.state == "running" for one in counts_in(folder)) and time.monotonic() < deadline:
         time.sleep(0.05)

@@ -169,7 +169,7 @@ def _parts_of(member: Member) -> _Path:
 
 
 def _is_dangerous(parts: _Path) -> bool:
-    """Tell whether a path could lead anywhere but down."""
+    """Check whether a path could lead anywhere but down."""
     return len(parts) > _DEEPEST or any(part in ("", ".", "..") or set(part) & set("\\:\0") for part in parts)
 
 
@@ -204,7 +204,7 @@ def _bundle_of(parts: _Path, bundles: Collection[_Path]) -> _Path | None:
 
 
 def was_a_bundle(folder: str, inside: Collection[str]) -> bool:
-    """Tell whether a folder without manifest looks like a bundle that arrived in part."""
+    """Check whether a folder without manifest looks like a bundle that arrived in part."""
     has_chunks = bool(_FOLDER.fullmatch(folder)) and any(
         name.endswith(SEALED_SUFFIX) and left_by(name) is None for name in inside
     )

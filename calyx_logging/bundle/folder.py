@@ -138,7 +138,7 @@ def write_manifest(
 
 
 def _is_metadata(name: str) -> bool:
-    """Tell whether a file may be left out of a new manifest without a word; a copy may be all there is of a chunk."""
+    """Check whether a new manifest may leave a file out silently; a copy may be all there is of a chunk."""
     left = left_by(name)
     return left is not None and left.is_metadata
 

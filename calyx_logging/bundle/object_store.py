@@ -235,7 +235,7 @@ def bundles_at(url: str) -> FoundThere:
 
 
 def _is_left(name: str) -> bool:
-    """Tell whether a carrier left a file, or a folder that it is in."""
+    """Check whether a carrier left a file, or a folder that it is in."""
     *folders, file = name.split("/")
     return left_by(file) is not None or any(left_folder(folder) is not None for folder in folders)
 

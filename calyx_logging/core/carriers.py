@@ -1,4 +1,4 @@
-"""What carriers do to files: the one list of all that is forgiven zip programs, file shares, sync programs and editors.
+"""The one list of what zip programs, file shares, sync programs and editors do to files, and what we forgive them.
 
     leftovers       files and folders that they leave beside others, and copies that they make (`left_by`)
     normal forms    names whose accents come back written in another way (`pair_names`)
@@ -125,7 +125,7 @@ class Leftover:
 
 
 def left_by(name: str, asked: Collection[str] = ()) -> Leftover | None:
-    """Tell which program leaves files or folders of such a name; None for every other name.
+    """Recognise a file or folder that a program leaves behind, by its name; return None for any other.
 
     Args:
         name: of a file or folder, without the path.
@@ -146,13 +146,13 @@ def left_by(name: str, asked: Collection[str] = ()) -> Leftover | None:
 
 
 def left_folder(name: str) -> Leftover | None:
-    """Tell which program leaves folders of such a name; None for every name that a node or a bundle may have."""
+    """Recognise a folder that a program leaves behind; return None for every name that a node or a bundle may have."""
     by = _FOLDERS.get(name.lower())
     return None if by is None else Leftover(by, is_metadata=name.lower() not in _KEEP_FILES)
 
 
 def copy_of(name: str, asked: Collection[str]) -> Leftover | None:
-    """Tell which program made a file as a copy of one that is asked for; None for every other name."""
+    """Recognise a copy that a program made of a file that is asked for; return None for any other name."""
     if len(name) > _LONGEST:
         return None
     stem, dot, ending = name.rpartition(".")

@@ -64,7 +64,7 @@ _FATAL = (
 
 @dataclass(frozen=True)
 class Crash:
-    """What a crash file says.
+    """The contents of a crash file.
 
     Attributes:
         process: the lines that name the process, as in its writers' lock files.
@@ -84,7 +84,7 @@ class Crash:
 
     @property
     def fields(self) -> dict[str, object]:
-        """What is known, as fields of an end line."""
+        """The fields that an end line gets from it."""
         found = {"signal": self.signal, "exit_code": self.exit_code, "fault": self.text or None}
         fields: dict[str, object] = {name: value for name, value in found.items() if value is not None}
         if not fields and self.oom_kills > 0:
@@ -236,7 +236,7 @@ def _file_of(fd: int) -> tuple[int, int]:
 
 
 def _are_ours() -> bool:
-    """Whether the program has not closed any of them."""
+    """Check that the program has closed none of them."""
     try:
         return all(_file_of(fd) == _led_to for fd in _descriptors)
     except OSError:
@@ -255,7 +255,7 @@ def _let_go() -> None:
 
 
 def _by_signal() -> dict[int, int]:
-    """The descriptors, by the numbers of the signals that this system has."""
+    """Map the numbers of this system's signals to their descriptors."""
     found = zip(_SIGNALS, _descriptors[1:], strict=False)
     return {getattr(signal, name): fd for name, fd in found if hasattr(signal, name)}
 
@@ -286,7 +286,7 @@ def _register() -> None:
 
 
 def _caught_in_c() -> int:
-    """The signals that have a handler, a bit for each: Python knows neither those in C nor faulthandler's own."""
+    """Return the signals that have a handler, as bits; Python itself does not know of handlers in C."""
     try:
         found = re.search(rb"^SigCgt:\s*([0-9a-f]+)", Path("/proc/self/status").read_bytes(), re.MULTILINE)
     except OSError:  # not Linux
@@ -315,7 +315,7 @@ def _take_back() -> None:
 
 
 def _oom_kills() -> int:
-    """How many processes the out-of-memory killer has ended since the system was started; 0 where that is unknown."""
+    """Count the processes that the out-of-memory killer has ended since the system started; 0 if unknown."""
     try:
         counts = Path("/proc/vmstat").read_bytes()
     except OSError:

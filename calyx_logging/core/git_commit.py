@@ -1,4 +1,4 @@
-"""The commit that is checked out, read from a repository's files: no program is run for it."""
+"""Read a repository's commit from its files, without running git."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _COMMIT = re.compile("[0-9a-f]{40}|[0-9a-f]{64}")
 
 
 def commit_of(folder: Path) -> str | None:
-    """The commit of the git repository around a folder; None where there is none, or it cannot be read.
+    """Return the commit of the git repository around a folder; None if there is none, or it cannot be read.
 
     Work trees and packed references are followed; reftables are not.
     """
@@ -27,7 +27,7 @@ def commit_of(folder: Path) -> str | None:
 
 
 def _followed(git: Path, name: str) -> str:
-    """What a reference stands for; "" if it cannot be found."""
+    """Resolve a reference to its commit; return "" if it cannot be found."""
     shared = git / "commondir"
     common = git / shared.read_text("utf-8").strip() if shared.is_file() else git
     for place in (git, common):

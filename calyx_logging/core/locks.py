@@ -169,7 +169,7 @@ class WriterLock:
 
 
 def this_process() -> bytes:
-    """The two lines that name this process in its lock files and its crash file."""
+    """Return the two lines that name this process in its lock files and its crash file."""
     return f" {os.getpid()} {socket.gethostname()}\n{_boot()} {_namespace()} {_start(os.getpid())}\n".encode()
 
 
@@ -268,7 +268,7 @@ def read_holder(outbox: Path, writer: str) -> Holder | None:
 
 
 def named_in(lines: list[str]) -> Holder | None:
-    """The process that the first lines of a lock file or crash file name, without blanks around them."""
+    """Parse the process that the first lines of a lock file or crash file name."""
     pid, _, host = lines[0].partition(" ")
     if not pid.isdigit() or not host:
         return None

@@ -27,7 +27,7 @@ _MOST_NAMES = 10_000
 """So many are remembered; programs that name a logger for each request have more."""
 
 _found: dict[str, tuple[logging.Handler, ...]] = {}
-"""The handlers that capture a logger, by its name, as far as they were asked for."""
+"""Cache: the handlers that capture a logger, by its name."""
 
 
 def check_names(names: object) -> list[str]:

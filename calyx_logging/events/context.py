@@ -66,7 +66,7 @@ class Block:
     ended = False
 
     def value(self, text: str, before: object) -> str:
-        """The value to bind, which counts for nothing once the block has ended; then `before` does."""
+        """Make the value to bind; once the block has ended, `before` counts in its place."""
         bound = _Bound(text)
         bound.block, bound.before = self, before
         return bound
@@ -82,7 +82,7 @@ class _Bound(str):
 
 
 def _in_force(bound: Mapping[str, Any]) -> Mapping[str, Any]:
-    """What is bound, without what blocks that have ended had bound."""
+    """Leave out what was bound by blocks that have ended."""
     if not any(type(value) is _Bound for value in bound.values()):
         return bound
     found = {}

@@ -148,7 +148,7 @@ def _changed(path: Path) -> str:
 
 @dataclass
 class _Rewritable:
-    """What is known of a first-generation chunk, which its writer may truncate, replace or make again.
+    """Our knowledge of a first-generation chunk, which its writer may truncate, replace or make again.
 
     Attributes:
         state: size, time and inode when it was read last.

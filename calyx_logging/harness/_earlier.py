@@ -1,4 +1,4 @@
-"""What earlier instances of a run have done: which cases they completed, whatever ended them.
+"""Find out which cases earlier instances of a run completed, whatever ended those.
 
 Receipts tell of it, and the events in the outbox where a receipt is missing or torn. Lines that cannot be read are
 passed over: their cases are done once more.
@@ -70,7 +70,7 @@ def earlier_instances(results: Path, outbox: Path | None, suite: str, run_id: st
 
 
 def _is_named_after(stem: str, run_id: str) -> bool:
-    """Whether a file can only be of a run; `a__b__c` may be one of run `a`, or of run `a__b`."""
+    """Check that a file can belong to no other run: `a__b__c` may be of run `a`, or of run `a__b`."""
     return stem.startswith(f"{run_id}__") and "__" not in stem.removeprefix(f"{run_id}__")
 
 
@@ -110,7 +110,7 @@ def _is_completed(case: dict[str, Any]) -> bool:
 
 
 def case_id_of(case: object) -> str:
-    """The id of a case: itself, its `case_id`, or its `id`.
+    """Return the id of a case: itself, its `case_id`, or its `id`.
 
     Raises:
         ConfigError: it has none.

@@ -261,11 +261,11 @@ class BenchmarkRun:
             self._take_down(outcome, case_entry | ({} if failure is None else {"error": _text_of(failure)}))
 
     def completed(self, case_id: str) -> bool:
-        """Whether a case was completed: in this instance or, with `resume`, in an earlier one on this node."""
+        """Return whether a case was completed in this instance or, with `resume`, in an earlier one on this node."""
         return case_id in self._completed
 
     def remaining(self, cases: Iterable[_C]) -> list[_C]:
-        """The cases that are not completed yet, in their order: ids, or things that have an `id` or a `case_id`.
+        """Return the cases that are not completed yet, in order: ids, or things that have an `id` or a `case_id`.
 
         Raises:
             ConfigError: a case has neither.

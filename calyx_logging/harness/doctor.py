@@ -118,7 +118,7 @@ def examine(names: Iterable[str], level: int = logging.INFO) -> list[Finding]:
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What reaches the outbox in this process now; as text, what a person wants to know.
+    """The loggers of this process that reach the outbox now; `str()` gives a summary for people.
 
     Attributes:
         loggers: a finding for each logger. No record is sent: it says what would stop one.
@@ -287,7 +287,7 @@ def _why_not(name: str, logger: logging.Logger, level: int) -> Finding:
 
 
 def _is_behind_a_queue_alone(logger: logging.Logger) -> bool:
-    """Tell whether OutboxHandlers are reached through a queue listener that dictConfig made, and in no other way."""
+    """Check whether OutboxHandlers are reached only through a queue listener that dictConfig made."""
     direct = [handler for one in _way(logger) for handler in [*captured_by(one), *one.handlers]]
     return not any(isinstance(handler, OutboxHandler) for handler in direct)
 

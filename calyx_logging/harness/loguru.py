@@ -49,7 +49,7 @@ def sink(handler: OutboxHandler | None = None) -> Callable[[Any], None]:
 
 
 def _record_of(given: dict[str, Any]) -> logging.LogRecord:
-    """The standard record of one of loguru's; its fields come as a message that is a dict, so that all names may be."""
+    """Make a standard record of one of loguru's; its fields go into a dict as message, which takes any name."""
     exception, level, place = given["exception"], given["level"], given["file"]
     info = None if exception is None else (exception.type, exception.value, exception.traceback)
     fields = {"message_" if name == "message" else name: value for name, value in given["extra"].items()}

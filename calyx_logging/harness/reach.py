@@ -49,7 +49,7 @@ _MODULE = re.compile(r"-[A-Za-z]*?m(.*)")
 
 @dataclass
 class ProcessCount:
-    """What one process counted.
+    """The counts of one process.
 
     Attributes:
         pid: the process.
@@ -68,7 +68,7 @@ class ProcessCount:
 
 
 def environment_for(options: dict[str, Any], inherited: dict[str, str]) -> dict[str, str]:
-    """The environment of a program that is to be recorded, from that which it would have."""
+    """Return the environment for a program that is to be recorded, given the one it would have."""
     path = os.pathsep.join(filter(None, [str(AT_START), inherited.get("PYTHONPATH", "")]))
     return {**inherited, "PYTHONPATH": path, ENVIRONMENT: orjson.dumps(options).decode()}
 
@@ -217,7 +217,7 @@ class _Counts:
 
 
 def _program() -> str:
-    """The script, or the module, that this process runs; not its arguments, which may be anything."""
+    """Return the script or module that this process runs, without its arguments."""
     if sys.argv[:1] == ["-m"]:
         for argument, following in itertools.pairwise([*sys.orig_argv[1:], ""]):
             if option := _MODULE.fullmatch(argument):
@@ -258,7 +258,7 @@ def _finish_before_exit(counts: _Counts) -> None:
 
 
 def counts_in(folder: Path) -> list[ProcessCount]:
-    """What the processes of a run counted, in the order of their numbers."""
+    """Read the counts of a run's processes, in the order of their process ids."""
     found = []
     for path in sorted(folder.glob("*.totals"), key=lambda path: int(path.stem.partition("-")[0])):
         pid, data = int(path.stem.partition("-")[0]), path.read_bytes()

@@ -1,4 +1,4 @@
-"""What a hub accepts, and what came of one bundle."""
+"""The import's policy, and the result for one bundle."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Policy:
     accept_rewritten: frozenset[str] = frozenset()
 
     def accepts_rewritten(self, manifest: Manifest) -> bool:
-        """Whether a person has named this bundle."""
+        """Return whether a person has named this bundle."""
         return f"{manifest.node_id}/{manifest.timestamp}" in self.accept_rewritten
 
 

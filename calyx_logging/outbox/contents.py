@@ -114,6 +114,6 @@ def _sort_in(contents: Contents, outbox: Path, filename: str, there: Set[str]) -
 
 
 def _leftover(filename: str, there: Set[str]) -> Leftover | None:
-    """Tell what left a file that has no name of ours; a copy is left out only while our own chunk is beside it."""
+    """Recognise a leftover among files without a name of ours; a copy is one only while our own chunk is beside it."""
     left = left_by(filename) or copy_of(filename, there)
     return left if left is None or not left.of or ChunkName.parse(left.of) is not None else None

@@ -1,4 +1,4 @@
-"""What the processes of dead writers left in their crash files, for the end lines that recovery writes."""
+"""Read the crash files of dead processes, for the end lines that recovery writes."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ class Crashes:
         return bool(self._paths)
 
     def take(self, holder: Holder | None, *, is_dead: bool) -> dict[str, object]:
-        """How a writer's process ended, as fields of its end line; stacks only the first time.
+        """Return the end line's fields on how a writer's process ended; stacks only the first time.
 
         Args:
             holder: the process, as the writer's lock file names it.
@@ -66,7 +66,7 @@ class Crashes:
         return found
 
     def component_of(self, writer: str) -> str | None:
-        """The component of a writer that had the crash file of its process."""
+        """Return the component of a writer that had the crash file of its process."""
         return self._components.get(writer)
 
     def clear(self, is_quiet: Callable[[list[Path]], bool]) -> None:
@@ -87,7 +87,7 @@ def _process_of(crash: Crash) -> Holder | None:
 
 
 def how_it_ended(fields: dict[str, object]) -> tuple[str, str]:
-    """The level and the message of an end line that recovery writes."""
+    """Return the level and the message of an end line that recovery writes."""
     if (signal := fields.get("signal")) is not None:
         return "critical" if signal in _FATAL else "warning", f"the process was ended by {signal}"
     if (code := fields.get("exit_code")) is not None:

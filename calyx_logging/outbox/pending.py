@@ -82,7 +82,7 @@ def find_pending(
 
 
 def _is_as_exported(path: Path, sha256: str) -> bool:
-    """Whether a chunk's hash is this one; of a chunk that cannot be read, the copying says so."""
+    """Check a chunk's hash; if the chunk cannot be read, the copying reports it."""
     try:
         with open_chunk(path) as stream:
             return stats_of(stream, path.name).entry(path.name).sha256 == sha256

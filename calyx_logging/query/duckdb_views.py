@@ -99,7 +99,7 @@ _OF_END = ("reason", "exit_code", "signal", "exception_type")
 
 
 def _processes(text_of: str) -> str:
-    """The view of processes: what their first writers' start lines say, what they ran on, and how they ended."""
+    """Return the SQL of the view of processes: their start lines, what they ran on, and how they ended."""
 
     def taken(names: Iterable[str]) -> str:
         return ", ".join(f"max({field(name)}) AS {name}" for name in names)
@@ -232,7 +232,7 @@ def _literal(path: Path) -> str:
 
 
 def _pattern(text: str) -> str:
-    """The pattern that stands for one path alone."""
+    """Return the pattern that matches this path alone."""
     return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in text)
 
 

@@ -142,12 +142,12 @@ def note_ending(fields: dict[str, object], *, unless_known: bool = False) -> Non
 
 
 def ending() -> dict[str, object]:
-    """How the process ends, where it is ending and that is known."""
+    """Return how the process ends, if it is ending and that is known."""
     return _ending if _exiting or _pid == _finalizer_pid else {}
 
 
 def is_by_interrupt() -> bool:
-    """Whether the process is about to end by Ctrl-C."""
+    """Return whether the process is about to end by Ctrl-C."""
     return _ending.get("signal") == "SIGINT"
 
 

@@ -25,7 +25,7 @@ class ControlLines:
         self._clock = clock
 
     def start(self, seq: int, process: str, *, is_further: bool) -> bytes:
-        """The first line of a writer.
+        """Make the first line of a writer.
 
         Args:
             seq: the line's.
@@ -37,14 +37,14 @@ class ControlLines:
         return self._line(seq, "start", "a process begins to log", process=process, **start_fields())
 
     def gaps(self, gaps: Iterable[Gap], seq: int) -> tuple[bytes, int]:
-        """The lines that tell of gaps, and the `seq` that follows."""
+        """Make the lines that report gaps, and return the `seq` that follows."""
         lines = []
         for gap in gaps:
             lines.append(self._line(seq + len(lines), "gap", f"{gap.count} events could not be kept", **gap.fields()))
         return b"".join(lines), seq + len(lines)
 
     def end(self, seq: int) -> bytes:
-        """The last line of a writer that ends in order."""
+        """Make the last line of a writer that ends in order."""
         return self._line(seq, "end", "the writer was closed", reason="closed", **ending())
 
     def _line(self, seq: int, control: str, message: str, **fields: object) -> bytes:

@@ -50,7 +50,7 @@ class Gap:
         return sum(last - first + 1 for first, last in self.seqs)
 
     def parts(self) -> list[Gap]:
-        """The same losses in several gaps, whose lines are short: for a disk that has hardly any room."""
+        """Split the losses into gaps with short lines, for a disk that has hardly any room."""
         firsts = range(0, len(self.seqs), _RUNS_OF_A_PART)
         return [replace(self, seqs=self.seqs[first : first + _RUNS_OF_A_PART]) for first in firsts]
 

@@ -1,4 +1,4 @@
-"""What runs: the fields of a process's start line, which cost next to nothing, and of its `environment` line.
+"""Gather what a process is and what it runs on, for its `start` line and its `environment` line.
 
 The latter is gathered by a thread of its own, because it takes some tenths of a second, or seconds where git or a GPU
 is slow; it is written when it is there, and a program that ends before does not wait for it. No program is run for it
@@ -52,7 +52,7 @@ _running: list[Callable[[], None]] = []
 
 
 def start_fields() -> dict[str, object]:
-    """What is known of this process at once."""
+    """Return what is known of this process at once."""
     fields: dict[str, object] = {
         "host": socket.gethostname(),
         "machine": (fingerprint() or "")[:16] or None,
@@ -151,7 +151,7 @@ def _command() -> dict[str, Any]:
 
 
 def _git() -> dict[str, Any]:
-    """The commit of the folder's repository, and whether tracked files differ from it."""
+    """Find the commit of the folder's repository, and whether tracked files differ from it."""
     commit = commit_of(Path.cwd()) or _output("git", "rev-parse", "HEAD", seconds=_GIT_SECONDS).strip()
     if not re.fullmatch("[0-9a-f]{40,64}", commit):
         return {}
@@ -198,7 +198,7 @@ def _output(program: str, *arguments: str, seconds: float) -> str:
 
 
 def _waits_for_any_child() -> bool:
-    """Whether the program may be told of the end of a child that is not its own."""
+    """Check whether the program might be told that a child ended which it did not start."""
     if os.name != "posix":
         return False
     return _has_forked or signal.getsignal(signal.SIGCHLD) not in (signal.SIG_DFL, signal.SIG_IGN)

@@ -190,7 +190,7 @@ class _Search:
         return value if self.count == before else clean
 
     def _is_pair(self, name: object, value: object) -> bool:
-        """Tell whether these are the name of a header, or of another secret, and its value."""
+        """Check whether these two are a header's (or another secret's) name and its value."""
         if type(name) not in (str, bytes) or type(value) not in (str, bytes):
             return False
         bare, found = self._names.look(_text_of(name))
@@ -223,7 +223,7 @@ class _Search:
         return clean
 
     def _is_of(self, option: str, value: str) -> bool:
-        """Tell whether an option's value is a secret, or holds one."""
+        """Check whether an option's value is a secret, or holds one."""
         if not value or value[:2] == "--" or (value[0] == "-" and len(value) == 2):
             return False
         if option in _LOGINS:
@@ -280,7 +280,7 @@ def _text_of(key: Any) -> str:
 
 
 def _is_secret(name: str, found: int, value: object) -> bool:
-    """Tell whether a value is a secret, under a name that is one's (`found`: certainly, or maybe)."""
+    """Decide whether a value is a secret, given how certainly its name is a secret's (`found`)."""
     if found != CERTAIN:
         text = _text_of(value) if is_a(value, (str, bytes)) else ""
         return is_random(text) or (name.endswith(("pass", "pw")) and is_mixed(text))

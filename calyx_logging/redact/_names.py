@@ -84,7 +84,7 @@ def bare_name(name: str) -> str:
 
 
 def grade(name: str) -> int:
-    """Tell whether a name, reduced by `bare_name`, is a secret's: `NO`, `MAYBE` or `CERTAIN`."""
+    """Decide whether a name, reduced by `bare_name`, is a secret's: `NO`, `MAYBE` or `CERTAIN`."""
     if name in KEYS or name in _WHOLE or name.endswith(_ENDINGS) or name.endswith(_PLURALS):
         return CERTAIN
     if (unnumbered := name.rstrip("0123456789")) != name and not unnumbered.endswith("token"):
@@ -95,14 +95,14 @@ def grade(name: str) -> int:
 
 
 def is_file(option: str, value: str) -> bool:
-    """Tell whether the value of an option, its name reduced by `bare_name`, is the file of a key or a key's name."""
+    """Check whether an option (reduced by `bare_name`) takes a key's file or name, not the key."""
     if not option.endswith("key") or option.endswith(_KEYS_GIVEN_AS_SUCH):
         return False
     return len(value) < _LEAST_KEY or any(sign in value for sign in "/\\.")
 
 
 def is_random(text: str) -> bool:
-    """Tell whether a text looks drawn by lot: long, with both cases and digits, and changing between them often."""
+    """Check whether a text looks random: long, with both cases and digits, changing between them often."""
     if len(text) < _LEAST_RANDOM or any(each.isspace() for each in text):
         return False
     kinds = ["a" if each.islower() else "A" if each.isupper() else "0" if each.isdigit() else "" for each in text[:200]]
@@ -111,7 +111,7 @@ def is_random(text: str) -> bool:
 
 
 def is_mixed(text: str) -> bool:
-    """Tell whether a text may be a short password: letters, and beside them a digit or a sign that no word has."""
+    """Check whether a text may be a short password: letters, and a digit or a sign that no word has."""
     if len(text) < _LEAST_MIXED or not any(each.isalpha() for each in text):
         return False
     return any(each.isdigit() or not (each.isalpha() or each in "_-./:' ") for each in text)

@@ -113,7 +113,7 @@ def _is_an_option(match: _Match) -> bool:
 
 
 def _is_a_credential(match: _Match) -> bool:
-    """Tell a credential from a word of prose after `authorization:`."""
+    """Distinguish a credential from prose after `authorization:`."""
     value = match["value"]
     return len(value) >= 16 or is_mixed(value) or (match["known"] is not None and len(value) >= 4)
 
@@ -321,7 +321,7 @@ def _may_hold(text: str, low: str) -> list[_Forms]:
 
 
 def _may_be_beside(low: str) -> bool:
-    """Tell whether a name and its value can stand in a text with neither `=` nor `:` between them."""
+    """Check whether a name and its value can stand in a text with neither `=` nor `:` between them."""
     return (
         ";" in low
         or "<" in low
