@@ -258,8 +258,8 @@ def record_for(name: str, level: int, text: str, fields: dict[str, Any], exc_inf
     return logging.getLogger().makeRecord(name, level, __file__, 0, text, (), exc_info, extra=fields)
 
 
-def send(handlers: weakref.WeakSet[OutboxHandler], record: logging.LogRecord) -> None:
-    """Give a record to those handlers that a logger has, and that take its level.
+def send(handlers: weakref.WeakSet[OutboxHandler], record: logging.LogRecord, source: str | None = None) -> None:
+    """Give a record to those handlers that a logger has, and that take its level; under another source if one is given.
 
     What a filter or processor of theirs causes meanwhile is no event, or there would be no end of it.
     """
@@ -270,4 +270,4 @@ def send(handlers: weakref.WeakSet[OutboxHandler], record: logging.LogRecord) ->
             return
     for handler in list(handlers):
         if record.levelno >= handler.level and is_in_use(handler):
-            handler.handle(record)
+            handler.handle(record) if source is None else handler.handle_as(source, record)

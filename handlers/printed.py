@@ -24,8 +24,7 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 from calyx_logging.errors import say
-from calyx_logging.handlers.children import is_in_use
-from calyx_logging.handlers.crashes import record_for
+from calyx_logging.handlers.crashes import record_for, send
 
 if TYPE_CHECKING:
     from calyx_logging.handlers.outbox import OutboxHandler
@@ -37,7 +36,7 @@ _MAX_LINE = 64 * 1024
 
 _listening: weakref.WeakSet[OutboxHandler] = weakref.WeakSet()
 _inside_logging = {logging.Handler.handle.__code__, logging.Logger.callHandlers.__code__, say.__code__}
-"""What is printed below one of these is no event; `listen` adds the handlers' own and `_Tee._log`."""
+"""What is printed below one of these is no event; `listen` adds the handlers' own."""
 
 _tees: list[_Tee] = []
 
@@ -45,7 +44,6 @@ _tees: list[_Tee] = []
 def listen(handler: OutboxHandler) -> None:
     """Have a handler log what is printed from now on."""
     _listening.add(handler)
-    _inside_logging.add(_Tee._log.__code__)
     _inside_logging.update(vars(kind)["handle"].__code__ for kind in type(handler).__mro__ if "handle" in vars(kind))
     if not _tees:
         atexit.register(_flush)
@@ -120,10 +118,7 @@ class _Tee:
         line = line[line.rfind("\r") + 1 :]
         if not line.strip():
             return
-        record = record_for(self._name, logging.INFO, line, {})
-        for handler in list(_listening):
-            if record.levelno >= handler.level and is_in_use(handler):
-                handler.handle_as(self._name, record)
+        send(_listening, record_for(self._name, logging.INFO, line, {}), self._name)
 
 
 def _is_inside_logging() -> bool:

@@ -214,15 +214,9 @@ def _document(result: ExportResult, verdict: Verdict | None) -> dict[str, Any]:
             for chunk in recovery.recovered
         ],
         "open": [
-            {
-                "chunk": c.name.open,
-                "writer": c.name.writer,
-                "holder": c.holder,
-                "orphaned": c in recovery.orphaned,
-            }
-            for c in recovery.live + recovery.orphaned
+            {**chunk.document(), "orphaned": chunk in recovery.orphaned} for chunk in recovery.live + recovery.orphaned
         ],
-        "unanswered": [{"chunk": c.name.open, "writer": c.name.writer, "holder": c.holder} for c in result.unanswered],
+        "unanswered": [chunk.document() for chunk in result.unanswered],
         "quiet_soon": result.quiet_soon,
         "warnings": result.warnings,
         "not_exported": result.left,

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 try:
-    from typing import Any
-
     import click
 
     from calyx_logging.node import Node
@@ -42,17 +40,15 @@ def command(root: str | None, wait: float, as_json: bool) -> None:
         sealed += done
         left += unanswered
     if as_json:
-        print_json({"root": node.root, "sealed": [_entry(c) for c in sealed], "unanswered": [_entry(c) for c in left]})
+        print_json(
+            {"root": node.root, "sealed": [c.document() for c in sealed], "unanswered": [c.document() for c in left]}
+        )
     else:
         tell(f"sealed {count_text(len(sealed), 'chunk')}" if sealed or left else "nothing is open")
         for chunk in left:
             remark(f"did not answer within {wait:g} s (is it stopped?): {chunk}")
     if left:
         raise SystemExit(1)
-
-
-def _entry(chunk: OpenChunk) -> dict[str, Any]:
-    return {"chunk": chunk.name.open, "writer": chunk.name.writer, "holder": chunk.holder}
 
 
 if __name__ == "__main__":

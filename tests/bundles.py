@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import io
 import json
 import logging
 import logging.config
 import shutil
 import subprocess
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -95,4 +97,14 @@ def make_key(path: Path, passphrase: str = "", kind: str = "ed25519") -> Path:
         pytest.skip("needs ssh-keygen")
     command = ["ssh-keygen", "-q", "-t", kind, "-N", passphrase, "-C", path.name, "-f", str(path)]
     subprocess.run(command, check=True, capture_output=True)
+    return path
+
+
+def tar_of(path: Path, members: dict[str, bytes]) -> Path:
+    """A tar.gz by hand."""
+    with tarfile.open(path, "w:gz") as archive:
+        for name, data in members.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            archive.addfile(info, io.BytesIO(data))
     return path

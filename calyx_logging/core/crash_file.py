@@ -36,7 +36,7 @@ from typing import Any
 from calyx_logging.core import files
 from calyx_logging.errors import say
 
-__all__ = ["SUFFIX", "Crash", "begin", "end", "forget", "note_exit", "pass_on", "read", "want"]
+__all__ = ["FATAL", "SUFFIX", "Crash", "begin", "end", "forget", "note_exit", "pass_on", "read", "want"]
 
 SUFFIX = ".crash"
 _BLOCK = 4096
@@ -60,6 +60,8 @@ _FATAL = (
     (b"Floating", "SIGFPE"),
     (b"Illegal instruction", "SIGILL"),
 )
+FATAL = frozenset(name for _, name in _FATAL)
+"""Signals of faults in the process itself."""
 
 
 @dataclass(frozen=True)
@@ -281,8 +283,13 @@ def _register() -> None:
     caught = _caught_in_c()
     for number, fd in _by_signal().items():
         if signal.getsignal(number) is signal.SIG_DFL and not caught >> number - 1 & 1:
-            faulthandler.register(number, fd, all_threads=False, chain=True)
-            _registered.add(number)
+            _give(number, fd)
+
+
+def _give(number: int, fd: int) -> None:
+    """Have faulthandler write the signalled thread's stack to a descriptor, and let the signal do what it does."""
+    faulthandler.register(number, fd, all_threads=False, chain=True)
+    _registered.add(number)
 
 
 def _caught_in_c() -> int:
@@ -307,8 +314,7 @@ def _take_back() -> None:
         previous = before(signalnum, handler)
         if handler is signal.SIG_DFL and signalnum in (ours := _by_signal()) and os.getpid() != 1:
             faulthandler.unregister(signalnum)
-            faulthandler.register(signalnum, ours[signalnum], all_threads=False, chain=True)
-            _registered.add(int(signalnum))
+            _give(int(signalnum), ours[signalnum])
         return previous
 
     signal.signal = set_handler

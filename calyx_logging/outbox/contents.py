@@ -11,6 +11,7 @@ import stat
 from collections.abc import Set
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 from calyx_logging.core.carriers import Leftover, copy_of, left_by
 from calyx_logging.core.locks import is_gone
@@ -31,6 +32,10 @@ class OpenChunk:
     def is_of_the_dead(self) -> bool:
         """Whether its process is known to have ended."""
         return is_gone(self.holder)
+
+    def document(self) -> dict[str, Any]:
+        """Return it for `--json`."""
+        return {"chunk": self.name.open, "writer": self.name.writer, "holder": self.holder}
 
     def __str__(self) -> str:
         who = "no lock file" if self.holder is None else f"process {self.holder}"

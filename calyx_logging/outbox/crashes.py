@@ -12,8 +12,6 @@ from calyx_logging.core.locks import Holder, named_in, read_holder
 
 __all__ = ["Crashes", "how_it_ended"]
 
-_FATAL = frozenset({"SIGSEGV", "SIGABRT", "SIGBUS", "SIGFPE", "SIGILL"})
-
 
 class Crashes:
     """The crash files beside an outbox's locks, each read once.
@@ -89,7 +87,7 @@ def _process_of(crash: Crash) -> Holder | None:
 def how_it_ended(fields: dict[str, object]) -> tuple[str, str]:
     """Return the level and the message of an end line that recovery writes."""
     if (signal := fields.get("signal")) is not None:
-        return "critical" if signal in _FATAL else "warning", f"the process was ended by {signal}"
+        return "critical" if signal in crash_file.FATAL else "warning", f"the process was ended by {signal}"
     if (code := fields.get("exit_code")) is not None:
         return "warning" if code else "info", f"the process ended itself by os._exit({code})"
     if "rebooted" in fields:

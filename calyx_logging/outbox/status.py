@@ -78,9 +78,7 @@ class NodeStatus:
             "node_id": self.node_id,
             **self.audit.verdict.document(),
             **{name: asdict(tally) for name, tally in self.rows()},
-            "open_chunks": [
-                {"chunk": c.name.open, "writer": c.name.writer, "holder": c.holder} for c in self.open_chunks
-            ],
+            "open_chunks": [chunk.document() for chunk in self.open_chunks],
             "bundles": self.bundles,
             "last_export": None if self.last_export is None else asdict(self.last_export),
             "last_receipt": self.last_receipt,

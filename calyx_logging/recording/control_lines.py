@@ -38,7 +38,7 @@ class ControlLines:
 
     def gaps(self, gaps: Iterable[Gap], seq: int) -> tuple[bytes, int]:
         """Make the lines that report gaps, and return the `seq` that follows."""
-        lines = []
+        lines: list[bytes] = []
         for gap in gaps:
             lines.append(self._line(seq + len(lines), "gap", f"{gap.count} events could not be kept", **gap.fields()))
         return b"".join(lines), seq + len(lines)

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import pytest
 
-from bundles import foreign, make_bundle, make_node, numbers, reseal
+from bundles import foreign, make_bundle, make_node, numbers, reseal, tar_of
 from calyx_logging.bundle.archive import FORMATS, is_archive, write_archive
 from calyx_logging.errors import StorageError
 from calyx_logging.hub.importer import import_bundle
@@ -114,21 +114,11 @@ def zipped(path: Path, members: dict[str, bytes]) -> Path:
     return path
 
 
-def tarred(path: Path, members: dict[str, bytes]) -> Path:
-    """A tar.gz by hand."""
-    with tarfile.open(path, "w:gz") as archive:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return path
-
-
 def files_of(bundle: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in bundle.iterdir()}
 
 
-@pytest.mark.parametrize("pack", [zipped, tarred], ids=["zip", "tar.gz"])
+@pytest.mark.parametrize("pack", [zipped, tar_of], ids=["zip", "tar.gz"])
 def test_damaged_archives(store: Store, tmp_path: Path, pack: object) -> None:
     """Cut at any place, or with any byte turned: refused or the same events, never an error, nothing left behind."""
     bundle = make_bundle(make_node(tmp_path, "n-1"), range(20))
@@ -176,7 +166,7 @@ def test_bombs(store: Store, tmp_path: Path) -> None:
     files = files_of(bundle)
     (chunk,) = (name for name in files if name.endswith(".jsonl"))
     longer = {**files, chunk: files[chunk] + b" " * 50_000_000}
-    for packed in (zipped(tmp_path / "1.zip", longer), tarred(tmp_path / "1.tar.gz", longer)):
+    for packed in (zipped(tmp_path / "1.zip", longer), tar_of(tmp_path / "1.tar.gz", longer)):
         (fault,) = import_bundle(store, packed).faults
         assert (fault.kind, fault.path) == ("changed", chunk)
     (bundle / chunk).write_bytes(longer[chunk])

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import shutil
 import subprocess
 import sys
-import tarfile
 import unicodedata
 import zipfile
 from collections.abc import Callable
@@ -16,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from bundles import make_bundle, make_key, make_node, numbers
+from bundles import make_bundle, make_key, make_node, numbers, tar_of
 from calyx_logging.bundle.archive import write_archive
 from calyx_logging.bundle.folder import check
 from calyx_logging.bundle.signing import MANIFEST_NAMESPACE, sign
@@ -69,13 +67,7 @@ def zipped(folder: Path, members: dict[str, bytes]) -> Path:
 
 def tarred(folder: Path, members: dict[str, bytes]) -> Path:
     """A tar.gz."""
-    path = folder / "sent.tar.gz"
-    with tarfile.open(path, "w:gz") as archive:
-        for name, data in members.items():
-            info = tarfile.TarInfo(name)
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-    return path
+    return tar_of(folder / "sent.tar.gz", members)
 
 
 def unpacked(folder: Path, members: dict[str, bytes]) -> Path:
