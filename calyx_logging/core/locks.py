@@ -137,6 +137,11 @@ class WriterLock:
                 files.remove(lock_file(self._outbox, self.writer))
 
     @property
+    def has_reserve(self) -> bool:
+        """Whether it holds reserved bytes."""
+        return self._has_reserve
+
+    @property
     def is_lost(self) -> bool:
         """Whether somebody has deleted the file; False where that cannot be told."""
         with contextlib.suppress(OSError):

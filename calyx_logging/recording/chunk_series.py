@@ -164,6 +164,11 @@ class ChunkSeries:
             with contextlib.suppress(OSError):
                 files.remove(self._outbox / self._name.open)
 
+    def take_gaps(self) -> list[Gap]:
+        """Return the losses that the writer cannot tell of itself."""
+        gaps, self.leftover.gaps = self.leftover.gaps, []
+        return gaps
+
     def take_leftover(self) -> Leftover:
         """Return the events and losses that the writer cannot write itself."""
         leftover, self.leftover = self.leftover, Leftover()

@@ -19,9 +19,6 @@ __all__ = ["Gap", "LossReporter", "cause_of", "count_of", "with_loss"]
 _MAX_GAPS = 20
 """A writer keeps so many causes apart; later losses join its last gap."""
 
-_RUNS_OF_A_PART = 100
-"""A line of so many runs has 1 to 2 KB."""
-
 _QUIET_SECONDS = 10.0
 """On a disk that works every other moment, standard error hears of it so often at most."""
 
@@ -48,11 +45,6 @@ class Gap:
     def count(self) -> int:
         """Events in it."""
         return sum(last - first + 1 for first, last in self.seqs)
-
-    def parts(self) -> list[Gap]:
-        """Split the losses into gaps with short lines, for a disk that has hardly any room."""
-        firsts = range(0, len(self.seqs), _RUNS_OF_A_PART)
-        return [replace(self, seqs=self.seqs[first : first + _RUNS_OF_A_PART]) for first in firsts]
 
     def fields(self) -> dict[str, object]:
         """The fields of its control line."""

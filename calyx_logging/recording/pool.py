@@ -355,10 +355,7 @@ class WriterPool:
             self._end([writer], self._seats)
         else:
             writer.care(ready=self._spares > 0)
-            if dropped:
-                self._idle.append(seat)
-            else:
-                self._idle.appendleft(seat)
+            (self._idle.append if dropped else self._idle.appendleft)(seat)
 
     def _finish_closing(self, deadline: float) -> None:
         """End the writers of a pool that was closed, as soon as no call has them."""
@@ -370,8 +367,11 @@ class WriterPool:
 
     def _end(self, ending: list[ChunkWriter], seats: Seats) -> None:
         """End writers that were taken; another one takes over what they leave. The caller has `_care`."""
-        for writer in ending:
+        ending = sorted(ending, key=lambda writer: writer.has_reserve)
+        for n, writer in enumerate(ending, 1):
             writer.end()
+            if n < len(ending):  # on a full disk the one that has a reserve can tell of all losses
+                ending[n].inherit(writer.take_gaps())
         synced = bool(ending) and sync_outbox(self._node.outbox)
         for writer in ending:
             writer.leave(synced=synced)

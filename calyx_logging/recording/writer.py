@@ -203,6 +203,9 @@ class ChunkWriter:
         for chunk in list(self._series.open):
             self._series.seal(chunk)
         self._series.forget_unused()
+        _, seq, _, gaps = self.state
+        self.state = (None, seq, 0, ())
+        self._series.leave_gaps(gaps)
 
     def leave(self, *, synced: bool) -> None:
         """Give the lock back after `end`; what could not be written is in the series' leftover.
@@ -210,9 +213,6 @@ class ChunkWriter:
         Args:
             synced: whether the directory was synced, so that the sealed names last; else the lock file stays.
         """
-        _, seq, _, gaps = self.state
-        self.state = (None, seq, 0, ())
-        self._series.leave_gaps(gaps)
         try:
             self._lock.give_back(delete=synced and not self._series.left_open)
         except OSError as error:
@@ -224,6 +224,11 @@ class ChunkWriter:
             self._lock.take()
             if begin:
                 self._chunk_for(0)
+
+    @property
+    def has_reserve(self) -> bool:
+        """Whether it can make room for its end on a full disk."""
+        return self._lock.has_reserve
 
     @property
     def id(self) -> str:
@@ -280,6 +285,10 @@ class ChunkWriter:
             self.leaving = True
             self.limit = -1
 
+    def take_gaps(self) -> list[Gap]:
+        """Return the losses that it cannot tell of itself, and leave the events to `take_leftover`."""
+        return self._series.take_gaps()
+
     def take_leftover(self) -> Leftover:
         """Return the events and losses that it cannot write itself."""
         return self._series.take_leftover()
@@ -308,11 +317,7 @@ class ChunkWriter:
         self.limit = -1 if chunk.name.number == MAX_CHUNK_NUMBER or self.leaving else self._options.max_bytes
 
     def _check_process(self) -> None:
-        """Raise if a signal handler has forked in the middle of this call and this is the child.
-
-        Raises:
-            FileNotFoundError: so that a writer of this process takes the line.
-        """
+        """Raise FileNotFoundError in a child forked amid this call, so that a writer of its own takes the line."""
         if self._series.is_abandoned:
             self.abandon()  # also what the call has opened since
             raise FileNotFoundError(errno.ENOENT, "the writer is another process's", str(self._outbox))
@@ -368,32 +373,22 @@ class ChunkWriter:
     def _write_end(self) -> None:
         try:
             self._write_last_lines()
-        except Exception:
-            self._lock.free_room()
-            self._write_in_parts()
-
-    def _write_in_parts(self) -> None:
-        """Write the last lines with gaps in small parts, each by itself, as far as there is room."""
-        chunk, seq, size, gaps = self.state
-        self.state = (chunk, seq, size, tuple(part for gap in gaps for part in gap.parts()))
-        try:
-            while len(self.state[3]) > 1:
-                self._write_last_lines(parts=1)
-            self._write_last_lines()
         except Exception as error:
-            say(f"cannot write the end of writer {self._lock.writer}: {error}")
+            try:
+                if not self._lock.free_room():
+                    raise
+                self._write_last_lines()
+            except Exception:
+                say(f"cannot write the end of writer {self._lock.writer}: {error}")
 
-    def _write_last_lines(self, parts: int | None = None) -> None:
-        """Write all gap lines and the end line; or the first gap lines alone."""
+    def _write_last_lines(self) -> None:
         chunk = self._chunk_for(0)
         _, seq, size, gaps = self.state
-        data, seq = self._first_lines(chunk, size, gaps[:parts], seq)
-        if parts is None:
-            data, seq = data + self._lines.end(seq), seq + 1
-        chunk.append(data)
-        self._ended = parts is None
-        self.state = (chunk, seq, chunk.length(), () if parts is None else gaps[parts:])
-        self._note_told(chunk, gaps[:parts])
+        data, seq = self._first_lines(chunk, size, gaps, seq)
+        chunk.append(data + self._lines.end(seq))
+        self._ended = True
+        self.state = (chunk, seq + 1, chunk.length(), ())
+        self._note_told(chunk, gaps)
 
     def _is_old(self, chunk: ChunkFile) -> bool:
         max_age = self._options.max_age

@@ -306,11 +306,11 @@ def test_a_lock_file_that_is_deleted(node: Node, configure: Configure) -> None:
     """The writer ends in order at the next look, and another one, which has a lock, goes on."""
     logger = configure()
     logger.info("a")
-    (lock,) = (node.outbox / ".writers").iterdir()
+    (lock,) = (node.outbox / ".writers").glob("*.lock")
     lock.unlink()
     pool_of(logger).upkeep()
     logger.info("b")
-    assert len(list((node.outbox / ".writers").iterdir())) == 1
+    assert len(list((node.outbox / ".writers").glob("*.lock"))) == 1
     close_logging()
     assert sorted(event["message"] for event in events_of(node.outbox)) == ["a", "b"]
     assert [line["reason"] for line in controls_of(node.outbox) if line["control"] == "end"] == ["closed", "closed"]
