@@ -556,7 +556,7 @@ import json, logging, logging.config, os, signal, sys
 from calyx_logging import benchmark_run
 logging.config.dictConfig(json.loads(sys.argv[1]))
 run = benchmark_run(suite="s", run_id="r", cases_expected=5, resume=True, logger="harness", root=sys.argv[2])
-print(run.remaining(["a", "b", "c", "d", "e"]))
+print(run.remaining(["a", "b", "c", "d", "e"]), flush=True)
 with run:
     for case_id in run.remaining(["a", "b", "c", "d", "e"]):
         if case_id == sys.argv[3]:
