@@ -168,9 +168,8 @@ def main() -> None:
     table = "\n".join([head, "|" + "---|" * len(rows[0]), *body])
     if options.write:
         made = "`python benchmarks/endings.py --write docs/reliability.md`"
-        write_between(
-            options.write, "endings", f"Of the others: whether anything they left says so. Made by {made}.\n\n{table}"
-        )
+        words = f"For the other libraries: does anything that they left say so? Made by {made}."
+        write_between(options.write, "endings", f"{words}\n\n{table}")
 
 
 def version_of(name: str) -> str:
