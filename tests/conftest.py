@@ -112,7 +112,7 @@ def die_in_place() -> None:
         pool = handler._pool  # type: ignore[attr-defined]
         with pool._care:  # housekeeping would go on with what is dead
             for writer in pool.writers:
-                writer._lock.give_back(delete=False)
+                writer.lock.give_back(delete=False)
                 writer.abandon()
             pool._begin()
     close_logging()

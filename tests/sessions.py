@@ -26,7 +26,7 @@ HOSTILE = [
 
 def log_session(node: Node) -> None:
     """Two runs of two models, of which one fails a case; an error and other events outside of runs; an odd model."""
-    document = config(node, max_bytes=4000)
+    document = config(node, max_bytes=4000, identity=True)
     document["root"] = {"level": "INFO", "handlers": ["outbox"]}
     logging.config.dictConfig(document)
     log = logging.getLogger("harness")

@@ -47,6 +47,7 @@ ALLOWED = {
     ("format.chunk", "open"): "for reading",
     ("scripts.cli", "open"): "the null device, when the reader of a pipe has gone",
     ("core.os_lock", "open"): "the file of a lock",
+    ("core.os_lock", "write"): "into the file of a lock",
     ("core.crash_file", "open"): "the descriptors that faulthandler is given",
     ("core.crash_file", "write"): "the process's name into its crash file, and its exit",
     ("core.locks", "write"): "the holder's name into its lock file",

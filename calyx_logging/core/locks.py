@@ -17,23 +17,34 @@ from calyx_logging.core.os_lock import Held, OsLock, has_no_locks, without_locks
 from calyx_logging.errors import ConfigError, StorageError
 
 __all__ = [
+    "MAX_NOTE",
     "Holder",
     "WriterLock",
     "holder_of",
     "is_gone",
     "lock_file",
     "named_in",
+    "note_in",
     "probe",
     "read_holder",
     "this_process",
+    "writers_with_locks",
 ]
 
 _RESERVE_BYTES = 8192
+_BLOCK = 4096
+MAX_NOTE = 3400
+"""The longest note, in bytes: with the lines before it, it fits into the block that the file keeps on a full disk."""
 
 
 def lock_file(outbox: Path, writer: str) -> Path:
     """Return the path of the file that a writer keeps locked while it lives."""
     return outbox / ".writers" / f"{writer}.lock"
+
+
+def writers_with_locks(outbox: Path) -> list[str]:
+    """Return the ids of the writers that have lock files, living or dead, sorted."""
+    return sorted(p.stem for p in (outbox / ".writers").glob("*.lock") if p.is_file() and not p.is_symlink())
 
 
 def probe(outbox: Path) -> None:
@@ -57,7 +68,7 @@ class WriterLock:
 
     The file's first line holds a space (Windows locks the first byte against readers), the process id and the host. The
     second line holds the boot id, the pid namespace and the process's start time, or a dash for what the system does
-    not tell. 8 KiB of blanks follow.
+    not tell. 8 KiB of blanks follow, in which the third line may be a note (`calyx_logging.format.loss_note`).
 
     Args:
         outbox: the folder.
@@ -65,6 +76,7 @@ class WriterLock:
         component: for the crash file that one of a process's locks brings with it (`calyx_logging.core.crash_file`).
 
     Attributes:
+        component: as given.
         writer: the writer's id, 8 hexadecimal digits; settled once the lock is held.
     """
 
@@ -72,12 +84,13 @@ class WriterLock:
     """Those that this process holds."""
 
     def __init__(self, outbox: Path, *, reserve: bool = True, component: str = "harness") -> None:
-        self._component = component
+        self.component = component
         self._reserve = b" " * (_RESERVE_BYTES if reserve else 0)
         self.writer = secrets.token_hex(4)
         self._outbox = outbox
         self._lock: OsLock | None = None
         self._named = b""
+        self._note = b""
         self._has_reserve = False
 
     def take(self) -> None:
@@ -110,7 +123,7 @@ class WriterLock:
 
     def _begin_crash_file(self) -> None:
         if self._reserve:  # else this is the end, and the room may be needed to tell of losses
-            crash_file.begin(self._crash_path, this_process(), self._component)
+            crash_file.begin(self._crash_path, this_process(), self.component)
 
     def _leave_crash_file(self) -> None:
         """Leave the crash file to another lock of this process, if there is one; on a full disk, without more room."""
@@ -160,7 +173,23 @@ class WriterLock:
         """Release the reserved bytes, and the crash file; return False if nothing was reserved."""
         crash_file.end(self._crash_path)
         lock, has_reserve, self._has_reserve = self._lock, self._has_reserve, False
-        return lock is not None and has_reserve and lock.cut(len(self._named))
+        return lock is not None and has_reserve and lock.cut(len(self._named) + len(self._note))
+
+    @property
+    def has_note(self) -> bool:
+        """Whether there is a note in its file."""
+        return self._lock is not None and bool(self._note.rstrip())
+
+    def note(self, text: bytes) -> None:
+        """Replace the note in the file, if the lock is held and the file can be written.
+
+        Args:
+            text: one line of ASCII, at most `MAX_NOTE` bytes; empty for none.
+        """
+        if self._lock is not None and text != self._note.rstrip():
+            line = text.ljust(len(self._note))
+            if self._lock.write(len(self._named), line):
+                self._note = line
 
     def _fill(self, fd: int) -> bool:
         self._named = this_process()
@@ -272,6 +301,12 @@ def read_holder(outbox: Path, writer: str) -> Holder | None:
     return named_in(_lines_of(lock_file(outbox, writer)) or [""])
 
 
+def note_in(outbox: Path, writer: str) -> str:
+    """Return the note in a writer's lock file; empty if there is none."""
+    found = _lines_of(lock_file(outbox, writer)) or []
+    return found[2] if len(found) > 2 else ""
+
+
 def named_in(lines: list[str]) -> Holder | None:
     """Parse the process that the first lines of a lock file or crash file name."""
     pid, _, host = lines[0].partition(" ")
@@ -287,7 +322,7 @@ def _lines_of(path: Path) -> list[str] | None:
     try:
         with path.open("rb", buffering=0) as stream:
             stream.seek(1)  # Windows locks the first byte against readers
-            return [line.strip() for line in stream.read(600).decode("utf-8", "replace").split("\n")]
+            return [line.strip() for line in stream.read(_BLOCK).decode("utf-8", "replace").split("\n")]
     except FileNotFoundError:
         return None
     except OSError:

@@ -130,6 +130,13 @@ class OsLock:
             return True
         return False
 
+    def write(self, offset: int, data: bytes) -> bool:
+        """Write into the file while the lock is held; False if that fails."""
+        with contextlib.suppress(OSError, IndexError):
+            os.lseek(self._fds[1], offset, os.SEEK_SET)
+            return os.write(self._fds[1], data) == len(data)
+        return False
+
     def forget(self) -> None:
         """Close the descriptor without unlocking: in a forked child, the lock is still the parent's."""
         if len(self._fds) > 1:

@@ -197,19 +197,21 @@ class NodeAudit:
 
 @dataclass(frozen=True)
 class Elsewhere:
-    """Parts of a writer that are elsewhere and not missing.
+    """Parts of a writer that are not in its chunks here, and not missing.
 
     Attributes:
         writer: its id.
         numbers: runs of chunk numbers.
         seqs: runs of `seq`.
-        lost: events that gap lines there report as lost.
+        lost: events that are reported there as lost.
+        cause: why, in words.
     """
 
     writer: str
     numbers: list[list[int]]
     seqs: list[list[int]]
     lost: int = 0
+    cause: str = "in chunks that were delivered and deleted here"
 
 
 def writers_of(
@@ -232,15 +234,15 @@ def writers_of(
         for gap in scan.gaps:
             told[gap.writer or name.writer] += gap.seqs
     numbers: dict[str, list[list[int]]] = defaultdict(list)
-    lost: Counter[str] = Counter()
+    lost: Counter[tuple[str, str]] = Counter()
     for other in elsewhere:
         told[other.writer] += other.seqs
         numbers[other.writer] += other.numbers
-        lost[other.writer] += other.lost
+        lost[other.writer, other.cause] += other.lost
     found = {writer: _writer(writer, of, told[writer], numbers[writer]) for writer, of in by_writer.items()}
-    for writer, count in lost.items():
+    for (writer, cause), count in lost.items():
         if count:
-            found.setdefault(writer, WriterAudit(writer)).gaps["in chunks that were delivered and deleted here"] = count
+            found.setdefault(writer, WriterAudit(writer)).gaps[cause] = count
     for writer, folder in (still_open or {}).items():
         one = found.setdefault(writer, WriterAudit(writer))
         one.open_in = folder

@@ -5,8 +5,10 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 
+from calyx_logging.core.locks import writers_with_locks
 from calyx_logging.format.chunk import ChunkName
 from calyx_logging.format.completeness import Elsewhere, NodeAudit
+from calyx_logging.format.loss_note import read_note
 from calyx_logging.format.manifest import ChunkEntry
 from calyx_logging.format.survey import Survey, audit_surveys, survey_chunks
 from calyx_logging.node import Node
@@ -34,13 +36,19 @@ def survey_outbox(node: Node, contents: Contents) -> dict[str, Survey | str]:
 def audit_surveyed(node: Node, surveys: Mapping[str, Survey | str]) -> NodeAudit:
     """Audit an outbox by the surveys of its chunks."""
     done = list(export_index.manifests_of(node, export_index.load(node).bundles))
-    audit = audit_surveys(
-        node.id,
-        surveys,
-        _deleted(entry for _, manifest in done for entry in manifest.chunks if entry.filename not in surveys),
-    )
+    deleted = _deleted(entry for _, manifest in done for entry in manifest.chunks if entry.filename not in surveys)
+    audit = audit_surveys(node.id, surveys, [*deleted, *_noted(node, surveys)])
     audit.bundles = len(done)
     return audit
+
+
+def _noted(node: Node, surveys: Mapping[str, Survey | str]) -> Iterator[Elsewhere]:
+    """Yield what writers lost and could not write into a chunk yet."""
+    told = [gap for survey in surveys.values() if not isinstance(survey, str) for gap in survey.scan.gaps]
+    for writer in writers_with_locks(node.outbox):
+        note = read_note(node.outbox, writer)
+        for gap, _ in () if note is None else note.untold(told).gaps:
+            yield Elsewhere(gap.writer or writer, [], gap.seqs, gap.count, f"{gap.cause} (no gap line of it yet)")
 
 
 def _deleted(entries: Iterable[ChunkEntry]) -> Iterator[Elsewhere]:

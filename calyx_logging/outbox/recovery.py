@@ -25,7 +25,6 @@ from __future__ import annotations
 
 import contextlib
 import os
-import re
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Set
@@ -34,16 +33,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from calyx_logging.core import files
-from calyx_logging.core.locks import Holder, holder_of, lock_file, read_holder
+from calyx_logging.core.locks import Holder, holder_of, lock_file, read_holder, writers_with_locks
 from calyx_logging.core.os_lock import Held, OsLock
 from calyx_logging.errors import CalyxError, ChunkError, StorageError
-from calyx_logging.events.event import control_event, with_seq
-from calyx_logging.format.chunk import SEALED_SUFFIX, ChunkName, open_chunk
-from calyx_logging.format.chunk_stats import stats_of
+from calyx_logging.format.chunk import ChunkName
 from calyx_logging.outbox.contents import Contents, OpenChunk, look
-from calyx_logging.outbox.crashes import Crashes, how_it_ended
-from calyx_logging.outbox.export_index import last_seqs
+from calyx_logging.outbox.crashes import Crashes
+from calyx_logging.outbox.last_lines import LastLines
 from calyx_logging.outbox.recovered_lines import RecoveredLines
+from calyx_logging.outbox.writer_chunks import TAKEN, WriterChunks
 
 __all__ = ["QUIET_SECONDS", "Recovered", "Recovery", "recover"]
 
@@ -51,7 +49,6 @@ QUIET_SECONDS = 600
 """A chunk whose writer may live is recovered once it has not been written to for this many seconds."""
 
 _LAST_NUMBER = 9999
-_TAKEN = re.compile(r"\.(.+)\.taken-([0-9]+)")
 
 
 @dataclass(frozen=True)
@@ -117,9 +114,8 @@ def recover(
     work = _Work(outbox, node_id, orphans, clock, Recovery(contents=contents))
     try:
         names = os.listdir(outbox) if outbox.is_dir() else []
-        folder = outbox / ".writers"
-        writers = sorted(p.stem for p in folder.glob("*.lock") if p.is_file() and not p.is_symlink())
-        taken = [name for name in names if _TAKEN.fullmatch(name)]
+        writers = writers_with_locks(outbox)
+        taken = [name for name in names if TAKEN.fullmatch(name)]
         if writers or contents.open or taken or work.crashes:
             work.run(writers, leave_out)
             work.result.contents = look(outbox, leave_out)
@@ -141,19 +137,17 @@ class _Work:
         self._orphans = orphans
         self._clock = clock
         self.crashes = Crashes(outbox / ".writers")
-        self._how: dict[str, object] = {}
-        self._names: dict[str, list[ChunkName]] = defaultdict(list)
-        self._open_numbers: dict[str, list[int]] = defaultdict(list)
+        self._last = LastLines(node_id, clock, {})
+        self._chunks = WriterChunks(outbox, node_id)
         self._holders: dict[str, Holder | None] = {}
-        self._exported: dict[str, int] | None = None
 
     def run(self, writers: list[str], leave_out: Set[str]) -> None:
         free = [writer for writer in writers if self._is_free(writer)]
         left: dict[str, list[ChunkName]] = defaultdict(list)
         for name in look(self._outbox, leave_out).open:
             left[name.writer].append(name)
-            self._open_numbers[name.writer].append(name.number)
-        aside = self._see_names({*free, *left})
+            self._chunks.open_numbers[name.writer].append(name.number)
+        aside = self._chunks.see({*free, *left})
         dead, known = set(free), set(writers)
         for writer in free:
             with self._others_going_on():
@@ -162,7 +156,7 @@ class _Work:
             if writer in dead:
                 continue
             holder = holder_of(self._outbox, writer)
-            self._how = {}
+            self._last = LastLines(self._node_id, self._clock, {})
             if writer in known or holder is not None:  # its lock is held, or it started after the locks were listed
                 self.result.live += [OpenChunk(name, holder) for name in names]
             else:
@@ -191,24 +185,6 @@ class _Work:
         lock.release()
         return True
 
-    def _see_names(self, writers: set[str]) -> list[tuple[str, ChunkName, int]]:
-        """Note these writers' sealed chunks, including exported ones, and the files that were set aside."""
-        aside = []
-        for filename in os.listdir(self._outbox):
-            if match := _TAKEN.fullmatch(filename):
-                name = ChunkName.parse(match[1])
-                if name is not None:
-                    aside.append((filename, name, int(match[2])))
-                    writers.add(name.writer)
-        for filename in os.listdir(self._outbox):
-            of = filename.removesuffix(SEALED_SUFFIX)[-13:-5]
-            name = ChunkName.parse(filename) if filename.endswith(SEALED_SUFFIX) and of in writers else None
-            if name is not None:
-                self._names[name.writer].append(name)
-        for names in self._names.values():
-            names.sort(key=lambda name: name.number)
-        return sorted(aside)
-
     def _see_to(self, writer: str, names: list[ChunkName]) -> None:
         """Recover a writer whose lock was free."""
         lock = OsLock(lock_file(self._outbox, writer))
@@ -223,18 +199,23 @@ class _Work:
                 return  # it started after its lock was first tried and has died since: the next export sees its chunks
             here = holder is not None and holder.is_here
             if holder is not None and here and (os.name == "nt" or holder.pid == os.getpid() or holder.has_ended):
-                self._how = self.crashes.take(holder, is_dead=True)
+                self._begin_last(writer, names, self.crashes.take(holder, is_dead=True))
                 if names or not self._end_without_chunk(writer):
                     self._recover_writer(names, same_boot=holder.is_of_this_boot, copy=False)
                 _give_up_lock(lock, lock_file(self._outbox, writer))
             elif names:
-                self._how = self.crashes.take(holder, is_dead=False)
+                self._begin_last(writer, names, self.crashes.take(holder, is_dead=False))
                 if self._take_if_quiet(writer, names, asked_for=holder is not None and not here):
                     _give_up_lock(lock, lock_file(self._outbox, writer))
             elif self._is_quiet([lock_file(self._outbox, writer)]):
+                self._begin_last(writer, names, {})
+                self._end_without_chunk(writer)
                 _give_up_lock(lock, lock_file(self._outbox, writer))
         finally:
             lock.release()
+
+    def _begin_last(self, writer: str, names: list[ChunkName], how: dict[str, object]) -> None:
+        self._last = LastLines(self._node_id, self._clock, how, self._chunks.untold(writer, names))
 
     def _is_quiet(self, paths: list[Path]) -> bool:
         return self._wait(paths) <= 0
@@ -257,22 +238,22 @@ class _Work:
 
     def _end_without_chunk(self, writer: str) -> bool:
         """Write the end line of a writer that had no chunk open; return whether there was something to tell."""
-        sealed = self._names[writer]
+        sealed = self._chunks.sealed[writer]
         if sealed:
             if RecoveredLines(self._outbox / sealed[-1].sealed).ended or sealed[-1].number == _LAST_NUMBER:
                 return False
             name = replace(sealed[-1], number=sealed[-1].number + 1)
         else:
-            component = self.crashes.component_of(writer)
-            if component is None or not self._how or writer in self._last_exported():
+            component = self._last.component or (self.crashes.component_of(writer) if self._last.tells_how else None)
+            if component is None or self._chunks.was_exported(writer):
                 return False
             name = ChunkName(datetime.fromtimestamp(int(self._clock()), UTC), component, writer, 0)
         temporary = self._outbox / f".{name.sealed}.tmp"
         files.remove(temporary)
-        files.write_new(temporary, [self._end_line(self._next_seq(writer, [name]), 0, 0)])
+        files.write_new(temporary, [self._last.make(self._chunks.next_seq(writer, [name]), 0, 0)[0]])
         files.rename_new(temporary, self._outbox / name.sealed)
         files.sync_dir(self._outbox)
-        self._names[writer].append(name)
+        self._chunks.add(name)
         self.result.recovered.append(Recovered(name, 0, 0, 0))
         return True
 
@@ -286,11 +267,12 @@ class _Work:
         if not names:
             return
         sizes = {name: (self._outbox / name.open).stat().st_size for name in names}
-        earlier = self._names[names[0].writer] or names[0].number > 0
+        earlier = self._chunks.sealed[names[0].writer] or names[0].number > 0
         keep = len(names)
         while keep and not sizes[names[keep - 1]]:
             keep -= 1
-        tells = bool(self._how) and self.crashes.component_of(names[0].writer) is not None
+        tells = self._last.tells_how and self.crashes.component_of(names[0].writer) is not None
+        tells = tells or self._last.tells_of_losses
         if not keep and (earlier or not same_boot or tells):
             keep = 1
         for name in names[keep:]:
@@ -309,30 +291,23 @@ class _Work:
             return
         writer = names[0].writer
         works = [RecoveredLines(self._outbox / name.open) for name in names]
-        needs_end = not works[-1].ended and not self._has_end_behind(names[-1])
-        end, next_seq = None, self._next_seq(writer, names)
+        needs_end = not works[-1].ended and not self._chunks.has_end_behind(names[-1])
+        end, next_seq = None, self._chunks.next_seq(writer, names)
         if needs_end:
             torn_bytes, bad_lines = (sum(getattr(work, of) for work in works) for of in ("torn_bytes", "bad_lines"))
-            end, next_seq = self._end_line(next_seq, torn_bytes, bad_lines), next_seq + 1
+            end, next_seq = self._last.make(next_seq, torn_bytes, bad_lines)
         for name, work in zip(reversed(names), reversed(works), strict=True):
             temporary, sealed = self._outbox / f".{name.sealed}.tmp", self._outbox / name.sealed
             files.remove(temporary)
             if end is None and not work.events:  # a sealed chunk has lines, and its number is no hole
-                end, next_seq = self._end_line(next_seq, 0, 0), next_seq + 1
+                end, next_seq = self._last.make(next_seq, 0, 0)
             files.write_new(temporary, work.lines(end))
             end = None
             files.rename_new(temporary, sealed)
             files.sync_dir(self._outbox)
             self.result.recovered.append(Recovered(name, work.logged, work.torn_bytes, work.bad_lines))
-            self._names[writer].append(name)
+            self._chunks.add(name)
             self._part_with(name, copy=copy, size=work.whole_bytes)
-        self._names[writer].sort(key=lambda name: name.number)
-
-    def _end_line(self, seq: int, torn_bytes: int, bad_lines: int) -> bytes:
-        level, text = how_it_ended(self._how)
-        fields = {"level": level, "reason": "recovered", "torn_bytes": torn_bytes, "bad_lines": bad_lines, **self._how}
-        self._how = {name: value for name, value in self._how.items() if name != "fault"}
-        return with_seq(control_event(self._node_id, "end", self._clock(), text, **fields), seq)
 
     def _part_with(self, name: ChunkName, *, copy: bool, size: int = 0) -> None:
         source = self._outbox / name.open
@@ -350,8 +325,8 @@ class _Work:
         work = RecoveredLines(path, start=size)
         if not work.events or not self._is_quiet([path]):
             return
-        known = self._names[name.writer]
-        number = max([name.number, *(one.number for one in known), *self._open_numbers[name.writer]]) + 1
+        known = self._chunks.sealed[name.writer]
+        number = max([name.number, *(one.number for one in known), *self._chunks.open_numbers[name.writer]]) + 1
         if number > _LAST_NUMBER:
             return
         new = replace(name, number=number)
@@ -361,32 +336,8 @@ class _Work:
         files.rename_new(temporary, self._outbox / new.sealed)
         files.sync_dir(self._outbox)
         files.rename_over(path, self._outbox / f".{name.open}.taken-{work.whole_bytes}")
-        self._names[name.writer].append(new)
+        self._chunks.add(new)
         self.result.recovered.append(Recovered(new, work.logged, work.torn_bytes, work.bad_lines))
-
-    def _has_end_behind(self, name: ChunkName) -> bool:
-        behind = [one for one in self._names[name.writer] if one.number > name.number]
-        return any(RecoveredLines(self._outbox / one.sealed).ended for one in behind[-1:])
-
-    def _next_seq(self, writer: str, names: list[ChunkName]) -> int:
-        """Return the writer's next unused `seq`, from its last chunks here or else from exported manifests."""
-        greatest = -1
-        sealed = [one.sealed for one in reversed(self._names[writer])]
-        for group, most in (([one.open for one in names], len(names)), (sealed, 2)):
-            for filename in group:
-                if most and (self._outbox / filename).exists():
-                    with open_chunk(self._outbox / filename) as stream:
-                        last = stats_of(stream, filename.removesuffix(".open")).last_seq
-                    if last is not None:
-                        greatest, most = max(greatest, last), most - 1
-        if greatest < 0 and any(name.number for name in names):
-            greatest = self._last_exported().get(writer, -1)
-        return greatest + 1
-
-    def _last_exported(self) -> dict[str, int]:
-        if self._exported is None:
-            self._exported = last_seqs(self._outbox)
-        return self._exported
 
 
 def _give_up_lock(lock: OsLock, path: Path) -> None:

@@ -10,6 +10,8 @@ Invariants:
   lock taken for good. Where an interrupt has two threads begin, the later one goes on.
 * An exporter's request to seal (`export --live`) is answered within about a second, once, where it was made since the
   pool began.
+* Where it can, the thread ends before a fork and begins again after it, since from Python 3.12 on a fork beside
+  threads brings a warning; the one that gathers what the process runs on is waited for, too.
 * A child's pools begin anew before the first of its events is written, whether or not the hooks of other libraries,
   which may log, run before the one here.
 """
@@ -32,7 +34,7 @@ from typing import Protocol
 
 from calyx_logging.errors import say
 from calyx_logging.node import seal_request
-from calyx_logging.recording.identity import tell_environment
+from calyx_logging.recording.identity import has_thread, tell_environment
 
 __all__ = [
     "LOOK_SECONDS",
@@ -61,6 +63,10 @@ _END_SECONDS = 2.0
 """So long the end of the process waits for the thread."""
 
 
+_REST_SECONDS = 0.3
+"""So long a fork waits for threads of ours to end."""
+
+
 class Member(Protocol):
     """A pool that the thread looks after."""
 
@@ -85,6 +91,7 @@ class _Keeper:
     """One start of the thread."""
 
     runs = False
+    thread = 0
 
 
 _Request = tuple[int, int] | None
@@ -100,6 +107,7 @@ _bell: SimpleQueue[None] = SimpleQueue()
 _pid = os.getpid()
 _finalizer_pid = 0
 _exiting = False
+_rests = False
 _ending: dict[str, object] = {}
 at_end: list[Callable[[], None]] = []
 """Called before the pools are closed at the end of a worker process of multiprocessing."""
@@ -175,7 +183,7 @@ def wake() -> bool:
 
 
 def _look_after_all(keeper: _Keeper) -> None:
-    keeper.runs = True
+    keeper.runs, keeper.thread = True, threading.get_native_id()
     try:
         threading.current_thread().name = "calyx-logging-upkeep"
         due = 0.0
@@ -264,11 +272,33 @@ def _end_worker() -> None:
         member.close()
 
 
+def _rest() -> None:
+    """Before a fork: have the thread end."""
+    global _keeper, _rests
+    keeper = _keeper
+    if keeper.runs and keeper.thread != threading.get_native_id():
+        _keeper, _rests = _Keeper(), True
+        _bell.put(None)
+        deadline = time.monotonic() + _REST_SECONDS
+        path = Path(f"/proc/self/task/{keeper.thread}")
+        while (keeper.runs or path.exists() or has_thread()) and time.monotonic() < deadline:
+            time.sleep(0.0001)
+
+
+def _go_on() -> None:
+    """After a fork, in the parent."""
+    global _rests
+    if _rests:
+        _rests = False
+        wake()
+
+
 def after_fork() -> None:
     """In a forked child: begin anew; called by the hook, and by a pool that finds itself in another process."""
-    global _keeper, _bell, _pid, _ending
+    global _keeper, _bell, _pid, _ending, _rests
     if os.getpid() == _pid:
         return
+    _rests = False
     _ending = {}
     _keeper = _Keeper()
     _bell = SimpleQueue()
@@ -291,4 +321,4 @@ def _note_exit() -> None:
 
 atexit.register(_note_exit)
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=after_fork)
+    os.register_at_fork(before=_rest, after_in_parent=_go_on, after_in_child=after_fork)

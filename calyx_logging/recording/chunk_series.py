@@ -6,14 +6,14 @@ Invariants:
   interrupt between creating a file and noting it leaves no hole: the next call finds the name, and uses it again.
 * A full chunk (`ChunkFile.end` is set, and the writer writes elsewhere) stays in `open` until it is sealed, or left for
   recovery. Housekeeping alone seals, one thread at a time.
-* What somebody took from a chunk is written again, or is in the leftover: nothing is lost without a gap.
+* What somebody took from a chunk is written again, or is left to another writer: nothing is lost without a gap.
 """
 
 from __future__ import annotations
 
 import contextlib
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -24,20 +24,7 @@ from calyx_logging.format.chunk import ChunkName
 from calyx_logging.recording.chunk_file import ChunkFile, is_control, is_gap, without_seq
 from calyx_logging.recording.gaps import Gap
 
-__all__ = ["ChunkSeries", "Leftover", "sync_outbox"]
-
-
-@dataclass
-class Leftover:
-    """Events and losses that a writer cannot write itself, for another one.
-
-    Attributes:
-        lines: events without `seq`, of a chunk that was taken away.
-        gaps: losses, with the id of the writer whose they are.
-    """
-
-    lines: list[bytes] = field(default_factory=list)
-    gaps: list[Gap] = field(default_factory=list)
+__all__ = ["ChunkSeries", "sync_outbox"]
 
 
 class ChunkSeries:
@@ -52,7 +39,8 @@ class ChunkSeries:
 
     Attributes:
         open: chunks that are not sealed, in order; the last one may be in use.
-        leftover: see `Leftover`.
+        lines: events without `seq`, of a chunk that was taken away, for another writer.
+        gaps: losses for another writer, with the id of the one whose they are.
         left_open: whether a chunk was left for recovery.
         is_abandoned: whether this is a forked child, and all of it is the parent's.
         taken_over: whether somebody else has sealed a chunk, or the folder is another: the writer has to leave.
@@ -67,7 +55,8 @@ class ChunkSeries:
         monotonic: Callable[[], float],
     ) -> None:
         self.open: list[ChunkFile] = []
-        self.leftover = Leftover()
+        self.lines: list[bytes] = []
+        self.gaps: list[Gap] = []
         self.left_open = False
         self.taken_over = False
         self.is_abandoned = False
@@ -148,7 +137,7 @@ class ChunkSeries:
 
     def _move(self, chunk: ChunkFile, lines: list[bytes], kept: set[bytes]) -> None:
         """Have another writer write a chunk's events, but for the lines that are kept, and tell of its gaps."""
-        self.leftover.lines += [without_seq(line) for line in lines if line not in kept and not is_control(line)]
+        self.lines += [without_seq(line) for line in lines if line not in kept and not is_control(line)]
         self.leave_gaps(chunk.told[sum(map(is_gap, kept)) :])
         chunk.close()
         if chunk.is_at(chunk.path):
@@ -156,7 +145,7 @@ class ChunkSeries:
 
     def leave_gaps(self, gaps: Iterable[Gap]) -> None:
         """Have another writer tell of them."""
-        self.leftover.gaps += [replace(gap, writer=gap.writer or self._lock.writer) for gap in gaps]
+        self.gaps += [replace(gap, writer=gap.writer or self._lock.writer) for gap in gaps]
 
     def forget_unused(self) -> None:
         """Delete a file that an interrupted call made, and that was never used."""
@@ -166,13 +155,13 @@ class ChunkSeries:
 
     def take_gaps(self) -> list[Gap]:
         """Return the losses that the writer cannot tell of itself."""
-        gaps, self.leftover.gaps = self.leftover.gaps, []
+        gaps, self.gaps = self.gaps, []
         return gaps
 
-    def take_leftover(self) -> Leftover:
-        """Return the events and losses that the writer cannot write itself."""
-        leftover, self.leftover = self.leftover, Leftover()
-        return leftover
+    def take_lines(self) -> list[bytes]:
+        """Return the events that the writer cannot write itself."""
+        lines, self.lines = self.lines, []
+        return lines
 
 
 def sync_outbox(outbox: Path) -> bool:

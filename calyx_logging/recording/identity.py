@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import time
-from _thread import start_new_thread
+from _thread import get_native_id, start_new_thread
 from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -28,7 +28,7 @@ from calyx_logging.core.machine import fingerprint
 from calyx_logging.errors import say
 from calyx_logging.events.event import control_event
 
-__all__ = ["start_fields", "stop_gathering", "tell_environment"]
+__all__ = ["has_thread", "start_fields", "stop_gathering", "tell_environment"]
 
 _TOLD = "CALYX_LOGGING_ENVIRONMENT"
 """Set for child processes, whose environment is their parent's."""
@@ -47,6 +47,9 @@ _state = "new"
 
 _environment: dict[str, Any] = {}
 _is_busy = _is_starting = _is_to_stop = _has_forked = False
+_thread, _BEGINS = 0, -1
+"""The native id of the thread that gathers."""
+
 _running: list[Callable[[], None]] = []
 """Ends the program that is being run."""
 
@@ -87,7 +90,7 @@ def _user() -> str | None:
 
 def tell_environment(pools: Iterable[Any]) -> None:
     """Begin to gather, or write what was gathered, for pools that want it; called by housekeeping now and then."""
-    global _state, _environment
+    global _state, _environment, _thread
     wanting = [pool for pool in pools if getattr(pool, "wants_environment", False)]
     if not wanting:
         return
@@ -96,8 +99,11 @@ def tell_environment(pools: Iterable[Any]) -> None:
         here = f"{sys.executable} {_cwd()}"  # other programs below this one, in other places, tell of theirs
         if os.environ.get(_TOLD) != here:
             os.environ[_TOLD] = here
-            with contextlib.suppress(RuntimeError):  # the interpreter is ending
+            _thread = _BEGINS
+            try:
                 start_new_thread(_gather, (_gathered,))
+            except RuntimeError:  # the interpreter is ending
+                _thread = 0
     elif _gathered:
         _environment, _state = _gathered.popleft(), "gathered"
     if _state == "gathered":
@@ -130,8 +136,14 @@ def stop_gathering(wait: float = 1.0) -> None:
         time.sleep(0.001)
 
 
+def has_thread() -> bool:
+    """Check whether the thread that gathers is there, as far as the system tells."""
+    return _thread == _BEGINS or Path(f"/proc/self/task/{_thread}").exists()
+
+
 def _gather(into: deque[dict[str, Any]]) -> None:
-    global _is_busy
+    global _is_busy, _thread
+    _thread = get_native_id()
     fields: dict[str, Any] = {}
     parts: tuple[Callable[[], dict[str, Any]], ...] = (_command, _git, _packages, _hardware, _gpus, _variables)
     for part in parts:
@@ -224,8 +236,9 @@ def _kill() -> None:
 
 def _forget_programs() -> None:
     """In a forked child: they are the parent's."""
-    global _is_starting, _is_busy
+    global _is_starting, _is_busy, _thread
     _is_starting = _is_busy = False
+    _thread = 0
     _running.clear()
 
 

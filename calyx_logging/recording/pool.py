@@ -94,8 +94,7 @@ class WriterPool:
         self._closing: list[Seats] = []
         self._lost: deque[Exception] = deque()
         self.note_lost = self._lost.append
-        self._closed = False
-        self._spares = 0
+        self._closed, self._spares = False, 0
         self._reporter = LossReporter(self._node.outbox)
         self._care = threading.RLock()
         self._local = Local()
@@ -165,7 +164,7 @@ class WriterPool:
 
     def _any_seat(self) -> Seat:
         try:
-            return self._idle.pop()
+            return self._seats.idle.pop()
         except IndexError:
             return self._new_seat()
 
@@ -178,7 +177,7 @@ class WriterPool:
             for _ in range((_NESTED_POLLS if nested else _POLLS) if self._wake() else 0):
                 time.sleep(POLL_SECONDS)
                 with contextlib.suppress(IndexError):
-                    return self._idle.pop()
+                    return self._seats.idle.pop()
         return self._seats.add(self._new_writer())
 
     def _new_writer(self) -> ChunkWriter:
@@ -198,7 +197,7 @@ class WriterPool:
         kept = seat.writer.append(line)
         if self._sync_each:
             seat.writer.sync()
-        self._idle.append(seat)
+        self._seats.idle.append(seat)
         return kept
 
     def _goes_on(self, writer: ChunkWriter) -> bool:
@@ -243,14 +242,10 @@ class WriterPool:
                 self._lost.append(error)
                 raise
             seat.writer.tell()
-            self._idle.append(seat)
+            self._seats.idle.append(seat)
 
     def _wake(self) -> bool:
         return self._background and process.wake()
-
-    @property
-    def _idle(self) -> deque[Seat]:
-        return self._seats.idle
 
     @property
     def outbox(self) -> Path:
@@ -320,7 +315,7 @@ class WriterPool:
                 writer.roll_soon()
             else:
                 writer.care(roll=True, ready=self._spares > 0)
-                self._idle.appendleft(seat)
+                self._seats.idle.appendleft(seat)
         self._seal_full(self.writers)
 
     def _close_all(self, deadline: float) -> None:
@@ -331,14 +326,15 @@ class WriterPool:
             self._seats, self._spares = Seats(), 0
             self._finish_closing(until)
         if lost := sum(writer.loses for writer in self.writers):
-            say(f"{lost} events were lost, and this line alone says so")
+            noted = all(writer.lock.has_note for writer in self.writers if writer.loses)
+            say(f"{lost} events were lost, and {'the next export' if noted else 'this line alone'} says so")
 
     def _make_spares(self) -> None:
         """Have idle writers, which are slow to begin, for calls that will run beside others."""
-        while len(self._idle) < self._spares:
+        while len(self._seats.idle) < self._spares:
             writer = self._new_writer()
             writer.prepare()
-            self._idle.appendleft(self._seats.add(writer))
+            self._seats.idle.appendleft(self._seats.add(writer))
 
     def _look_after(self, writer: ChunkWriter) -> None:
         if self._options.sync == "interval":
@@ -355,7 +351,7 @@ class WriterPool:
             self._end([writer], self._seats)
         else:
             writer.care(ready=self._spares > 0)
-            (self._idle.append if dropped else self._idle.appendleft)(seat)
+            (self._seats.idle.append if dropped else self._seats.idle.appendleft)(seat)
 
     def _finish_closing(self, deadline: float) -> None:
         """End the writers of a pool that was closed, as soon as no call has them."""
@@ -367,17 +363,17 @@ class WriterPool:
 
     def _end(self, ending: list[ChunkWriter], seats: Seats) -> None:
         """End writers that were taken; another one takes over what they leave. The caller has `_care`."""
-        ending = sorted(ending, key=lambda writer: writer.has_reserve)
+        ending = sorted(ending, key=lambda writer: writer.lock.has_reserve)
         for n, writer in enumerate(ending, 1):
             writer.end()
             if n < len(ending):  # on a full disk the one that has a reserve can tell of all losses
                 ending[n].inherit(writer.take_gaps())
         synced = bool(ending) and sync_outbox(self._node.outbox)
-        for writer in ending:
+        for writer in sorted(ending, key=lambda writer: writer.lock.has_note):  # those that leave make room
+            self._take_over([writer])
             writer.leave(synced=synced)
             if writer in seats.writers:
                 seats.writers.remove(writer)
-        self._take_over(ending)
 
     def _seal_full(self, writers: list[ChunkWriter]) -> None:
         """Seal these writers' full chunks. The caller has `_care`."""
@@ -389,12 +385,15 @@ class WriterPool:
         self._take_over(full)
 
     def _take_over(self, writers: list[ChunkWriter]) -> None:
-        """Write what these writers could not, and tell of what they could not tell."""
-        for leftover in [writer.take_leftover() for writer in writers]:
-            for line in leftover.lines:
+        """Write what these writers could not, and tell of what they could not tell, or leave that in their notes."""
+        for writer in writers:
+            for line in writer.take_lines():
                 self.keep(line)
-            if leftover.gaps:
+            noted = writer.lock.has_note
+            if gaps := writer.take_gaps():
                 seat = self._any_seat()
-                seat.writer.inherit(leftover.gaps)
+                seat.writer.inherit(gaps)
                 seat.writer.tell()
-                self._idle.append(seat)
+                if noted and seat.writer.loses and not seat.writer.lock.has_note:
+                    writer.inherit(seat.writer.take_gaps())
+                self._seats.idle.append(seat)

@@ -24,8 +24,9 @@ from calyx_logging.core.locks import WriterLock
 from calyx_logging.errors import say
 from calyx_logging.events.event import end_of_line, with_seq
 from calyx_logging.format.chunk import MAX_CHUNK_NUMBER
+from calyx_logging.format.loss_note import note_of
 from calyx_logging.recording.chunk_file import ChunkFile, is_control, seq_of
-from calyx_logging.recording.chunk_series import ChunkSeries, Leftover
+from calyx_logging.recording.chunk_series import ChunkSeries
 from calyx_logging.recording.control_lines import ControlLines
 from calyx_logging.recording.gaps import Gap, LossReporter, cause_of, count_of, with_loss
 from calyx_logging.recording.options import WriterOptions
@@ -60,6 +61,7 @@ class ChunkWriter:
         leaving: it is to be ended, and takes no more lines.
         seat: the seat that was made for it last, if it is still there (`calyx_logging.recording.pool`).
         first: the first writer of this process, which the start line of another one names.
+        lock: shows that it lives, and has its id, which is settled once it has a chunk.
     """
 
     def __init__(
@@ -87,8 +89,8 @@ class ChunkWriter:
         self._clock = clock
         self._lines = ControlLines(node_id, clock)
         self._monotonic = monotonic
-        self._lock = WriterLock(outbox, reserve=reserve, component=component)
-        self._series = ChunkSeries(outbox, component, self._lock, clock, monotonic)
+        self.lock = WriterLock(outbox, reserve=reserve, component=component)
+        self._series = ChunkSeries(outbox, component, self.lock, clock, monotonic)
         self._rolls = self._ended = self._sync_fails = False
 
     def append(self, line: bytes, *, or_leave: bool = False, roll: bool = True) -> bool:
@@ -127,6 +129,7 @@ class ChunkWriter:
         gaps = with_loss(gaps, seq, cause_of(error), self._clock())
         self._reporter.lost(error)
         self.state = (chunk, seq + 1, size, gaps)  # last: where anything before raises, nothing is counted
+        self._note_losses()
 
     def tell(self) -> None:
         """Write the gap lines that are due, if writing works; else the next event or the end tries again."""
@@ -134,6 +137,7 @@ class ChunkWriter:
             if self.loses:
                 self.mend()
                 self._put(b"")
+        self._note_losses()
 
     @property
     def loses(self) -> int:
@@ -143,8 +147,8 @@ class ChunkWriter:
     def inherit(self, gaps: Iterable[Gap]) -> None:
         """Take over what another writer could not tell of."""
         chunk, seq, size, own = self.state
-        self.limit = -1
-        self.state = (chunk, seq, size, (*gaps, *own))
+        self.limit, self.state = -1, (chunk, seq, size, (*gaps, *own))
+        self._note_losses()
 
     def mend(self) -> None:
         """Make state and file agree after a call that failed or was interrupted."""
@@ -165,6 +169,7 @@ class ChunkWriter:
                 chunk.told += gaps
                 gaps = ()
             self.state = (chunk, last + 1, whole, gaps)
+            self._note_losses()
         elif not tail:  # shorter than it was: what is left is written again when it is sealed
             self.retire()
 
@@ -203,42 +208,31 @@ class ChunkWriter:
         for chunk in list(self._series.open):
             self._series.seal(chunk)
         self._series.forget_unused()
-        _, seq, _, gaps = self.state
-        self.state = (None, seq, 0, ())
-        self._series.leave_gaps(gaps)
 
     def leave(self, *, synced: bool) -> None:
-        """Give the lock back after `end`; what could not be written is in the series' leftover.
+        """Give the lock back after `end`; the file stays where recovery has something to do.
 
         Args:
             synced: whether the directory was synced, so that the sealed names last; else the lock file stays.
         """
+        if self.lock.has_note:
+            say(f"{self.loses} events were lost, and the next export says so")
         try:
-            self._lock.give_back(delete=synced and not self._series.left_open)
+            self.lock.give_back(delete=synced and not self._series.left_open and not self.lock.has_note)
         except OSError as error:
-            say(f"cannot delete the lock file of writer {self.id}: {error}; the next export does")
+            say(f"cannot delete the lock file of writer {self.lock.writer}: {error}; the next export does")
 
     def prepare(self, *, begin: bool = True) -> None:
         """Take the lock, and begin a chunk, ahead of the first event."""
         with contextlib.suppress(OSError):  # the first event tries again, and says so
-            self._lock.take()
+            self.lock.take()
             if begin:
                 self._chunk_for(0)
-
-    @property
-    def has_reserve(self) -> bool:
-        """Whether it can make room for its end on a full disk."""
-        return self._lock.has_reserve
-
-    @property
-    def id(self) -> str:
-        """The writer's id; settled once it has a chunk."""
-        return self._lock.writer
 
     def look(self) -> bool:
         """Whether it needs somebody who takes it: a chunk that is old or was tampered with, gaps, a lost lock file."""
         chunk, _, size, _ = self.state
-        self.leaving = self.leaving or (bool(self._series.open) and self._lock.is_lost)
+        self.leaving = self.leaving or (bool(self._series.open) and self.lock.is_lost)
         if self.leaving or self.loses:
             return True
         return chunk is not None and size > 0 and (self._is_old(chunk) or chunk.is_away(size))
@@ -285,19 +279,24 @@ class ChunkWriter:
             self.leaving = True
             self.limit = -1
 
-    def take_gaps(self) -> list[Gap]:
-        """Return the losses that it cannot tell of itself, and leave the events to `take_leftover`."""
-        return self._series.take_gaps()
+    def take_lines(self) -> list[bytes]:
+        """Return the events that it cannot write itself, without `seq`."""
+        return self._series.take_lines()
 
-    def take_leftover(self) -> Leftover:
-        """Return the events and losses that it cannot write itself."""
-        return self._series.take_leftover()
+    def take_gaps(self) -> list[Gap]:
+        """Return the losses that it has not told of, for another writer."""
+        chunk, seq, size, gaps = self.state
+        self._series.leave_gaps(gaps)
+        self.state = (chunk, seq, size, ())
+        gaps = self._series.take_gaps()
+        self._note_losses()
+        return gaps
 
     def abandon(self) -> None:
         """In a forked child: let go of what is the parent's, touching nothing on disk."""
         self.leaving, self.limit = True, -1
         self._series.is_abandoned = True
-        self._lock.forget()
+        self.lock.forget()
         for chunk in self._series.open:
             with contextlib.suppress(OSError):
                 chunk.close()
@@ -325,7 +324,13 @@ class ChunkWriter:
     def _note_told(self, chunk: ChunkFile, gaps: tuple[Gap, ...]) -> None:
         if gaps:
             chunk.told += gaps
+            self._note_losses()
             self._reporter.told(gaps, last=not self._others_lose())
+
+    def _note_losses(self) -> None:
+        """Leave word in the lock file of what it has to tell of, in case it dies before it can."""
+        gaps = (*self.state[3], *self._series.gaps)
+        self.lock.note(note_of(self.lock.component, [gap.fields() for gap in gaps]))
 
     def _first_lines(self, chunk: ChunkFile, size: int, gaps: tuple[Gap, ...], seq: int) -> tuple[bytes, int]:
         """The lines that have to come before the next one, and the `seq` that follows: a start line, gap lines."""
@@ -333,7 +338,7 @@ class ChunkWriter:
         if size or chunk.name.number or not (is_further or self._options.identity):
             return self._lines.gaps(gaps, seq)
         told, after = self._lines.gaps(gaps, seq + 1)
-        return self._lines.start(seq, self.first.id, is_further=is_further) + told, after
+        return self._lines.start(seq, self.first.lock.writer, is_further=is_further) + told, after
 
     def _chunk_for(self, length: int, *, roll: bool = True) -> ChunkFile:
         """The open chunk, or the next one where a line of `length` bytes has no room in it."""
@@ -351,7 +356,7 @@ class ChunkWriter:
             if len(self._series.open) > _MAX_FULL:
                 return chunk
         try:
-            self._lock.take()
+            self.lock.take()
             self._check_process()
             new = self._series.begin(chunk)
             self._check_process()
@@ -375,11 +380,11 @@ class ChunkWriter:
             self._write_last_lines()
         except Exception as error:
             try:
-                if not self._lock.free_room():
+                if not self.lock.free_room():
                     raise
                 self._write_last_lines()
             except Exception:
-                say(f"cannot write the end of writer {self._lock.writer}: {error}")
+                say(f"cannot write the end of writer {self.lock.writer}: {error}")
 
     def _write_last_lines(self) -> None:
         chunk = self._chunk_for(0)

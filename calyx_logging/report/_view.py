@@ -36,6 +36,10 @@ _RUN = (
     *("suite", "run_id", "run_instance_id", "started", "ended", "events", "errors", "cases", "completed", "passed"),
     *("cases_expected", "exit_status", "outcome", "duration_s"),
 )
+_PROCESS = (
+    *("process", "host", "user", "program", "cwd", "python", "platform", "pid", "git_commit", "git_dirty"),
+    *("cpu", "cpus", "memory_bytes", "ts", "ended", "reason", "exit_code", "signal", "exception_type"),
+)
 
 
 class Sheet:
@@ -279,9 +283,15 @@ class Sheet:
             ],
             "case_counts": facts.case_counts,
             "envelopes": self.envelopes,
+            "processes": {
+                key: [{name: cell(row[name]) for name in _PROCESS} for row in rows]
+                for key, rows in facts.processes.items()
+            },
+            "process_counts": facts.process_counts,
             "show": source.command("show"),
             "report": source.command("report"),
             "query": source.command("query"),
+            "query_processes": source.command("query", "--named", "processes"),
             "query_cases": source.command("query", "--named", "cases"),
         }
 

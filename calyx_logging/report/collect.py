@@ -41,6 +41,9 @@ MAX_ROWS = 200
 MAX_CASES = 5000
 """Maximum number of cases of one run."""
 
+MAX_PROCESSES = 20
+"""Maximum number of processes that are named of one run."""
+
 MAX_DAYS = 20_000
 MAX_POINTS = 1500
 """Maximum number of points of a chart over time."""
@@ -135,6 +138,8 @@ class Facts:
         chosen: the runs that are shown whole, rows of `runs`, the newest first.
         cases: of these, by `run_key`: rows of `cases`.
         case_counts: how many there are in all.
+        processes: of these runs, by `run_key`: rows of `processes`, the first ones, of those that logged its events.
+        process_counts: how many there are in all.
         warnings: what could not be read.
     """
 
@@ -151,6 +156,8 @@ class Facts:
     chosen: list[dict[str, Any]] = field(default_factory=list)
     cases: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
     case_counts: dict[str, int] = field(default_factory=dict)
+    processes: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
+    process_counts: dict[str, int] = field(default_factory=dict)
     warnings: list[str] = field(default_factory=list)
 
     @property
@@ -198,6 +205,8 @@ def gather(
     _ask_activity(backend, found)
     tell("asking: cases")
     _ask_cases(backend, found)
+    tell("asking: processes")
+    _ask_processes(backend, found)
     tell("looking for what is missing")
     try:
         found.conditions = list(conditions_at(source.place, source.root, engine))
@@ -342,9 +351,33 @@ def _ask_cases(backend: Any, found: Facts) -> None:
     rank = ibis.row_number().over(group_by=list(RUN), order_by=["started", "case_id"])
     ranked = cases.mutate(rank=rank, in_all=cases.case_id.count().over(group_by=list(RUN)))
     wanted = {run_key(row) for row in found.chosen}
-    for row in rows_of(backend, ranked.filter(ranked.rank < MAX_CASES).order_by([*RUN, "rank"])):
+    rows = rows_of(backend, ranked.filter(ranked.rank < MAX_CASES).order_by([*RUN, "rank"]))
+    _sort_out(rows, wanted, found.cases, found.case_counts)
+
+
+def _ask_processes(backend: Any, found: Facts) -> None:
+    """Query the processes that logged events of the chosen runs."""
+    import ibis
+
+    if not found.chosen:
+        return
+    events, starts, processes = (backend.table(name) for name in ("events", "starts", "processes"))
+    wrote = events.filter(of_some_runs(events, found.chosen)).select(*RUN, "writer").distinct()
+    of_runs = wrote.join(starts, ["node_id", "writer"]).select(*RUN, "process").distinct()
+    joined = of_runs.join(processes, ["node_id", "process"])
+    rank = ibis.row_number().over(group_by=list(RUN), order_by=["ts", "process"])
+    ranked = joined.mutate(rank=rank, in_all=joined.process.count().over(group_by=list(RUN)))
+    rows = rows_of(backend, ranked.filter(ranked.rank < MAX_PROCESSES).order_by([*RUN, "rank"]))
+    _sort_out(rows, {run_key(row) for row in found.chosen}, found.processes, found.process_counts)
+
+
+def _sort_out(
+    rows: list[dict[str, Any]], wanted: set[str], into: dict[str, list[dict[str, Any]]], counts: dict[str, int]
+) -> None:
+    """Put rows with `rank` and `in_all` under the keys of their runs, and count."""
+    for row in rows:
         key = run_key(row)
         if key in wanted:
             del row["rank"]
-            found.case_counts[key] = row.pop("in_all")
-            found.cases.setdefault(key, []).append(row)
+            counts[key] = row.pop("in_all")
+            into.setdefault(key, []).append(row)

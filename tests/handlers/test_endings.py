@@ -360,9 +360,9 @@ pool = log.handlers[0]._pool
 held = []
 for _ in range(4):
     log.info("one writer each")
-    while not pool._idle: pass
-    held.append(pool._idle.pop())
-pool._idle.extend(held)
+    while not pool._seats.idle: pass
+    held.append(pool._seats.idle.pop())
+pool._seats.idle.extend(held)
 first = min(pool.writers, key=lambda writer: writer.first is not writer)
 with pool._care:
     seat = pool._seats.take(first)

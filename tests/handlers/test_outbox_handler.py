@@ -145,8 +145,8 @@ def test_after_the_last_chunk_number_a_new_writer_begins(node: Node, configure: 
         logger.info("event", extra={"n": n, "pad": "x" * 200})
     handler.close()
     names = [name for name in map(ChunkName.parse, sealed(node)) if name]
-    assert [name.number for name in names if name.writer == writer._lock.writer] == [0, 9998, 9999]
-    assert [name.number for name in names if name.writer != writer._lock.writer] == [0, 1, 2]
+    assert [name.number for name in names if name.writer == writer.lock.writer] == [0, 9998, 9999]
+    assert [name.number for name in names if name.writer != writer.lock.writer] == [0, 1, 2]
     assert sorted(event["n"] for event in events_of(node.outbox) if "n" in event) == [0, 1, 2, 3]
     assert sorted(line["control"] for line in controls_of(node.outbox)) == ["end", "end", "start"]
 

@@ -12,6 +12,7 @@ import logging.config
 import os
 import re
 import shutil
+import socket
 import time
 from collections.abc import Callable, Iterator
 from datetime import datetime, timedelta
@@ -367,6 +368,9 @@ def test_a_run_its_cases_and_events(opened: Open, report: Path, logged: Node) ->
     page.wait_for_selector("#run-events li")
     assert texts(page, "#h-run") == ["Run bad"]
     assert texts(page, "#run-said")[0] == "✗ failed: it ended as normal, and 2 of its 4 cases did not pass"
+    page.click("#run-processes summary")
+    assert texts(page, "#run-processes dt")[:3] == ["Program", "Process", "Host"]
+    assert texts(page, "#run-processes dd")[2] == socket.gethostname()
     page.click("#run-envelope summary")
     assert '"exit_status": "normal"' in page.inner_text("#run-envelope pre")
     assert texts(page, "#case-table tbody td:first-child") == [

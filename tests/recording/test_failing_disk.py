@@ -8,6 +8,7 @@ import json
 import logging
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -19,8 +20,10 @@ import pytest
 
 from calyx_logging import Node, provision
 from calyx_logging.core import files
+from calyx_logging.core.locks import lock_file
 from calyx_logging.outbox.export import export
-from conftest import close_logging, config, controls_of, events_of, python, tree
+from calyx_logging.outbox.status import status_of
+from conftest import close_logging, config, controls_of, die_in_place, events_of, python, tree
 from faults import failing_calls
 from faults.disk import Failing, Proxy, through
 from faults.failing_calls import ERRORS, account_for
@@ -334,6 +337,114 @@ def test_threads_on_a_real_full_disk(small_disk: Path, tmp_path: Path) -> None:
     kept, lost = account_for(node, next(numbers))
     assert kept > 100
     assert lost > 0
+
+
+@needs_mount
+def test_killed_on_a_full_disk(small_disk: Path) -> None:
+    """What was lost until then stands in the lock file: `status` counts it, and recovery writes the gap line."""
+    node = provision(small_disk, "test-node").node
+    code = """
+    import json, logging.config, os, signal, sys
+    logging.config.dictConfig(json.loads(sys.argv[1]))
+    log = logging.getLogger("harness")
+    log.info("event", extra={"n": 0})
+    filler = os.open(sys.argv[2], os.O_CREAT | os.O_WRONLY)
+    for size in (65536, 4096, 1):
+        try:
+            while os.write(filler, b"x" * size) == size:
+                pass
+        except OSError:
+            pass
+    for n in range(1, 101):
+        log.info("event", extra={"n": n, "pad": "x" * 300})
+    os.kill(os.getpid(), signal.SIGKILL)
+    """
+    filler = small_disk / "filler"
+    assert python(code, json.dumps(config(node)), str(filler)).returncode == -signal.SIGKILL
+    before = status_of(node)
+    assert before.audit.lost == 101 - before.open.events
+    assert before.audit.lost >= 80
+    filler.unlink()
+    export(node)
+    kept, lost = account_for(node, 101)
+    assert (kept, lost) == (before.open.events, before.audit.lost)
+    after = status_of(node).audit
+    assert after.lost == lost, "counted once, now by the gap line"
+    assert [line["control"] for line in controls_of(node.outbox)] == ["gap", "end"]
+    assert after.verdict.kind == "events lost"
+
+
+NO_DESCRIPTORS = """
+import json, logging.config, os, resource, signal, sys
+logging.config.dictConfig(json.loads(sys.argv[1]))
+log = logging.getLogger("harness")
+sys.stderr.flush()
+held = os.open(os.devnull, os.O_RDONLY)
+highest = max(int(name) for name in os.listdir("/proc/self/fd"))
+while held < highest:
+    held = os.open(os.devnull, os.O_RDONLY)
+resource.setrlimit(resource.RLIMIT_NOFILE, (held + 1, resource.getrlimit(resource.RLIMIT_NOFILE)[1]))
+for n in range(5):
+    log.info("event", extra={"n": n})
+if sys.argv[2] == "killed":
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="no list of descriptors")
+@pytest.mark.parametrize("crashes", [True, False])
+@pytest.mark.parametrize("end", ["killed", "in order"])
+def test_no_descriptor_to_the_end(node: Node, end: str, crashes: bool) -> None:
+    """Not one chunk could be made: the losses are known all the same, once the process has ended."""
+    done = python(NO_DESCRIPTORS, json.dumps(config(node, crashes=crashes, identity=False)), end)
+    assert "Too many open files" in done.stderr
+    assert ("5 events were lost, and the next export says so" in done.stderr) == (end == "in order")
+    assert list(node.outbox.glob("*.jsonl*")) == []
+    assert status_of(node).audit.verdict.document() == {"verdict": "events lost", "lost": 5, "missing": []}
+    result = export(node)
+    assert account_for(node, 5) == (0, 5)
+    assert result.manifest is not None
+    assert status_of(node).audit.lost == 5
+    assert [path.name for path in (node.outbox / ".writers").iterdir()] == []
+    assert export(node).manifest is None
+
+
+def test_a_note_that_was_told_is_not_told_again(node: Node, configure: Configure) -> None:
+    """A process that dies between a gap line and taking back the note."""
+    logger = configure()
+    writer = logger.handlers[0]._pool.writers[0]  # type: ignore[attr-defined]
+    logger.info("event", extra={"n": 0})
+    writer.lose(OSError(errno.EIO, os.strerror(errno.EIO)))
+    lock = lock_file(node.outbox, writer.lock.writer)
+    noted = lock.read_bytes()
+    assert b"Input/output error" in noted
+    logger.info("event", extra={"n": 1})
+    assert b"Input/output error" not in lock.read_bytes()
+    lock.write_bytes(noted)
+    assert status_of(node).audit.lost == 1
+    die_in_place()
+    export(node)
+    assert account_for(node, 3) == (2, 1)
+
+
+@pytest.mark.parametrize(
+    "note",
+    [
+        *(b"{", b"[]", b"\xff", b"[" * 3000, b'{"component":"../x","gaps":[]}', b'{"component":"harness","gaps":[1]}'),
+        b'{"component":"harness","gaps":[{"count":"many","seqs":[[5,1]],"message":1,"cause":[]}]}',
+    ],
+)
+def test_a_note_that_is_none(node: Node, configure: Configure, note: bytes) -> None:
+    """What cannot be read as a note stops nothing."""
+    logger = configure()
+    logger.info("event", extra={"n": 0})
+    writer = logger.handlers[0]._pool.writers[0]  # type: ignore[attr-defined]
+    writer.lock.note(note)
+    assert status_of(node).audit.lost == 0
+    die_in_place()
+    export(node)
+    assert [event["n"] for event in events_of(node.outbox)] == [0]
+    assert controls_of(node.outbox)[-1]["reason"] == "recovered"
 
 
 def test_a_fragment_of_one_thread_harms_no_other(tmp_path: Path) -> None:

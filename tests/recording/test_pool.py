@@ -193,7 +193,7 @@ def test_further_writers_of_a_process_name_the_first(node: Node, configure: Conf
     pool_of(logger)._seats.idle.append(held)
     close_logging()
     (start,) = [line for line in controls_of(node.outbox) if line["control"] == "start"]
-    assert (start["process"], start["seq"]) == (held.writer.id, 0)
+    assert (start["process"], start["seq"]) == (held.writer.lock.writer, 0)
 
 
 def test_a_further_writer_that_loses_its_first_event_names_the_first_all_the_same(
@@ -212,7 +212,7 @@ def test_a_further_writer_that_loses_its_first_event_names_the_first_all_the_sam
     writers = {path.name.split("__")[2][:8] for path in node.outbox.glob("*.jsonl")}
     starts = [line for line in controls_of(node.outbox) if line["control"] == "start"]
     assert len(starts) == len(writers) - 1 >= 1  # housekeeping may have had a writer in its hand
-    assert {start["process"] for start in starts} == {held.writer.id}
+    assert {start["process"] for start in starts} == {held.writer.lock.writer}
 
 
 def test_writers_that_are_not_used_are_ended(node: Node, configure: Configure, monkeypatch: pytest.MonkeyPatch) -> None:

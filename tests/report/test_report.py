@@ -688,3 +688,28 @@ def test_a_root_that_is_found(logged: Node, tmp_path: Path, monkeypatch: pytest.
     source = Source.find("outbox", None)
     assert source.where == str(logged.root)
     assert source.command("query").endswith(f"--root {source.root}")
+
+
+def test_a_run_names_the_processes_that_logged_it(node: Node) -> None:
+    """What ran, on what, and how it ended; another process of the node is not among them."""
+    code = """
+    import json, logging.config, sys
+    from calyx_logging import benchmark_run
+    logging.config.dictConfig(json.loads(sys.argv[1]))
+    with benchmark_run(suite="reading", run_id=sys.argv[2]):
+        logging.getLogger("harness").info("in it")
+    sys.exit(int(sys.argv[3]))
+    """
+    settings = json.dumps(config(node, identity=True))
+    for run, status in (("one", "0"), ("two", "3")):
+        assert python(code, settings, run, status, CALYX_ROOT=str(node.root)).returncode == int(status)
+    export(node)
+    page = Page(make_report(Source.find("outbox", str(node.root))).html)
+    rows = {row[3]: page.facts["processes"][row[0]] for row in page.facts["runs"]}
+    assert {run: [one["exit_code"] for one in processes] for run, processes in rows.items()} == {"one": [0], "two": [3]}
+    (one,), (two,) = rows["one"], rows["two"]
+    assert (one["program"], one["reason"]) == ("-c", "closed")
+    assert one["python"] == f"{sys.implementation.name} {'.'.join(map(str, sys.version_info[:3]))}"
+    assert one["host"] == two["host"]
+    assert one["pid"] != two["pid"]
+    assert set(page.facts["process_counts"].values()) == {1}

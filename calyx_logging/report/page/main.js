@@ -111,6 +111,7 @@ async function show_run(key, event_id, nth) {
   const totals = [["Node", shown(run.node)], ["Suite", run.suite === null ? "–" : shown(run.suite, 200)], ["Instance", run.instance === null ? "–" : shown(run.instance, 200)], ["Started", time_text(run.started)], [has_ended ? "Ended" : "Last event", time_text(run.ended)], [has_ended ? "Took" : "Took until then", duration(run.duration)],
     ["Cases passed", run.cases ? `${count(run.passed)} of ${count(run.cases)}` : "no cases"], ["Cases expected", count(run.expected)], ["Errors", count(run.errors)], ["Events", count(run.events)]];
   $("#run-totals").replaceChildren(...totals.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
+  show_processes(key);
   show_envelope(key);
   await cases_ready;
   const found = cases[key] || [], in_all = facts.case_counts[key] || 0;
@@ -136,6 +137,34 @@ async function show_run(key, event_id, nth) {
   }
   window.scrollTo(0, 0);
   $("#h-run").focus({ preventScroll: true });
+}
+
+// What ran, on what, and how it ended: by the start, environment and end lines.
+function show_processes(key) {
+  const processes = facts.processes[key] || [], in_all = facts.process_counts[key] || 0, box = $("#run-processes");
+  box.hidden = !processes.length;
+  if (!processes.length) return;
+  const hosts = [...new Set(processes.map((one) => one.host))].filter((host) => host !== null);
+  $("summary", box).replaceChildren(`${count(in_all)} ${in_all === 1 ? "process" : "processes"}`, ...(hosts.length ? [" on ", shown(hosts.join(", "), 200)] : []));
+  $("div", box).replaceChildren(
+    ...processes.map((one) => make("dl", { class: "totals" }, ...process_facts(one).filter((fact) => fact[1] !== null).map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))))),
+    make("p", { class: "muted" }, in_all > processes.length ? `The first ${count(processes.length)} of ${count(in_all)}. ` : "", "All: ", make("code", {}, shown(facts.query_processes))),
+  );
+}
+
+function process_facts(one) {
+  const text = (value) => (value === null ? null : shown(value, 300));
+  const commit = one.git_commit === null ? null : `${visible(one.git_commit).slice(0, 12)}${one.git_dirty === "true" ? ", changed since" : ""}`;
+  const cpus = one.cpus === null ? null : `${count(one.cpus)} × ${visible(one.cpu ?? "unknown").slice(0, 100)}`;
+  return [["Program", text(one.program)], ["Process", one.pid === null ? null : `${visible(one.pid)}, writer ${visible(one.process)}`], ["Host", text(one.host)], ["User", text(one.user)],
+    ["Python", text(one.python)], ["System", text(one.platform)], ["Folder", text(one.cwd)], ["Commit", commit], ["Processors", cpus],
+    ["Memory", one.memory_bytes === null ? null : `${(one.memory_bytes / 2 ** 30).toFixed(1)} GiB`], ["Began", time_text(one.ts)], ["Ended", one.ended === null ? "not seen" : time_text(one.ended)], ["How", how_ended(one)]];
+}
+
+function how_ended(one) {
+  if (one.reason === null) return null;
+  const more = [["signal", one.signal], ["exit code", one.exit_code], ["", one.exception_type]].filter((pair) => pair[1] !== null);
+  return shown([one.reason, ...more.map(([name, value]) => `${name} ${value}`.trim())].join(", "), 200);
 }
 
 function show_envelope(key) {
