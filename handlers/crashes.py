@@ -72,7 +72,7 @@ def _wrap_excepthook() -> None:
         _log(kind, value, traceback, {})
         ends_it = getattr(sys, "last_value", None) is value and not _goes_on()  # else the program has called the hook
         if ends_it:
-            interrupt = kind is KeyboardInterrupt and os.name == "posix"
+            interrupt = os.name == "posix" and _ends_by_sigint(kind)
             how: dict[str, object] = {"signal": "SIGINT"} if interrupt else {"exit_code": 1}
             note_ending({**how, "exception_type": kind.__name__})
         try:
@@ -187,6 +187,11 @@ def _remember_the_interrupt() -> None:
     """Have Python end by SIGINT, as it will unless some thread has run a text as code since (named tuples do)."""
     with contextlib.suppress(KeyboardInterrupt):
         exec("raise KeyboardInterrupt")
+
+
+def _ends_by_sigint(kind: type[BaseException]) -> bool:
+    """Check whether Python ends itself by SIGINT after such an exception: of subclasses, from 3.14 on."""
+    return issubclass(kind, KeyboardInterrupt) if sys.version_info >= (3, 14) else kind is KeyboardInterrupt
 
 
 def _is_a_script_to_come() -> bool:

@@ -52,6 +52,13 @@ CLOSED = {"reason": "closed"}
 ZERO = {"exit_code": 0} if sys.version_info < (3, 14) else {}
 """From then on a script that ran to its end looks like one that raised SystemExit itself."""
 
+STOP: tuple[int, dict[str, Any]] = (
+    (-signal.SIGINT, {"signal": "SIGINT", "exception_type": "Stop"})
+    if sys.version_info >= (3, 14) and os.name == "posix"
+    else (1, {"exit_code": 1, "exception_type": "Stop"})
+)
+"""How a script ends by a subclass of KeyboardInterrupt."""
+
 RECOVERED = {"reason": "recovered", "torn_bytes": 0, "bad_lines": 0}
 
 
@@ -72,7 +79,7 @@ RECOVERED = {"reason": "recovered", "torn_bytes": 0, "bad_lines": 0}
         ("threading.Thread(target=sys.exit, args=(8,)).start()", 0, ZERO),
         ("logging.config.dictConfig({'version': 1})\nsys.exit(9)", 9, {}),
         ("sys.exit(SystemExit(3))", 3, {}),
-        ("class Stop(KeyboardInterrupt): pass\nraise Stop", 1, {"exit_code": 1, "exception_type": "Stop"}),
+        ("class Stop(KeyboardInterrupt): pass\nraise Stop", *STOP),
         ("sys.excepthook(KeyError, KeyError(), None)", 0, ZERO),
         ("import atexit\natexit.register(sys.exit, 5)", 0, ZERO),
     ],

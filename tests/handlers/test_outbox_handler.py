@@ -453,7 +453,7 @@ def test_threads_write_side_by_side(node: Node, configure: Configure) -> None:
 @needs_fork
 def test_a_forked_child_has_a_writer_of_its_own(node: Node, configure: Configure) -> None:
     """The child leaves the parent's chunk and lock alone, and its event survives os._exit."""
-    logger = configure()
+    logger = configure(warnings=False)  # one about threads, of which pytest has one
     logger.info("parent before")
     pid = os.fork()
     if pid == 0:
