@@ -93,10 +93,8 @@ def _capturing_of(name: str) -> tuple[logging.Handler, ...]:
 
 
 def as_if_in_logging(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Give a function's code the file name of `logging`, by which stack walks know what to skip."""
-    source: str | None = getattr(logging, "_srcfile", None)
-    if source is not None:
-        function.__code__ = function.__code__.replace(co_filename=source)
+    """Give a function's code the file name of `logging`, as its own code has it: stack walks skip by that."""
+    function.__code__ = function.__code__.replace(co_filename=logging.Logger.debug.__code__.co_filename)
     return function
 
 

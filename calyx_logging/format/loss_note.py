@@ -10,12 +10,14 @@ import json
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from calyx_logging.core.locks import MAX_NOTE, note_in
 from calyx_logging.errors import ConfigError
 from calyx_logging.format.chunk import check_component
-from calyx_logging.format.line_check import GapLine, Scan, note_control
+
+if TYPE_CHECKING:
+    from calyx_logging.format.line_check import GapLine
 
 __all__ = ["LossNote", "note_of", "read_note"]
 
@@ -71,6 +73,8 @@ def read_note(outbox: Path, writer: str) -> LossNote | None:
         kept = [{name: gap[name] for name in _FIELDS if name in gap} for gap in gaps]
     except (ValueError, TypeError, KeyError, RecursionError, ConfigError):
         return None
+    from calyx_logging.format.line_check import Scan, note_control  # writers do not need it, and it is slow to import
+
     scan = Scan()
     for gap in kept:
         note_control(scan, {**gap, "control": "gap"})

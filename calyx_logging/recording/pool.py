@@ -367,10 +367,10 @@ class WriterPool:
         for n, writer in enumerate(ending, 1):
             writer.end()
             if n < len(ending):  # on a full disk the one that has a reserve can tell of all losses
-                ending[n].inherit(writer.take_gaps())
+                ending[n].inherit(writer.take_gaps(of_calls=True))
         synced = bool(ending) and sync_outbox(self._node.outbox)
         for writer in sorted(ending, key=lambda writer: writer.lock.has_note):  # those that leave make room
-            self._take_over([writer])
+            self._take_over([writer], has_ended=True)
             writer.leave(synced=synced)
             if writer in seats.writers:
                 seats.writers.remove(writer)
@@ -384,16 +384,16 @@ class WriterPool:
             sync_outbox(self._node.outbox)
         self._take_over(full)
 
-    def _take_over(self, writers: list[ChunkWriter]) -> None:
+    def _take_over(self, writers: list[ChunkWriter], *, has_ended: bool = False) -> None:
         """Write what these writers could not, and tell of what they could not tell, or leave that in their notes."""
         for writer in writers:
             for line in writer.take_lines():
                 self.keep(line)
-            noted = writer.lock.has_note
-            if gaps := writer.take_gaps():
+            noted = has_ended and writer.lock.has_note
+            if gaps := writer.take_gaps(of_calls=has_ended):
                 seat = self._any_seat()
                 seat.writer.inherit(gaps)
                 seat.writer.tell()
                 if noted and seat.writer.loses and not seat.writer.lock.has_note:
-                    writer.inherit(seat.writer.take_gaps())
+                    writer.inherit(seat.writer.take_gaps(of_calls=True))
                 self._seats.idle.append(seat)

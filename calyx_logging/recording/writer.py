@@ -283,14 +283,14 @@ class ChunkWriter:
         """Return the events that it cannot write itself, without `seq`."""
         return self._series.take_lines()
 
-    def take_gaps(self) -> list[Gap]:
-        """Return the losses that it has not told of, for another writer."""
-        chunk, seq, size, gaps = self.state
-        self._series.leave_gaps(gaps)
-        self.state = (chunk, seq, size, ())
-        gaps = self._series.take_gaps()
-        self._note_losses()
-        return gaps
+    def take_gaps(self, *, of_calls: bool) -> list[Gap]:
+        """Return losses that sealing found, for another writer; of a writer that was taken, also those of its calls."""
+        if of_calls:
+            chunk, seq, size, gaps = self.state
+            self._series.leave_gaps(gaps)
+            self.state = (chunk, seq, size, ())
+            self._note_losses()
+        return self._series.take_gaps()
 
     def abandon(self) -> None:
         """In a forked child: let go of what is the parent's, touching nothing on disk."""
@@ -329,8 +329,7 @@ class ChunkWriter:
 
     def _note_losses(self) -> None:
         """Leave word in the lock file of what it has to tell of, in case it dies before it can."""
-        gaps = (*self.state[3], *self._series.gaps)
-        self.lock.note(note_of(self.lock.component, [gap.fields() for gap in gaps]))
+        self.lock.note(note_of(self.lock.component, [gap.fields() for gap in self.state[3]]))
 
     def _first_lines(self, chunk: ChunkFile, size: int, gaps: tuple[Gap, ...], seq: int) -> tuple[bytes, int]:
         """The lines that have to come before the next one, and the `seq` that follows: a start line, gap lines."""

@@ -449,6 +449,7 @@ os.kill(os.getpid(), signal.SIGTERM)
     assert list((node.outbox / ".writers").iterdir()) == []
 
 
+@posix
 def test_the_system_was_restarted(node: Node) -> None:
     """A lock file of an earlier boot says that a loss of power may be the cause."""
     if not Path("/proc/sys/kernel/random/boot_id").exists():

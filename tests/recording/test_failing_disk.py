@@ -391,7 +391,7 @@ if sys.argv[2] == "killed":
 """
 
 
-@pytest.mark.skipif(not Path("/proc/self/fd").exists(), reason="no list of descriptors")
+@pytest.mark.skipif(os.name == "nt" or not Path("/proc/self/fd").exists(), reason="no list of descriptors")
 @pytest.mark.parametrize("crashes", [True, False])
 @pytest.mark.parametrize("end", ["killed", "in order"])
 def test_no_descriptor_to_the_end(node: Node, end: str, crashes: bool) -> None:
