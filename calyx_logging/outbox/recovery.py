@@ -209,7 +209,8 @@ class _Work:
                     _give_up_lock(lock, lock_file(self._outbox, writer))
             elif self._is_quiet([lock_file(self._outbox, writer)]):
                 self._begin_last(writer, names, {})
-                self._end_without_chunk(writer)
+                if self._last.tells_of_losses:
+                    self._end_without_chunk(writer)
                 _give_up_lock(lock, lock_file(self._outbox, writer))
         finally:
             lock.release()

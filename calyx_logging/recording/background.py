@@ -63,8 +63,8 @@ _END_SECONDS = 2.0
 """So long the end of the process waits for the thread."""
 
 
-_REST_SECONDS = 0.3
-"""So long a fork waits for threads of ours to end."""
+_REST_SECONDS, _NO_REST_SECONDS = 0.3, 10.0
+"""So long a fork waits for threads of ours to end; after one that has waited in vain, so long none waits."""
 
 
 class Member(Protocol):
@@ -108,6 +108,7 @@ _pid = os.getpid()
 _finalizer_pid = 0
 _exiting = False
 _rests = False
+_no_rest_until = 0.0
 _ending: dict[str, object] = {}
 at_end: list[Callable[[], None]] = []
 """Called before the pools are closed at the end of a worker process of multiprocessing."""
@@ -274,15 +275,18 @@ def _end_worker() -> None:
 
 def _rest() -> None:
     """Before a fork: have the thread end."""
-    global _keeper, _rests
-    keeper = _keeper
-    if keeper.runs and keeper.thread != threading.get_native_id():
-        _keeper, _rests = _Keeper(), True
-        _bell.put(None)
-        deadline = time.monotonic() + _REST_SECONDS
-        path = Path(f"/proc/self/task/{keeper.thread}")
-        while (keeper.runs or path.exists() or has_thread()) and time.monotonic() < deadline:
-            time.sleep(0.0001)
+    global _keeper, _rests, _no_rest_until
+    keeper, now = _keeper, time.monotonic()
+    if now < _no_rest_until or not keeper.runs or keeper.thread == threading.get_native_id():
+        return
+    _keeper, _rests = _Keeper(), True
+    _bell.put(None)
+    path = Path(f"/proc/self/task/{keeper.thread}")
+    while keeper.runs or path.exists() or has_thread():
+        if time.monotonic() > now + _REST_SECONDS:
+            _no_rest_until = time.monotonic() + _NO_REST_SECONDS
+            return
+        time.sleep(0.0001)
 
 
 def _go_on() -> None:

@@ -138,7 +138,10 @@ def stop_gathering(wait: float = 1.0) -> None:
 
 def has_thread() -> bool:
     """Check whether the thread that gathers is there, as far as the system tells."""
-    return _thread == _BEGINS or Path(f"/proc/self/task/{_thread}").exists()
+    global _thread
+    if _thread > 0 and not Path(f"/proc/self/task/{_thread}").exists():
+        _thread = 0  # so that another thread of that number, later, is not taken for it
+    return _thread != 0
 
 
 def _gather(into: deque[dict[str, Any]]) -> None:

@@ -19,6 +19,7 @@ import pytest
 
 from calyx_logging import Node, provision
 from calyx_logging.format.chunk import ChunkName
+from calyx_logging.format.loss_note import note_of
 from calyx_logging.outbox.contents import Contents, look
 from calyx_logging.outbox.recovery import QUIET_SECONDS, recover
 from conftest import controls_of, events_of, lines_of, tree
@@ -168,6 +169,28 @@ def test_a_dead_writers_lock_without_chunk_is_cleared(node: Node) -> None:
     dead_lock(node, "0123abcd")
     assert recover(node.outbox, node.id).recovered == []
     assert list((node.outbox / ".writers").iterdir()) == []
+
+
+@pytest.mark.parametrize("noted", [True, False])
+def test_a_quiet_lock_of_an_unknown_process(node: Node, noted: bool) -> None:
+    """Its chunks are sealed: it gets last lines only where its losses would be forgotten otherwise."""
+    (path,) = killed_writer(node)
+    writer = ChunkName.parse(path.name).writer  # type: ignore[union-attr]
+    data = path.read_bytes()
+    whole = data[: data.rfind(b"\n") + 1]
+    path.unlink()
+    path.with_suffix("").write_bytes(whole)
+    lock = node.outbox / ".writers" / f"{writer}.lock"
+    gap = {"count": 2, "seqs": [[7, 8]], "from": "x", "to": "y", "cause": "No space left on device"}
+    note = note_of("harness", [gap]) if noted else b""
+    lock.write_bytes(b" 1 elsewhere\n- - -\n" + note.ljust(4000))
+    recover(node.outbox, node.id)
+    assert lock.exists(), "it may live"
+    age(lock)
+    recover(node.outbox, node.id)
+    assert list((node.outbox / ".writers").glob("*.lock")) == []
+    controls = [(line["control"], line["seq"]) for line in controls_of(node.outbox)]
+    assert controls == ([("gap", 9), ("end", 10)] if noted else [])
 
 
 def test_more_dead_writers_than_one_batch(node: Node) -> None:
