@@ -281,12 +281,15 @@ def _rest() -> None:
         return
     _keeper, _rests = _Keeper(), True
     _bell.put(None)
-    path = Path(f"/proc/self/task/{keeper.thread}")
-    while keeper.runs or path.exists() or has_thread():
+    while _is_there(keeper):
         if time.monotonic() > now + _REST_SECONDS:
             _no_rest_until = time.monotonic() + _NO_REST_SECONDS
             return
         time.sleep(0.0001)
+
+
+def _is_there(keeper: _Keeper) -> bool:
+    return keeper.runs or Path(f"/proc/self/task/{keeper.thread}").exists() or has_thread()
 
 
 def _go_on() -> None:
