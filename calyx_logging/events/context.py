@@ -18,7 +18,7 @@ from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
-from calyx_logging.events.stamp import QUEUED, mark_of
+from calyx_logging.events.stamp import keep_with
 from calyx_logging.events.tracebacks import exception_of, plain_text
 from calyx_logging.events.values import is_a, lower
 
@@ -118,9 +118,7 @@ class KeepContext(logging.Filter):
 
     def filter(self, record: logging.LogRecord) -> bool:
         """Keep these values in the record's mark."""
-        mark = mark_of(record)
-        if QUEUED not in mark:
-            mark[QUEUED] = _to_keep(record)
+        keep_with(record, _to_keep)
         return True
 
 

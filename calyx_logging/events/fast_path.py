@@ -14,7 +14,7 @@ from typing import Any
 from calyx_logging.events.context import PROCESS_FIELDS, bound_context
 from calyx_logging.events.event import LARGE, RESERVED, need_memory
 from calyx_logging.events.levels import LEVEL_TEXTS
-from calyx_logging.events.stamp import OWNER, QUEUED, RECORD_MARK, TO_BE_STAMPED, identity
+from calyx_logging.events.stamp import RECORD_MARK, TO_BE_STAMPED
 
 __all__ = ["STANDARD_ATTRIBUTES", "TEXT_BYTES", "plain_event", "plain_fields"]
 
@@ -24,14 +24,14 @@ _LAST = _BY_LOGGING[-1]
 _LEVEL_NAMES: Mapping[int, str] = getattr(logging, "_levelToName", {})
 """The dict that getLevelName reads; it lives as long as the module."""
 
-STANDARD_ATTRIBUTES = frozenset(_BY_LOGGING) | {"message", "asctime", RECORD_MARK}
+STANDARD_ATTRIBUTES = frozenset(_BY_LOGGING) | {"message", "asctime"}
 """Attributes of a record that are not the caller's fields."""
 
 TEXT_BYTES = len('{"node_id":"","ts_utc":"2026-11-22T08:00:00.000000+00:00","event_id":"","source":"","level":""')
 """At least this many bytes at the start of a plain event's line belong to texts."""
 
 _CONTAINERS = frozenset((dict, list, tuple))
-_NO_FIELD = STANDARD_ATTRIBUTES | RESERVED | {"_record"}
+_NO_FIELD = STANDARD_ATTRIBUTES | RESERVED | {"_record", RECORD_MARK}
 _NO_STRUCTLOG_FIELD = RESERVED | {"_record", RECORD_MARK, "exc_info", "stack_info", "stacklevel", "positional_args"}
 _TEMPLATE = dict.fromkeys(("node_id", "ts_utc", "event_id", "source", "level", "logger", "message"), TO_BE_STAMPED)
 
@@ -41,7 +41,6 @@ def plain_event(record: logging.LogRecord) -> dict[str, Any] | None:
     attributes = record.__dict__
     try:
         message = attributes["msg"]
-        mark = attributes.get(RECORD_MARK)
         if (
             type(message) is not str
             or type(record) is not logging.LogRecord
@@ -50,17 +49,11 @@ def plain_event(record: logging.LogRecord) -> dict[str, Any] | None:
             or attributes["stack_info"] is not None
             or type(attributes["name"]) is not str
             or type(attributes["created"]) is not float
-            or (
-                mark is not None
-                and (type(mark) is not dict or "field" in mark or QUEUED in mark or mark.get(OWNER) != identity(record))
-            )
             or ((PROCESS_FIELDS or "structlog.contextvars" in sys.modules) and bound_context())
         ):
             return None
         names = list(attributes)
-        fields = names[_COUNT:]  # logging's own come first, then the caller's, last the mark
-        if mark is not None:
-            del fields[-1]
+        fields = names[_COUNT:]  # logging's own come first, then the caller's
         if names[_COUNT - 1] != _LAST or not _NO_FIELD.isdisjoint(fields):
             return None
         if args := attributes["args"]:

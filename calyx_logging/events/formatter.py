@@ -207,9 +207,11 @@ class EventFormatter(BaseJsonFormatter):
         if "_logger" in extra and "_name" in extra and is_a(record.msg, dict):
             del extra["_logger"]  # set by ProcessorFormatter.wrap_for_formatter, not by the caller
             del extra["_name"]
+        if queued is not None:
+            extra.pop(RECORD_MARK, None)
+            if "field" in queued:
+                extra[RECORD_MARK] = queued["field"]
         fields.update(extra)
-        if "field" in mark:
-            fields[RECORD_MARK] = mark["field"]
         log_data["level"] = _level_of(record)
         log_data["logger"] = record.name if type(record.name) is str else plain_text(record.name)
         log_data["message"] = message

@@ -1,7 +1,8 @@
 """The stamp that gives an event its node, time, id and source, and the mark by which a record keeps its id.
 
 Invariants: every event has `node_id`, `ts_utc`, `event_id` and `source`, first and in this order; one record has one
-`event_id`, however many handlers, threads and copies it passes through.
+`event_id`, however many handlers and threads it passes through. Nothing is added to a record for that: other handlers
+see what they would see without this library (`KeepContext` alone adds an attribute, which has to cross a queue).
 """
 
 from __future__ import annotations
@@ -9,6 +10,7 @@ from __future__ import annotations
 import logging
 import os
 import time
+import weakref
 from collections.abc import Callable, MutableMapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
@@ -24,12 +26,12 @@ if TYPE_CHECKING:
     from structlog.typing import EventDict
 
 __all__ = [
-    "OWNER",
     "QUEUED",
     "RECORD_MARK",
     "TO_BE_STAMPED",
     "StampEvent",
-    "identity",
+    "has_taken",
+    "keep_with",
     "mark_of",
     "take",
 ]
@@ -38,16 +40,15 @@ TO_BE_STAMPED = "to be stamped"
 """Placeholder for an event's four stamped fields while no caller has set them, so that the stamp need not copy it."""
 
 RECORD_MARK = "_calyx"
-"""The attribute that marks a LogRecord: a dict of plain values, so that the record can still be pickled."""
-
-OWNER = "record"
-"""Key in a mark: the identity of the record that it belongs to."""
+"""The attribute by which a mark crosses a queue: a dict of plain values, so that the record can still be pickled."""
 
 QUEUED = "queued"
 """Key in a mark: what the record would lose in a queue (`calyx_logging.events.context.KeepContext`)."""
 
-identity = object.__hash__
-"""Tells apart objects that exist at the same time, as `id` does, at a quarter of its cost from Python 3.12 on."""
+_marks: dict[weakref.ref[logging.LogRecord], dict[str, Any]] = {}
+"""The marks of records that are still there."""
+
+_forget: Any = _marks.pop
 
 
 class StampEvent:
@@ -97,9 +98,7 @@ class StampEvent:
             if record is None:
                 event_dict["event_id"] = str(self._new_id())
             else:
-                mark = record.__dict__.get(RECORD_MARK)
-                if mark is None:  # else the event's maker has already checked it
-                    mark = mark_of(record)
+                mark = mark_of(record)
                 # setdefault is atomic under the interpreter lock: two threads that stamp one record agree on its id
                 event_dict["event_id"] = mark.get("event_id") or mark.setdefault("event_id", str(self._new_id()))
             event_dict["source"] = self.source
@@ -162,34 +161,51 @@ class StampEvent:
 
 
 def mark_of(record: logging.LogRecord) -> dict[str, Any]:
-    """Return a record's mark: its `event_id` once it has one, the handlers that took it, and its owner.
+    """Return a record's mark: its `event_id` once it has one, and the handlers that took it.
 
-    A copy of a record is another record with the same id and gets its own mark. A copy made by a queue stands for the
-    record and keeps its mark. Any other value in the mark's attribute is a caller's field, and is kept as one.
+    A copy of a record is another record. A copy made by a queue stands for the record where `KeepContext` was there,
+    and has its mark. A record of a class that compares by value, or that has no weak references, has none to keep.
     """
-    mark: Any = record.__dict__.get(RECORD_MARK)
-    if type(mark) is dict and (mark.get(OWNER) == identity(record) or QUEUED in mark):
-        return mark
-    fresh: dict[str, Any] = {OWNER: identity(record)}
-    if type(mark) is dict and type(mark.get(OWNER)) is int:
-        fresh.update({name: mark[name] for name in ("event_id", "field") if name in mark})
-    elif RECORD_MARK in record.__dict__:
-        fresh["field"] = mark
-    record.__dict__[RECORD_MARK] = fresh
-    return fresh
+    if RECORD_MARK in record.__dict__ and _is_kept(mark := record.__dict__[RECORD_MARK]):
+        return mark  # type: ignore[no-any-return]
+    kind = type(record)
+    if kind.__hash__ is not object.__hash__ or kind.__eq__ is not object.__eq__:
+        return {}
+    try:
+        return _marks.setdefault(weakref.ref(record, _forget), {})
+    except TypeError:
+        return {}
+
+
+def keep_with(record: logging.LogRecord, to_keep: Callable[[logging.LogRecord], dict[str, Any]]) -> None:
+    """Have a record carry its mark through queues, with what `to_keep` makes of it, unless it does already."""
+    mark = mark_of(record)
+    if QUEUED in mark:
+        return
+    kept = to_keep(record)
+    if RECORD_MARK in record.__dict__:
+        kept["field"] = record.__dict__[RECORD_MARK]
+    mark[QUEUED] = kept
+    record.__dict__[RECORD_MARK] = mark
 
 
 def take(record: logging.LogRecord, taker: str) -> bool:
     """Note in a record's mark that `taker` has it; return False if it already had it."""
-    attributes = record.__dict__
-    if RECORD_MARK not in attributes:
-        attributes[RECORD_MARK] = {OWNER: identity(record), taker: True}
-        return True
     mark = mark_of(record)
     if taker in mark:
         return False
     mark[taker] = True
     return True
+
+
+def has_taken(record: logging.LogRecord, taker: str) -> bool:
+    """Whether `take` has noted it."""
+    return taker in mark_of(record)
+
+
+def _is_kept(mark: Any) -> bool:
+    """Whether a value is a mark that came through a queue, and no field of the caller's."""
+    return type(mark) is dict and type(mark.get(QUEUED)) is dict and type(mark[QUEUED].get("context")) is dict
 
 
 def _aware(value: Any) -> str | None:

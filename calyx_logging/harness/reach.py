@@ -31,7 +31,7 @@ from calyx_logging.core import files
 from calyx_logging.core.locks import is_gone
 from calyx_logging.errors import CalyxError, say
 from calyx_logging.events.capture import as_if_in_logging
-from calyx_logging.events.stamp import RECORD_MARK, mark_of, take
+from calyx_logging.events.stamp import has_taken, take
 from calyx_logging.handlers.outbox import OutboxHandler
 from calyx_logging.recording.background import at_end
 
@@ -114,7 +114,7 @@ class _CountedHandler(OutboxHandler):
 
     def has_taken(self, record: logging.LogRecord) -> bool:
         """Whether it has the record already."""
-        return RECORD_MARK in record.__dict__ and self._token in mark_of(record)
+        return has_taken(record, self._token)
 
 
 @dataclass(slots=True, eq=False)

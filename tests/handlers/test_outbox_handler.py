@@ -14,15 +14,17 @@ import signal
 import sys
 import threading
 import time
+import weakref
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import orjson
 import pytest
 import yaml
 
 import calyx_logging
-from calyx_logging import Node, OutboxHandler
+from calyx_logging import ExecutionLogHandler, KeepContext, Node, OutboxHandler
 from calyx_logging.errors import CalyxError, ConfigError, NodeError
 from calyx_logging.format.chunk import ChunkName
 from conftest import REPO, config, controls_of, events_of, lines_of, python, tree
@@ -209,13 +211,50 @@ def test_one_handler_reached_twice_writes_once(node: Node, configure: Configure)
     assert [event["message"] for event in events_of(node.outbox)] == ["once"]
 
 
-def test_the_mark_on_a_record_harms_nobody(node: Node, configure: Configure) -> None:
-    """A marked record can be pickled and copied like any other (QueueHandler, SocketHandler)."""
+def test_a_record_is_left_as_it_was(node: Node, configure: Configure) -> None:
+    """Exporters that copy a record's attributes, queues that pickle it, and whoever waits for its end see no change."""
+    logger = configure()
+    record = logger.makeRecord("harness", logging.INFO, __file__, 1, "m %d", (1,), None, extra={"case": 7})
+    before = dict(vars(record))
+    logger.handle(record)
+    logger.handle(record)
+    assert list(vars(record).items()) == list(before.items())
+    assert len(events_of(node.outbox)) == 1
+    gone = weakref.ref(record)
+    del record
+    gc.collect()
+    assert gone() is None
+
+
+def test_a_record_that_crosses_a_queue_keeps_its_id(node: Node, configure: Configure) -> None:
+    """With `KeepContext`, copies and pickles of a record stand for it, and a handler that took it ignores them."""
     logger = configure()
     record = logger.makeRecord("harness", logging.INFO, __file__, 1, "m", (), None)
     logger.handle(record)
+    KeepContext().filter(record)
     for other in (pickle.loads(pickle.dumps(record.__dict__)), copy.copy(record).__dict__):
-        assert other["_calyx"]["event_id"] == events_of(node.outbox)[0]["event_id"]
+        logger.handle(logging.makeLogRecord(other))
+    other_handler = ExecutionLogHandler(filename=node.root / "log.jsonl", root=node.root)
+    other_handler.handle(logging.makeLogRecord(other))
+    other_handler.close()
+    (event,) = events_of(node.outbox)
+    assert orjson.loads((node.root / "log.jsonl").read_bytes())["event_id"] == event["event_id"]
+
+
+class _Equal(logging.LogRecord):
+    """All of these are equal, and have no hash."""
+
+    def __eq__(self, other: object) -> bool:
+        return True
+
+
+def test_records_that_are_equal_are_several(node: Node, configure: Configure) -> None:
+    """Records of a class that compares by value are told apart."""
+    logger = configure()
+    records = [_Equal("harness", logging.INFO, __file__, 1, f"m{n}", (), None) for n in range(3)]
+    for record in records:
+        logger.handle(record)
+    assert [event["message"] for event in events_of(node.outbox)] == ["m0", "m1", "m2"]
 
 
 @pytest.mark.parametrize(
