@@ -105,7 +105,9 @@ def fingerprint():
     digest = hashlib.sha256()
     for part in (sys.version, HERE):
         digest.update(part.encode("utf-8", "backslashreplace"))
-    for name in ("setup.cfg", "pyproject.toml"):
+    compiled = os.path.join("calyx_logging", "compiled")
+    sources = [os.path.join(compiled, name) for name in sorted(os.listdir(os.path.join(HERE, compiled)))]
+    for name in ["setup.cfg", "setup.py", "pyproject.toml"] + [name for name in sources if name.endswith((".c", ".h"))]:
         with open(os.path.join(HERE, name), "rb") as stream:
             digest.update(stream.read())
     return digest.hexdigest()

@@ -11,6 +11,7 @@ import weakref
 from collections.abc import Mapping
 from typing import ClassVar
 
+from calyx_logging.compiled import use
 from calyx_logging.core.validation import whole_bytes
 from calyx_logging.errors import ConfigError
 from calyx_logging.events.event import MIN_MAX_EVENT_BYTES
@@ -24,6 +25,10 @@ __all__ = ["EventHandler", "check_flags", "check_root"]
 
 class EventHandler(logging.Handler):
     """A handler that writes event lines; call `prepare` before the base's `__init__`, which sets the formatter."""
+
+    __slots__ = ("_way",)
+    _way: object
+    """The compiled core's way for plain records, where there is one."""
 
     alive: ClassVar[weakref.WeakSet[EventHandler]] = weakref.WeakSet()
     """All handlers of this kind in the process, attached to a logger or not."""
@@ -64,12 +69,18 @@ class EventHandler(logging.Handler):
             )
         super().setFormatter(fmt)
         self._event_formatter = (fmt or EventFormatter()).bound_to(self._stamp, self._max_event_bytes)
+        self._shorten()
+
+    def _shorten(self) -> None:
+        """Take note that the formatter is another one."""
 
     @property
     def event_formatter(self) -> EventFormatter:
         """The formatter, bound to this handler."""
         return self._event_formatter
 
+
+use(handler_way=vars(EventHandler)["_way"])
 
 _closed_at_exit: list[logging.Handler] = []
 """Keeps handlers until then, though who has them lets them go."""

@@ -12,6 +12,7 @@ from importlib import import_module
 from pathlib import Path
 from typing import Any
 
+from calyx_logging.compiled import shortcut
 from calyx_logging.core import crash_file
 from calyx_logging.core.validation import refuse_unknown
 from calyx_logging.errors import say
@@ -63,6 +64,12 @@ def _find(root: str | os.PathLike[str] | None) -> Node:
         _said.add(stranger)
         say(stranger)
     return node
+
+
+def _is_stock(kind: type[OutboxHandler]) -> bool:
+    """Whether a class handles records as OutboxHandler does."""
+    own = kind.filter, kind.handle, kind.emit
+    return own == (logging.Filterer.filter, OutboxHandler.handle, OutboxHandler.emit)
 
 
 class OutboxHandler(EventHandler):
@@ -134,8 +141,7 @@ class OutboxHandler(EventHandler):
     ) -> None:
         refuse_unknown("OutboxHandler", _OPTIONS, unknown)
         options = WriterOptions(max_bytes, max_age, sync, sync_interval, identity)
-        flags = {"fast": fast, "crashes": crashes, "warnings": warnings, "stdout": stdout}
-        flags["identity"] = identity
+        flags = {"fast": fast, "crashes": crashes, "warnings": warnings, "stdout": stdout, "identity": identity}
         check_flags({**flags, "follow_children": follow_children})
         component = check_component(component)
         names = check_names(capture)
@@ -149,10 +155,11 @@ class OutboxHandler(EventHandler):
         self._own_pool: WriterPool | None = None
         self._bound: dict[str, tuple[EventFormatter, EventFormatter]] = {}
         self._options = options
-        self._is_stock = (type(self).filter, type(self).emit) == (logging.Filterer.filter, OutboxHandler.emit)
+        self._is_stock = _is_stock(type(self))
         if fast:
             install_fast_logger()
         super().__init__(level)
+        self._shorten()
         attach(self, names, (node.outbox, component, source))
         self.options: dict[str, Any] = {
             "root": str(node.root),
@@ -174,6 +181,12 @@ class OutboxHandler(EventHandler):
                 import_module(f"calyx_logging.handlers.{module}").listen(self)
         OutboxHandler.made += 1
 
+    def _shorten(self) -> None:
+        """Have plain records take the compiled core's way, where nothing of this handler's needs another."""
+        is_usual = self._is_stock and self._options.sync != "record"
+        self._way = self._event_formatter.way_to(self._pool, self._token) if is_usual else None
+
+    @shortcut("handle")
     def handle(self, record: logging.LogRecord) -> Any:
         """Filter and emit; without the handler's lock, since no two calls share a writer."""
         if self._is_stock and not self.filters:
@@ -230,6 +243,7 @@ class OutboxHandler(EventHandler):
         self._pool = (
             self._own_pool if node is None else WriterPool(node, "diverted", replace(self._options, identity=False))
         )
+        self._shorten()
 
     def seal(self) -> None:
         """Seal the open chunk so that the next export takes it; logging goes on in a new one."""

@@ -20,6 +20,7 @@ import click
 import orjson
 
 from calyx_logging import __version__
+from calyx_logging.compiled import WAY
 from calyx_logging.core.text import count_text
 from calyx_logging.errors import CalyxError, remedy_for
 from calyx_logging.events.values import lower
@@ -90,7 +91,7 @@ class _Group(click.Group):
 
 
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
-@click.version_option(__version__, prog_name="calyx-telemetry")
+@click.version_option(f"{__version__} ({WAY})", prog_name="calyx-telemetry")
 def group() -> None:
     """Provision a node, look at its outbox, export it as verified bundles; import them at a hub.
 

@@ -27,7 +27,9 @@ if (said := surroundings.trouble()) is not None:
     raise SystemExit(pytest.ExitCode.USAGE_ERROR)
 
 from calyx_logging import Node, provision
+from calyx_logging.compiled import PURE_VARIABLE, WAY
 from calyx_logging.scripts.cli import group, run
+from faults.disk import python_way
 
 hypothesis.settings.register_profile("calyx", deadline=None)  # machines are shared and noisy
 hypothesis.settings.load_profile("calyx")
@@ -43,7 +45,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_report_header() -> list[str]:
     """Which copy is tested, and where files are made."""
-    return [surroundings.tested_copy(), f"temporary files: {tempfile.gettempdir()}"]
+    return [f"{surroundings.tested_copy()}, {WAY}", f"temporary files: {tempfile.gettempdir()}"]
 
 
 @pytest.fixture(autouse=True)
@@ -136,6 +138,14 @@ def events_of(folder: Path) -> list[dict[str, Any]]:
 def controls_of(folder: Path) -> list[dict[str, Any]]:
     """The control lines."""
     return [line for line in lines_of(folder) if line["source"] == "calyx_logging"]
+
+
+@pytest.fixture
+def in_python(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The Python way, also of child processes."""
+    monkeypatch.setenv(PURE_VARIABLE, "1")
+    with python_way():
+        yield
 
 
 def python(code: str, *args: str, cwd: Path | None = None, **environment: str) -> subprocess.CompletedProcess[str]:

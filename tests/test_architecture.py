@@ -17,9 +17,10 @@ REPO = Path(__file__).resolve().parent.parent
 
 MAY_IMPORT: dict[str, set[str]] = {
     "errors": set(),
+    "compiled": {"errors"},
     "core": {"errors"},
     "node": {"core"},
-    "events": {"node"},
+    "events": {"node", "compiled"},
     "format": {"events"},
     "bundle": {"format"},
     "recording": {"format", "redact"},

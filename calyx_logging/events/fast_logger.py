@@ -15,6 +15,7 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
+from calyx_logging.compiled import shortcut, use
 from calyx_logging.errors import ConfigError
 from calyx_logging.events.capture import as_if_in_logging
 
@@ -44,6 +45,12 @@ _process = os.getpid()
 
 class FastLogger(logging.Logger):
     """`logging.Logger`, faster; see `install_fast_logger`."""
+
+    debug = shortcut("log", logging.DEBUG)(logging.Logger.debug)
+    info = shortcut("log", logging.INFO)(logging.Logger.info)
+    warning = shortcut("log", logging.WARNING)(logging.Logger.warning)
+    error = shortcut("log", logging.ERROR)(logging.Logger.error)
+    critical = shortcut("log", logging.CRITICAL)(logging.Logger.critical)
 
     def _log(
         self,
@@ -78,6 +85,7 @@ class FastLogger(logging.Logger):
 
 
 as_if_in_logging(FastLogger._log)
+_STOCK = ("makeRecord", "findCaller", "handle", "filter", "isEnabledFor", "callHandlers", "_log")
 
 
 def _make_record(name: str, level: int, msg: object, args: Any, exc_info: Any) -> logging.LogRecord:
@@ -219,3 +227,20 @@ def _after_fork_in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
+
+if _KNOWN:
+    use(
+        logger_class=FastLogger,
+        stock_methods={name: getattr(FastLogger, name) for name in _STOCK} | {"__init__": logging.LogRecord.__init__},
+        stock_source=_INTERNAL_FILE,
+        refused_by_logging=_REFUSED,
+        record_template=dict.fromkeys(logging.LogRecord("", 0, "", 0, "", (), None).__dict__)
+        | {"processName": "MainProcess"},
+        logging_names=vars(logging),
+        time_names=vars(time),
+        threads=_THREADS,
+        thread_classes=frozenset({threading.Thread, type(threading.main_thread())}),
+        source_of=_sources,
+        process_name=_process_name,
+        task_name=_task_name,
+    )

@@ -11,6 +11,9 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+import orjson
+
+from calyx_logging.compiled import use
 from calyx_logging.events.context import PROCESS_FIELDS, bound_context
 from calyx_logging.events.event import LARGE, RESERVED, need_memory
 from calyx_logging.events.levels import LEVEL_TEXTS
@@ -31,7 +34,8 @@ TEXT_BYTES = len('{"node_id":"","ts_utc":"2026-11-22T08:00:00.000000+00:00","eve
 """At least this many bytes at the start of a plain event's line belong to texts."""
 
 _CONTAINERS = frozenset((dict, list, tuple))
-_NO_FIELD = STANDARD_ATTRIBUTES | RESERVED | {"_record", RECORD_MARK}
+_SET_BY_FORMATTERS = frozenset(("message", "asctime"))
+_NO_FIELD = (STANDARD_ATTRIBUTES | RESERVED | {"_record", RECORD_MARK}) - _SET_BY_FORMATTERS
 _NO_STRUCTLOG_FIELD = RESERVED | {"_record", RECORD_MARK, "exc_info", "stack_info", "stacklevel", "positional_args"}
 _TEMPLATE = dict.fromkeys(("node_id", "ts_utc", "event_id", "source", "level", "logger", "message"), TO_BE_STAMPED)
 
@@ -56,6 +60,8 @@ def plain_event(record: logging.LogRecord) -> dict[str, Any] | None:
         fields = names[_COUNT:]  # logging's own come first, then the caller's
         if names[_COUNT - 1] != _LAST or not _NO_FIELD.isdisjoint(fields):
             return None
+        if not _SET_BY_FORMATTERS.isdisjoint(fields):
+            fields = [name for name in fields if name not in _SET_BY_FORMATTERS]
         if args := attributes["args"]:
             if type(args) is not tuple and type(args) is not dict:
                 return None
@@ -106,3 +112,16 @@ def plain_fields(logger: str, level: str, fields: Mapping[str, Any]) -> dict[str
         elif kind in _CONTAINERS:
             need_memory(event)
     return event
+
+
+use(
+    record_class=logging.LogRecord,
+    record_attributes=_BY_LOGGING,
+    not_of_record=_NO_FIELD - STANDARD_ATTRIBUTES,
+    not_of_logger=_NO_FIELD | _SET_BY_FORMATTERS,
+    not_of_structlog=_NO_STRUCTLOG_FIELD | {"event"},
+    level_names=_LEVEL_NAMES,
+    process_fields=PROCESS_FIELDS,
+    bound_context=bound_context,
+    orjson_dumps=orjson.dumps,
+)

@@ -17,8 +17,10 @@ import os
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Self
 
+import orjson
 from pythonjsonlogger.core import BaseJsonFormatter
 
+from calyx_logging.compiled import CORE
 from calyx_logging.core.validation import refuse_unknown
 from calyx_logging.errors import ConfigError
 from calyx_logging.events.context import bound_context
@@ -119,6 +121,15 @@ class EventFormatter(BaseJsonFormatter):
         bound._stamp = stamp
         bound._max_bytes = max_bytes
         return bound
+
+    def way_to(self, pool: Any, taker: str) -> object:
+        """Return the compiled core's way to a pool (`calyx_logging.recording.pool`) for plain records, or None."""
+        stamp = self._stamp
+        if CORE is None or stamp is None or not self._is_plain or not stamp.is_stock:
+            return None
+        head = b'{"node_id":' + orjson.dumps(stamp.node_id) + b',"ts_utc":"'
+        middle = b'","source":' + orjson.dumps(stamp.source) + b',"level":'
+        return pool, pool.submit_line, taker, head, middle, self._max_bytes
 
     def format(self, record: logging.LogRecord) -> str:
         """Format a record as a line of text; empty if a processor dropped the event."""

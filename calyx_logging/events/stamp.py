@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 
 import uuid_utils
 
+from calyx_logging.compiled import CORE
 from calyx_logging.core.times import moment_text, parse_utc, utc_text
 from calyx_logging.events.event import DEFAULT_SOURCE, check_source, note, shadow
 from calyx_logging.events.values import is_a
@@ -51,6 +52,17 @@ _marks: dict[weakref.ref[logging.LogRecord], dict[str, Any]] = {}
 _forget: Any = _marks.pop
 
 
+def _mark_outside_in_python(record: logging.LogRecord) -> dict[str, Any]:
+    return _marks.setdefault(weakref.ref(record, _forget), {})
+
+
+_mark_outside: Callable[[logging.LogRecord], dict[str, Any]] = (
+    _mark_outside_in_python if CORE is None else CORE.mark_of  # which alone has the marks of records that it took
+)
+
+_NEW_ID: Callable[[], object] = uuid_utils.uuid7 if CORE is None else CORE.event_id
+
+
 class StampEvent:
     """A structlog processor that gives an event its `node_id`, `ts_utc`, `event_id` and `source`.
 
@@ -61,14 +73,17 @@ class StampEvent:
         node_id: the node's id.
         source: names the producer of the events.
         clock: seconds since the epoch, for events that carry no time of their own.
-        new_id: creates an `event_id`; default UUIDv7 (RFC 9562).
+        new_id: creates an `event_id`; default UUIDv7 (RFC 9562), increasing within a process.
 
     Raises:
         InvalidNodeId: `node_id` breaks the rule.
         ConfigError: `source` is not valid.
+
+    Attributes:
+        is_stock: whether its ids are the default ones.
     """
 
-    __slots__ = ("_clock", "_new_id", "_second", "node_id", "source")
+    __slots__ = ("_clock", "_new_id", "_second", "is_stock", "node_id", "source")
 
     def __init__(
         self,
@@ -76,12 +91,13 @@ class StampEvent:
         source: str = DEFAULT_SOURCE,
         *,
         clock: Callable[[], float] = time.time,
-        new_id: Callable[[], object] = uuid_utils.uuid7,
+        new_id: Callable[[], object] = _NEW_ID,
     ) -> None:
         self.node_id = check_node_id(node_id)
         self.source = check_source(source)
         self._clock = clock
         self._new_id = new_id
+        self.is_stock = new_id is _NEW_ID and type(self) is StampEvent
         self._second = (0.0, 0.0, "")
 
     @classmethod
@@ -169,10 +185,10 @@ def mark_of(record: logging.LogRecord) -> dict[str, Any]:
     if RECORD_MARK in record.__dict__ and _is_kept(mark := record.__dict__[RECORD_MARK]):
         return mark  # type: ignore[no-any-return]
     kind = type(record)
-    if kind.__hash__ is not object.__hash__ or kind.__eq__ is not object.__eq__:
+    if kind is not logging.LogRecord and (kind.__hash__, kind.__eq__) != (object.__hash__, object.__eq__):
         return {}
     try:
-        return _marks.setdefault(weakref.ref(record, _forget), {})
+        return _mark_outside(record)
     except TypeError:
         return {}
 

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+from calyx_logging.compiled import shortcut, use
 from calyx_logging.errors import ConfigError
 from calyx_logging.events.formatter import StructlogMessage
 from calyx_logging.events.levels import level_text
@@ -133,6 +134,7 @@ def _to_one_argument(
 
 
 _CHAIN = [_to_one_argument]
+use(straight_chain=_CHAIN)
 
 
 def _straight_class(level: int) -> Any:
@@ -156,7 +158,7 @@ def _straight_class(level: int) -> Any:
             return None
 
         method.__name__ = name
-        return method
+        return shortcut("straight", _LEVELS[name])(method)
 
     names = [name for name in ("debug", "info", "warning", "error", "critical") if _LEVELS[name] >= level]
     return type("StraightBoundLogger", (usual,), {name: straight(name) for name in names})
@@ -170,6 +172,7 @@ class OutboxLogger:
         name: the events' `logger`; further arguments of `structlog.get_logger` are ignored.
     """
 
+    __slots__ = ("__dict__", "handler", "name")
     debug: Callable[[EventDict], None]
     info: Callable[[EventDict], None]
     warning: Callable[[EventDict], None]
@@ -177,6 +180,7 @@ class OutboxLogger:
     critical: Callable[[EventDict], None]
 
     def __init__(self, handler: OutboxHandler, name: object = None, *_: object) -> None:
+        self.handler = handler
         self.name = name if isinstance(name, str) else "root"
         for method, number in _LEVELS.items():
             encode_it = partial(self._encode, handler, number)
@@ -193,6 +197,9 @@ class OutboxLogger:
         if kwargs.get("stack_info"):
             record.stack_info = _stack()
         return formatter.encode(record)
+
+
+use(straight_handler=vars(OutboxLogger)["handler"], straight_name=vars(OutboxLogger)["name"])
 
 
 def _exc_info(given: Any) -> Any:

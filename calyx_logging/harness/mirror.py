@@ -62,7 +62,7 @@ class Mirror:
 
     def keep_line(self, line: bytes) -> bool:
         """Write a line that `encode` made."""
-        return self._is_kept(self._pool.submit(_as_it_is, line))
+        return self._is_kept(self._pool.submit_line(line))
 
     def _is_kept(self, result: bool | None) -> bool:
         self.lost += result is False
@@ -71,10 +71,6 @@ class Mirror:
     def close(self) -> None:
         """Seal the chunk."""
         self._pool.close()
-
-
-def _as_it_is(line: bytes) -> bytes:
-    return line
 
 
 def component_of(source: str) -> str:

@@ -36,6 +36,7 @@ from calyx_logging.recording.calls import MAX_DEPTH, Calls, Local
 from calyx_logging.recording.chunk_series import sync_outbox
 from calyx_logging.recording.gaps import LossReporter
 from calyx_logging.recording.options import WriterOptions
+from calyx_logging.recording.places import PoolPlaces
 from calyx_logging.recording.seats import POLL_SECONDS, Seat, Seats
 from calyx_logging.recording.writer import ChunkWriter
 
@@ -54,7 +55,7 @@ _NESTED_SPARES = 4
 _Encode = Callable[[Any], bytes | None]
 
 
-class WriterPool:
+class WriterPool(PoolPlaces):
     """Takes events from any thread and keeps them in the node's outbox.
 
     Args:
@@ -75,8 +76,7 @@ class WriterPool:
     """
 
     def __init__(self, node: Node, component: str, options: WriterOptions, *, background: bool = True) -> None:
-        self._node = node
-        self._component = component
+        self._node, self._component = node, component
         self._options = options
         self._background = background
         self._sync_each = options.sync == "record"
@@ -90,15 +90,13 @@ class WriterPool:
         process.join(self)
 
     def _begin(self) -> None:
-        self._seats = Seats()
+        self._seats, self._pid = Seats(), os.getpid()
         self._closing: list[Seats] = []
         self._lost: deque[Exception] = deque()
         self.note_lost = self._lost.append
         self._closed, self._spares = False, 0
         self._reporter = LossReporter(self._node.outbox)
-        self._care = threading.RLock()
-        self._local = Local()
-        self._pid = os.getpid()
+        self._care, self._local = threading.RLock(), Local()
 
     def submit(self, encode: _Encode, item: Any) -> bool | None:
         """Encode `item` and write the line. Never raises.
@@ -124,6 +122,10 @@ class WriterPool:
                 return False
         finally:
             calls.depth, calls.encoding = depth, encoding
+
+    def submit_line(self, line: bytes) -> bool | None:
+        """Write an encoded event, as `submit` does."""
+        return self.submit(bytes, line)
 
     def keep(self, line: bytes) -> bool:
         """Write an encoded event; False when it could not be kept, and was counted as lost."""
@@ -163,10 +165,9 @@ class WriterPool:
         return kept
 
     def _any_seat(self) -> Seat:
-        try:
+        with contextlib.suppress(IndexError):
             return self._seats.idle.pop()
-        except IndexError:
-            return self._new_seat()
+        return self._new_seat()
 
     def _new_seat(self) -> Seat:
         if self._seats.has_begun:
@@ -233,8 +234,8 @@ class WriterPool:
         while self._lost:
             try:
                 error = self._lost.popleft()
-            except IndexError:  # another thread has counted it
-                return
+            except IndexError:
+                return  # another thread has counted it
             try:
                 seat = self._any_seat()
                 seat.writer.lose(error)

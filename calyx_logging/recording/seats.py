@@ -15,6 +15,7 @@ import time
 import weakref
 from collections import deque
 
+from calyx_logging.compiled import use
 from calyx_logging.recording.writer import ChunkWriter
 
 __all__ = ["POLL_SECONDS", "Seat", "Seats"]
@@ -38,6 +39,8 @@ class Seats:
         idle: seats that nobody holds; the last one put back is the first one taken.
         writers: all of them.
     """
+
+    __slots__ = ("_first", "_seen", "idle", "writers")
 
     def __init__(self) -> None:
         self.idle: deque[Seat] = deque()
@@ -87,3 +90,6 @@ class Seats:
                 time.sleep(POLL_SECONDS)
             else:
                 return seat
+
+
+use(seat_writer=vars(Seat)["writer"], seats_idle=vars(Seats)["idle"])

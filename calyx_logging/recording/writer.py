@@ -30,6 +30,7 @@ from calyx_logging.recording.chunk_series import ChunkSeries
 from calyx_logging.recording.control_lines import ControlLines
 from calyx_logging.recording.gaps import Gap, LossReporter, cause_of, count_of, with_loss
 from calyx_logging.recording.options import WriterOptions
+from calyx_logging.recording.places import WriterPlaces
 
 __all__ = ["ChunkWriter", "State"]
 
@@ -41,7 +42,7 @@ State = tuple[ChunkFile | None, int, int, tuple[Gap, ...]]
 """The open chunk, the next `seq`, the chunk's length in bytes, and the gaps that no line tells of yet."""
 
 
-class ChunkWriter:
+class ChunkWriter(WriterPlaces):
     """Writes lines into chunks of one outbox, alone.
 
     Args:
@@ -77,7 +78,7 @@ class ChunkWriter:
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.state: State = (None, 0, 0, ())
+        self.state = (None, 0, 0, ())
         self.limit = -1
         self.leaving = False
         self.seat: Callable[[], Any] = lambda: None

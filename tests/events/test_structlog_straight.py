@@ -153,6 +153,7 @@ def test_a_formatter_with_processors(node: Node, straight: Straight) -> None:
     assert (event["gpu"], event["rig"], event["levelno"], event["x"]) == (1, "a", 20, 1)
 
 
+@pytest.mark.usefixtures("in_python")
 def test_nothing_raises_and_what_is_lost_is_counted(node: Node, straight: Straight) -> None:
     """No call raises, and losses are counted, as for records."""
     handler = straight()

@@ -15,17 +15,35 @@ from pathlib import Path
 from typing import Any
 
 from calyx_logging.core import files
+from calyx_logging.events import formatter
+from calyx_logging.handlers.base import EventHandler
 
 CALLS = ("open", "write", "fsync", "close", "rename", "replace", "unlink", "mkdir", "rmdir", "ftruncate")
 
 
 @contextmanager
+def python_way() -> Iterator[None]:
+    """Have no handler take the compiled core's way, so that faults put into Python functions are met."""
+    core = formatter.CORE
+    formatter.CORE = None  # type: ignore[misc]
+    try:
+        for handler in list(EventHandler.alive):
+            handler._shorten()
+        yield
+    finally:
+        formatter.CORE = core  # type: ignore[misc]
+        for handler in list(EventHandler.alive):
+            handler._shorten()
+
+
+@contextmanager
 def through(proxy: object) -> Iterator[None]:
-    """Let `core.files` do its system calls through a proxy."""
+    """Let `core.files` do its system calls through a proxy, all of them."""
     real = files.os
     files.os = proxy  # type: ignore[assignment]
     try:
-        yield
+        with python_way():
+            yield
     finally:
         files.os = real
 

@@ -649,6 +649,7 @@ def test_what_cannot_be_written_is_counted_and_said(
     assert "5 events were lost" in said[1]
 
 
+@pytest.mark.usefixtures("in_python")
 def test_an_event_that_cannot_be_encoded_is_counted(
     node: Node, configure: Configure, capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,6 +88,7 @@ class Watching:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("situation", interrupts.SITUATIONS)
+@pytest.mark.usefixtures("in_python")
 def test_ctrl_c_at_any_bytecode_of_a_call(tmp_path: Path, situation: str) -> None:
     """Injected at bytecodes of the pool, the writer and the chunk: nothing acknowledged is lost, no seq is there
     twice, every writer ends in order, each descriptor is closed once."""
@@ -235,6 +236,7 @@ def test_writers_that_are_not_used_are_ended(node: Node, configure: Configure, m
     assert list((node.outbox / ".writers").iterdir()) == []
 
 
+@pytest.mark.usefixtures("in_python")
 def test_losses_of_several_writers_add_up(
     node: Node, configure: Configure, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:

@@ -230,6 +230,7 @@ def test_a_signal_handler_that_logs_and_ends_the_process(node: Node) -> None:
     assert messages.count("terminating") == 12
 
 
+@pytest.mark.usefixtures("in_python")
 def test_a_lost_event_is_told_of_at_once_when_writing_works(node: Node, configure: Configure) -> None:
     """The gap line is written as soon as writing works, without waiting for the next event."""
     logger = configure()
@@ -260,6 +261,7 @@ def test_a_file_size_limit_only_means_another_chunk(node: Node) -> None:
 
 
 @posix
+@pytest.mark.usefixtures("in_python")
 def test_standard_error_that_nobody_reads_holds_up_nobody(node: Node) -> None:
     """Calls return although losses are to be reported on a full pipe."""
     code = """
@@ -289,6 +291,7 @@ def test_standard_error_that_nobody_reads_holds_up_nobody(node: Node) -> None:
 
 
 @pytest.mark.parametrize("stream", ["None", "Closed()", "Reentrant()"])
+@pytest.mark.usefixtures("in_python")
 def test_an_odd_standard_error_raises_nothing(node: Node, stream: str) -> None:
     """A missing stderr, as in pythonw, or one that raises does no harm."""
     code = f"""
