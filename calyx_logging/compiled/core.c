@@ -39,7 +39,7 @@ static Member straight_name, straight_handler;
 
 #define TEXTS(X) \
     X(message) X(asctime) X(filters) X(_CONTEXT_VARS) X(handlers) X(level) X(propagate) X(parent) X(disabled) X(_cache) \
-    X(name) X(_name) X(extra) X(handle) X(manager) X(_logger) X(_processors) X(_context) X(multiprocessing) X(asyncio) X(time) \
+    X(name) X(_name) X(extra) X(__dict__) X(handle) X(manager) X(_logger) X(_processors) X(_context) X(multiprocessing) X(asyncio) X(time) \
     X(_logRecordFactory) X(_srcfile) X(logThreads) X(logProcesses) X(logMultiprocessing) X(_startTime)
 #define DECLARE(name) static PyObject *text_##name;
 TEXTS(DECLARE)

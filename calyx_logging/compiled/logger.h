@@ -189,7 +189,7 @@ static PyObject *make_record(PyObject *name, PyObject *level, PyObject *message,
     if (result == DONE) result = put_thread(attributes);
     if (result == DONE && extra != NULL && PyDict_Update(attributes, extra)) result = FAILED;
     if (result == DONE) record = ((PyTypeObject *)record_class)->tp_alloc((PyTypeObject *)record_class, 0);
-    if (record != NULL && PyObject_GenericSetDict(record, attributes, NULL)) Py_CLEAR(record);
+    if (record != NULL && PyObject_SetAttr(record, text___dict__, attributes)) Py_CLEAR(record);
     Py_XDECREF(attributes);
     return record;
 }
