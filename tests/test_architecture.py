@@ -21,7 +21,7 @@ MAY_IMPORT: dict[str, set[str]] = {
     "core": {"errors"},
     "node": {"core"},
     "events": {"node", "compiled"},
-    "format": {"events"},
+    "format": {"events", "compiled"},
     "bundle": {"format"},
     "recording": {"format", "redact"},
     "handlers": {"recording"},

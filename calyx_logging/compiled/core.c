@@ -409,4 +409,5 @@ static PyType_Spec shortcut_spec = {"calyx_logging.compiled._core.Shortcut", siz
                                     shortcut_slots};
 
 #include "logger.h"
+#include "scan.h"
 #include "module.h"

@@ -89,6 +89,8 @@ static PyObject *event_id(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none)
 static PyMethodDef functions[] = {
     {"event_id", event_id, METH_NOARGS, "Make a new event id, which is greater than the one before."},
     {"mark_of", mark_of, METH_O, "Return the mark of a record (calyx_logging.events.stamp)."},
+    {"scan", scan, METH_VARARGS,
+     "scan(lines, begin, is_whole, with_ids): (events, runs of seq, first and last time, places of other lines, hashes)."},
     {"shortcut", shortcut, METH_VARARGS, "shortcut(kind, function[, level]): the function, with a short way before it."},
     {"use", (PyCFunction)(void (*)(void))use, METH_VARARGS | METH_KEYWORDS, "Tell objects and members of __slots__."},
     {NULL, NULL, 0, NULL},

@@ -1,8 +1,9 @@
 """Compute a chunk's manifest entry (hash, size, counts, ranges) in one pass over its bytes.
 
 Lines in the form that our writers make (the same node id first, then `ts_utc`, and `seq` last) are read by position,
-block by block; any other line is parsed. Invariant: for chunks sealed by our writers and recovery, the figures equal
-those from parsing every line. The middle of a line is not inspected, so chunks with other names are always parsed.
+block by block, by the compiled core where there is one; any other line is parsed. Invariant: for chunks sealed by our
+writers and recovery, the figures equal those from parsing every line. The middle of a line is not inspected, so chunks
+with other names are always parsed.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, BinaryIO
 
+from calyx_logging.compiled import CORE
 from calyx_logging.core import reading
 from calyx_logging.core.times import moment_text, parse_utc
 from calyx_logging.errors import EventError
@@ -78,7 +80,7 @@ class ChunkStats:
                     seeing.result()
                     seeing = None
                 self.size += len(block)
-                if len(block) < reading.BLOCK:  # the last block; for most chunks the only one
+                if len(block) < reading.BLOCK or CORE is not None:  # the last block, for most chunks the only one
                     self._see_block(block)
                 else:
                     helper = helper or ThreadPoolExecutor(1, "calyx-logging-stats")
@@ -91,7 +93,7 @@ class ChunkStats:
             if helper is not None:
                 helper.shutdown()
         rest, self._parts = b"".join(self._parts), []
-        self._see(rest)
+        self._see(rest, may_be_control=not self.by_position)
 
     @property
     def logged(self) -> int:
@@ -116,34 +118,54 @@ class ChunkStats:
     def _see_block(self, block: bytes) -> None:
         if self._is_first:  # a byte order mark is not part of the first line
             block, self._is_first = block.removeprefix(reading.BOM), False
-        if b"\n" not in block:  # a line spans blocks: join them once, at its end
+        start, end = block.find(b"\n") + 1, block.rfind(b"\n") + 1
+        if not end:  # a line spans blocks: join them once, at its end
             self._parts.append(block)
             self._pending += len(block)
             if self._pending > MAX_LINE:
                 self._parts = [_NO_EVENT]  # enough to show that it is not an event
             return
-        data = b"".join([*self._parts, block]) if self._parts else block
-        lines = data.split(b"\n")
-        rest = lines.pop()
-        self._parts = [rest] if rest else []
-        self._pending = len(rest)
-        if not lines:
-            return
-        if self.by_position:
-            self._count_controls(data[: len(data) - len(rest)])
-            for group in _by_digits(lines):
+        if self._parts:
+            line = b"".join([*self._parts, block[:start]])
+            self._see_lines(line, 0, len(line))
+        else:
+            start = 0
+        self._parts = [block[end:]] if end < len(block) else []
+        self._pending = len(block) - end
+        if start < end:
+            self._see_lines(block, start, end)
+
+    def _see_lines(self, data: bytes, start: int, end: int) -> None:
+        """Read whole lines."""
+        if CORE is not None and (head := _HEAD.match(data, start)):
+            self._scan(memoryview(data)[start:end], head[1])
+        elif self.by_position:
+            self._count_controls(data, start, end)
+            for group in _by_digits(data[start : end - 1].split(b"\n")):
                 self._see_alike(group)
         else:
-            for line in lines:
-                self._see(line)
+            for line in data[start : end - 1].split(b"\n"):
+                self._see(line, may_be_control=True)
 
-    def _count_controls(self, lines: bytes) -> None:
-        at = lines.find(_MARK)
+    def _scan(self, lines: memoryview, node_id: bytes) -> None:
+        """Read lines by the compiled core: those that are read by position by their ends, others as a whole."""
+        begin = b'{"node_id":"' + node_id + b'","ts_utc":"'
+        events, runs, first, last, others, _ = CORE.scan(lines, begin, not self.by_position, False)
+        if events:
+            self.events += events
+            self.node_ids.add(node_id.decode())
+            self._take(first, min((run[0] for run in runs), default=None))
+            self._take(last, max((run[1] for run in runs), default=None))
+        for _, start, end in others:
+            self._see(bytes(lines[start:end]), may_be_control=True)
+
+    def _count_controls(self, data: bytes, start: int, end: int) -> None:
+        at = data.find(_MARK, start, end)
         while at >= 0:
-            end = lines.index(b"\n", at)
+            stop = data.index(b"\n", at)
             with suppress(EventError):
-                self.controls += _is_control(decode(lines[lines.rfind(b"\n", 0, at) + 1 : end]))
-            at = lines.find(_MARK, end)
+                self.controls += _is_control(decode(data[data.rfind(b"\n", start, at) + 1 or start : stop]))
+            at = data.find(_MARK, stop, end)
 
     def _see_alike(self, lines: list[bytes]) -> None:
         """Read lines by position if they share a beginning and the length of their end; otherwise split the group."""
@@ -170,7 +192,7 @@ class ChunkStats:
             self._see_alike(lines[:middle])
             self._see_alike(lines[middle:])
 
-    def _see(self, line: bytes) -> None:
+    def _see(self, line: bytes, *, may_be_control: bool = False) -> None:
         if not line.strip():
             return
         self.events += 1
@@ -179,7 +201,7 @@ class ChunkStats:
         except EventError:
             self.bad_lines += 1
             return
-        if not self.by_position:
+        if may_be_control:
             self.controls += _is_control(event)
         if isinstance(node_id := event.get("node_id"), str):
             self.node_ids.add(node_id)

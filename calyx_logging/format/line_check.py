@@ -18,6 +18,7 @@ from typing import Any, BinaryIO
 
 import orjson
 
+from calyx_logging.compiled import CORE
 from calyx_logging.core.ranges import runs_of
 from calyx_logging.core.reading import BLOCK, BOM
 from calyx_logging.errors import EventError
@@ -34,8 +35,9 @@ _MAX_CONTROLS = 10_000
 """The most control lines of one chunk that are kept; our writers never make more."""
 
 _MAX_SEQ = 2**63
-_TOO_LONG = bytes(bytearray(b"a line that is too long"))
-"""Placeholder for such a line, recognised by its identity."""
+_LONG_LINE = bytes(bytearray(b"a line that is too long"))
+_TOO_LONG = memoryview(_LONG_LINE)
+"""Placeholders for such a line, recognised by their identity."""
 
 _STAMPED = ("node_id", "ts_utc", "event_id", "source")
 _one_at_a_time = threading.Lock()
@@ -139,8 +141,14 @@ def scan_chunk(path: Path, node_id: str, *, with_ids: bool = False) -> Scan:
     scan = Scan(ids=array("q") if with_ids else None)
     seqs: list[int] = []
     with open_chunk(path) as stream:
-        for number, lines in _line_blocks(stream):
-            _see_lines(scan, lines, number, node_id, seqs)
+        number = 1
+        for lines in _whole_lines(stream):
+            if CORE is None or lines is _TOO_LONG:
+                split = _split(lines)
+                _see_lines(scan, split, number, node_id, seqs)
+                number += len(split)
+            else:
+                number += _see_by_core(scan, lines, number, node_id, seqs)
             _join(scan, seqs)
     scan.seqs = runs_of(scan.seqs)
     scan.repeated -= sum(last - first + 1 for first, last in scan.seqs)
@@ -149,32 +157,43 @@ def scan_chunk(path: Path, node_id: str, *, with_ids: bool = False) -> Scan:
 
 def numbered_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
     """Yield non-empty lines with their numbers, without newline and byte order mark; skip those that are too long."""
-    for number, lines in _line_blocks(stream):
-        yield from ((number + k, line) for k, line in enumerate(lines) if line.strip() and line is not _TOO_LONG)
+    number = 1
+    for lines in _whole_lines(stream):
+        split = _split(lines)
+        if lines is not _TOO_LONG:
+            yield from ((number + k, line) for k, line in enumerate(split) if line.strip())
+        number += len(split)
 
 
-def _line_blocks(stream: BinaryIO) -> Iterator[tuple[int, list[bytes]]]:
-    """Yield groups of lines and the number of their first; `_TOO_LONG` replaces a line of over `MAX_LINE` bytes."""
+def _whole_lines(stream: BinaryIO) -> Iterator[memoryview]:
+    """Yield whole lines, many at once; `_TOO_LONG` alone stands for a line of over `MAX_LINE` bytes."""
     parts: list[bytes] = []
-    number, size = 1, 0
+    size = 0
     is_too_long, is_first = False, True
     while block := stream.read(BLOCK):
         if is_first:
             block, is_first = block.removeprefix(BOM), False
-        size += len(block)
-        if b"\n" not in block:  # a line spans blocks: join them once, at its end
+        start, end = block.find(b"\n") + 1, block.rfind(b"\n") + 1
+        if not end:  # a line spans blocks: join them once, at its end
+            size += len(block)
             is_too_long = is_too_long or size > MAX_LINE
             parts = [] if is_too_long else [*parts, block]
             continue
-        lines = b"".join([*parts, block]).split(b"\n") if parts else block.split(b"\n")
-        if is_too_long or size - len(block) + block.index(b"\n") > MAX_LINE:
-            lines[0] = _TOO_LONG
-        rest = lines.pop()
-        parts, size, is_too_long = [rest] if rest else [], len(rest), False
-        yield number, lines
-        number += len(lines)
+        if is_too_long or size + start - 1 > MAX_LINE:
+            yield _TOO_LONG
+        elif parts:
+            yield memoryview(b"".join([*parts, block[:start]]))
+        else:
+            start = 0
+        if start < end:
+            yield memoryview(block)[start:end]
+        parts, size, is_too_long = [block[end:]] if end < len(block) else [], len(block) - end, False
     if size:
-        yield number, [_TOO_LONG if is_too_long else b"".join(parts)]
+        yield _TOO_LONG if is_too_long else memoryview(b"".join(parts))
+
+
+def _split(lines: memoryview) -> list[bytes]:
+    return [_LONG_LINE] if lines is _TOO_LONG else bytes(lines).removesuffix(b"\n").split(b"\n")
 
 
 def what_is_wrong(line: bytes, node_id: str) -> str | None:
@@ -191,7 +210,7 @@ def _see_lines(scan: Scan, lines: list[bytes], number: int, node_id: str, seqs: 
         if (event := _plain_event(line, node_id, begins)) is not None:
             event_id, source = event["event_id"], event["source"]
         else:
-            if not line.strip() and line is not _TOO_LONG:
+            if not line.strip() and line is not _LONG_LINE:
                 continue
             if (why := _why(line, node_id)) is not None:
                 scan.bad_count += 1
@@ -209,6 +228,26 @@ def _see_lines(scan: Scan, lines: list[bytes], number: int, node_id: str, seqs: 
         if source == CONTROL_SOURCE:
             note_control(scan, event)
     scan.events += events
+
+
+def _see_by_core(scan: Scan, lines: memoryview, number: int, node_id: str, seqs: list[int]) -> int:
+    """Check lines by the compiled core, and those that it leaves as `_see_lines` does; return how many lines."""
+    begin = _beginning(node_id).encode()
+    events, runs, _, _, others, hashes = CORE.scan(lines, begin, True, scan.ids is not None)
+    scan.events += events
+    if scan.ids is not None:
+        scan.ids.extend(hashes)
+    for first, last in runs:
+        scan.repeated += last - first + 1
+        if scan.seqs and scan.seqs[-1][1] == first - 1:
+            scan.seqs[-1][1] = last
+        else:
+            scan.seqs.append([first, last])
+    if len(runs) > 1:
+        scan.seqs = runs_of(scan.seqs)
+    for index, start, end in others:
+        _see_lines(scan, [bytes(lines[start:end])], number + index, node_id, seqs)
+    return int(events) + len(others)
 
 
 def events_in(lines: Iterable[bytes], node_id: str | None) -> Iterator[dict[str, Any] | None]:
@@ -256,7 +295,7 @@ def _odd_event(line: bytes, node_id: str | None) -> dict[str, Any] | None:
 
 def _why(line: bytes, node_id: str) -> str | None:
     """Say why a line is not an event of the node."""
-    if line is _TOO_LONG:
+    if line is _LONG_LINE:
         return f"longer than {MAX_LINE} bytes"
     with _one_at_a_time if len(line) > LARGE else contextlib.nullcontext():
         try:
