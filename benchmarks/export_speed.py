@@ -40,11 +40,12 @@ def fill(outbox: Path, files: int, size: int, first: int = 0) -> None:
     """Fill an outbox with sealed chunks, a hundred for each writer, of about this total size."""
     from datetime import UTC, datetime
 
+    seq = 0
     for number in range(first, first + files):
         name = ChunkName(datetime.fromtimestamp(WHEN + number, UTC), "bench", f"{number // 100:08x}", number % 100)
         lines = []
         length = 0
-        seq = 0
+        seq = seq if number % 100 else 0
         stream = (outbox / name.sealed).open("wb")  # memory used here would count in child processes
         while length < size // files:
             event = {
