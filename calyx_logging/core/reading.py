@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 from calyx_logging.errors import StorageError
 
-__all__ = ["BLOCK", "BOM", "blocks_of", "names_in", "sha256_of", "sha256_of_blocks"]
+__all__ = ["BLOCK", "BOM", "blocks_of", "names_in", "sha256_of", "sha256_of_blocks", "whole_lines"]
 
 BLOCK = 512 * 1024
 """Bytes per read: large enough to make the call's cost small, small enough to fit a core's cache."""
@@ -37,6 +37,36 @@ def blocks_of(stream: BinaryIO) -> Iterator[bytes]:
     """Yield a file's bytes, block by block."""
     while block := stream.read(BLOCK):
         yield block
+
+
+def whole_lines(blocks: Iterable[bytes], longest: int | None = None) -> Iterator[memoryview | None]:
+    """Cut blocks where lines end, copying only lines that span blocks.
+
+    Yields:
+        Whole lines with their newlines, many at once; last, what has no newline. None stands alone for a line of more
+        than `longest` bytes, of which no more is kept in memory.
+    """
+    parts: list[bytes] = []
+    size = 0
+    is_too_long = False
+    for block in blocks:
+        start, end = block.find(b"\n") + 1, block.rfind(b"\n") + 1
+        if not end:  # a line spans blocks: join them once, at its end
+            size += len(block)
+            is_too_long = is_too_long or (longest is not None and size > longest)
+            parts = [] if is_too_long else [*parts, block]
+            continue
+        if is_too_long or (longest is not None and size + start - 1 > longest):
+            yield None
+        elif parts:
+            yield memoryview(b"".join([*parts, block[:start]]))
+        else:
+            start = 0
+        if start < end:
+            yield memoryview(block)[start:end]
+        parts, size, is_too_long = [block[end:]] if end < len(block) else [], len(block) - end, False
+    if size:
+        yield None if is_too_long else memoryview(b"".join(parts))
 
 
 def sha256_of(data: bytes) -> str:

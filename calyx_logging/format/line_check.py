@@ -20,7 +20,7 @@ import orjson
 
 from calyx_logging.compiled import CORE
 from calyx_logging.core.ranges import runs_of
-from calyx_logging.core.reading import BLOCK, BOM
+from calyx_logging.core.reading import BOM, blocks_of, whole_lines
 from calyx_logging.errors import EventError
 from calyx_logging.events.event import CONTROL_SOURCE, LARGE, decode
 from calyx_logging.events.values import safe_repr
@@ -35,9 +35,8 @@ _MAX_CONTROLS = 10_000
 """The most control lines of one chunk that are kept; our writers never make more."""
 
 _MAX_SEQ = 2**63
-_LONG_LINE = bytes(bytearray(b"a line that is too long"))
-_TOO_LONG = memoryview(_LONG_LINE)
-"""Placeholders for such a line, recognised by their identity."""
+_TOO_LONG = bytes(bytearray(b"a line that is too long"))
+"""Placeholder for such a line, recognised by its identity."""
 
 _STAMPED = ("node_id", "ts_utc", "event_id", "source")
 _one_at_a_time = threading.Lock()
@@ -142,8 +141,8 @@ def scan_chunk(path: Path, node_id: str, *, with_ids: bool = False) -> Scan:
     seqs: list[int] = []
     with open_chunk(path) as stream:
         number = 1
-        for lines in _whole_lines(stream):
-            if CORE is None or lines is _TOO_LONG:
+        for lines in _lines_of(stream):
+            if CORE is None or lines is None:
                 split = _split(lines)
                 _see_lines(scan, split, number, node_id, seqs)
                 number += len(split)
@@ -158,42 +157,21 @@ def scan_chunk(path: Path, node_id: str, *, with_ids: bool = False) -> Scan:
 def numbered_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
     """Yield non-empty lines with their numbers, without newline and byte order mark; skip those that are too long."""
     number = 1
-    for lines in _whole_lines(stream):
+    for lines in _lines_of(stream):
         split = _split(lines)
-        if lines is not _TOO_LONG:
+        if lines is not None:
             yield from ((number + k, line) for k, line in enumerate(split) if line.strip())
         number += len(split)
 
 
-def _whole_lines(stream: BinaryIO) -> Iterator[memoryview]:
-    """Yield whole lines, many at once; `_TOO_LONG` alone stands for a line of over `MAX_LINE` bytes."""
-    parts: list[bytes] = []
-    size = 0
-    is_too_long, is_first = False, True
-    while block := stream.read(BLOCK):
-        if is_first:
-            block, is_first = block.removeprefix(BOM), False
-        start, end = block.find(b"\n") + 1, block.rfind(b"\n") + 1
-        if not end:  # a line spans blocks: join them once, at its end
-            size += len(block)
-            is_too_long = is_too_long or size > MAX_LINE
-            parts = [] if is_too_long else [*parts, block]
-            continue
-        if is_too_long or size + start - 1 > MAX_LINE:
-            yield _TOO_LONG
-        elif parts:
-            yield memoryview(b"".join([*parts, block[:start]]))
-        else:
-            start = 0
-        if start < end:
-            yield memoryview(block)[start:end]
-        parts, size, is_too_long = [block[end:]] if end < len(block) else [], len(block) - end, False
-    if size:
-        yield _TOO_LONG if is_too_long else memoryview(b"".join(parts))
+def _lines_of(stream: BinaryIO) -> Iterator[memoryview | None]:
+    """Yield whole lines, without the byte order mark."""
+    blocks = blocks_of(stream)
+    return whole_lines((block.removeprefix(BOM) if n == 0 else block for n, block in enumerate(blocks)), MAX_LINE)
 
 
-def _split(lines: memoryview) -> list[bytes]:
-    return [_LONG_LINE] if lines is _TOO_LONG else bytes(lines).removesuffix(b"\n").split(b"\n")
+def _split(lines: memoryview | None) -> list[bytes]:
+    return [_TOO_LONG] if lines is None else bytes(lines).removesuffix(b"\n").split(b"\n")
 
 
 def what_is_wrong(line: bytes, node_id: str) -> str | None:
@@ -210,7 +188,7 @@ def _see_lines(scan: Scan, lines: list[bytes], number: int, node_id: str, seqs: 
         if (event := _plain_event(line, node_id, begins)) is not None:
             event_id, source = event["event_id"], event["source"]
         else:
-            if not line.strip() and line is not _LONG_LINE:
+            if not line.strip() and line is not _TOO_LONG:
                 continue
             if (why := _why(line, node_id)) is not None:
                 scan.bad_count += 1
@@ -295,7 +273,7 @@ def _odd_event(line: bytes, node_id: str | None) -> dict[str, Any] | None:
 
 def _why(line: bytes, node_id: str) -> str | None:
     """Say why a line is not an event of the node."""
-    if line is _LONG_LINE:
+    if line is _TOO_LONG:
         return f"longer than {MAX_LINE} bytes"
     with _one_at_a_time if len(line) > LARGE else contextlib.nullcontext():
         try:

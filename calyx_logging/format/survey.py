@@ -11,11 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import BinaryIO
 
 from calyx_logging.compiled import CORE
 from calyx_logging.core.parallel import several_at_once
 from calyx_logging.core.ranges import runs_of
-from calyx_logging.core.reading import blocks_of
+from calyx_logging.core.reading import blocks_of, whole_lines
 from calyx_logging.errors import CalyxError, EventError, StorageError
 from calyx_logging.events.event import CONTROL_SOURCE, decode
 from calyx_logging.format.chunk import ChunkName, open_chunk
@@ -50,7 +51,7 @@ def survey_chunk(path: Path, node_id: str) -> Survey:
     """
     found, name = Survey(), ChunkName.parse(path.name)
     with open_chunk(path) as stream:
-        pieces = _whole_lines(blocks_of(stream), found)
+        pieces = _whole_lines(stream, found)
         if CORE is not None and name is not None:
             is_known = _read_by_core(pieces, found.scan, node_id)
         else:
@@ -136,21 +137,13 @@ def audit_surveys(node_id: str, surveys: Mapping[str, Survey | str], elsewhere: 
     return audit
 
 
-def _whole_lines(blocks: Iterable[bytes], found: Survey) -> Iterator[memoryview]:
-    """Yield runs of whole lines, each ended by its newline."""
-    parts: list[bytes] = []
-    for block in blocks:
-        found.size += len(block)
-        start, end = block.find(b"\n") + 1, block.rfind(b"\n") + 1
-        if end and parts:
-            yield memoryview(b"".join([*parts, block[:start]]))
-            parts = []
-        else:
-            start = 0
-        if start < end:
-            yield memoryview(block)[start:end]
-        if end < len(block):
-            parts.append(block[end:])
+def _whole_lines(stream: BinaryIO, found: Survey) -> Iterator[memoryview]:
+    """Yield runs of whole lines, each ended by its newline; take the size."""
+    for lines in whole_lines(blocks_of(stream)):
+        if lines is not None:
+            found.size += len(lines)
+            if lines[-1] == ord("\n"):
+                yield lines
 
 
 def _marked(lines: bytes) -> Iterator[bytes]:

@@ -5,18 +5,22 @@ Invariant: only whole lines that are events are kept, byte for byte.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from calyx_logging.compiled import CORE
+from calyx_logging.core.reading import blocks_of, whole_lines
 from calyx_logging.errors import EventError
 from calyx_logging.events.event import CONTROL_SOURCE, decode
-from calyx_logging.format.chunk import open_chunk, read_lines
+from calyx_logging.format.chunk import open_chunk
 
 __all__ = ["RecoveredLines"]
 
 _REQUIRED_TEXTS = ("node_id", "ts_utc", "event_id", "source")
 _LINE_START = b'{"node_id":'
+_HEAD = re.compile(rb'\{"node_id":"[A-Za-z0-9._-]+","ts_utc":"')
 
 
 class RecoveredLines:
@@ -51,23 +55,44 @@ class RecoveredLines:
     def _kept(self, upto: int | None) -> Iterator[bytes]:
         with open_chunk(self._source) as stream:
             stream.seek(self._start)
-            for line, whole in read_lines(stream):
-                if upto is not None and self.whole_bytes >= upto:
-                    return  # a living writer has added more
-                if not whole:
-                    self.torn_bytes = len(line)
-                    continue
-                self.whole_bytes += len(line) + 1
-                event = _event_of(line)
+            for lines in whole_lines(blocks_of(stream)):
+                assert lines is not None  # none is too long here
+                if lines[-1] != ord("\n"):
+                    self.torn_bytes = len(lines)
+                elif self._are_events(lines, upto):
+                    yield bytes(lines)
+                else:
+                    yield from self._kept_of(bytes(lines).split(b"\n")[:-1], upto)
+
+    def _are_events(self, lines: memoryview, upto: int | None) -> bool:
+        """Count lines by the compiled core, if it finds all of them to be events, and none a control line."""
+        is_within = upto is None or self.whole_bytes + len(lines) <= upto
+        if CORE is None or not is_within or (head := _HEAD.match(lines)) is None:
+            return False
+        events, _, _, _, others, _ = CORE.scan(lines, head[0], True, False)
+        if others:
+            return False
+        self.whole_bytes += len(lines)
+        self.events += events
+        self.logged += events
+        self.ended = False
+        return True
+
+    def _kept_of(self, lines: list[bytes], upto: int | None) -> Iterator[bytes]:
+        for line in lines:
+            if upto is not None and self.whole_bytes >= upto:
+                return  # a living writer has added more
+            self.whole_bytes += len(line) + 1
+            kept, event = line, _event_of(line)
+            if event is None:
+                self.bad_lines += 1
+                kept, event = _behind_fragment(line)
                 if event is None:
-                    self.bad_lines += 1
-                    line, event = _behind_fragment(line)
-                    if event is None:
-                        continue
-                self.events += 1
-                self.logged += not (event["source"] == CONTROL_SOURCE and "control" in event)
-                self.ended = event["source"] == CONTROL_SOURCE and event.get("control") == "end"
-                yield line + b"\n"
+                    continue
+            self.events += 1
+            self.logged += not (event["source"] == CONTROL_SOURCE and "control" in event)
+            self.ended = event["source"] == CONTROL_SOURCE and event.get("control") == "end"
+            yield kept + b"\n"
 
 
 def _event_of(line: bytes) -> dict[str, Any] | None:
