@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import sys
+import sysconfig
 import tarfile
 import zipfile
 from pathlib import Path
 
 import pytest
 
-from conftest import REPO, python
+from conftest import REPO, events_of, python
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +96,105 @@ def test_a_plain_install_works_from_anywhere(dist: Path, tmp_path: Path) -> None
         PYTHONPATH=str(tmp_path / "site"),
     )
     assert done.stdout.strip().startswith(str(tmp_path / "site")), done.stderr
+
+
+# ------------------------------------------------------------------ the compiled core
+
+ASK = """
+import json, sys
+from calyx_logging.compiled import WAY
+import calyx_logging, logging
+calyx_logging.provision(sys.argv[1], "test-node")
+handler = calyx_logging.OutboxHandler(root=sys.argv[1], identity=False)
+logging.getLogger().addHandler(handler)
+logging.getLogger("harness").warning("kept %d", 1, extra={"ms": 1.5, "text": "é"})
+handler.close()
+print(WAY)
+"""
+
+
+def unpacked(dist: Path, folder: Path) -> Path:
+    """The wheel's files, as they are installed."""
+    (wheel,) = dist.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(folder)
+    return folder
+
+
+def way_of(site: Path, root: Path, **environment: str) -> tuple[str, str]:
+    """Log one event with an installed copy: which way it says it went, and what it says on standard error."""
+    root.mkdir()
+    done = python(ASK, str(root), cwd=root, PYTHONPATH=str(site), **environment)
+    assert done.returncode == 0, done.stderr
+    (event,) = events_of(root / "telemetry" / "outbox" / "test-node")
+    assert (event["message"], event["ms"], event["text"], event["seq"]) == ("kept 1", 1.5, "é", 0)
+    return done.stdout.strip(), done.stderr
+
+
+@pytest.fixture
+def site(dist: Path, tmp_path: Path) -> Path:
+    """An installed copy with a compiled core."""
+    site = unpacked(dist, tmp_path / "site")
+    if not core_of(site).exists():
+        pytest.skip("no C compiler is here")
+    return site
+
+
+def core_of(site: Path) -> Path:
+    return site / "calyx_logging" / "compiled" / f"_core{sysconfig.get_config_var('EXT_SUFFIX')}"
+
+
+def test_the_wheel_brings_the_compiled_core(site: Path, tmp_path: Path) -> None:
+    """Which the environment can turn off."""
+    assert way_of(site, tmp_path / "one", CALYX_PURE="") == ("compiled core", "")
+    assert way_of(site, tmp_path / "two", CALYX_PURE="0") == ("compiled core", "")
+    assert way_of(site, tmp_path / "three", CALYX_PURE="1") == ("pure Python (CALYX_PURE is set)", "")
+
+
+def test_without_a_compiler_it_is_installed_all_the_same(dist: Path, tmp_path: Path) -> None:
+    """From the sdist, in pure Python."""
+    (sdist,) = dist.glob("*.tar.gz")
+    subprocess.run(
+        [
+            sys.executable,
+            "-m",
+            "build",
+            "--no-isolation",
+            "--wheel",
+            "--outdir",
+            str(tmp_path),
+            *_unpack(sdist, tmp_path),
+        ],
+        check=True,
+        capture_output=True,
+        env={**os.environ, "CC": "no-such-compiler", "LDSHARED": "no-such-compiler", "PATH": str(tmp_path)},
+    )
+    site = unpacked(tmp_path, tmp_path / "site")
+    assert not core_of(site).exists()
+    assert way_of(site, tmp_path / "root", CALYX_PURE="") == ("pure Python (no compiled core is installed)", "")
+
+
+def _unpack(sdist: Path, folder: Path) -> list[str]:
+    with tarfile.open(sdist) as archive:
+        archive.extractall(folder, filter="data")
+    return [str(folder / sdist.name.removesuffix(".tar.gz"))]
+
+
+@pytest.mark.parametrize("kind", ["garbage", "empty", "cut off", "of another Python", "of another version"])
+def test_a_core_that_does_not_fit_is_left_aside(site: Path, tmp_path: Path, kind: str) -> None:
+    """With one line, and everything works."""
+    core = core_of(site)
+    if kind == "garbage":
+        core.write_bytes(b"\x7fELF" + bytes(range(256)) * 40)
+    elif kind == "empty":
+        core.write_bytes(b"")
+    elif kind == "cut off":
+        core.write_bytes(core.read_bytes()[:5000])
+    elif kind == "of another Python":
+        core.rename(core.with_name("_core.cpython-399-x86_64-linux-gnu.so"))
+    else:
+        (site / "calyx_logging" / "_version.py").write_text('__version__ = "0.0.9"\n', "utf-8")
+    way, said = way_of(site, tmp_path / "root", CALYX_PURE="")
+    assert way.startswith("pure Python (the compiled core ")
+    assert said.count("\n") == 1
+    assert "going on in pure Python" in said

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from importlib.machinery import EXTENSION_SUFFIXES
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -30,6 +31,7 @@ def _load() -> tuple[Any, str]:
     if os.environ.get(PURE_VARIABLE, "0") not in ("", "0"):
         return None, f"pure Python ({PURE_VARIABLE} is set)"
     try:
+        _refuse_cut_off(Path(__file__).parent)
         from calyx_logging.compiled import _core as core  # type: ignore[attr-defined,unused-ignore]
     except ImportError as error:
         files = [path.name for path in Path(__file__).parent.glob("_core*") if path.suffix in (".so", ".pyd")]
@@ -42,6 +44,23 @@ def _load() -> tuple[Any, str]:
         say(f"the compiled core is of version {version}, not {__version__}: going on in pure Python; install again")
         return None, f"pure Python (the compiled core is of version {version})"
     return core, "compiled core"
+
+
+def _refuse_cut_off(folder: Path) -> None:
+    """Raise ImportError for a file that ends too early: the system would map it, and end the process that reads it."""
+    for path in (folder / f"_core{suffix}" for suffix in EXTENSION_SUFFIXES):
+        try:
+            with path.open("rb") as stream:
+                head, size = stream.read(64), os.fstat(stream.fileno()).st_size
+        except OSError:
+            continue
+        if head[:6] == b"\x7fELF\x02\x01":  # 64 bit, little endian; its table of sections comes last
+            table, length, count = (
+                int.from_bytes(head[at : at + n], "little") for at, n in ((40, 8), (58, 2), (60, 2))
+            )
+            if size < table + length * count:
+                raise ImportError(f"{path.name} is cut off")
+        return
 
 
 CORE, WAY = _load()

@@ -77,7 +77,7 @@ static int new_id(char id[ID_LENGTH], double seconds) {
         Py_DECREF(bytes);
     }
     uint64_t now = seconds > 0 && seconds < 1e11 ? (uint64_t)(seconds * 1e3) : 0;
-    if (now < ids.milliseconds || now > ids.milliseconds + 10) {
+    if (!now || now < ids.milliseconds || now > ids.milliseconds + 10) {
         PyObject *clock = PyObject_CallNoArgs(time_time);
         if (clock == NULL) return FAILED;
         double said = PyFloat_AsDouble(clock);
