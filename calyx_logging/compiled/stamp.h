@@ -110,11 +110,13 @@ static void ids_init(void) {
     }
 }
 
+#ifndef _WIN32
 static void after_fork_in_child(void) {
     process_id = (long)getpid();
     ids.left = 0;
     ids.milliseconds = 0;
 }
+#endif
 
 /* ---------------------------------------------------------------- marks
 
