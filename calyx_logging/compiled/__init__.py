@@ -67,11 +67,17 @@ CORE, WAY = _load()
 """The extension module, or None; and in words which way is in use."""
 
 
-def shortcut(kind: str, *level: int) -> Callable[[_Function], _Function]:
-    """Put the core's short way of this kind before a function, where there is a core."""
+def shortcut(kind: str, *more: Any) -> Callable[[_Function], _Function]:
+    """Put the core's short way of this kind before a method, where there is a core.
+
+    Args:
+        kind: `handle`, `log` or `straight`.
+        more: for the last two, the class where the method is looked up in each call (None: it stays what it is), its
+            name, and the level.
+    """
 
     def decorate(function: _Function) -> _Function:
-        return function if CORE is None else CORE.shortcut(kind, function, *level)
+        return function if CORE is None else CORE.shortcut(kind, function, *more)
 
     return decorate
 

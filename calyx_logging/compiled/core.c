@@ -25,8 +25,11 @@ static PyObject *wanted_names[WANTED];
 static PyObject *record_class, *record_attributes; /* logging's attributes of a record, in their order */
 static PyObject *not_of_record, *not_of_logger, *not_of_structlog; /* names of fields that are not plain there */
 static PyObject *level_names, *process_fields, *bound_context;
-static PyObject *logger_class, *stock_methods, *stock_source, *logging_names, *time_names, *threads, *thread_classes;
-static PyObject *source_of, *process_name, *task_name, *record_template, *refused_by_logging, *straight_chain;
+static PyObject *logger_class, *stock_logger, *stock_methods, *stock_record, *stock_names, *logging_names, *time_names;
+static PyObject *threading_names, *thread_ident, *threads, *thread_classes;
+static PyObject *source_of, *process_name, *task_name, *record_template, *refused_by_logging, *stock_callers;
+static PyObject *straight_class, *straight_end;
+static int is_told; /* whether all of these have been */
 static uint64_t name_lengths[128]; /* of all such names, by their first letter: a bit for each length */
 
 typedef struct {
@@ -35,12 +38,12 @@ typedef struct {
 } Member; /* a __slots__ member of a Python class: read without a search */
 
 static Member pool_seats, pool_pid, seats_idle, seat_writer, writer_state, writer_limit, chunk_fd, handler_way;
-static Member straight_name, straight_handler;
+static Member straight_name, straight_handler, straight_methods;
 
 #define TEXTS(X) \
     X(message) X(asctime) X(filters) X(_CONTEXT_VARS) X(handlers) X(level) X(propagate) X(parent) X(disabled) X(_cache) \
     X(name) X(_name) X(extra) X(__dict__) X(handle) X(manager) X(_logger) X(_processors) X(_context) X(multiprocessing) X(asyncio) X(time) \
-    X(_logRecordFactory) X(_srcfile) X(logThreads) X(logProcesses) X(logMultiprocessing) X(_startTime)
+    X(time_ns) X(get_ident) X(_startTime)
 #define DECLARE(name) static PyObject *text_##name;
 TEXTS(DECLARE)
 static PyObject *text_contextvars, *sys_modules, *deque_pop, *deque_append;
@@ -192,14 +195,13 @@ static PyObject *text_of(PyObject *message, PyObject *args) {
         while (PyDict_Next(args, &position, &key, &value))
             if (!PyUnicode_CheckExact(key) || !is_scalar(value)) return NULL;
     }
-    PyObject *text = PyUnicode_Format(message, args);
-    if (text == NULL && !PyErr_ExceptionMatches(PyExc_MemoryError)) PyErr_Clear(); /* they do not fit */
+    PyObject *text = PyUnicode_Format(message, args); /* which lets signal handlers run */
+    if (text == NULL && PyErr_ExceptionMatches(PyExc_Exception) && !PyErr_ExceptionMatches(PyExc_MemoryError))
+        PyErr_Clear(); /* they do not fit */
     return text;
 }
 
-static int put_event(Out *out, Way *way, Event *event, const char *id) { /* all of the line but its end */
-    PyObject *context = context_here();
-    if (context == NULL && PyErr_Occurred()) return FAILED;
+static int put_event(Out *out, Way *way, Event *event, const char *id, PyObject *context) { /* all but the line's end */
     PyObject *text = text_of(event->message, event->args);
     int result = text != NULL ? DONE : PyErr_Occurred() ? FAILED : NOT_PLAIN;
     if (result == DONE) result = put_bytes(out, PyBytes_AS_STRING(way->head), PyBytes_GET_SIZE(way->head));
@@ -214,7 +216,6 @@ static int put_event(Out *out, Way *way, Event *event, const char *id) { /* all 
     if (result == DONE) result = put_text(out, text);
     if (result == DONE) result = put_fields(out, &event->fields, context);
     Py_XDECREF(text);
-    Py_XDECREF(context);
     Py_ssize_t length = out->at - out->start;
     return result == DONE && (length + 33 > way->most || length >= LARGE) ? NOT_PLAIN : result;
 }
@@ -283,15 +284,19 @@ static int keep(Way *way, Out *out) {
     return is_usual ? DONE : hand_on(way, out);
 }
 
-static int write_event(Way *way, Event *event, PyObject *record) { /* record: to be marked, if there is one */
+static int has_mark(PyObject *record) { return slot_of(record) != NULL || lasting_mark(record) != NULL; }
+
+/* Write an event. The parts of it and of the way are the caller's own references: other code may run in here. */
+static int write_event(Way *way, Event *event, PyObject *record, PyObject *context) { /* record: to be marked, if any */
     char id[ID_LENGTH];
     Out out;
     out_init(&out);
     Slot *slot = NULL;
     int result = new_id(id, event->created);
-    if (result == DONE) result = put_event(&out, way, event, id);
+    if (result == DONE) result = put_event(&out, way, event, id, context);
     if (result == DONE && record != NULL) {
-        if ((slot = slot_for(record)) == NULL) result = FAILED;
+        if (has_mark(record)) result = NOT_PLAIN; /* another thread was there meanwhile */
+        else if (PyErr_Occurred() || (slot = slot_for(record)) == NULL) result = FAILED;
         else {
             slot->taker = Py_NewRef(way->taker);
             memcpy(slot->id, id, ID_LENGTH);
@@ -303,7 +308,43 @@ static int write_event(Way *way, Event *event, PyObject *record) { /* record: to
     return result;
 }
 
+static void hold(Event *event) {
+    Py_INCREF(event->level);
+    Py_INCREF(event->name);
+    Py_INCREF(event->message);
+    Py_XINCREF(event->args);
+}
+
+static void release(Event *event) {
+    Py_DECREF(event->level);
+    Py_DECREF(event->name);
+    Py_DECREF(event->message);
+    Py_XDECREF(event->args);
+}
+
 /* ---------------------------------------------------------------- OutboxHandler.handle */
+
+/* Whether a class still has what it had: `stock`, by name. Its version changes with every change of it or its bases. */
+static int has_stock(PyObject *class, PyObject *stock, unsigned *version, int *known) {
+    unsigned now = ((PyTypeObject *)class)->tp_version_tag;
+    if (now && now == *version) return *known;
+    PyObject *name, *value;
+    *known = 1;
+    for (Py_ssize_t position = 0; *known && PyDict_Next(stock, &position, &name, &value);) {
+        PyObject *found = PyObject_GetAttr(class, name);
+        Py_XDECREF(found);
+        if (found != value) *known = 0;
+        if (found == NULL) PyErr_Clear();
+    }
+    *version = ((PyTypeObject *)class)->tp_version_tag;
+    return *known;
+}
+
+static int is_record_stock(void) {
+    static unsigned version;
+    static int known;
+    return has_stock(record_class, stock_record, &version, &known);
+}
 
 static int read_record(Event *event, PyObject *attributes) {
     PyObject *key, *values[WANTED];
@@ -335,12 +376,16 @@ static int take(Way *way, PyObject *record) {
                                               : PyObject_RichCompareBool(slot->taker, way->taker, Py_EQ);
         return has_taken == 1 ? DONE : has_taken < 0 ? FAILED : NOT_PLAIN; /* another handler has: Python does it */
     }
-    PyObject *attributes = PyObject_GenericGetDict(record, NULL);
-    if (attributes == NULL) return FAILED;
+    PyObject *context = context_here(), *attributes = PyErr_Occurred() ? NULL : PyObject_GenericGetDict(record, NULL);
     Event event;
-    int result = read_record(&event, attributes);
-    if (result == DONE) result = write_event(way, &event, record);
-    Py_DECREF(attributes);
+    int result = attributes == NULL ? FAILED : read_record(&event, attributes);
+    if (result == DONE) {
+        hold(&event);
+        result = write_event(way, &event, record, context);
+        release(&event);
+    }
+    Py_XDECREF(attributes);
+    Py_XDECREF(context);
     return result;
 }
 
@@ -355,28 +400,34 @@ static int try_handle(Shortcut *shortcut, PyObject *const *args, Py_ssize_t coun
 struct Shortcut {
     PyObject_HEAD
     vectorcallfunc call;
-    PyObject *python, *level;
+    PyObject *python, *owner, *name, *level; /* the method, or where it is to be looked up, since it may be replaced */
+    PyObject *weak_references;
     int (*try)(Shortcut *shortcut, PyObject *const *args, Py_ssize_t count, PyObject *names, PyObject **result);
 };
 
+static PyObject *method_of(Shortcut *shortcut) {
+    return shortcut->owner == NULL ? Py_NewRef(shortcut->python) : PyObject_GetAttr(shortcut->owner, shortcut->name);
+}
+
 static PyObject *shortcut_call(PyObject *self, PyObject *const *args, size_t count, PyObject *names) {
     Shortcut *shortcut = (Shortcut *)self;
-    PyObject *result = NULL;
-    int done = shortcut->try(shortcut, args, PyVectorcall_NARGS(count), names, &result);
+    PyObject *result = NULL, *method;
+    int done = is_told ? shortcut->try(shortcut, args, PyVectorcall_NARGS(count), names, &result) : NOT_PLAIN;
     if (done == DONE) return result;
     if (done == RAISED) return NULL;
-    if (done == FAILED) {
-        if (!PyErr_ExceptionMatches(PyExc_Exception)) return NULL; /* Ctrl-C in Python code that it called */
-        PyErr_Clear();
-    }
-    return PyObject_Vectorcall(shortcut->python, args, count, names);
+    if (done == FAILED && !PyErr_ExceptionMatches(PyExc_Exception)) return NULL; /* Ctrl-C in code that it called */
+    PyErr_Clear();
+    if ((method = method_of(shortcut)) == NULL) return NULL;
+    result = PyObject_Vectorcall(method, args, count, names);
+    Py_DECREF(method);
+    return result;
 }
 
 static int try_handle(Shortcut *Py_UNUSED(shortcut), PyObject *const *args, Py_ssize_t count, PyObject *names,
                       PyObject **result) {
     Way way;
-    if (count != 2 || names != NULL || (PyObject *)Py_TYPE(args[1]) != record_class || way_of(args[0], &way) ||
-        has_filters(args[0], NULL))
+    if (count != 2 || names != NULL || (PyObject *)Py_TYPE(args[1]) != record_class || !is_record_stock() ||
+        has_filters(args[0], NULL) || way_of(args[0], &way))
         return NOT_PLAIN;
     PyObject *told = Py_NewRef(get(&handler_way, args[0]));
     int done = take(&way, args[1]);
@@ -393,17 +444,48 @@ static PyObject *shortcut_getattro(PyObject *self, PyObject *name) { /* what it 
     PyObject *found = PyObject_GenericGetAttr(self, name);
     if (found != NULL || !PyErr_ExceptionMatches(PyExc_AttributeError)) return found;
     PyErr_Clear();
-    return PyObject_GetAttr(((Shortcut *)self)->python, name);
+    PyObject *method = method_of((Shortcut *)self);
+    found = method == NULL ? NULL : PyObject_GetAttr(method, name);
+    Py_XDECREF(method);
+    return found;
+}
+
+static PyObject *shortcut_wrapped(PyObject *self, void *name) { /* __wrapped__, and the method's __doc__ */
+    PyObject *method = method_of((Shortcut *)self);
+    PyObject *found = method == NULL || name == NULL ? Py_XNewRef(method) : PyObject_GetAttrString(method, name);
+    Py_XDECREF(method);
+    return found;
+}
+
+static PyObject *shortcut_reduce(PyObject *self, PyObject *Py_UNUSED(none)) { /* a copy is the thing itself */
+    return PyObject_GetAttrString(self, "__qualname__");
+}
+
+static void shortcut_dealloc(PyObject *self) {
+    Shortcut *shortcut = (Shortcut *)self;
+    PyTypeObject *type = Py_TYPE(self);
+    if (shortcut->weak_references != NULL) PyObject_ClearWeakRefs(self);
+    Py_XDECREF(shortcut->python);
+    Py_XDECREF(shortcut->owner);
+    Py_XDECREF(shortcut->name);
+    Py_XDECREF(shortcut->level);
+    type->tp_free(self);
+    Py_DECREF(type);
 }
 
 static PyMemberDef shortcut_members[] = {
     {"__vectorcalloffset__", T_PYSSIZET, offsetof(Shortcut, call), READONLY, NULL},
-    {"__wrapped__", T_OBJECT, offsetof(Shortcut, python), READONLY, NULL},
+    {"__weaklistoffset__", T_PYSSIZET, offsetof(Shortcut, weak_references), READONLY, NULL},
     {NULL, 0, 0, 0, NULL},
 };
+static PyGetSetDef shortcut_getset[] = {{"__wrapped__", shortcut_wrapped, NULL, NULL, NULL},
+                                        {"__doc__", shortcut_wrapped, NULL, NULL, "__doc__"},
+                                        {NULL, NULL, NULL, NULL, NULL}};
+static PyMethodDef shortcut_methods[] = {{"__reduce__", shortcut_reduce, METH_NOARGS, NULL}, {NULL, NULL, 0, NULL}};
 static PyType_Slot shortcut_slots[] = {{Py_tp_call, PyVectorcall_Call},      {Py_tp_descr_get, shortcut_get},
                                        {Py_tp_getattro, shortcut_getattro}, {Py_tp_members, shortcut_members},
-                                       {0, NULL}};
+                                       {Py_tp_getset, shortcut_getset},     {Py_tp_methods, shortcut_methods},
+                                       {Py_tp_dealloc, shortcut_dealloc},   {0, NULL}};
 static PyType_Spec shortcut_spec = {"calyx_logging.compiled._core.Shortcut", sizeof(Shortcut), 0,
                                     Py_TPFLAGS_DEFAULT | Py_TPFLAGS_HAVE_VECTORCALL | Py_TPFLAGS_METHOD_DESCRIPTOR,
                                     shortcut_slots};

@@ -1,44 +1,38 @@
 /* The fast logger's methods, and those of structlog loggers that lead straight into an outbox. */
 
-enum { MOST_HANDLERS = 8, LINES = 256 };
+enum { LINES = 256 };
 
 /* ---------------------------------------------------------------- what would be called */
 
-/* Whether FastLogger, and so what is above it, and LogRecord have logging's own methods: 1; 2 if all but callHandlers,
-   which `capture` replaces. A class's version changes with every change of it or of a class above it. */
-static int is_stock(void) {
-    static unsigned logger_version, record_version;
+/* Whether FastLogger and what is above it have the methods that they had, but for callHandlers. */
+static int is_logger_stock(void) {
+    static unsigned version, above;
+    static int known, known_above;
+    return has_stock(logger_class, stock_methods, &version, &known) &&
+           has_stock((PyObject *)((PyTypeObject *)logger_class)->tp_base, stock_logger, &above, &known_above);
+}
+
+static int are_callers_stock(void) { /* `capture` replaces it, and so do others */
+    static unsigned version;
     static int known;
-    unsigned logger_now = ((PyTypeObject *)logger_class)->tp_version_tag;
-    unsigned record_now = ((PyTypeObject *)record_class)->tp_version_tag;
-    if (logger_now && logger_now == logger_version && record_now && record_now == record_version) return known;
-    PyObject *key, *value;
-    known = 1;
-    for (Py_ssize_t position = 0; PyDict_Next(stock_methods, &position, &key, &value);) {
-        int is_of_record = PyUnicode_READ_CHAR(key, 0) == '_' && PyUnicode_READ_CHAR(key, 1) == '_';
-        PyObject *found = PyObject_GetAttr(is_of_record ? record_class : logger_class, key);
-        Py_XDECREF(found);
-        if (found == value) continue;
-        PyErr_Clear();
-        known = known && PyUnicode_CompareWithASCIIString(key, "callHandlers") == 0 ? 2 : 0;
-        if (!known) break;
-    }
-    logger_version = ((PyTypeObject *)logger_class)->tp_version_tag;
-    record_version = ((PyTypeObject *)record_class)->tp_version_tag;
-    return known;
+    return has_stock(logger_class, stock_callers, &version, &known);
 }
 
-typedef struct {
-    PyObject *all[MOST_HANDLERS];
-    int count;
-} Handlers;
+static PyObject *time_time_ns; /* from Python 3.13 on logging asks it */
 
-static void handlers_free(Handlers *handlers) {
-    while (handlers->count) Py_DECREF(handlers->all[--handlers->count]);
+static int is_stock_here(void) { /* what logging looks up in its module, and in time and threading, each time */
+    PyObject *name, *value;
+    for (Py_ssize_t position = 0; PyDict_Next(stock_names, &position, &name, &value);)
+        if (item(logging_names, name) != value) return 0;
+    if (time_time_ns != NULL && item(time_names, text_time_ns) != time_time_ns) return 0;
+    return item(time_names, text_time) == time_time && item(threading_names, text_get_ident) == thread_ident;
 }
 
-static int find_handlers(PyObject *logger, long level, Handlers *handlers) { /* as Logger.callHandlers does */
+/* Who would handle a record, without a step of Python code: how many, and the last of them, borrowed. */
+static int find_handlers(PyObject *logger, PyObject *number, int *count, PyObject **last) {
     Py_ssize_t seen = 0;
+    long level = PyLong_AsLong(number);
+    *count = 0;
     for (PyObject *here = logger; here != NULL && here != Py_None;) {
         PyObject *attributes = PyObject_GenericGetDict(here, NULL);
         if (attributes == NULL) return FAILED;
@@ -48,30 +42,53 @@ static int find_handlers(PyObject *logger, long level, Handlers *handlers) { /* 
         if (list == NULL || !PyList_CheckExact(list) || parent == NULL || propagates == NULL || !PyBool_Check(propagates))
             return NOT_PLAIN;
         for (Py_ssize_t n = 0; n < PyList_GET_SIZE(list); n++, seen++) {
-            PyObject *handler = PyList_GET_ITEM(list, n), *least = PyObject_GetAttr(handler, text_level);
-            if (least == NULL || !PyLong_CheckExact(least)) {
-                Py_XDECREF(least);
-                PyErr_Clear();
-                return NOT_PLAIN;
-            }
-            int is_for_it = level >= PyLong_AsLong(least);
-            Py_DECREF(least);
-            if (!is_for_it) continue;
-            if (handlers->count == MOST_HANDLERS) return NOT_PLAIN;
-            handlers->all[handlers->count++] = Py_NewRef(handler);
+            PyObject *handler = PyList_GET_ITEM(list, n), *least;
+            if (_PyType_Lookup(Py_TYPE(handler), text_level) != NULL) return NOT_PLAIN; /* a property */
+            if ((attributes = PyObject_GenericGetDict(handler, NULL)) == NULL) return FAILED;
+            least = item(attributes, text_level);
+            Py_DECREF(attributes); /* the handler has it */
+            int overflow = 0;
+            if (least == NULL || !PyLong_CheckExact(least)) return NOT_PLAIN;
+            long wanted = PyLong_AsLongAndOverflow(least, &overflow);
+            if (overflow > 0 || (!overflow && level < wanted)) continue;
+            ++*count;
+            *last = handler;
         }
         here = propagates == Py_True ? parent : NULL;
     }
     return seen ? DONE : NOT_PLAIN; /* nobody at all: logging.lastResort */
 }
 
+/* Hand a record to a logger's handlers, as Logger.callHandlers does: lists and levels are read as they come. */
+static int call_handlers(PyObject *logger, PyObject *number, PyObject *record) {
+    int result = DONE;
+    for (PyObject *here = Py_NewRef(logger), *next; here != NULL && result == DONE; here = next) {
+        PyObject *attributes = PyObject_GenericGetDict(here, NULL);
+        PyObject *list = attributes == NULL ? NULL : Py_XNewRef(item(attributes, text_handlers));
+        for (Py_ssize_t n = 0; result == DONE && list != NULL && PyList_Check(list) && n < PyList_GET_SIZE(list); n++) {
+            PyObject *handler = Py_NewRef(PyList_GET_ITEM(list, n)), *least = PyObject_GetAttr(handler, text_level);
+            int is_for_it = least == NULL ? -1 : PyObject_RichCompareBool(number, least, Py_GE);
+            PyObject *both[] = {handler, record}, *done = is_for_it > 0 ? PyObject_VectorcallMethod(text_handle, both, 2, NULL) : NULL;
+            if (is_for_it < 0 || (is_for_it && done == NULL)) result = RAISED;
+            Py_XDECREF(done);
+            Py_XDECREF(least);
+            Py_DECREF(handler);
+        }
+        PyObject *propagates = attributes == NULL ? NULL : item(attributes, text_propagate);
+        next = propagates != NULL && PyObject_IsTrue(propagates) > 0 ? Py_XNewRef(item(attributes, text_parent)) : NULL;
+        if (next == Py_None) Py_CLEAR(next);
+        if (attributes == NULL) result = RAISED;
+        Py_XDECREF(list);
+        Py_XDECREF(attributes);
+        Py_DECREF(here);
+        if (result != DONE) Py_CLEAR(next);
+    }
+    return result;
+}
+
 /* ---------------------------------------------------------------- the record */
 
-static int is_clock_stock(void) { return item(time_names, text_time) == time_time; }
-
 #if PY_VERSION_HEX >= 0x030D0000
-static PyObject *time_time_ns;
-
 static int put_times(PyObject *attributes, double *created) { /* created, msecs and relativeCreated, as logging does */
     PyObject *clock = PyObject_CallNoArgs(time_time_ns), *start = item(logging_names, text__startTime);
     if (clock == NULL || start == NULL || !PyLong_CheckExact(start)) {
@@ -91,8 +108,10 @@ static int put_times(PyObject *attributes, double *created) {
         Py_XDECREF(clock);
         return clock == NULL ? FAILED : NOT_PLAIN;
     }
-    *created = PyFloat_AS_DOUBLE(clock);
+    int is_usual = PyFloat_CheckExact(clock);
+    *created = is_usual ? PyFloat_AS_DOUBLE(clock) : 0;
     Py_DECREF(clock);
+    if (!is_usual) return NOT_PLAIN;
     double thousandths = (double)(long long)((*created - (double)(long long)*created) * 1000);
     double relative = (*created - PyFloat_AS_DOUBLE(start)) * 1000;
 #endif
@@ -170,13 +189,8 @@ static int put_thread(PyObject *attributes) { /* thread, threadName, processName
 
 /* Make the record of a call; NULL with an exception, or without one where Python has to. */
 static PyObject *make_record(PyObject *name, PyObject *level, PyObject *message, PyObject *args, PyObject *extra) {
-    PyObject *key, *value, *level_name = item(level_names, level), *flags[] = {text_logThreads, text_logProcesses,
-                                                                             text_logMultiprocessing};
-    if (level_name == NULL || record_template == NULL || item(logging_names, text__srcfile) != stock_source) return NULL;
-    for (int n = 0; n < 3; n++)
-        if (item(logging_names, flags[n]) != Py_True) return NULL;
-    for (Py_ssize_t position = 0; extra != NULL && PyDict_Next(extra, &position, &key, &value);)
-        if (!PyUnicode_CheckExact(key) || PySet_Contains(refused_by_logging, key)) return NULL;
+    PyObject *key, *value, *level_name = item(level_names, level);
+    if (level_name == NULL) return NULL;
     PyObject *attributes = PyDict_Copy(record_template), *record = NULL;
     double created;
     int result = attributes == NULL ? FAILED : set(attributes, 0, Py_NewRef(name));
@@ -187,6 +201,8 @@ static PyObject *make_record(PyObject *name, PyObject *level, PyObject *message,
     if (result == DONE) result = put_place(attributes);
     if (result == DONE) result = put_times(attributes, &created);
     if (result == DONE) result = put_thread(attributes);
+    for (Py_ssize_t position = 0; result == DONE && extra != NULL && PyDict_Next(extra, &position, &key, &value);)
+        if (!PyUnicode_CheckExact(key) || PySet_Contains(refused_by_logging, key)) result = NOT_PLAIN; /* logging raises */
     if (result == DONE && extra != NULL && PyDict_Update(attributes, extra)) result = FAILED;
     if (result == DONE) record = ((PyTypeObject *)record_class)->tp_alloc((PyTypeObject *)record_class, 0);
     if (record != NULL && PyObject_SetAttr(record, text___dict__, attributes)) Py_CLEAR(record);
@@ -196,28 +212,44 @@ static PyObject *make_record(PyObject *name, PyObject *level, PyObject *message,
 
 /* ---------------------------------------------------------------- FastLogger.info and its kin */
 
-static int log_to(Handlers *handlers, PyObject *name, PyObject *level, PyObject *message, PyObject *args, PyObject *extra,
-                  int is_callers_stock) {
-    Way way;
-    if (handlers->count == 1 && is_callers_stock && way_of(handlers->all[0], &way) == DONE) {
-        PyObject *attributes = PyObject_GenericGetDict(handlers->all[0], NULL);
-        int is_usual = attributes != NULL && !has_filters(NULL, attributes) && item(attributes, text_handle) == NULL;
-        Py_XDECREF(attributes);
-        Event event = {0, level, name, message, args, {.dict = extra, .refused = not_of_logger}};
-        if (is_usual && put_times(NULL, &event.created) == DONE) { /* nobody else would see the record */
-            PyObject *told = Py_NewRef(get(&handler_way, handlers->all[0]));
-            int result = write_event(&way, &event, NULL);
-            Py_DECREF(told);
-            if (result != NOT_PLAIN) return result;
-        }
-        if (PyErr_Occurred()) return FAILED;
+static int is_ours(PyObject *handler) { /* an OutboxHandler with its own `handle`, and no filter */
+    PyObject *handles = _PyType_Lookup(Py_TYPE(handler), text_handle);
+    PyObject *attributes = PyObject_GenericGetDict(handler, NULL);
+    int result = handles != NULL && Py_IS_TYPE(handles, shortcut_type) && ((Shortcut *)handles)->try == try_handle &&
+                 attributes != NULL && !has_filters(NULL, attributes) && item(attributes, text_handle) == NULL;
+    Py_XDECREF(attributes);
+    PyErr_Clear();
+    return result;
+}
+
+static int log_event(PyObject *logger, Event *event, int is_alone) {
+    int count = 0, result = DONE;
+    PyObject *last = NULL;
+    if (is_alone) result = find_handlers(logger, event->level, &count, &last);
+    if (result == DONE && is_alone && count == 0) { /* logging makes the record all the same, and may raise */
+        PyObject *key, *value;
+        for (Py_ssize_t n = 0; event->fields.dict != NULL && PyDict_Next(event->fields.dict, &n, &key, &value);)
+            if (!PyUnicode_CheckExact(key) || PySet_Contains(refused_by_logging, key)) return NOT_PLAIN;
+        return DONE;
     }
-    PyObject *record = make_record(name, level, message, args, extra);
+    Way way;
+    if (result == DONE && count == 1 && is_ours(last) && way_of(last, &way) == DONE) { /* nobody else would see it */
+        PyObject *told = Py_NewRef(get(&handler_way, last)), *context = context_here();
+        result = PyErr_Occurred() ? FAILED : put_times(NULL, &event->created);
+        if (result == DONE) result = write_event(&way, event, NULL, context);
+        Py_XDECREF(context);
+        Py_DECREF(told);
+        if (result != NOT_PLAIN) return result;
+        result = DONE;
+    }
+    if (result != DONE) return result;
+    PyObject *record = make_record(event->name, event->level, event->message, event->args, event->fields.dict);
     if (record == NULL) return PyErr_Occurred() ? FAILED : NOT_PLAIN;
-    int result = DONE;
-    for (int n = 0; result == DONE && n < handlers->count; n++) {
-        PyObject *both[] = {handlers->all[n], record}, *done = PyObject_VectorcallMethod(text_handle, both, 2, NULL);
-        if (done == NULL) result = RAISED;
+    if (is_alone) {
+        result = call_handlers(logger, event->level, record);
+    } else {
+        PyObject *both[] = {logger, record}, *done = PyObject_VectorcallMethod(text_handle, both, 2, NULL);
+        result = done == NULL ? RAISED : DONE;
         Py_XDECREF(done);
     }
     Py_DECREF(record);
@@ -232,7 +264,7 @@ static int try_log(Shortcut *shortcut, PyObject *const *args, Py_ssize_t count, 
         if ((extra = args[count]) == Py_None) extra = NULL;
         if (extra != NULL && !PyDict_CheckExact(extra)) return NOT_PLAIN;
     }
-    if ((attributes = PyObject_GenericGetDict(args[0], NULL)) == NULL) return FAILED;
+    if (!is_logger_stock() || (attributes = PyObject_GenericGetDict(args[0], NULL)) == NULL) return NOT_PLAIN;
     Py_DECREF(attributes); /* the logger has it */
     cache = item(attributes, text__cache);
     name = item(attributes, text_name);
@@ -240,14 +272,12 @@ static int try_log(Shortcut *shortcut, PyObject *const *args, Py_ssize_t count, 
         !PyDict_CheckExact(cache) || name == NULL || !PyUnicode_CheckExact(name) ||
         item(attributes, text_disabled) != Py_False)
         return NOT_PLAIN; /* a logger with attributes more than logging's: one may be a method */
-    int kind = is_stock();
-    if (!kind || (is_on = item(cache, shortcut->level)) == NULL) return NOT_PLAIN; /* Python finds that out, and keeps it */
+    if ((is_on = item(cache, shortcut->level)) == NULL) return NOT_PLAIN; /* Python finds that out, and keeps it */
     if (is_on == Py_False) {
         *result = Py_NewRef(Py_None);
         return DONE;
     }
-    if (is_on != Py_True || !is_clock_stock() || item(logging_names, text__logRecordFactory) != record_class)
-        return NOT_PLAIN;
+    if (is_on != Py_True || !is_record_stock() || !is_stock_here()) return NOT_PLAIN;
     if (count == 3 && PyDict_CheckExact(args[2]) && PyDict_GET_SIZE(args[2])) {
         rest = Py_NewRef(args[2]);
     } else {
@@ -255,15 +285,12 @@ static int try_log(Shortcut *shortcut, PyObject *const *args, Py_ssize_t count, 
         if ((rest = PyTuple_New(count - 2)) == NULL) return FAILED;
         for (Py_ssize_t n = 2; n < count; n++) PyTuple_SET_ITEM(rest, n - 2, Py_NewRef(args[n]));
     }
-    Handlers handlers = {.count = 0};
-    Py_INCREF(name);
-    int done = DONE, is_alone = kind == 1 && !has_filters(NULL, attributes); /* else its own `handle` sees to it */
-    if (is_alone) done = find_handlers(args[0], PyLong_AsLong(shortcut->level), &handlers);
-    else handlers.all[handlers.count++] = Py_NewRef(args[0]);
-    if (done == DONE && handlers.count) done = log_to(&handlers, name, shortcut->level, args[1], rest, extra, is_alone);
-    handlers_free(&handlers);
+    Event event = {0, shortcut->level, name, args[1], rest, {.dict = extra, .refused = not_of_logger}};
+    int is_alone = are_callers_stock() && !has_filters(NULL, attributes); /* else its own `handle` sees to it */
+    hold(&event);
     Py_DECREF(rest);
-    Py_DECREF(name);
+    int done = log_event(args[0], &event, is_alone);
+    release(&event);
     if (done == DONE) *result = Py_NewRef(Py_None);
     return done;
 }
@@ -271,31 +298,40 @@ static int try_log(Shortcut *shortcut, PyObject *const *args, Py_ssize_t count, 
 /* ---------------------------------------------------------------- structlog straight */
 
 static int try_straight(Shortcut *shortcut, PyObject *const *args, Py_ssize_t count, PyObject *names, PyObject **result) {
-    Way way;
     if (count != 2 || !PyUnicode_CheckExact(args[1])) return NOT_PLAIN;
     PyObject *attributes = PyObject_GenericGetDict(args[0], NULL), *merged = NULL;
     if (attributes == NULL) return FAILED;
     Py_DECREF(attributes); /* the logger has it */
-    PyObject *logger = item(attributes, text__logger), *context = item(attributes, text__context);
-    if (logger == NULL || item(attributes, text__processors) != straight_chain || context == NULL ||
-        !PyDict_CheckExact(context) || way_of(get(&straight_handler, logger), &way))
+    PyObject *logger = item(attributes, text__logger), *bound = item(attributes, text__context);
+    PyObject *chain = item(attributes, text__processors);
+    if (logger == NULL || (PyObject *)Py_TYPE(logger) != straight_class || chain == NULL || !PyList_CheckExact(chain) ||
+        PyList_GET_SIZE(chain) != 1 || PyList_GET_ITEM(chain, 0) != straight_end || bound == NULL || !PyDict_CheckExact(bound))
         return NOT_PLAIN;
+    PyObject *methods = get(&straight_methods, logger), *here = PyObject_GenericGetDict(logger, NULL), *way_told;
+    Way way;
     Event event = {0, shortcut->level, get(&straight_name, logger), args[1], NULL,
                    {.names = names, .values = args + count, .refused = not_of_structlog}};
-    if (event.name == NULL || !PyUnicode_CheckExact(event.name)) return NOT_PLAIN;
-    PyObject *clock = PyObject_CallNoArgs(time_time), *told = Py_NewRef(get(&handler_way, get(&straight_handler, logger)));
-    int done = clock == NULL ? FAILED : DONE;
+    int done = here == NULL ? FAILED : methods == NULL || item(here, shortcut->name) != item(methods, shortcut->name) ||
+                      event.name == NULL || !PyUnicode_CheckExact(event.name) || way_of(get(&straight_handler, logger), &way);
+    Py_XDECREF(here);
+    if (done) return done;
+    way_told = Py_NewRef(get(&handler_way, get(&straight_handler, logger)));
+    hold(&event);
+    PyObject *context = context_here(), *clock = PyErr_Occurred() ? NULL : PyObject_CallNoArgs(time_time);
+    done = clock == NULL ? FAILED : PyFloat_CheckExact(clock) ? DONE : NOT_PLAIN;
     if (done == DONE) event.created = PyFloat_AS_DOUBLE(clock);
-    if (done == DONE && PyDict_GET_SIZE(context)) {
-        done = (merged = PyDict_Copy(context)) == NULL ? FAILED : DONE;
+    if (done == DONE && PyDict_GET_SIZE(bound)) {
+        done = (merged = PyDict_Copy(bound)) == NULL ? FAILED : DONE;
         for (Py_ssize_t n = 0; done == DONE && names != NULL && n < PyTuple_GET_SIZE(names); n++)
             if (PyDict_SetItem(merged, PyTuple_GET_ITEM(names, n), args[count + n])) done = FAILED;
         event.fields = (Fields){.dict = merged, .refused = not_of_structlog};
     }
-    if (done == DONE) done = write_event(&way, &event, NULL);
+    if (done == DONE) done = write_event(&way, &event, NULL, context);
     Py_XDECREF(clock);
+    Py_XDECREF(context);
     Py_XDECREF(merged);
-    Py_DECREF(told);
+    release(&event);
+    Py_DECREF(way_told);
     if (done == DONE) *result = Py_NewRef(Py_None);
     return done;
 }

@@ -1,42 +1,48 @@
 /* The module: what Python code tells the core, and what it gets. */
 
+#define OBJECT(name) {#name, &name}
 static const struct {
     const char *name;
     PyObject **place;
 } objects[] = {
-    {"record_class", &record_class},
-    {"record_attributes", &record_attributes},
-    {"record_template", &record_template},
-    {"not_of_record", &not_of_record},
-    {"not_of_logger", &not_of_logger},
-    {"not_of_structlog", &not_of_structlog},
-    {"refused_by_logging", &refused_by_logging},
-    {"level_names", &level_names},
-    {"process_fields", &process_fields},
-    {"bound_context", &bound_context},
-    {"orjson_dumps", &orjson_dumps},
-    {"logger_class", &logger_class},
-    {"stock_methods", &stock_methods},
-    {"stock_source", &stock_source},
-    {"logging_names", &logging_names},
-    {"time_names", &time_names},
-    {"threads", &threads},
-    {"thread_classes", &thread_classes},
-    {"source_of", &source_of},
-    {"process_name", &process_name},
-    {"task_name", &task_name},
-    {"straight_chain", &straight_chain},
+    OBJECT(record_class),
+    OBJECT(record_attributes),
+    OBJECT(record_template),
+    OBJECT(not_of_record),
+    OBJECT(not_of_logger),
+    OBJECT(not_of_structlog),
+    OBJECT(refused_by_logging),
+    OBJECT(level_names),
+    OBJECT(process_fields),
+    OBJECT(bound_context),
+    OBJECT(orjson_dumps),
+    OBJECT(logger_class),
+    OBJECT(stock_logger),
+    OBJECT(stock_methods),
+    OBJECT(stock_callers),
+    OBJECT(stock_record),
+    OBJECT(stock_names),
+    OBJECT(logging_names),
+    OBJECT(time_names),
+    OBJECT(threading_names),
+    OBJECT(thread_ident),
+    OBJECT(threads),
+    OBJECT(thread_classes),
+    OBJECT(source_of),
+    OBJECT(process_name),
+    OBJECT(task_name),
+    OBJECT(straight_class),
+    OBJECT(straight_end),
 };
+enum { NOT_NEEDED = 2 }; /* the last ones are structlog's, which may never be imported */
 
 static const struct {
     const char *name;
     Member *place;
 } members[] = {
-    {"pool_seats", &pool_seats},     {"pool_pid", &pool_pid},
-    {"seats_idle", &seats_idle},     {"seat_writer", &seat_writer},
-    {"writer_state", &writer_state}, {"writer_limit", &writer_limit},
-    {"chunk_fd", &chunk_fd},         {"handler_way", &handler_way},
-    {"straight_name", &straight_name}, {"straight_handler", &straight_handler},
+    OBJECT(pool_seats), OBJECT(pool_pid), OBJECT(seats_idle), OBJECT(seat_writer), OBJECT(writer_state),
+    OBJECT(writer_limit), OBJECT(chunk_fd), OBJECT(handler_way), OBJECT(straight_name), OBJECT(straight_handler),
+    OBJECT(straight_methods),
 };
 
 #define COUNT_OF(array) (sizeof(array) / sizeof(*(array)))
@@ -65,18 +71,23 @@ static PyObject *use(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(args), PyO
         Py_XDECREF(names);
         if (PyErr_Occurred()) return NULL;
     }
+    is_told = 1;
+    for (size_t n = 0; n < COUNT_OF(objects) - NOT_NEEDED; n++) is_told = is_told && *objects[n].place != NULL;
     Py_RETURN_NONE;
 }
 
 static PyObject *shortcut(PyObject *Py_UNUSED(module), PyObject *args) {
     const char *kind;
-    PyObject *python, *level = NULL;
-    if (!PyArg_ParseTuple(args, "sO|O!", &kind, &python, &PyLong_Type, &level)) return NULL;
+    PyObject *python = NULL, *owner = NULL, *name = NULL, *level = NULL;
+    if (!PyArg_ParseTuple(args, "sO|OUO!", &kind, &python, &owner, &name, &PyLong_Type, &level)) return NULL;
     Shortcut *made = PyObject_New(Shortcut, shortcut_type);
     if (made == NULL) return NULL;
     made->call = shortcut_call;
     made->python = Py_NewRef(python);
+    made->owner = owner == Py_None ? NULL : Py_XNewRef(owner);
+    made->name = Py_XNewRef(name);
     made->level = Py_XNewRef(level);
+    made->weak_references = NULL;
     made->try = !strcmp(kind, "handle") ? try_handle : !strcmp(kind, "straight") ? try_straight : try_log;
     return (PyObject *)made;
 }
@@ -91,7 +102,7 @@ static PyMethodDef functions[] = {
     {"mark_of", mark_of, METH_O, "Return the mark of a record (calyx_logging.events.stamp)."},
     {"scan", scan, METH_VARARGS,
      "scan(lines, begin, is_whole, with_ids): (events, runs of seq, first and last time, places of other lines, hashes)."},
-    {"shortcut", shortcut, METH_VARARGS, "shortcut(kind, function[, level]): the function, with a short way before it."},
+    {"shortcut", shortcut, METH_VARARGS, "shortcut(kind, method[, owner, name, level]): the method, with a short way before it."},
     {"use", (PyCFunction)(void (*)(void))use, METH_VARARGS | METH_KEYWORDS, "Tell objects and members of __slots__."},
     {NULL, NULL, 0, NULL},
 };

@@ -51,6 +51,7 @@ static PyObject *os_urandom, *time_time;
 
 static struct {
     uint64_t milliseconds, count; /* of the last id; a count has 42 bits */
+    uint64_t read;                /* milliseconds that the clock said when it was read last */
     size_t left;                  /* unused bytes of random */
     unsigned char random[RANDOM_BYTES];
 } ids;
@@ -66,8 +67,8 @@ static uint64_t random_bits(int bytes) { /* there have to be enough */
 
 /* A UUIDv7 (RFC 9562, method 1): milliseconds, a count that begins at random in each millisecond, 32 random bits.
 
-   Ids increase within a process. The milliseconds are those of `seconds`, just read by whoever made the record, unless
-   that does not follow on the last id: then the clock says. A forked child draws its own random bits. */
+   Ids increase within a process. The milliseconds are those of `seconds`, just read by whoever made the record, where
+   they follow closely on the last id; else, and every second, the clock says. A forked child draws its own random bits. */
 static int new_id(char id[ID_LENGTH], double seconds) {
     if (ids.left < 16) {
         PyObject *bytes = PyObject_CallFunction(os_urandom, "i", RANDOM_BYTES);
@@ -77,13 +78,13 @@ static int new_id(char id[ID_LENGTH], double seconds) {
         Py_DECREF(bytes);
     }
     uint64_t now = seconds > 0 && seconds < 1e11 ? (uint64_t)(seconds * 1e3) : 0;
-    if (!now || now < ids.milliseconds || now > ids.milliseconds + 10) {
+    if (!now || now < ids.milliseconds || now > ids.milliseconds + 10 || now > ids.read + 1000) {
         PyObject *clock = PyObject_CallNoArgs(time_time);
         if (clock == NULL) return FAILED;
         double said = PyFloat_AsDouble(clock);
         Py_DECREF(clock);
         if (said == -1 && PyErr_Occurred()) return FAILED;
-        now = said > 0 && said < 1e11 ? (uint64_t)(said * 1e3) : 0;
+        now = ids.read = said > 0 && said < 1e11 ? (uint64_t)(said * 1e3) : 0;
     }
     if (now > ids.milliseconds) {
         ids.milliseconds = now;
@@ -114,7 +115,7 @@ static void ids_init(void) {
 static void after_fork_in_child(void) {
     process_id = (long)getpid();
     ids.left = 0;
-    ids.milliseconds = 0;
+    ids.milliseconds = ids.read = 0;
 }
 #endif
 
@@ -135,21 +136,23 @@ typedef struct {
 static Slot slots[SLOTS];
 static PyObject *marks, *marks_pop, *text_event_id; /* `marks.pop` forgets */
 
-static int is_of(PyObject *reference, PyObject *record) {
+static PyObject *referent(PyObject *reference) { /* as a new reference; NULL: it is dead */
 #if PY_VERSION_HEX >= 0x030D0000
     PyObject *found = NULL;
-    int lives = PyWeakref_GetRef(reference, &found) > 0;
-    Py_XDECREF(found);
-    return lives && (record == NULL || found == record);
+    return PyWeakref_GetRef(reference, &found) > 0 ? found : NULL;
 #else
     PyObject *found = PyWeakref_GET_OBJECT(reference);
-    return found != Py_None && (record == NULL || found == record);
+    return found == Py_None ? NULL : Py_NewRef(found);
 #endif
 }
 
 static Slot *slot_of(PyObject *record) {
-    for (Slot *slot = slots; slot < slots + SLOTS; slot++)
-        if (slot->record == record && slot->reference != NULL && is_of(slot->reference, record)) return slot;
+    for (Slot *slot = slots; slot < slots + SLOTS; slot++) {
+        if (slot->record != record || slot->reference == NULL) continue;
+        PyObject *found = referent(slot->reference); /* the caller has the record, so that this is not the last one */
+        Py_XDECREF(found);
+        if (found == record) return slot;
+    }
     return NULL;
 }
 
@@ -170,10 +173,12 @@ static int slot_empty(Slot *slot, int is_to_last) {
     slot->record = slot->reference = slot->taker = slot->mark = NULL;
     slot->id[0] = 0;
     int result = DONE;
-    if (is_to_last && had.reference != NULL && is_of(had.reference, NULL)) {
-        PyObject *lasting = PyWeakref_NewRef(had.record, marks_pop), *mark = mark_in(&had);
-        result = lasting == NULL || mark == NULL ? FAILED : PyDict_SetItem(marks, lasting, mark);
+    PyObject *record = is_to_last && had.reference != NULL ? referent(had.reference) : NULL;
+    if (record != NULL) { /* held, because a collection of garbage may come in any of these */
+        PyObject *mark = mark_in(&had), *lasting = mark == NULL ? NULL : PyWeakref_NewRef(record, marks_pop);
+        result = lasting == NULL ? FAILED : PyDict_SetItem(marks, lasting, mark);
         Py_XDECREF(lasting);
+        Py_DECREF(record);
     }
     Py_XDECREF(had.reference);
     Py_XDECREF(had.taker);

@@ -15,7 +15,8 @@ import time
 from collections.abc import Mapping
 from typing import Any
 
-from calyx_logging.compiled import shortcut, use
+import calyx_logging.events.fast_path  # noqa: F401 - which tells the core what a record is
+from calyx_logging.compiled import CORE, use
 from calyx_logging.errors import ConfigError
 from calyx_logging.events.capture import as_if_in_logging
 
@@ -36,6 +37,7 @@ _KNOWN = tuple(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) == _ATTRI
     hasattr(logging, name) for name in ("_startTime", "_srcfile", "logThreads", "logProcesses", "logMultiprocessing")
 )
 _MAKE_RECORD, _FIND_CALLER = logging.Logger.makeRecord, logging.Logger.findCaller
+_LOG = logging.Logger._log
 _REFUSED = frozenset((*_ATTRIBUTES, "taskName", "message", "asctime"))
 _MAX_SOURCES = 10_000
 
@@ -45,12 +47,6 @@ _process = os.getpid()
 
 class FastLogger(logging.Logger):
     """`logging.Logger`, faster; see `install_fast_logger`."""
-
-    debug = shortcut("log", logging.DEBUG)(logging.Logger.debug)
-    info = shortcut("log", logging.INFO)(logging.Logger.info)
-    warning = shortcut("log", logging.WARNING)(logging.Logger.warning)
-    error = shortcut("log", logging.ERROR)(logging.Logger.error)
-    critical = shortcut("log", logging.CRITICAL)(logging.Logger.critical)
 
     def _log(
         self,
@@ -70,11 +66,12 @@ class FastLogger(logging.Logger):
             or type(self) is not FastLogger
             or logging.Logger.makeRecord is not _MAKE_RECORD
             or logging.Logger.findCaller is not _FIND_CALLER
+            or logging.Logger._log is not _LOG
             or "makeRecord" in self.__dict__
             or "findCaller" in self.__dict__
             or logging._srcfile is not _INTERNAL_FILE
             or logging.getLogRecordFactory() is not logging.LogRecord
-            or (extra is not None and not _REFUSED.isdisjoint(extra))
+            or (extra is not None and (type(extra) is not dict or not _REFUSED.isdisjoint(extra)))
         ):
             super()._log(level, msg, args, exc_info, extra, stack_info, stacklevel)
             return
@@ -85,7 +82,6 @@ class FastLogger(logging.Logger):
 
 
 as_if_in_logging(FastLogger._log)
-_STOCK = ("makeRecord", "findCaller", "handle", "filter", "isEnabledFor", "callHandlers", "_log")
 
 
 def _make_record(name: str, level: int, msg: object, args: Any, exc_info: Any) -> logging.LogRecord:
@@ -228,19 +224,41 @@ def _after_fork_in_child() -> None:
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork_in_child)
 
-if _KNOWN:
+_METHODS = {
+    "debug": logging.DEBUG,
+    "info": logging.INFO,
+    "warning": logging.WARNING,
+    "error": logging.ERROR,
+    "critical": logging.CRITICAL,
+}
+_LOOKED_UP = (
+    *("_logRecordFactory", "_srcfile", "logThreads", "logProcesses", "logMultiprocessing", "getLevelName"),
+    "_levelToName",
+)
+"""What `logging` looks up in its own module to make a record."""
+
+if _KNOWN and CORE is not None:
     use(
         logger_class=FastLogger,
-        stock_methods={name: getattr(FastLogger, name) for name in _STOCK} | {"__init__": logging.LogRecord.__init__},
-        stock_source=_INTERNAL_FILE,
+        stock_logger={name: getattr(logging.Logger, name) for name in (*_METHODS, "_log")},
+        stock_methods={
+            name: getattr(FastLogger, name)
+            for name in ("makeRecord", "findCaller", "handle", "filter", "isEnabledFor", "_log")
+        },
+        stock_callers={"callHandlers": logging.Logger.callHandlers},
+        stock_names={name: getattr(logging, name) for name in _LOOKED_UP},
         refused_by_logging=_REFUSED,
         record_template=dict.fromkeys(logging.LogRecord("", 0, "", 0, "", (), None).__dict__)
         | {"processName": "MainProcess"},
         logging_names=vars(logging),
         time_names=vars(time),
+        threading_names=vars(threading),
+        thread_ident=threading.get_ident,
         threads=_THREADS,
         thread_classes=frozenset({threading.Thread, type(threading.main_thread())}),
         source_of=_sources,
         process_name=_process_name,
         task_name=_task_name,
     )
+    for _name, _level in _METHODS.items():
+        setattr(FastLogger, _name, CORE.shortcut("log", None, logging.Logger, _name, _level))

@@ -33,6 +33,7 @@ STANDARD_ATTRIBUTES = frozenset(_BY_LOGGING) | {"message", "asctime"}
 TEXT_BYTES = len('{"node_id":"","ts_utc":"2026-11-22T08:00:00.000000+00:00","event_id":"","source":"","level":""')
 """At least this many bytes at the start of a plain event's line belong to texts."""
 
+_GET_MESSAGE = logging.LogRecord.getMessage
 _CONTAINERS = frozenset((dict, list, tuple))
 _SET_BY_FORMATTERS = frozenset(("message", "asctime"))
 _NO_FIELD = (STANDARD_ATTRIBUTES | RESERVED | {"_record", RECORD_MARK}) - _SET_BY_FORMATTERS
@@ -48,6 +49,7 @@ def plain_event(record: logging.LogRecord) -> dict[str, Any] | None:
         if (
             type(message) is not str
             or type(record) is not logging.LogRecord
+            or logging.LogRecord.getMessage is not _GET_MESSAGE
             or attributes["exc_info"] is not None
             or attributes["exc_text"] is not None
             or attributes["stack_info"] is not None
@@ -117,9 +119,10 @@ def plain_fields(logger: str, level: str, fields: Mapping[str, Any]) -> dict[str
 use(
     record_class=logging.LogRecord,
     record_attributes=_BY_LOGGING,
-    not_of_record=_NO_FIELD - STANDARD_ATTRIBUTES,
+    not_of_record=_NO_FIELD,
     not_of_logger=_NO_FIELD | _SET_BY_FORMATTERS,
-    not_of_structlog=_NO_STRUCTLOG_FIELD | {"event"},
+    not_of_structlog=_NO_STRUCTLOG_FIELD | {"event", "self"},
+    stock_record={name: getattr(logging.LogRecord, name) for name in ("__init__", "__new__", "getMessage")},
     level_names=_LEVEL_NAMES,
     process_fields=PROCESS_FIELDS,
     bound_context=bound_context,

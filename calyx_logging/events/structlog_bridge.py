@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -116,11 +117,9 @@ def _to_log_kwargs(
             kwargs[name] = message.pop(name)
     args = message.get("positional_args")
     if args:
-        try:
+        with suppress(Exception):  # they stay as a field, so nothing is lost
             message["event"] = message["event"] % args
             del message["positional_args"]
-        except (TypeError, ValueError, KeyError):
-            pass  # they stay as a field, so nothing is lost
     return (message,), kwargs
 
 
@@ -134,7 +133,6 @@ def _to_one_argument(
 
 
 _CHAIN = [_to_one_argument]
-use(straight_chain=_CHAIN)
 
 
 def _straight_class(level: int) -> Any:
@@ -147,7 +145,7 @@ def _straight_class(level: int) -> Any:
         the_usual = getattr(usual, name)
 
         def method(self: Any, event: object = None, *args: object, **fields: object) -> Any:
-            if event is None or self._processors != _CHAIN:
+            if event is None or len(self._processors) != 1 or self._processors[0] is not _to_one_argument:
                 return the_usual(self, event, *args, **fields)
             if self._context:
                 fields = {**self._context, **fields}
@@ -158,7 +156,7 @@ def _straight_class(level: int) -> Any:
             return None
 
         method.__name__ = name
-        return shortcut("straight", _LEVELS[name])(method)
+        return shortcut("straight", None, name, _LEVELS[name])(method)
 
     names = [name for name in ("debug", "info", "warning", "error", "critical") if _LEVELS[name] >= level]
     return type("StraightBoundLogger", (usual,), {name: straight(name) for name in names})
@@ -172,7 +170,7 @@ class OutboxLogger:
         name: the events' `logger`; further arguments of `structlog.get_logger` are ignored.
     """
 
-    __slots__ = ("__dict__", "handler", "name")
+    __slots__ = ("__dict__", "handler", "methods", "name")
     debug: Callable[[EventDict], None]
     info: Callable[[EventDict], None]
     warning: Callable[[EventDict], None]
@@ -182,9 +180,11 @@ class OutboxLogger:
     def __init__(self, handler: OutboxHandler, name: object = None, *_: object) -> None:
         self.handler = handler
         self.name = name if isinstance(name, str) else "root"
-        for method, number in _LEVELS.items():
-            encode_it = partial(self._encode, handler, number)
-            setattr(self, method, partial(handler.submit, encode_it))
+        self.methods = {
+            method: partial(handler.submit, partial(self._encode, handler, number))
+            for method, number in _LEVELS.items()
+        }
+        self.__dict__.update(self.methods)
 
     def _encode(self, handler: OutboxHandler, number: int, event_dict: EventDict) -> bytes | None:
         level = level_text(number)
@@ -199,7 +199,13 @@ class OutboxLogger:
         return formatter.encode(record)
 
 
-use(straight_handler=vars(OutboxLogger)["handler"], straight_name=vars(OutboxLogger)["name"])
+use(
+    straight_class=OutboxLogger,
+    straight_end=_to_one_argument,
+    straight_handler=vars(OutboxLogger)["handler"],
+    straight_methods=vars(OutboxLogger)["methods"],
+    straight_name=vars(OutboxLogger)["name"],
+)
 
 
 def _exc_info(given: Any) -> Any:

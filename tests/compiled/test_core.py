@@ -188,20 +188,22 @@ def test_threads_share_nothing_but_the_pool(node: Node, configure: Configure) ->
 
 
 INTERRUPTED = """
-import json, logging, logging.config, signal, sys
+import itertools, json, logging, logging.config, signal, sys
 signal.signal(signal.SIGINT, signal.default_int_handler)
 logging.config.dictConfig(json.loads(sys.argv[1]))
 log = logging.getLogger("harness")
-kept, interrupts, n = [], 0, 0
+kept, interrupts, numbers, is_over = [], 0, itertools.count(), False
 print("ready", flush=True)
-while interrupts < 300:
-    n += 1
+while not is_over:
     try:
-        log.info("m", extra={"n": n})
-        kept.append(n)
+        while interrupts < 300:
+            n = next(numbers)
+            log.info("m %d", n, extra={"n": n})
+            kept.append(n)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        is_over = True
     except KeyboardInterrupt:
         interrupts += 1
-signal.signal(signal.SIGINT, signal.SIG_IGN)
 print(json.dumps(kept))
 """
 
