@@ -3,9 +3,9 @@
     python benchmarks/instructions.py            check against benchmarks/instructions.json
     python benchmarks/instructions.py --write    save the present counts
 
-A record's instructions are the difference of two runs that log different numbers of records. The check compares their
-ratio to the floor's (`logging` with a handler that does nothing), which is nearly the same for other builds of the same
-Python version. The exit code is 1 if a ratio has grown by more than 5 %.
+A record's instructions are the difference of two runs that log different numbers of records, with the compiled core and
+in pure Python. The check compares their ratio to the floor's (`logging` with a handler that does nothing), which is
+nearly the same for other builds of the same Python version. The exit code is 1 if a ratio has grown by more than 5 %.
 """
 
 from __future__ import annotations
@@ -21,6 +21,8 @@ import sys
 import tempfile
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+
+from calyx_logging.compiled import CORE, WAY
 
 KEPT = Path(__file__).with_name("instructions.json")
 ALLOWED = 1.05
@@ -53,15 +55,22 @@ else:
         info("case done", extra={"model": "m-1", "tokens": n, "ms": 1.5, "task": "gsm8k", "ok": True})
 """
 KINDS = ("floor", "default", "fast logger", "structlog straight")
+WAYS = ("compiled", "pure")
+ROWS = (("floor", "pure"), *((kind, way) for kind in KINDS[1:] for way in WAYS))
 
 
-def count(kind: str, records: int) -> int:
+def count(kind: str, way: str, records: int) -> int:
     """Count the instructions of a whole program."""
     with tempfile.TemporaryDirectory() as folder:
         command = ["valgrind", "--tool=callgrind", f"--callgrind-out-file={folder}/out"]
         done = subprocess.run(
             [*command, sys.executable, "-c", PROGRAM, kind, folder, str(records)],
-            env={**os.environ, "PYTHONHASHSEED": "0", "PYTHONDONTWRITEBYTECODE": "1"},
+            env={
+                **os.environ,
+                "PYTHONHASHSEED": "0",
+                "PYTHONDONTWRITEBYTECODE": "1",
+                "CALYX_PURE": "1" if way == "pure" else "",
+            },
             capture_output=True,
             text=True,
             check=False,
@@ -74,12 +83,13 @@ def count(kind: str, records: int) -> int:
 
 def measure() -> dict[str, float]:
     """Count the instructions of one record, and each kind's ratio to the floor."""
-    jobs = [(kind, records) for kind in KINDS for records in (FEW, MANY)]
+    jobs = [(*row, records) for row in ROWS for records in (FEW, MANY)]
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         counts = dict(zip(jobs, pool.map(lambda job: count(*job), jobs), strict=True))
-    each = {kind: (counts[kind, MANY] - counts[kind, FEW]) / (MANY - FEW) for kind in KINDS}
-    return {f"{kind}, instructions": round(number) for kind, number in each.items()} | {
-        f"{kind} / floor": round(each[kind] / each["floor"], 3) for kind in KINDS if kind != "floor"
+    each = {row: (counts[*row, MANY] - counts[*row, FEW]) / (MANY - FEW) for row in ROWS}
+    floor = each[ROWS[0]]
+    return {f"{kind}, {way}, instructions": round(number) for (kind, way), number in each.items()} | {
+        f"{kind}, {way} / floor": round(number / floor, 3) for (kind, way), number in each.items() if number != floor
     }
 
 
@@ -91,6 +101,9 @@ def main() -> int:
     if shutil.which("valgrind") is None:
         print("valgrind is not installed: instruction counts are not checked")
         return 0
+    if CORE is None:
+        print(f"{WAY}: the instructions of the compiled core cannot be counted", file=sys.stderr)
+        return 1
     version = ".".join(platform.python_version_tuple()[:2])
     kept = json.loads(KEPT.read_text("utf-8")) if KEPT.exists() else {}
     if version not in kept and not options.write:
