@@ -11,6 +11,7 @@ import importlib.metadata
 import logging
 import logging.config
 import logging.handlers
+import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -308,6 +309,13 @@ def calyx_fast(folder: str) -> Log:
     return calyx(folder, fast=True)
 
 
+def calyx_fast_record(folder: str) -> Log:
+    """calyx-logging with `fast: true` beside a handler that does nothing, for which a record is made."""
+    log = calyx(folder, fast=True)
+    logging.getLogger("bench").addHandler(logging.NullHandler())
+    return log
+
+
 def calyx_structlog(folder: str) -> Log:
     """structlog straight to calyx-logging's outbox."""
     import structlog
@@ -326,7 +334,11 @@ CONTENDERS: dict[str, tuple[Callable[[str], Log], str]] = {
     "calyx-logging, sync interval": (calyx_interval, "calyx-logging"),
     "calyx-logging, sync record": (calyx_record, "calyx-logging"),
     "calyx-logging, fast logger": (calyx_fast, "calyx-logging"),
+    "calyx-logging, fast logger, record made": (calyx_fast_record, "calyx-logging"),
     "calyx-logging, structlog straight": (calyx_structlog, "calyx-logging"),
+    "calyx-logging, pure Python": (calyx, "calyx-logging"),
+    "calyx-logging, fast logger, pure Python": (calyx_fast, "calyx-logging"),
+    "calyx-logging, structlog straight, pure Python": (calyx_structlog, "calyx-logging"),
     "FileHandler, text": (text_file, ""),
     "FileHandler, python-json-logger json": (file_json, "python-json-logger"),
     "FileHandler, python-json-logger orjson": (file_orjson, "python-json-logger"),
@@ -355,6 +367,11 @@ THROUGH_LOGGING = (
     "OpenTelemetry, simple",
 )
 """Peers behind stdlib loggers that write JSON lines in the call."""
+
+
+def environment_of(name: str) -> dict[str, str]:
+    """Return what a contender's process has in its environment: the compiled core, or not."""
+    return {**os.environ, "CALYX_PURE": "1" if name.endswith("pure Python") else ""}
 
 
 def version(name: str) -> str | None:

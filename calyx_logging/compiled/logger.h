@@ -20,13 +20,55 @@ static int are_callers_stock(void) { /* `capture` replaces it, and so do others 
 
 static PyObject *time_time_ns; /* from Python 3.13 on logging asks it */
 
-static int is_stock_here(void) { /* what logging looks up in its module, and in time and threading, each time */
+static int are_names_stock(void) { /* what logging looks up in its module, and in time and threading, each time */
     PyObject *name, *value;
     for (Py_ssize_t position = 0; PyDict_Next(stock_names, &position, &name, &value);)
         if (item(logging_names, name) != value) return 0;
     if (time_time_ns != NULL && item(time_names, text_time_ns) != time_time_ns) return 0;
     return item(time_names, text_time) == time_time && item(threading_names, text_get_ident) == thread_ident;
 }
+
+#if PY_VERSION_HEX >= 0x030C0000
+static int watcher = -1, have_names_changed = 1;
+
+static int note_change(PyDict_WatchEvent Py_UNUSED(event), PyObject *Py_UNUSED(dict), PyObject *Py_UNUSED(key),
+                       PyObject *Py_UNUSED(value)) {
+    have_names_changed = 1;
+    return 0;
+}
+
+static void watch_names(void) { /* where that cannot be, they are looked up in each call */
+    if (watcher < 0 && (watcher = PyDict_AddWatcher(note_change)) >= 0 &&
+        (PyDict_Watch(watcher, logging_names) || PyDict_Watch(watcher, time_names) || PyDict_Watch(watcher, threading_names)))
+        watcher = -1;
+    PyErr_Clear();
+}
+
+static int is_stock_here(void) {
+    static int known;
+    if (have_names_changed || watcher < 0) {
+        have_names_changed = 0;
+        known = are_names_stock();
+    }
+    return known;
+}
+#else
+static void watch_names(void) {}
+
+static int is_stock_here(void) {
+    static uint64_t versions[3];
+    static int known;
+    PyObject *const dicts[] = {logging_names, time_names, threading_names};
+    int has_changed = 0;
+    for (int n = 0; n < 3; n++) {
+        uint64_t version = ((PyDictObject *)dicts[n])->ma_version_tag;
+        has_changed |= version != versions[n];
+        versions[n] = version;
+    }
+    if (has_changed) known = are_names_stock();
+    return known;
+}
+#endif
 
 /* Who would handle a record, without a step of Python code: how many, and the last of them, borrowed. */
 static int find_handlers(PyObject *logger, PyObject *number, int *count, PyObject **last) {

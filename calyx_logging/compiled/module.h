@@ -73,6 +73,7 @@ static PyObject *use(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(args), PyO
     }
     is_told = 1;
     for (size_t n = 0; n < COUNT_OF(objects) - NOT_NEEDED; n++) is_told = is_told && *objects[n].place != NULL;
+    if (is_told) watch_names();
     Py_RETURN_NONE;
 }
 

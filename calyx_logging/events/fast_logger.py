@@ -237,6 +237,18 @@ _LOOKED_UP = (
 )
 """What `logging` looks up in its own module to make a record."""
 
+
+def _template() -> dict[str, Any]:
+    """Return a record's attributes, in a dict with room for the caller's as well: it grew, and copies are like it."""
+    template: dict[str, Any] = dict.fromkeys(logging.LogRecord("", 0, "", 0, "", (), None).__dict__)
+    template["processName"] = "MainProcess"
+    for n in range(4):
+        template[f"room {n}"] = None
+    for n in range(4):
+        del template[f"room {n}"]
+    return template
+
+
 if _KNOWN and CORE is not None:
     use(
         logger_class=FastLogger,
@@ -248,8 +260,7 @@ if _KNOWN and CORE is not None:
         stock_callers={"callHandlers": logging.Logger.callHandlers},
         stock_names={name: getattr(logging, name) for name in _LOOKED_UP},
         refused_by_logging=_REFUSED,
-        record_template=dict.fromkeys(logging.LogRecord("", 0, "", 0, "", (), None).__dict__)
-        | {"processName": "MainProcess"},
+        record_template=_template(),
         logging_names=vars(logging),
         time_names=vars(time),
         threading_names=vars(threading),
