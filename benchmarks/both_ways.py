@@ -187,10 +187,10 @@ def main() -> None:
 
 
 def table(results: dict[str, dict[str, tuple[float, float, float]]], rounds: int) -> str:
-    """The table, in Markdown: medians, and the quartiles of this interpreter's."""
+    """Make the table in Markdown: medians, and this interpreter's quartiles."""
     first, *others = results
     lines = [
-        f"Python {first} on {platform.system()} {platform.machine()}, {os.cpu_count()} cores; at least {rounds} rounds;",
+        f"Python {first}, {platform.system()} {platform.machine()}, {os.cpu_count()} cores; {rounds} rounds or more;",
         "in brackets the quartiles.",
         "",
         f"| | goal | Python {first} | " + " | ".join(others) + (" |" if others else ""),
