@@ -7,17 +7,21 @@ runs one under atheris (`pip install -e .[fuzz]`); tests/whole/test_fuzz.py runs
 
 from __future__ import annotations
 
+import json
 import shutil
 import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+import orjson
+
 from calyx_logging import Node
 from calyx_logging.bundle.archive import members_of
 from calyx_logging.bundle.folder import check
 from calyx_logging.bundle.signing import signers_of
 from calyx_logging.bundle.staging import bring
+from calyx_logging.compiled import CORE
 from calyx_logging.errors import ArchiveError, ConfigError, ManifestError
 from calyx_logging.format.chunk import ChunkName
 from calyx_logging.format.chunk_stats import stats_of
@@ -97,6 +101,27 @@ def chunk(data: bytes) -> None:
         assert all(first <= last for first, last in scan.seqs)
 
 
+def scan(data: bytes) -> None:
+    """Bytes as lines for the compiled core: those that it calls events are events for two other parsers."""
+    if CORE is None:
+        return
+    lines = b'{"node_id":"n","ts_utc":"2026-11-22T08:00:00.000000+00:00","event_id":"i","source":"s",' + data
+    for one in (data, lines):
+        events, *_, others, _ = CORE.scan(one, b'{"node_id":"n","ts_utc":"', True, True)
+        odd = {start for _, start, _ in others}
+        at, found = 0, 0
+        for text in one.split(b"\n"):
+            if at not in odd and at < len(one):
+                found += 1
+                event = orjson.loads(text)
+                names = json.loads(text, object_pairs_hook=lambda pairs: [key for key, _ in pairs])
+                assert all(names.count(key) == 1 for key in ("node_id", "ts_utc", "event_id", "source"))
+                assert event["node_id"] == "n"
+                assert what_is_wrong(text, "n") is None
+            at += len(text) + 1
+        assert found == events
+
+
 def bundle(data: bytes) -> None:
     """Bytes as manifest and sums of a folder."""
     folder = fresh("bundle")
@@ -169,7 +194,7 @@ def whole(data: bytes) -> None:
 
 TARGETS: dict[str, Callable[[bytes], None]] = {
     one.__name__: one
-    for one in (manifest, receipt, sums, name, line, chunk, bundle, index, zip_archive, tar_archive, whole)
+    for one in (manifest, receipt, sums, name, line, chunk, scan, bundle, index, zip_archive, tar_archive, whole)
 }
 
 if __name__ == "__main__":

@@ -51,6 +51,7 @@ def seeds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[bytes]]:
         "name": [path.name.encode() for path in made.iterdir()],
         "line": [line for data in chunks for line in data.splitlines(keepends=True)],
         "chunk": chunks,
+        "scan": [data.replace(b"n-1", b"n") for data in chunks],
         "bundle": [files["manifest.json"] + b"\xff\xff" + files["SHA256SUMS"]],
         "index": [index, b'{"exported": ["x.jsonl"], "bundles": [{"timestamp": "x", "manifest_sha256": "y"}]}'],
         "zip_archive": [(folder / "sent.zip").read_bytes(), packed.getvalue()],
