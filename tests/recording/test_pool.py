@@ -88,7 +88,6 @@ class Watching:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("situation", interrupts.SITUATIONS)
-@pytest.mark.usefixtures("in_python")
 def test_ctrl_c_at_any_bytecode_of_a_call(tmp_path: Path, situation: str) -> None:
     """Injected at bytecodes of the pool, the writer and the chunk: nothing acknowledged is lost, no seq is there
     twice, every writer ends in order, each descriptor is closed once."""
