@@ -18,7 +18,7 @@ from typing import Any
 
 from calyx_logging.errors import ConfigError
 
-__all__ = ["as_if_in_logging", "attach", "captured_by", "check_names", "detach", "names_captured_by"]
+__all__ = ["as_if_in_logging", "attach", "captured_by", "check_names", "detach", "names_captured_by", "own"]
 
 _capturing: dict[str, dict[object, logging.Handler]] = {}
 """By logger's name, and by role. Replaced as a whole, never changed, because other threads read it."""
@@ -96,6 +96,18 @@ def as_if_in_logging(function: Callable[..., Any]) -> Callable[..., Any]:
     """Give a function's code the file name of `logging`, as its own code has it: stack walks skip by that."""
     function.__code__ = function.__code__.replace(co_filename=logging.Logger.debug.__code__.co_filename)
     return function
+
+
+def own(owner: object, name: str) -> Any:
+    """Return a function of `logging`, by its owner and name; None if somebody has put another in its place."""
+    function = getattr(owner, name)
+    code = getattr(function, "__code__", None)
+    qualified = f"{owner.__name__}.{name}" if isinstance(owner, type) else name
+    is_own = code is not None and (code.co_filename, code.co_qualname) == (
+        logging.addLevelName.__code__.co_filename,
+        qualified,
+    )
+    return function if is_own else None
 
 
 _call_handlers: Callable[..., None] | None = None

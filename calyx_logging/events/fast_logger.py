@@ -18,7 +18,7 @@ from typing import Any
 import calyx_logging.events.fast_path  # noqa: F401 - which tells the core what a record is
 from calyx_logging.compiled import CORE, use
 from calyx_logging.errors import ConfigError
-from calyx_logging.events.capture import as_if_in_logging
+from calyx_logging.events.capture import as_if_in_logging, own
 
 __all__ = ["FastLogger", "install_fast_logger"]
 
@@ -31,13 +31,17 @@ _HAS_TASK = sys.version_info >= (3, 12)
 _START: float = getattr(logging, "_startTime", 0)
 _INTERNAL_FILE: str = getattr(logging, "_srcfile", "")
 _THREADS: Mapping[int, threading.Thread] = getattr(threading, "_active", {})
-_KNOWN = tuple(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) == _ATTRIBUTES + (
-    "taskName",
-) * _HAS_TASK and all(
-    hasattr(logging, name) for name in ("_startTime", "_srcfile", "logThreads", "logProcesses", "logMultiprocessing")
+_KNOWN = (
+    bool(_INTERNAL_FILE)
+    and tuple(logging.LogRecord("", 0, "", 0, "", (), None).__dict__) == _ATTRIBUTES + ("taskName",) * _HAS_TASK
+    and all(
+        hasattr(logging, name)
+        for name in ("_startTime", "_srcfile", "logThreads", "logProcesses", "logMultiprocessing")
+    )
 )
-_MAKE_RECORD, _FIND_CALLER = logging.Logger.makeRecord, logging.Logger.findCaller
-_LOG = logging.Logger._log
+_MAKE_RECORD, _FIND_CALLER = own(logging.Logger, "makeRecord"), own(logging.Logger, "findCaller")
+_INIT = own(logging.LogRecord, "__init__")
+_LOG = own(logging.Logger, "_log")
 _REFUSED = frozenset((*_ATTRIBUTES, "taskName", "message", "asctime"))
 _MAX_SOURCES = 10_000
 
@@ -63,6 +67,7 @@ class FastLogger(logging.Logger):
             or stack_info
             or stacklevel != 1
             or not _KNOWN
+            or logging.LogRecord.__init__ is not _INIT
             or type(self) is not FastLogger
             or logging.Logger.makeRecord is not _MAKE_RECORD
             or logging.Logger.findCaller is not _FIND_CALLER
@@ -231,11 +236,6 @@ _METHODS = {
     "error": logging.ERROR,
     "critical": logging.CRITICAL,
 }
-_LOOKED_UP = (
-    *("_logRecordFactory", "_srcfile", "logThreads", "logProcesses", "logMultiprocessing", "getLevelName"),
-    "_levelToName",
-)
-"""What `logging` looks up in its own module to make a record."""
 
 
 def _template() -> dict[str, Any]:
@@ -252,13 +252,25 @@ def _template() -> dict[str, Any]:
 if _KNOWN and CORE is not None:
     use(
         logger_class=FastLogger,
-        stock_logger={name: getattr(logging.Logger, name) for name in (*_METHODS, "_log")},
+        stock_logger={name: own(logging.Logger, name) for name in (*_METHODS, "_log")},
         stock_methods={
-            name: getattr(FastLogger, name)
-            for name in ("makeRecord", "findCaller", "handle", "filter", "isEnabledFor", "_log")
+            "makeRecord": _MAKE_RECORD,
+            "findCaller": _FIND_CALLER,
+            "handle": own(logging.Logger, "handle"),
+            "isEnabledFor": own(logging.Logger, "isEnabledFor"),
+            "filter": own(logging.Filterer, "filter"),
+            "_log": FastLogger._log,
         },
-        stock_callers={"callHandlers": logging.Logger.callHandlers},
-        stock_names={name: getattr(logging, name) for name in _LOOKED_UP},
+        stock_callers={"callHandlers": own(logging.Logger, "callHandlers")},
+        stock_names={
+            "_logRecordFactory": logging.LogRecord,
+            "_srcfile": _INTERNAL_FILE,
+            "logThreads": True,
+            "logProcesses": True,
+            "logMultiprocessing": True,
+            "getLevelName": own(logging, "getLevelName"),
+            "_levelToName": getattr(logging, "_levelToName", None),
+        },
         refused_by_logging=_REFUSED,
         record_template=_template(),
         logging_names=vars(logging),

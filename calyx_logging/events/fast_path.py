@@ -14,6 +14,7 @@ from typing import Any
 import orjson
 
 from calyx_logging.compiled import use
+from calyx_logging.events.capture import own
 from calyx_logging.events.context import PROCESS_FIELDS, bound_context
 from calyx_logging.events.event import LARGE, RESERVED, need_memory
 from calyx_logging.events.levels import LEVEL_TEXTS
@@ -33,7 +34,7 @@ STANDARD_ATTRIBUTES = frozenset(_BY_LOGGING) | {"message", "asctime"}
 TEXT_BYTES = len('{"node_id":"","ts_utc":"2026-11-22T08:00:00.000000+00:00","event_id":"","source":"","level":""')
 """At least this many bytes at the start of a plain event's line belong to texts."""
 
-_GET_MESSAGE = logging.LogRecord.getMessage
+_GET_MESSAGE = own(logging.LogRecord, "getMessage")
 _CONTAINERS = frozenset((dict, list, tuple))
 _SET_BY_FORMATTERS = frozenset(("message", "asctime"))
 _NO_FIELD = (STANDARD_ATTRIBUTES | RESERVED | {"_record", RECORD_MARK}) - _SET_BY_FORMATTERS
@@ -122,7 +123,11 @@ use(
     not_of_record=_NO_FIELD,
     not_of_logger=_NO_FIELD | _SET_BY_FORMATTERS,
     not_of_structlog=_NO_STRUCTLOG_FIELD | {"event", "self"},
-    stock_record={name: getattr(logging.LogRecord, name) for name in ("__init__", "__new__", "getMessage")},
+    stock_record={
+        "__init__": own(logging.LogRecord, "__init__"),
+        "__new__": object.__new__,
+        "getMessage": _GET_MESSAGE,
+    },
     level_names=_LEVEL_NAMES,
     process_fields=PROCESS_FIELDS,
     bound_context=bound_context,

@@ -384,3 +384,71 @@ def test_what_configure_structlog_makes_goes_again(handler: OutboxHandler) -> No
     work()
     before = work()
     assert work() - before < 50
+
+
+REPLACED_BEFORE = """
+import functools, json, logging, logging.config, sys
+
+called = []
+
+def around(owner, name):
+    before = getattr(owner, name)
+    @functools.wraps(before)
+    def replaced(*args, **kwargs):
+        called.append(name)
+        return before(*args, **kwargs)
+    setattr(owner, name, replaced)
+
+what = sys.argv[2]
+if what == "factory":
+    class Record(logging.LogRecord):
+        pass
+    logging.setLogRecordFactory(Record)
+elif what == "flags":
+    logging.logThreads = False
+elif what == "place":
+    logging._srcfile = None
+elif what == "getLevelName":
+    around(logging, what)
+else:
+    owner, name = what.split(".")
+    around(getattr(logging, owner), name)
+
+seen = []
+class Other(logging.Handler):
+    def emit(self, record):
+        seen.append(record)
+
+logging.config.dictConfig(json.loads(sys.argv[1]))
+logger = logging.getLogger("harness")
+logger.info("fills the cache of levels")
+called.clear()
+for handlers in (1, 2):
+    if handlers == 2:
+        logger.addHandler(Other())
+    logger.info("m %d", 1)
+record = seen[0]
+if what == "factory":
+    called += [1, 1] if type(record) is Record else []
+elif what == "flags":
+    called += [1, 1] if record.threadName is None else []
+elif what == "place":
+    called += [1, 1] if record.pathname == "(unknown file)" else []
+print(len(called))
+"""
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        *("factory", "flags", "place", "getLevelName", "LogRecord.__init__", "LogRecord.getMessage"),
+        *(f"Logger.{name}" for name in ("info", "_log", "makeRecord", "findCaller", "handle", "callHandlers")),
+        *("Logger.isEnabledFor", "Filterer.filter"),
+    ],
+)
+def test_what_was_replaced_before_the_import(node: Node, what: str) -> None:
+    """Instrumentation may come first: its hooks are no less heeded."""
+    done = python(REPLACED_BEFORE, json.dumps(config(node, fast=True, identity=False)), what)
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout) >= 2
+    assert len(events_of(node.outbox)) == 3
