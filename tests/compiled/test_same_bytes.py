@@ -179,9 +179,7 @@ def test_records(
     odd: Any,
 ) -> None:
     """Of any kind, with any field, in any context."""
-    record = record_of(
-        msg=message, args=args, levelno=level, created=created, **{k: v for k, v in fields.items() if k != "created"}
-    )
+    record = record_of(**{**fields, "msg": message, "args": args, "levelno": level, "created": created})
     record.exc_text = odd
     with structlog.contextvars.bound_contextvars(**context):
         compiled, python = pair.handle(record)
@@ -193,7 +191,7 @@ def test_records(
 def test_plain_records_do_take_the_short_way(pair: Pair, message: str, fields: dict[str, Any]) -> None:
     """Else the tests here would compare Python with Python."""
     before = pair.taken_by_python
-    compiled, python = pair.handle(record_of(msg=message, **fields))
+    compiled, python = pair.handle(record_of(**fields, msg=message))
     assert compiled == python
     is_plain = all(
         not (isinstance(value, int) and not -(2**63) <= value < 2**64)
