@@ -96,6 +96,7 @@ class Contender:
     """A process that waits to be asked."""
 
     def __init__(self, python: str, name: str) -> None:
+        self.python, self.name = python, name
         self.folder = tempfile.TemporaryDirectory()
         command = [python, __file__, "--child", name, "--folder", self.folder.name]
         environment = contenders.environment_of(name)
@@ -114,7 +115,10 @@ class Contender:
         assert self.process.stdout is not None
         self.process.stdin.write(f"{what} {records}\n")
         self.process.stdin.flush()
-        return float(self.process.stdout.readline())
+        said = self.process.stdout.readline()
+        if not said:
+            raise SystemExit(f"{self.name} does not run with {self.python}: install calyx-logging[bench] for it")
+        return float(said)
 
     def close(self) -> None:
         """End it."""
