@@ -69,10 +69,10 @@ class EventHandler(logging.Handler):
             )
         super().setFormatter(fmt)
         self._event_formatter = (fmt or EventFormatter()).bound_to(self._stamp, self._max_event_bytes)
-        self._shorten()
+        self._choose_way()
 
-    def _shorten(self) -> None:
-        """Take note that the formatter is another one."""
+    def _choose_way(self) -> None:
+        """Choose how plain records are handled, now that the formatter or the pool is another one; for subclasses."""
 
     @property
     def event_formatter(self) -> EventFormatter:

@@ -26,6 +26,7 @@ from calyx_logging.handlers import children
 from calyx_logging.handlers.base import EventHandler, check_flags, check_root
 from calyx_logging.node import Node
 from calyx_logging.recording.background import let_go
+from calyx_logging.recording.core_members import tell_core
 from calyx_logging.recording.options import WriterOptions
 from calyx_logging.recording.pool import WriterPool
 
@@ -52,7 +53,7 @@ _OPTIONS = (
     "filters",
 )
 
-
+tell_core()
 _said: set[str] = set()
 
 
@@ -159,7 +160,7 @@ class OutboxHandler(EventHandler):
         if fast:
             install_fast_logger()
         super().__init__(level)
-        self._shorten()
+        self._choose_way()
         attach(self, names, (node.outbox, component, source))
         self.options: dict[str, Any] = {
             "root": str(node.root),
@@ -181,8 +182,8 @@ class OutboxHandler(EventHandler):
                 import_module(f"calyx_logging.handlers.{module}").listen(self)
         OutboxHandler.made += 1
 
-    def _shorten(self) -> None:
-        """Have plain records take the compiled core's way, where nothing of this handler's needs another."""
+    def _choose_way(self) -> None:
+        """Send plain records the compiled core's way, unless something of this handler's needs the Python way."""
         is_usual = self._is_stock and self._options.sync != "record"
         self._way = self._event_formatter.way_to(self._pool, self._token) if is_usual else None
 
@@ -243,7 +244,7 @@ class OutboxHandler(EventHandler):
         self._pool = (
             self._own_pool if node is None else WriterPool(node, "diverted", replace(self._options, identity=False))
         )
-        self._shorten()
+        self._choose_way()
 
     def seal(self) -> None:
         """Seal the open chunk so that the next export takes it; logging goes on in a new one."""

@@ -15,6 +15,7 @@ import copy
 import logging
 import os
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 import orjson
@@ -129,7 +130,7 @@ class EventFormatter(BaseJsonFormatter):
             return None
         head = b'{"node_id":' + orjson.dumps(stamp.node_id) + b',"ts_utc":"'
         middle = b'","source":' + orjson.dumps(stamp.source) + b',"level":'
-        return pool, pool.submit_line, taker, head, middle, self._max_bytes
+        return pool, partial(pool.submit, bytes), taker, head, middle, self._max_bytes
 
     def format(self, record: logging.LogRecord) -> str:
         """Format a record as a line of text; empty if a processor dropped the event."""

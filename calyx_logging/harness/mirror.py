@@ -62,7 +62,7 @@ class Mirror:
 
     def keep_line(self, line: bytes) -> bool:
         """Write a line that `encode` made."""
-        return self._is_kept(self._pool.submit_line(line))
+        return self._is_kept(self._pool.submit(bytes, line))
 
     def _is_kept(self, result: bool | None) -> bool:
         self.lost += result is False

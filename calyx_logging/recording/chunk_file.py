@@ -18,7 +18,6 @@ from pathlib import Path
 
 import orjson
 
-from calyx_logging.compiled import use
 from calyx_logging.core import files
 from calyx_logging.events.event import CONTROL_SOURCE
 from calyx_logging.format.chunk import ChunkName
@@ -145,6 +144,3 @@ def _whole_lines(data: bytes) -> list[bytes]:
         if start >= 0:
             found.append(line[start:] + b"\n")
     return found
-
-
-use(chunk_fd=vars(files.AppendFile)["fd"])

@@ -36,7 +36,6 @@ from calyx_logging.recording.calls import MAX_DEPTH, Calls, Local
 from calyx_logging.recording.chunk_series import sync_outbox
 from calyx_logging.recording.gaps import LossReporter
 from calyx_logging.recording.options import WriterOptions
-from calyx_logging.recording.places import PoolPlaces
 from calyx_logging.recording.seats import POLL_SECONDS, Seat, Seats
 from calyx_logging.recording.writer import ChunkWriter
 
@@ -55,7 +54,7 @@ _NESTED_SPARES = 4
 _Encode = Callable[[Any], bytes | None]
 
 
-class WriterPool(PoolPlaces):
+class WriterPool:
     """Takes events from any thread and keeps them in the node's outbox.
 
     Args:
@@ -75,8 +74,11 @@ class WriterPool(PoolPlaces):
             may miss some).
     """
 
+    __slots__ = ("__dict__", "__weakref__", "_pid", "_seats")  # see core_members
+
     def __init__(self, node: Node, component: str, options: WriterOptions, *, background: bool = True) -> None:
-        self._node, self._component = node, component
+        self._node = node
+        self._component = component
         self._options = options
         self._background = background
         self._sync_each = options.sync == "record"
@@ -90,13 +92,15 @@ class WriterPool(PoolPlaces):
         process.join(self)
 
     def _begin(self) -> None:
-        self._seats, self._pid = Seats(), os.getpid()
+        self._seats = Seats()
         self._closing: list[Seats] = []
         self._lost: deque[Exception] = deque()
         self.note_lost = self._lost.append
         self._closed, self._spares = False, 0
         self._reporter = LossReporter(self._node.outbox)
-        self._care, self._local = threading.RLock(), Local()
+        self._care = threading.RLock()
+        self._local = Local()
+        self._pid = os.getpid()
 
     def submit(self, encode: _Encode, item: Any) -> bool | None:
         """Encode `item` and write the line. Never raises.
@@ -122,10 +126,6 @@ class WriterPool(PoolPlaces):
                 return False
         finally:
             calls.depth, calls.encoding = depth, encoding
-
-    def submit_line(self, line: bytes) -> bool | None:
-        """Write an encoded event, as `submit` does."""
-        return self.submit(bytes, line)
 
     def keep(self, line: bytes) -> bool:
         """Write an encoded event; False when it could not be kept, and was counted as lost."""
@@ -234,8 +234,8 @@ class WriterPool(PoolPlaces):
         while self._lost:
             try:
                 error = self._lost.popleft()
-            except IndexError:
-                return  # another thread has counted it
+            except IndexError:  # another thread has counted it
+                return
             try:
                 seat = self._any_seat()
                 seat.writer.lose(error)

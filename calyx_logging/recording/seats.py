@@ -15,7 +15,6 @@ import time
 import weakref
 from collections import deque
 
-from calyx_logging.compiled import use
 from calyx_logging.recording.writer import ChunkWriter
 
 __all__ = ["POLL_SECONDS", "Seat", "Seats"]
@@ -90,6 +89,3 @@ class Seats:
                 time.sleep(POLL_SECONDS)
             else:
                 return seat
-
-
-use(seat_writer=vars(Seat)["writer"], seats_idle=vars(Seats)["idle"])

@@ -30,7 +30,6 @@ from calyx_logging.recording.chunk_series import ChunkSeries
 from calyx_logging.recording.control_lines import ControlLines
 from calyx_logging.recording.gaps import Gap, LossReporter, cause_of, count_of, with_loss
 from calyx_logging.recording.options import WriterOptions
-from calyx_logging.recording.places import WriterPlaces
 
 __all__ = ["ChunkWriter", "State"]
 
@@ -42,7 +41,7 @@ State = tuple[ChunkFile | None, int, int, tuple[Gap, ...]]
 """The open chunk, the next `seq`, the chunk's length in bytes, and the gaps that no line tells of yet."""
 
 
-class ChunkWriter(WriterPlaces):
+class ChunkWriter:
     """Writes lines into chunks of one outbox, alone.
 
     Args:
@@ -53,8 +52,7 @@ class ChunkWriter(WriterPlaces):
         reporter: says that events are lost; shared by a pool's writers.
         others_lose: whether other writers of the pool have gaps to tell of.
         reserve: whether its lock file keeps some room for its end on a full disk.
-        clock: seconds since the epoch.
-        monotonic: seconds that never go back, for ages.
+        clock, monotonic: seconds since the epoch, and seconds that never go back, for ages.
 
     Attributes:
         state: see `State`.
@@ -64,6 +62,8 @@ class ChunkWriter(WriterPlaces):
         first: the first writer of this process, which the start line of another one names.
         lock: shows that it lives, and has its id, which is settled once it has a chunk.
     """
+
+    __slots__ = ("__dict__", "__weakref__", "limit", "state")  # see core_members
 
     def __init__(
         self,
@@ -78,7 +78,7 @@ class ChunkWriter(WriterPlaces):
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.state = (None, 0, 0, ())
+        self.state: State = (None, 0, 0, ())
         self.limit = -1
         self.leaving = False
         self.seat: Callable[[], Any] = lambda: None

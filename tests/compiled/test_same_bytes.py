@@ -123,7 +123,7 @@ class Pair:
             return submit(*args)
 
         self.compiled._pool.submit = count  # type: ignore[method-assign]
-        self.compiled._shorten()
+        self.compiled._choose_way()
 
     def handle(self, record: logging.LogRecord) -> tuple[bytes, bytes]:
         """Have both take it, the compiled one first, whose mark the other one has to find."""

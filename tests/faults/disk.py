@@ -28,12 +28,12 @@ def python_way() -> Iterator[None]:
     formatter.CORE = None  # type: ignore[misc]
     try:
         for handler in list(EventHandler.alive):
-            handler._shorten()
+            handler._choose_way()
         yield
     finally:
         formatter.CORE = core  # type: ignore[misc]
         for handler in list(EventHandler.alive):
-            handler._shorten()
+            handler._choose_way()
 
 
 @contextmanager
