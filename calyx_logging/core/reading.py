@@ -10,7 +10,17 @@ from typing import BinaryIO
 
 from calyx_logging.errors import StorageError
 
-__all__ = ["BLOCK", "BOM", "blocks_of", "names_in", "sha256_of", "sha256_of_blocks", "whole_lines"]
+__all__ = [
+    "BLOCK",
+    "BOM",
+    "LineCutter",
+    "blocks_of",
+    "lines_with",
+    "names_in",
+    "sha256_of",
+    "sha256_of_blocks",
+    "whole_lines",
+]
 
 BLOCK = 512 * 1024
 """Bytes per read: large enough to make the call's cost small, small enough to fit a core's cache."""
@@ -39,34 +49,60 @@ def blocks_of(stream: BinaryIO) -> Iterator[bytes]:
         yield block
 
 
-def whole_lines(blocks: Iterable[bytes], longest: int | None = None) -> Iterator[memoryview | None]:
+class LineCutter:
     """Cut blocks where lines end, copying only lines that span blocks.
 
-    Yields:
-        Whole lines with their newlines, many at once; last, what has no newline. None stands alone for a line of more
-        than `longest` bytes, of which no more is kept in memory.
+    Whole lines come with their newlines, many at once. None stands alone for a line of more than `longest` bytes, of
+    which no more is kept in memory.
     """
-    parts: list[bytes] = []
-    size = 0
-    is_too_long = False
-    for block in blocks:
+
+    def __init__(self, longest: int | None = None) -> None:
+        self._longest = longest
+        self._parts: list[bytes] = []
+        self._size = 0
+
+    def feed(self, block: bytes) -> Iterator[memoryview | None]:
+        """Yield the whole lines that a block ends."""
         start, end = block.find(b"\n") + 1, block.rfind(b"\n") + 1
         if not end:  # a line spans blocks: join them once, at its end
-            size += len(block)
-            is_too_long = is_too_long or (longest is not None and size > longest)
-            parts = [] if is_too_long else [*parts, block]
-            continue
-        if is_too_long or (longest is not None and size + start - 1 > longest):
+            self._size += len(block)
+            self._parts = [] if self._is_too_long(0) else [*self._parts, block]
+            return
+        if self._is_too_long(start - 1):
             yield None
-        elif parts:
-            yield memoryview(b"".join([*parts, block[:start]]))
+        elif self._parts:
+            yield memoryview(b"".join([*self._parts, block[:start]]))
         else:
             start = 0
+        self._parts, self._size = [block[end:]] if end < len(block) else [], len(block) - end
         if start < end:
             yield memoryview(block)[start:end]
-        parts, size, is_too_long = [block[end:]] if end < len(block) else [], len(block) - end, False
-    if size:
-        yield None if is_too_long else memoryview(b"".join(parts))
+
+    def rest(self) -> Iterator[memoryview | None]:
+        """Yield what has no newline, if anything."""
+        if self._size:
+            yield None if self._is_too_long(0) else memoryview(b"".join(self._parts))
+
+    def _is_too_long(self, more: int) -> bool:
+        return self._longest is not None and self._size + more > self._longest
+
+
+def whole_lines(blocks: Iterable[bytes], longest: int | None = None) -> Iterator[memoryview | None]:
+    """Yield the whole lines of blocks, and last what has no newline, as `LineCutter` does."""
+    cutter = LineCutter(longest)
+    for block in blocks:
+        yield from cutter.feed(block)
+    yield from cutter.rest()
+
+
+def lines_with(lines: bytes, mark: bytes) -> Iterator[bytes]:
+    """Yield the lines in which a mark occurs, without newlines."""
+    at = lines.find(mark)
+    while at >= 0:
+        end = lines.find(b"\n", at)
+        end = len(lines) if end < 0 else end
+        yield lines[lines.rfind(b"\n", 0, at) + 1 : end]
+        at = lines.find(mark, end)
 
 
 def sha256_of(data: bytes) -> str:

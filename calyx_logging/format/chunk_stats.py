@@ -25,10 +25,10 @@ from calyx_logging.events.event import CONTROL_SOURCE, decode
 from calyx_logging.format.chunk import MAX_LINE, ChunkName
 from calyx_logging.format.legacy import is_foreign
 from calyx_logging.format.manifest import ChunkEntry
+from calyx_logging.format.plain_lines import read_plain_lines
 
 __all__ = ["ChunkStats", "stats_for", "stats_of"]
 
-_NO_EVENT = b"["
 _MARK = f'"source":"{CONTROL_SOURCE}"'.encode()
 _FEW = 8
 """Up to this many lines are parsed one by one, which is faster than splitting the group further."""
@@ -66,8 +66,7 @@ class ChunkStats:
     last_seq: int | None = None
     node_ids: set[str] = field(default_factory=set)
     _hash: Any = field(default_factory=hashlib.sha256)
-    _parts: list[bytes] = field(default_factory=list)
-    _pending: int = 0
+    _cutter: reading.LineCutter = field(default_factory=lambda: reading.LineCutter(MAX_LINE))
     _is_first: bool = True
 
     def through(self, blocks: Iterable[bytes]) -> Iterator[bytes]:
@@ -92,8 +91,8 @@ class ChunkStats:
         finally:
             if helper is not None:
                 helper.shutdown()
-        rest, self._parts = b"".join(self._parts), []
-        self._see(rest, may_be_control=not self.by_position)
+        for rest in self._cutter.rest():
+            self._see_lines(rest)
 
     @property
     def logged(self) -> int:
@@ -118,54 +117,42 @@ class ChunkStats:
     def _see_block(self, block: bytes) -> None:
         if self._is_first:  # a byte order mark is not part of the first line
             block, self._is_first = block.removeprefix(reading.BOM), False
-        start, end = block.find(b"\n") + 1, block.rfind(b"\n") + 1
-        if not end:  # a line spans blocks: join them once, at its end
-            self._parts.append(block)
-            self._pending += len(block)
-            if self._pending > MAX_LINE:
-                self._parts = [_NO_EVENT]  # enough to show that it is not an event
-            return
-        if self._parts:
-            line = b"".join([*self._parts, block[:start]])
-            self._see_lines(line, 0, len(line))
-        else:
-            start = 0
-        self._parts = [block[end:]] if end < len(block) else []
-        self._pending = len(block) - end
-        if start < end:
-            self._see_lines(block, start, end)
+        for lines in self._cutter.feed(block):
+            self._see_lines(lines)
 
-    def _see_lines(self, data: bytes, start: int, end: int) -> None:
-        """Read whole lines."""
-        if CORE is not None and (head := _HEAD.match(data, start)):
-            self._scan(memoryview(data)[start:end], head[1])
-        elif self.by_position:
-            self._count_controls(data, start, end)
-            for group in _by_digits(data[start : end - 1].split(b"\n")):
-                self._see_alike(group)
-        else:
-            for line in data[start : end - 1].split(b"\n"):
-                self._see(line, may_be_control=True)
+    def _see_lines(self, lines: memoryview | None) -> None:
+        """Read whole lines; None is one that is too long to be an event."""
+        if lines is None:
+            self.events += 1
+            self.bad_lines += 1
+        elif (head := _HEAD.match(lines)) is None or not self._see_by_core(lines, head[1].decode()):
+            data = bytes(lines).removesuffix(b"\n")
+            if self.by_position:
+                self._count_controls(data)
+                for group in _by_digits(data.split(b"\n")):
+                    self._see_alike(group)
+            else:
+                for line in data.split(b"\n"):
+                    self._see(line, may_be_control=True)
 
-    def _scan(self, lines: memoryview, node_id: bytes) -> None:
+    def _see_by_core(self, lines: memoryview, node_id: str) -> bool:
         """Read lines by the compiled core: those that are read by position by their ends, others as a whole."""
-        begin = b'{"node_id":"' + node_id + b'","ts_utc":"'
-        events, runs, first, last, others, _ = CORE.scan(lines, begin, not self.by_position, False)
-        if events:
-            self.events += events
-            self.node_ids.add(node_id.decode())
-            self._take(first, min((run[0] for run in runs), default=None))
-            self._take(last, max((run[1] for run in runs), default=None))
-        for _, start, end in others:
+        plain = read_plain_lines(lines, node_id, ends_only=self.by_position)
+        if plain is None:
+            return False
+        if plain.events:
+            self.events += plain.events
+            self.node_ids.add(node_id)
+            self._take(plain.first_ts_utc, min((first for first, _ in plain.runs), default=None))
+            self._take(plain.last_ts_utc, max((last for _, last in plain.runs), default=None))
+        for _, start, end in plain.others:
             self._see(bytes(lines[start:end]), may_be_control=True)
+        return True
 
-    def _count_controls(self, data: bytes, start: int, end: int) -> None:
-        at = data.find(_MARK, start, end)
-        while at >= 0:
-            stop = data.index(b"\n", at)
+    def _count_controls(self, lines: bytes) -> None:
+        for line in reading.lines_with(lines, _MARK):
             with suppress(EventError):
-                self.controls += _is_control(decode(data[data.rfind(b"\n", start, at) + 1 or start : stop]))
-            at = data.find(_MARK, stop, end)
+                self.controls += _is_control(decode(line))
 
     def _see_alike(self, lines: list[bytes]) -> None:
         """Read lines by position if they share a beginning and the length of their end; otherwise split the group."""

@@ -152,7 +152,7 @@ class NodeAudit:
 
     @property
     def lost(self) -> int:
-        """How many events its writers reported as lost."""
+        """The number of events that its writers reported as lost."""
         return sum(sum(writer.gaps.values()) for writer in self.writers)
 
     @property

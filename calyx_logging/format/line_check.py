@@ -18,13 +18,13 @@ from typing import Any, BinaryIO
 
 import orjson
 
-from calyx_logging.compiled import CORE
 from calyx_logging.core.ranges import runs_of
 from calyx_logging.core.reading import BOM, blocks_of, whole_lines
 from calyx_logging.errors import EventError
 from calyx_logging.events.event import CONTROL_SOURCE, LARGE, decode
 from calyx_logging.events.values import safe_repr
 from calyx_logging.format.chunk import MAX_LINE, open_chunk
+from calyx_logging.format.plain_lines import beginning_of, read_plain_lines
 
 __all__ = ["BadLine", "GapLine", "Scan", "events_in", "note_control", "numbered_lines", "scan_chunk", "what_is_wrong"]
 
@@ -142,12 +142,12 @@ def scan_chunk(path: Path, node_id: str, *, with_ids: bool = False) -> Scan:
     with open_chunk(path) as stream:
         number = 1
         for lines in _lines_of(stream):
-            if CORE is None or lines is None:
+            seen = None if lines is None else _see_plain(scan, lines, number, node_id, seqs)
+            if seen is None:
                 split = _split(lines)
                 _see_lines(scan, split, number, node_id, seqs)
-                number += len(split)
-            else:
-                number += _see_by_core(scan, lines, number, node_id, seqs)
+                seen = len(split)
+            number += seen
             _join(scan, seqs)
     scan.seqs = runs_of(scan.seqs)
     scan.repeated -= sum(last - first + 1 for first, last in scan.seqs)
@@ -183,7 +183,7 @@ def what_is_wrong(line: bytes, node_id: str) -> str | None:
 
 def _see_lines(scan: Scan, lines: list[bytes], number: int, node_id: str, seqs: list[int]) -> None:
     """Check lines, quickly if they have our writers' form, otherwise by `_why`."""
-    begins, ids, events = _beginning(node_id), scan.ids, 0
+    begins, ids, events = beginning_of(node_id), scan.ids, 0
     for number, line in enumerate(lines, number):  # noqa: B020
         if (event := _plain_event(line, node_id, begins)) is not None:
             event_id, source = event["event_id"], event["source"]
@@ -208,36 +208,33 @@ def _see_lines(scan: Scan, lines: list[bytes], number: int, node_id: str, seqs: 
     scan.events += events
 
 
-def _see_by_core(scan: Scan, lines: memoryview, number: int, node_id: str, seqs: list[int]) -> int:
-    """Check lines by the compiled core, and those that it leaves as `_see_lines` does; return how many lines."""
-    begin = _beginning(node_id).encode()
-    events, runs, _, _, others, hashes = CORE.scan(lines, begin, True, scan.ids is not None)
-    scan.events += events
+def _see_plain(scan: Scan, lines: memoryview, number: int, node_id: str, seqs: list[int]) -> int | None:
+    """Check lines by the compiled core, and those that it leaves as `_see_lines` does; return how many there are."""
+    plain = read_plain_lines(lines, node_id, with_ids=scan.ids is not None)
+    if plain is None:
+        return None
+    scan.events += plain.events
     if scan.ids is not None:
-        scan.ids.extend(hashes)
-    for first, last in runs:
+        scan.ids.extend(plain.id_hashes)
+    for first, last in plain.runs:
         scan.repeated += last - first + 1
         if scan.seqs and scan.seqs[-1][1] == first - 1:
             scan.seqs[-1][1] = last
         else:
             scan.seqs.append([first, last])
-    if len(runs) > 1:
+    if len(plain.runs) > 1:
         scan.seqs = runs_of(scan.seqs)
-    for index, start, end in others:
-        _see_lines(scan, [bytes(lines[start:end])], number + index, node_id, seqs)
-    return int(events) + len(others)
+    for before, start, end in plain.others:
+        _see_lines(scan, [bytes(lines[start:end])], number + before, node_id, seqs)
+    return plain.events + len(plain.others)
 
 
 def events_in(lines: Iterable[bytes], node_id: str | None) -> Iterator[dict[str, Any] | None]:
     """Decode each line; None for a line that is not an event of the node (`node_id` None: of any node)."""
-    begins = _beginning(node_id or "")
+    begins = beginning_of(node_id or "")
     for line in lines:
         event = None if node_id is None else _plain_event(line, node_id, begins)
         yield _odd_event(line, node_id) if event is None else event
-
-
-def _beginning(node_id: str) -> str:
-    return f'{{"node_id":"{node_id}","ts_utc":"'
 
 
 def _plain_event(line: bytes, node_id: str, begins: str) -> dict[str, Any] | None:

@@ -16,12 +16,13 @@ from typing import BinaryIO
 from calyx_logging.compiled import CORE
 from calyx_logging.core.parallel import several_at_once
 from calyx_logging.core.ranges import runs_of
-from calyx_logging.core.reading import blocks_of, whole_lines
+from calyx_logging.core.reading import blocks_of, lines_with, whole_lines
 from calyx_logging.errors import CalyxError, EventError, StorageError
 from calyx_logging.events.event import CONTROL_SOURCE, decode
 from calyx_logging.format.chunk import ChunkName, open_chunk
 from calyx_logging.format.completeness import Elsewhere, NodeAudit, writers_of
 from calyx_logging.format.line_check import Scan, note_control, scan_chunk
+from calyx_logging.format.plain_lines import read_plain_lines
 
 __all__ = ["Survey", "audit_surveys", "survey_chunk", "survey_chunks"]
 
@@ -70,18 +71,19 @@ def _read(pieces: Iterable[memoryview], scan: Scan, name: ChunkName | None) -> b
         first = first or lines[: lines.index(b"\n")]
         last = lines[lines.rfind(b"\n", 0, -1) + 1 : -1]
         scan.events += lines.count(b"\n")
-        for line in _marked(lines):
+        for line in lines_with(lines, _MARK):
             _note(scan, line)
     return name is None or not scan.events or _is_gapless(scan, name.writer, first, last)
 
 
 def _read_by_core(pieces: Iterable[memoryview], scan: Scan, node_id: str) -> bool:
     """Do the same by the compiled core, which reads each line's ends."""
-    begin = f'{{"node_id":"{node_id}","ts_utc":"'.encode()
     for lines in pieces:
-        events, runs, _, _, others, _ = CORE.scan(lines, begin, False, False)
-        scan.events += events + len(others)
-        for _, start, end in others:
+        plain = read_plain_lines(lines, node_id, ends_only=True)
+        assert plain is not None
+        scan.events += plain.events + len(plain.others)
+        runs = plain.runs
+        for _, start, end in plain.others:
             line = bytes(lines[start:end])
             _note(scan, line)
             seq = _seq(line)
@@ -144,14 +146,6 @@ def _whole_lines(stream: BinaryIO, found: Survey) -> Iterator[memoryview]:
             found.size += len(lines)
             if lines[-1] == ord("\n"):
                 yield lines
-
-
-def _marked(lines: bytes) -> Iterator[bytes]:
-    at = lines.find(_MARK)
-    while at >= 0:
-        end = lines.index(b"\n", at)
-        yield lines[lines.rfind(b"\n", 0, at) + 1 : end]
-        at = lines.find(_MARK, end)
 
 
 def _note(scan: Scan, line: bytes) -> None:

@@ -10,17 +10,17 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from calyx_logging.compiled import CORE
 from calyx_logging.core.reading import blocks_of, whole_lines
 from calyx_logging.errors import EventError
 from calyx_logging.events.event import CONTROL_SOURCE, decode
 from calyx_logging.format.chunk import open_chunk
+from calyx_logging.format.plain_lines import read_plain_lines
 
 __all__ = ["RecoveredLines"]
 
 _REQUIRED_TEXTS = ("node_id", "ts_utc", "event_id", "source")
 _LINE_START = b'{"node_id":'
-_HEAD = re.compile(rb'\{"node_id":"[A-Za-z0-9._-]+","ts_utc":"')
+_HEAD = re.compile(rb'\{"node_id":"([A-Za-z0-9._-]+)","ts_utc":"')
 
 
 class RecoveredLines:
@@ -67,14 +67,14 @@ class RecoveredLines:
     def _are_events(self, lines: memoryview, upto: int | None) -> bool:
         """Count lines by the compiled core, if it finds all of them to be events, and none a control line."""
         is_within = upto is None or self.whole_bytes + len(lines) <= upto
-        if CORE is None or not is_within or (head := _HEAD.match(lines)) is None:
+        if not is_within or (head := _HEAD.match(lines)) is None:
             return False
-        events, _, _, _, others, _ = CORE.scan(lines, head[0], True, False)
-        if others:
+        plain = read_plain_lines(lines, head[1].decode())
+        if plain is None or plain.others:
             return False
         self.whole_bytes += len(lines)
-        self.events += events
-        self.logged += events
+        self.events += plain.events
+        self.logged += plain.events
         self.ended = False
         return True
 

@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 from calyx_logging.compiled import CORE
 from calyx_logging.core import reading
 from calyx_logging.events.event import control_event, decode, encode, with_seq
-from calyx_logging.format import chunk_stats, line_check
+from calyx_logging.format import chunk_stats, line_check, plain_lines
 from calyx_logging.format.chunk import MAX_LINE
 
 pytestmark = pytest.mark.skipif(CORE is None, reason="no compiled core is installed")
@@ -31,7 +31,7 @@ BEGIN = b'{"node_id":"n","ts_utc":"'
 def in_python() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(chunk_stats, "CORE", None)
-        patch.setattr(line_check, "CORE", None)
+        patch.setattr(plain_lines, "CORE", None)
         yield
 
 
@@ -167,7 +167,7 @@ def test_what_is_found_in_lines(tmp_path_factory: pytest.TempPathFactory, lines:
 @settings(max_examples=3000)
 @given(SOUND | TEXTS | altered())
 def test_what_the_core_calls_plain_is_an_event(data: bytes) -> None:
-    """By two parsers that others wrote, with each stamped field once."""
+    """A plain line is JSON to two other parsers, with each stamped field once."""
     events, *_, others, hashes = CORE.scan(data, BEGIN, True, True)
     assert events + len(others) == data.count(b"\n") + (not data.endswith(b"\n"))
     bad = {start for _, start, _ in others}
@@ -205,6 +205,6 @@ def test_lines_that_span_blocks(tmp_path: Path) -> None:
 
 
 def test_lines_are_numbered_as_they_stand() -> None:
-    """By the readers that do not check them, too."""
+    """The readers that do not check lines find the same both ways, too."""
     data = line(0) + b"\n" + line(1) + b"x" * (MAX_LINE + 1) + b"\n" + line(2)
     assert [number for number, _ in line_check.numbered_lines(io.BytesIO(data))] == [1, 3, 5]
