@@ -65,6 +65,12 @@ static inline PyObject *item(PyObject *dict, PyObject *key) { /* borrowed, and n
     return found;
 }
 
+static inline PyObject *attributes_of(PyObject *object) { /* its __dict__, borrowed; NULL with an exception */
+    PyObject *attributes = PyObject_GenericGetDict(object, NULL);
+    Py_XDECREF(attributes); /* the object has it */
+    return attributes;
+}
+
 /* ---------------------------------------------------------------- fields */
 
 typedef struct { /* fields of a dict from `position` on, or a call's named arguments */
@@ -135,6 +141,7 @@ static PyObject *context_here(void) {
 /* ---------------------------------------------------------------- from an event to a line */
 
 typedef struct {
+    PyObject *told;                                  /* the tuple that EventFormatter.way_to made, which has the others */
     PyObject *pool, *submit, *taker, *head, *middle; /* head, middle: bytes of the line, up to the time and the level */
     Py_ssize_t most;                                 /* bytes of a line */
 } Way;
@@ -145,11 +152,11 @@ typedef struct {
     Fields fields;
 } Event;
 
-static int way_of(PyObject *handler, Way *way) { /* borrowed parts of the tuple that EventFormatter.way_to made */
+static int way_of(PyObject *handler, Way *way) { /* the caller releases way->told, because other code may replace it */
     PyObject *told = get(&handler_way, handler);
     if (told == NULL || !PyTuple_CheckExact(told) || PyTuple_GET_SIZE(told) != 6) return NOT_PLAIN;
     PyObject **parts = &PyTuple_GET_ITEM(told, 0);
-    *way = (Way){parts[0], parts[1], parts[2], parts[3], parts[4], PyLong_AsSsize_t(parts[5])};
+    *way = (Way){Py_NewRef(told), parts[0], parts[1], parts[2], parts[3], parts[4], PyLong_AsSsize_t(parts[5])};
     return DONE;
 }
 
@@ -324,26 +331,29 @@ static void release(Event *event) {
 
 /* ---------------------------------------------------------------- OutboxHandler.handle */
 
-/* Whether a class still has what it had: `stock`, by name. Its version changes with every change of it or its bases. */
-static int has_stock(PyObject *class, PyObject *stock, unsigned *version, int *known) {
+typedef struct {
+    unsigned version; /* of the class, when it was looked at: it changes with every change of it or its bases */
+    int has_it;
+} Seen;
+
+static int has_stock(PyObject *class, PyObject *stock, Seen *seen) { /* whether a class still has these, by name */
     unsigned now = ((PyTypeObject *)class)->tp_version_tag;
-    if (now && now == *version) return *known;
+    if (now && now == seen->version) return seen->has_it;
     PyObject *name, *value;
-    *known = 1;
-    for (Py_ssize_t position = 0; *known && PyDict_Next(stock, &position, &name, &value);) {
+    seen->has_it = 1;
+    for (Py_ssize_t position = 0; seen->has_it && PyDict_Next(stock, &position, &name, &value);) {
         PyObject *found = PyObject_GetAttr(class, name);
         Py_XDECREF(found);
-        if (found != value) *known = 0;
+        seen->has_it = found == value;
         if (found == NULL) PyErr_Clear();
     }
-    *version = ((PyTypeObject *)class)->tp_version_tag;
-    return *known;
+    seen->version = ((PyTypeObject *)class)->tp_version_tag;
+    return seen->has_it;
 }
 
 static int is_record_stock(void) {
-    static unsigned version;
-    static int known;
-    return has_stock(record_class, stock_record, &version, &known);
+    static Seen seen;
+    return has_stock(record_class, stock_record, &seen);
 }
 
 static int read_record(Event *event, PyObject *attributes) {
@@ -429,9 +439,8 @@ static int try_handle(Shortcut *Py_UNUSED(shortcut), PyObject *const *args, Py_s
     if (count != 2 || names != NULL || (PyObject *)Py_TYPE(args[1]) != record_class || !is_record_stock() ||
         has_filters(args[0], NULL) || way_of(args[0], &way))
         return NOT_PLAIN;
-    PyObject *told = Py_NewRef(get(&handler_way, args[0]));
     int done = take(&way, args[1]);
-    Py_DECREF(told);
+    Py_DECREF(way.told);
     if (done == DONE) *result = Py_NewRef(Py_True);
     return done;
 }

@@ -6,16 +6,14 @@ enum { LINES = 256 };
 
 /* Whether FastLogger and what is above it have the methods that they had, but for callHandlers. */
 static int is_logger_stock(void) {
-    static unsigned version, above;
-    static int known, known_above;
-    return has_stock(logger_class, stock_methods, &version, &known) &&
-           has_stock((PyObject *)((PyTypeObject *)logger_class)->tp_base, stock_logger, &above, &known_above);
+    static Seen seen, above;
+    return has_stock(logger_class, stock_methods, &seen) &&
+           has_stock((PyObject *)((PyTypeObject *)logger_class)->tp_base, stock_logger, &above);
 }
 
 static int are_callers_stock(void) { /* `capture` replaces it, and so do others */
-    static unsigned version;
-    static int known;
-    return has_stock(logger_class, stock_callers, &version, &known);
+    static Seen seen;
+    return has_stock(logger_class, stock_callers, &seen);
 }
 
 static PyObject *time_time_ns; /* from Python 3.13 on logging asks it */
@@ -76,19 +74,17 @@ static int find_handlers(PyObject *logger, PyObject *number, int *count, PyObjec
     long level = PyLong_AsLong(number);
     *count = 0;
     for (PyObject *here = logger; here != NULL && here != Py_None;) {
-        PyObject *attributes = PyObject_GenericGetDict(here, NULL);
+        PyObject *attributes = attributes_of(here);
         if (attributes == NULL) return FAILED;
         PyObject *list = item(attributes, text_handlers), *propagates = item(attributes, text_propagate);
         PyObject *parent = item(attributes, text_parent);
-        Py_DECREF(attributes); /* the logger has it */
         if (list == NULL || !PyList_CheckExact(list) || parent == NULL || propagates == NULL || !PyBool_Check(propagates))
             return NOT_PLAIN;
         for (Py_ssize_t n = 0; n < PyList_GET_SIZE(list); n++, seen++) {
             PyObject *handler = PyList_GET_ITEM(list, n), *least;
             if (_PyType_Lookup(Py_TYPE(handler), text_level) != NULL) return NOT_PLAIN; /* a property */
-            if ((attributes = PyObject_GenericGetDict(handler, NULL)) == NULL) return FAILED;
+            if ((attributes = attributes_of(handler)) == NULL) return FAILED;
             least = item(attributes, text_level);
-            Py_DECREF(attributes); /* the handler has it */
             int overflow = 0;
             if (least == NULL || !PyLong_CheckExact(least)) return NOT_PLAIN;
             long wanted = PyLong_AsLongAndOverflow(least, &overflow);
@@ -256,10 +252,9 @@ static PyObject *make_record(PyObject *name, PyObject *level, PyObject *message,
 
 static int is_ours(PyObject *handler) { /* an OutboxHandler with its own `handle`, and no filter */
     PyObject *handles = _PyType_Lookup(Py_TYPE(handler), text_handle);
-    PyObject *attributes = PyObject_GenericGetDict(handler, NULL);
+    PyObject *attributes = attributes_of(handler);
     int result = handles != NULL && Py_IS_TYPE(handles, shortcut_type) && ((Shortcut *)handles)->try == try_handle &&
                  attributes != NULL && !has_filters(NULL, attributes) && item(attributes, text_handle) == NULL;
-    Py_XDECREF(attributes);
     PyErr_Clear();
     return result;
 }
@@ -276,11 +271,11 @@ static int log_event(PyObject *logger, Event *event, int is_alone) {
     }
     Way way;
     if (result == DONE && count == 1 && is_ours(last) && way_of(last, &way) == DONE) { /* nobody else would see it */
-        PyObject *told = Py_NewRef(get(&handler_way, last)), *context = context_here();
+        PyObject *context = context_here();
         result = PyErr_Occurred() ? FAILED : put_times(NULL, &event->created);
         if (result == DONE) result = write_event(&way, event, NULL, context);
         Py_XDECREF(context);
-        Py_DECREF(told);
+        Py_DECREF(way.told);
         if (result != NOT_PLAIN) return result;
         result = DONE;
     }
@@ -306,8 +301,7 @@ static int try_log(Shortcut *shortcut, PyObject *const *args, Py_ssize_t count, 
         if ((extra = args[count]) == Py_None) extra = NULL;
         if (extra != NULL && !PyDict_CheckExact(extra)) return NOT_PLAIN;
     }
-    if (!is_logger_stock() || (attributes = PyObject_GenericGetDict(args[0], NULL)) == NULL) return NOT_PLAIN;
-    Py_DECREF(attributes); /* the logger has it */
+    if (!is_logger_stock() || (attributes = attributes_of(args[0])) == NULL) return NOT_PLAIN;
     cache = item(attributes, text__cache);
     name = item(attributes, text_name);
     if (PyDict_GET_SIZE(attributes) != 8 + (item(attributes, text_manager) != NULL) || cache == NULL ||
@@ -341,26 +335,24 @@ static int try_log(Shortcut *shortcut, PyObject *const *args, Py_ssize_t count, 
 
 static int try_straight(Shortcut *shortcut, PyObject *const *args, Py_ssize_t count, PyObject *names, PyObject **result) {
     if (count != 2 || !PyUnicode_CheckExact(args[1])) return NOT_PLAIN;
-    PyObject *attributes = PyObject_GenericGetDict(args[0], NULL), *merged = NULL;
+    PyObject *attributes = attributes_of(args[0]), *merged = NULL;
     if (attributes == NULL) return FAILED;
-    Py_DECREF(attributes); /* the logger has it */
     PyObject *logger = item(attributes, text__logger), *bound = item(attributes, text__context);
     PyObject *chain = item(attributes, text__processors);
     if (logger == NULL || (PyObject *)Py_TYPE(logger) != straight_class || chain == NULL || !PyList_CheckExact(chain) ||
         PyList_GET_SIZE(chain) != 1 || PyList_GET_ITEM(chain, 0) != straight_end || bound == NULL || !PyDict_CheckExact(bound))
         return NOT_PLAIN;
-    PyObject *methods = get(&straight_methods, logger), *here = PyObject_GenericGetDict(logger, NULL), *way_told;
+    PyObject *methods = get(&straight_methods, logger), *here = attributes_of(logger);
     Way way;
     Event event = {0, shortcut->level, get(&straight_name, logger), args[1], NULL,
                    {.names = names, .values = args + count, .refused = not_of_structlog}};
-    int done = here == NULL ? FAILED : methods == NULL || item(here, shortcut->name) != item(methods, shortcut->name) ||
-                      event.name == NULL || !PyUnicode_CheckExact(event.name) || way_of(get(&straight_handler, logger), &way);
-    Py_XDECREF(here);
-    if (done) return done;
-    way_told = Py_NewRef(get(&handler_way, get(&straight_handler, logger)));
+    if (here == NULL) return FAILED;
+    if (methods == NULL || item(here, shortcut->name) != item(methods, shortcut->name) || event.name == NULL ||
+        !PyUnicode_CheckExact(event.name) || way_of(get(&straight_handler, logger), &way))
+        return NOT_PLAIN;
     hold(&event);
     PyObject *context = context_here(), *clock = PyErr_Occurred() ? NULL : PyObject_CallNoArgs(time_time);
-    done = clock == NULL ? FAILED : PyFloat_CheckExact(clock) ? DONE : NOT_PLAIN;
+    int done = clock == NULL ? FAILED : PyFloat_CheckExact(clock) ? DONE : NOT_PLAIN;
     if (done == DONE) event.created = PyFloat_AS_DOUBLE(clock);
     if (done == DONE && PyDict_GET_SIZE(bound)) {
         done = (merged = PyDict_Copy(bound)) == NULL ? FAILED : DONE;
@@ -373,7 +365,7 @@ static int try_straight(Shortcut *shortcut, PyObject *const *args, Py_ssize_t co
     Py_XDECREF(context);
     Py_XDECREF(merged);
     release(&event);
-    Py_DECREF(way_told);
+    Py_DECREF(way.told);
     if (done == DONE) *result = Py_NewRef(Py_None);
     return done;
 }
