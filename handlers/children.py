@@ -55,7 +55,7 @@ _is_setting_up = False
 
 @dataclass(frozen=True)
 class _Recipe:
-    """What it takes to make a handler again: options, loggers' names, and the rest pickled."""
+    """A handler's options, its loggers' names, and the rest pickled: enough to make it again."""
 
     options: dict[str, Any]
     loggers: list[str]

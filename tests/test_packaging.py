@@ -145,14 +145,14 @@ def core_of(site: Path) -> Path:
 
 
 def test_the_wheel_brings_the_compiled_core(site: Path, tmp_path: Path) -> None:
-    """Which the environment can turn off."""
+    """A fresh installation has the compiled core, which the environment can turn off."""
     assert way_of(site, tmp_path / "one", CALYX_PURE="") == ("compiled core", "")
     assert way_of(site, tmp_path / "two", CALYX_PURE="0") == ("compiled core", "")
     assert way_of(site, tmp_path / "three", CALYX_PURE="1") == ("pure Python (CALYX_PURE is set)", "")
 
 
 def test_without_a_compiler_it_is_installed_all_the_same(dist: Path, tmp_path: Path) -> None:
-    """From the sdist, in pure Python."""
+    """Without a compiler the sdist installs in pure Python."""
     (sdist,) = dist.glob("*.tar.gz")
     subprocess.run(
         [
@@ -182,7 +182,7 @@ def _unpack(sdist: Path, folder: Path) -> list[str]:
 
 @pytest.mark.parametrize("kind", ["garbage", "empty", "cut off", "of another Python", "of another version"])
 def test_a_core_that_does_not_fit_is_left_aside(site: Path, tmp_path: Path, kind: str) -> None:
-    """With one line, and everything works."""
+    """A core that cannot be loaded is said in one line, and everything works."""
     core = core_of(site)
     if kind == "garbage":
         core.write_bytes(b"\x7fELF" + bytes(range(256)) * 40)

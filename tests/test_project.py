@@ -60,7 +60,7 @@ def test_the_design_draws_the_rule_of_imports() -> None:
 
 
 def test_every_decision_is_in_the_index() -> None:
-    """With its number, and each has the same four parts."""
+    """The index lists each decision with its number, and each has the same four parts."""
     folder = REPO / "docs" / "decisions"
     names = sorted(path.name for path in folder.glob("0*.md"))
     assert [int(name[:4]) for name in names] == list(range(1, len(names) + 1))
@@ -102,7 +102,7 @@ def test_the_hooks_run_here() -> None:
 
 
 def test_the_form_for_bugs_asks_for_the_doctor() -> None:
-    """In the form that GitHub reads: each field has an id of its own and a label."""
+    """The issue forms are as GitHub reads them: each field has an id of its own and a label."""
     form = read(BUG)
     assert {"name", "description", "body"} <= set(form)
     fields = [field for field in form["body"] if field["type"] != "markdown"]

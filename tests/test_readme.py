@@ -141,7 +141,7 @@ def test_the_commands_shown_work(root: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("sha256sum") is None, reason="no sha256sum on this system")
 def test_sha256sum_works_as_shown(root: Path) -> None:
-    """In every bundle."""
+    """The command works in every bundle."""
     bundles = list(root.glob("exports/telemetry_exports/*/*"))
     assert bundles
     for bundle in bundles:
@@ -175,7 +175,7 @@ def test_every_command_and_option_is_in_its_page() -> None:
 
 
 def test_every_example_of_the_harness_document(tmp_path: Path) -> None:
-    """In one fresh root, in order; what the text says of each is so."""
+    """The examples run in order in one fresh root, and do what the text says of each."""
     node = provision(tmp_path, "laptop-01").node
     runs, resumed, older, both, captured, of_loguru, secrets = blocks("python", HARNESS)
     configure = blocks("python")[0].partition("log = ")[0]
@@ -262,7 +262,7 @@ def test_the_design_draws_the_import_rule() -> None:
 
 
 def test_the_files_that_the_design_names_are_there() -> None:
-    """So is each function or class named with its file."""
+    """Each function or class that is named with its file exists."""
     design = (REPO / "docs" / "design.md").read_text("utf-8")
     named = re.findall(r"(?:`(\w+)` in )?`((?:calyx_logging|handlers|scripts|tests)/[\w/.]+)`", design)
     assert len(named) > 30
@@ -284,7 +284,7 @@ def test_the_design_names_every_room() -> None:
 
 @pytest.mark.skipif(shutil.which("ssh-keygen") is None, reason="needs ssh-keygen")
 def test_the_commands_of_the_hub_document(tmp_path: Path) -> None:
-    """In order, for a node and a hub side by side; with the stock command that checks a signature."""
+    """The guide's commands run in order for a node and a hub, and so does the stock command that checks a signature."""
     document = (REPO / "docs" / "hub.md").read_text("utf-8")
     commands = [line for body in blocks("console", document) for line in body.splitlines()]
     arrives, keygen, provisions, trusts, trusts_hub, *prunes, since, audits = commands

@@ -128,7 +128,7 @@ TEXTS = [
 
 @pytest.mark.parametrize(("text", "left"), TEXTS)
 def test_secrets_that_texts_name(text: str, left: str) -> None:
-    """By a name, a header, an option or the form of an address; the text around them stays."""
+    """Announced secrets (by a name, a header, an option, an address) are taken out, and the text around them stays."""
     assert left in through(message=text)["message"]
 
 
@@ -197,7 +197,7 @@ KEYS = [
 @pytest.mark.parametrize("key", KEYS)
 @pytest.mark.parametrize("value", ["some value", ["a", "b"], {"deep": 1}, b"bytes"])
 def test_what_stands_under_such_a_name(key: str, value: Any) -> None:
-    """Whatever it is; also deep down. Null and booleans stay."""
+    """A secret field's value is taken out whatever it is, also deep down; null and booleans stay."""
     event = through(**{key: value}, headers=[{key: value, "n": 1}])
     assert event[key] == REPLACEMENT
     assert event["headers"] == [{key: REPLACEMENT, "n": 1}]
@@ -354,7 +354,7 @@ HOSTILE = [
 @pytest.mark.slow
 @pytest.mark.parametrize("piece", HOSTILE)
 def test_a_megabyte_of_each_form(piece: str) -> None:
-    """With all other forms announced, too."""
+    """A megabyte of one form is read while all other forms are announced, too."""
     for fill in (piece, f"{piece}a "):
         assert through(message=f"x = : - _ . / A SK 4 key 1 ? {fill * (1_000_000 // len(fill))}")
 
@@ -485,7 +485,7 @@ def test_nothing_reaches_the_disk(node: Node, configure: Configure) -> None:
 
 
 def test_more_keys_and_patterns(node: Node) -> None:
-    """By configuration, with arguments."""
+    """A configuration names the processor with its arguments."""
     settings = config(node)
     settings["formatters"]["event"]["processors"] = [
         {"()": "calyx_logging.redact.RedactSecrets", "keys": ["Employee-No"], "patterns": [r"\bEMP\d+\b"]}
@@ -507,7 +507,7 @@ def test_more_keys_and_patterns(node: Node) -> None:
     ],
 )
 def test_bad_options(options: dict[str, Any], says: str) -> None:
-    """In dictConfig, with the reason."""
+    """A wrong option fails in dictConfig, with the reason."""
     with pytest.raises(ConfigError, match=says):
         RedactSecrets(**options)
     with pytest.raises(ConfigError, match=says):
@@ -523,7 +523,7 @@ values = st.recursive(
 
 @given(values, st.text(), st.sampled_from(sorted(SECRETS.values())))
 def test_a_secret_anywhere(value: Any, text: str, secret: str) -> None:
-    """Whatever surrounds it; nothing raises."""
+    """A secret is found whatever surrounds it, and nothing raises."""
     event = through(value=[value, {"x": f"{text} {secret} {text}"}], other=value)
     assert secret not in repr(event)
     assert "degraded" in event

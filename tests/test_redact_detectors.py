@@ -349,7 +349,7 @@ def test_the_examples_are_what_the_detector_finds(name: str) -> None:
 @pytest.mark.parametrize("place", sorted(PLACES_OF_A_TEXT))
 @pytest.mark.parametrize("name", sorted(EXAMPLES))
 def test_a_text_with_a_secret(name: str, place: str) -> None:
-    """With the name that stands beside it, if it needs one."""
+    """Each detector's secret is found with the name beside it, if it needs one."""
     for example in examples_of(name):
         parts = example.secret.split("\n")
         line = line_of(PLACES_OF_A_TEXT[place](example.text))
@@ -359,7 +359,7 @@ def test_a_text_with_a_secret(name: str, place: str) -> None:
 @pytest.mark.parametrize("place", sorted(PLACES_OF_A_NAMED_VALUE))
 @pytest.mark.parametrize("name", sorted(set(EXAMPLES) - {"PrivateKeyDetector"}))
 def test_a_secret_where_the_place_says_that_it_is_one(name: str, place: str) -> None:
-    """Whatever its form."""
+    """A secret is taken out whatever its form."""
     for secret in {example.secret for example in examples_of(name)}:
         line = line_of(PLACES_OF_A_NAMED_VALUE[place](secret))
         assert secret not in line, (secret, line)
@@ -367,7 +367,7 @@ def test_a_secret_where_the_place_says_that_it_is_one(name: str, place: str) -> 
 
 @pytest.mark.parametrize("name", sorted(EXAMPLES))
 def test_a_command_line(name: str) -> None:
-    """What other modules write of one."""
+    """A secret is taken out of command lines as other modules write them."""
     for text, secret, alone in examples_of(name):
         given = [
             "prog",

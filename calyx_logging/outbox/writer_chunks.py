@@ -21,7 +21,7 @@ TAKEN = re.compile(r"\.(.+)\.taken-([0-9]+)")
 
 
 class WriterChunks:
-    """What is known of some writers' chunks; sealed ones include those that were exported.
+    """The chunks of some writers; sealed ones include those that were exported.
 
     Args:
         outbox: the folder, which is listed once.

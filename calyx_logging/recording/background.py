@@ -72,7 +72,7 @@ class Member(Protocol):
 
     @property
     def outbox(self) -> Path:
-        """For messages about it."""
+        """The outbox, for messages about it."""
 
     def upkeep(self) -> float:
         """Do what is due; return the seconds until something may be due again."""

@@ -61,7 +61,7 @@ class ChunkFile(files.AppendFile):
 
     @property
     def sealed_path(self) -> Path:
-        """Where it lies once it is sealed."""
+        """The path that it has once it is sealed."""
         return self.path.with_name(self.name.sealed)
 
     def is_away(self, length: int) -> bool:

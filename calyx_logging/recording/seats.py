@@ -56,7 +56,7 @@ class Seats:
         return seat
 
     def unused_seconds(self, writer: ChunkWriter) -> float:
-        """How long a writer has written nothing, as far as the looks so far tell."""
+        """Return for how long a writer has written nothing, as far as the looks so far tell."""
         now, seq = time.monotonic(), writer.state[1]
         if self._seen.setdefault(writer, (seq, now))[0] != seq:
             self._seen[writer] = (seq, now)

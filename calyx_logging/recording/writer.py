@@ -142,7 +142,7 @@ class ChunkWriter:
 
     @property
     def loses(self) -> int:
-        """How many events are in gaps that it has to tell of."""
+        """The number of events in gaps that it has to tell of."""
         return count_of(self.state[3])
 
     def inherit(self, gaps: Iterable[Gap]) -> None:

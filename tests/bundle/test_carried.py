@@ -444,7 +444,7 @@ def test_other_files_around_bundles(store: Store, node: Node, tmp_path: Path, pa
 def test_a_path_that_leads_elsewhere_spoils_the_archive(
     store: Store, tmp_path: Path, node: Node, pack: Pack, name: str
 ) -> None:
-    """No bundle of it is taken in, since whoever packed it meant harm, or it is broken."""
+    """An archive with a hostile or broken member gives no bundle at all."""
     members = files_of(make_bundle(node, range(2)), "n-1/20260101_000000/")
     members |= files_of(make_bundle(node, range(2, 4), second=9), "n-1/20260101_000009/")
     (result,) = import_bundles(store, pack(tmp_path, {**members, name: b"x"}))

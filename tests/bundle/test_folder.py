@@ -184,7 +184,7 @@ def test_a_link_in_place_of_a_chunk(bundle: Path, tmp_path: Path) -> None:
 
 
 def test_a_folder_that_is_no_bundle(tmp_path: Path) -> None:
-    """No manifest, or no folder."""
+    """A folder without a manifest, or no folder, is refused."""
     assert faults(tmp_path) == [("missing", "manifest.json")]
     with pytest.raises(StorageError, match="no such folder"):
         check(tmp_path / "nowhere")
@@ -230,7 +230,7 @@ def test_a_manifest_comes_back_from_its_bytes(manifest: Manifest) -> None:
 
 @given(st.binary())
 def test_any_bytes_are_a_manifest_or_a_manifest_error(data: bytes) -> None:
-    """Nothing else is raised."""
+    """Bytes of any kind raise no other error."""
     for parse, kind in ((Manifest.parse, Manifest), (parse_sums, dict)):
         try:
             result: object = parse(data)

@@ -137,7 +137,7 @@ def test_broken_off_at_any_file(url: str, store: Store, tmp_path: Path, monkeypa
 
 
 def test_files_that_are_there_in_part(store: Store, tmp_path: Path) -> None:
-    """On a share a file can be cut off: it is sent again, the manifest too."""
+    """A file that was cut off on a share is sent again, and so is the manifest."""
     url, node = (tmp_path / "share").as_uri(), make_node(tmp_path, "n-1")
     bundle = make_bundle(node, range(3))
     send(node.exports, "n-1", url)

@@ -259,7 +259,7 @@ def test_forged_signatures(tmp_path: Path, key: Path) -> None:
 
 
 def test_an_export_that_cannot_be_signed_changes_nothing(tmp_path: Path) -> None:
-    """No bundle, no index; with a key that works it is exported."""
+    """A key that fails leaves no bundle and no index; with a key that works the chunk is exported."""
     node = make_node(tmp_path, "n-1")
     make_bundle(node, range(2))
     before = tree(node.exports)

@@ -51,7 +51,7 @@ def judged(files: dict[str, bytes], step: int = 7) -> Report:
 
 
 def test_a_whole_bundle() -> None:
-    """No fault for any block sizes; the manifest and its hash are returned; junk is a warning."""
+    """A sound bundle has no fault for any block size, and junk beside it is a warning."""
     for step in (1, 7, 10_000):
         report = judged({**WHOLE, ".DS_Store": b"x"}, step)
         assert (report.faults, len(report.warnings)) == ((), 1)

@@ -1,4 +1,4 @@
-"""What the compiled core keeps to besides its bytes: ids, references, memory, threads, interrupts, forks."""
+"""The compiled core keeps more than equal bytes: ids, references, memory, threads, interrupts, forks."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_ids_increase_between_both_ways(node: Node, configure: Configure) -> Non
 @needs_fork
 @pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
 def test_no_two_of_64_forks_give_one_id(node: Node, configure: Configure) -> None:
-    """At once, from one parent that had given ids; each child's increase, too."""
+    """64 children of a parent that has given ids give none twice, and each child's ids increase."""
     logger = configure()
     logger.info("before")
     pids = []
@@ -87,7 +87,7 @@ def test_no_two_of_64_forks_give_one_id(node: Node, configure: Configure) -> Non
 
 @needs_core
 def test_references_come_out_even(node: Node, configure: Configure) -> None:
-    """Of whatever a call touches, after plain calls, odd ones, and those that raise."""
+    """Plain calls, odd ones and those that raise leave the reference counts of what they touch as they were."""
     install_fast_logger()
     logger, stock = configure(), logging.Logger("stock", logging.INFO)
     handler: Any = logger.handlers[0]

@@ -207,7 +207,7 @@ def test_a_handler_that_raises(log: logging.Logger) -> None:
 
 
 def test_methods_replaced_on_classes(node: Node, handler: OutboxHandler, log: logging.Logger) -> None:
-    """As instrumentation does it, and as `__class__` does it."""
+    """What is put in a method's place is called, also where it comes with another `__class__`."""
     for owner, name in (
         (OutboxHandler, "handle"),
         (logging.Logger, "info"),
@@ -313,14 +313,14 @@ structlog.get_logger("s").info("z")
 
 
 def test_imported_while_the_clock_is_replaced(node: Node) -> None:
-    """By one that gives whole numbers."""
+    """A clock that gives whole numbers is asked as logging asks it."""
     done = python(REPLACED_CLOCK, json.dumps(config(node, identity=False)))
     assert done.returncode == 0, done.stderr
     assert {event["ts_utc"][:4] for event in events_of(node.outbox)} <= {"2023", "2026"}
 
 
 def test_ids_stay_with_the_clock(node: Node, handler: OutboxHandler) -> None:
-    """Whatever records say of their time."""
+    """Event ids increase whatever records say of their time."""
     now = time.time()
     for n in range(5000):
         handler.handle(logging.makeLogRecord({"name": "n", "levelno": 20, "msg": "q", "created": now + n * 0.009}))
@@ -361,7 +361,7 @@ def test_names_replaced_in_modules(handler: OutboxHandler, log: logging.Logger) 
 
 
 def test_methods_are_methods(handler: OutboxHandler, log: logging.Logger) -> None:
-    """For those who hold them weakly, copy them, or read about them."""
+    """The methods can be held weakly, copied, pickled and read about."""
     calls: list[Callable[..., Any]] = [log.info, handler.handle]
     for method in calls:
         assert weakref.WeakMethod(method)() == method  # type: ignore[arg-type]

@@ -178,7 +178,7 @@ def test_records(
     context: dict[str, Any],
     odd: Any,
 ) -> None:
-    """Of any kind, with any field, in any context."""
+    """Records of any kind, with any field, in any context, give the same bytes both ways."""
     record = record_of(**{**fields, "msg": message, "args": args, "levelno": level, "created": created})
     record.exc_text = odd
     with structlog.contextvars.bound_contextvars(**context):
@@ -205,7 +205,7 @@ def test_plain_records_do_take_the_short_way(pair: Pair, message: str, fields: d
 @settings(max_examples=3000)
 @given(st.lists(FLOATS | INTS, min_size=20, max_size=20))
 def test_numbers(pair: Pair, numbers: list[Any]) -> None:
-    """As orjson writes them."""
+    """Numbers are written as orjson writes them."""
     compiled, python = pair.handle(record_of(numbers=numbers))
     assert compiled == python
 
@@ -217,7 +217,7 @@ def test_numbers(pair: Pair, numbers: list[Any]) -> None:
 def test_the_fast_loggers_calls(
     pair: Pair, method: str, message: Any, args: Any, fields: dict[str, Any], context: dict[str, Any]
 ) -> None:
-    """Where no record is made, a line is what it would be; what raises, raises."""
+    """Where no record is made, the line is a record's line, and a call that would raise raises."""
     args = args if isinstance(args, tuple) else (args,)
     came = []
     for handler in pair.handlers:

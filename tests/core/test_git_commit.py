@@ -21,7 +21,7 @@ def git(folder: Path, *arguments: str) -> str:
 
 
 def test_everywhere(tmp_path: Path) -> None:
-    """On a branch, below the root, packed, detached, in a work tree; not in a folder of none."""
+    """The commit is read on a branch, below the root, packed, detached and in a work tree."""
     place = tmp_path / "repository"
     (place / "below").mkdir(parents=True)
     assert commit_of(place) is None

@@ -40,7 +40,7 @@ def _begin() -> tuple[subprocess.Popen[str], Path]:
 
 @pytest.mark.skipif(os.name == "nt", reason="Windows does not tell whether a process has ended")
 def test_the_folder_of_a_killed_process_is_removed(room: Path) -> None:
-    """By the next one that makes one; a living process's folder, and what is none of ours, stays."""
+    """A dead process's folder is removed by the next one that makes one; a living one's, and strangers' files, stay."""
     (room / "calyx-test-99999999").write_text("a file")
     (room / "calyx-test-x-1").mkdir()
     (room / "calyx-test-99999999-link").symlink_to(room / "calyx-test-x-1")

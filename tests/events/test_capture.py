@@ -173,7 +173,7 @@ def test_loggers_that_are_made_later(node: Node) -> None:
 
 
 def test_root_is_everything(node: Node) -> None:
-    """Whatever cuts itself off; and the terminal shows what it showed."""
+    """A library that cuts its loggers off is heard, and the terminal shows what it showed before."""
     code = """
         import json, logging, logging.config, sys
         logging.config.dictConfig(json.loads(sys.argv[1]))

@@ -79,7 +79,7 @@ class Outcome:
         )
 
     def text(self) -> str:
-        """In lines."""
+        """Count lines."""
         return (
             f"{self.bundles} bundles of {self.nodes} nodes, {self.deliveries} deliveries, {self.damaged} of them "
             f"damaged: {self.reported} reported, {self.wrongly_refused} whole ones refused\n"

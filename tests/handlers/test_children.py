@@ -49,7 +49,7 @@ def run(folder: Path, program: str, *args: str, code: int = 0) -> subprocess.Com
 
 
 def messages(node: Node) -> Counter[str]:
-    """How often each message is in the outbox, once every worker process has been recovered."""
+    """Count how often each message is in the outbox, once every worker process has been recovered."""
     export(node)
     return Counter(event["message"] for event in events_of(node.outbox))
 

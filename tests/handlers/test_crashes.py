@@ -44,7 +44,7 @@ def test_the_program(node: Node) -> None:
 
 
 def test_a_thread(node: Node) -> None:
-    """With its name; one that ends itself is no crash."""
+    """A thread's exception is an event with the thread's name; a thread that ends itself is no crash."""
     body = """
 threading.Thread(target=lambda: 1 / 0, name="worker").start()
 threading.Thread(target=sys.exit).start()
@@ -78,7 +78,7 @@ def test_ctrl_c(node: Node) -> None:
 
 
 def test_an_exit_is_no_crash(node: Node) -> None:
-    """Whatever its code."""
+    """SystemExit is no crash, whatever its code."""
     assert crash(node, "sys.exit(3)", code=3)[0] == []
 
 
@@ -115,7 +115,7 @@ def test_a_handler_that_no_logger_has(node: Node) -> None:
 
 
 def test_filters_and_levels_apply(node: Node) -> None:
-    """As to any other record."""
+    """A handler's filters and levels apply to a crash as to any other record."""
     body = """
 handler = log.handlers[0]
 handler.addFilter(lambda record: "Zero" not in record.getMessage())

@@ -111,7 +111,7 @@ def test_a_tuple_as_exit_code(node: Node, tmp_path: Path) -> None:
 
 
 def test_a_hook_that_exits(node: Node, tmp_path: Path) -> None:
-    """With a code of its own."""
+    """The end line has the code that a hook chose."""
     before = "sys.excepthook = lambda *args: sys.exit(5)"
     expected = {**CLOSED, "exit_code": 5, "exception_type": "ZeroDivisionError"}
     assert end_of(node, tmp_path, "1 / 0", before=before, code=5) == expected

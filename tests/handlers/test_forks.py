@@ -35,7 +35,7 @@ print([thread.name for thread in threading.enumerate()])
 @pytest.mark.parametrize("wait", ["0", "0.5"])
 @pytest.mark.parametrize("identity", [True, False])
 def test_no_thread_of_ours_is_there_at_a_fork(node: Node, wait: str, identity: bool) -> None:
-    """So Python warns of none; the thread goes on in the parent afterwards, and each child logs."""
+    """Python warns of no thread at a fork; the thread goes on in the parent afterwards, and each child logs."""
     done = python(CODE, json.dumps(config(node, identity=identity)), wait, PYTHONWARNINGS="error::DeprecationWarning")
     assert (done.returncode, done.stderr) == (0, "")
     assert "calyx-logging-upkeep" in done.stdout

@@ -245,7 +245,7 @@ print("goes on")
 
 
 def test_filters_and_processors_apply(node: Node) -> None:
-    """As to any other record: secrets are taken out."""
+    """Secrets are taken out of printed lines as of any other record."""
     body = """
 import calyx_logging
 from calyx_logging.redact import RedactSecrets

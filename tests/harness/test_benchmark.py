@@ -606,7 +606,7 @@ def test_a_run_is_resumed(node: Node) -> None:
 
 @pytest.mark.parametrize("lost", ["receipts", "outbox", "torn"])
 def test_resume_from_what_is_left(node: Node, lost: str) -> None:
-    """From receipts alone, from the outbox alone, and with a receipt whose last line is torn."""
+    """A run goes on from receipts alone, from the outbox alone, and with a receipt whose last line is torn."""
     resumed(node, "d", "dies")
     folder = results_dir(node.root / "runtime" / "benchmarks", "s", node.id)
     (receipt,) = folder.glob("*.cases.jsonl")

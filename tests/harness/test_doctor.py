@@ -59,7 +59,7 @@ print(found)
 
 
 def test_children_that_cannot_follow(node: Node) -> None:
-    """Which option, and why."""
+    """The doctor names the option that is wrong, and the reason."""
     code = (
         HEAD
         + """

@@ -96,7 +96,7 @@ METHODS = ["spawn", *([] if os.name == "nt" else ["fork", "forkserver"])]
 
 
 def test_every_child(node: Node, tmp_path: Path) -> None:
-    """By each start method, and by `subprocess`."""
+    """Children of each start method, and of `subprocess`, are reached."""
     done, counts = recorded(node, tmp_path, "children", *METHODS)
     assert done.returncode == 0, done.stderr
     assert messages(node) == ["by subprocess", *(["works"] * 6 * len(METHODS))]

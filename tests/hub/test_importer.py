@@ -707,7 +707,7 @@ def _next(source: Path, store: Store, *options: str) -> str:
 
 
 def test_each_refusal_says_what_to_do_next(store: Store, tmp_path: Path) -> None:
-    """With the command, in text and JSON; a bundle that is taken in has no such line."""
+    """A refused bundle's line has the command that helps, in text and JSON; an imported one has no such line."""
     node = make_node(tmp_path, "n-1")
     good = make_bundle(node, range(3))
     damaged, short, torn, stranger = (shutil.copytree(good, tmp_path / name) for name in ("a", "b", "c", "d"))

@@ -80,7 +80,7 @@ class Watched:
         self.page.locator("html[data-ready=yes]").wait_for(state="attached", timeout=60_000)
 
     def close(self) -> None:
-        """Whatever was done: nothing was complained of, nothing asked for, nothing ran."""
+        """Assert that the page complained of nothing, asked for nothing and ran nothing."""
         problem = self.page.locator("#trouble")
         assert problem.is_hidden(), problem.text_content()
         self.context.close()
@@ -180,7 +180,7 @@ def test_tiles_do_not_overlap(opened: Open, fleet: Path) -> None:
 
 
 def test_runs_are_filtered_and_sorted(opened: Open, fleet: Path) -> None:
-    """By outcome, node and text; the numbers are those of the data in the page."""
+    """Runs are filtered by outcome, node and text, and the numbers are those of the data in the page."""
     page = opened(fleet, "#runs").page
     runs = facts_of(fleet)["runs"]
     assert texts(page, "#run-count") == [f"{len(runs)} of {len(runs)} runs"]
@@ -206,7 +206,7 @@ def test_runs_are_filtered_and_sorted(opened: Open, fleet: Path) -> None:
 
 
 def place_of(page: Any, key: str) -> tuple[float, float]:
-    """Where the middle of a run's bar is, in the window."""
+    """Return the middle of a run's bar, in pixels of the window."""
     return page.evaluate(
         "(key) => { const run = line.runs.find((one) => one.key === key), box = line.box.getBoundingClientRect();"
         " const middle = [(run.started + run.ended) / 2, run.row];"
@@ -332,7 +332,7 @@ def test_every_digit_is_shown(opened: Open, tmp_path: Path) -> None:
 def test_a_gap_between_events_is_shown(
     opened: Open, logged: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Where it is, and how many there are."""
+    """The page shows where a gap is, and how many events are missing."""
     monkeypatch.setattr("calyx_logging.report.events.MAX_EVENTS", 4)
     path = tmp_path / "report.html"
     report = make_report(Source("outbox", str(logged.root), "here"), Choice(("good",)))
@@ -345,7 +345,7 @@ def test_a_gap_between_events_is_shown(
 
 
 def test_cases_are_drawn_inside_a_run_when_it_is_wide(opened: Open, report: Path) -> None:
-    """In the colours of their outcomes."""
+    """The bars have the colours of their outcomes."""
     page = opened(report, "#runs").page
     fills = (
         "line.chart.getZr().storage.getDisplayList(true).filter((e) => e.type === 'rect' && e.silent)"
@@ -409,7 +409,7 @@ def test_a_run_its_cases_and_events(opened: Open, report: Path, logged: Node) ->
 
 
 def test_a_link_opens_at_its_event(opened: Open, report: Path, logged: Node) -> None:
-    """In the page, and when it is opened anew; also that of an error to its run."""
+    """A link leads to its row in the page and when it is opened anew, and an error's link to its run."""
     watched = opened(report, "#errors")
     page = watched.page
     page.wait_for_selector("#errors .events li")
@@ -432,7 +432,7 @@ def test_a_link_opens_at_its_event(opened: Open, report: Path, logged: Node) -> 
 
 
 def test_two_runs_side_by_side(opened: Open, report: Path) -> None:
-    """Which cases differ, and in what; a link to that."""
+    """Two runs are compared by the cases that differ, and the comparison has a link."""
     page = opened(report, "#compare").page
     keys = {run[3]: run[0] for run in facts_of(report)["runs"]}
     page.select_option("#compare-form [name=a]", keys["good"])
@@ -474,7 +474,7 @@ def test_zones(opened: Open, report: Path) -> None:
 
 
 def test_colours_are_the_readers_choice(opened: Open, report: Path) -> None:
-    """Whatever the system says; the charts are drawn again."""
+    """The chosen theme holds whatever the system says, and the charts are drawn again."""
     page = opened(report, color_scheme="light").page
     page.select_option("#theme", "dark")
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 26)"
@@ -484,7 +484,7 @@ def test_colours_are_the_readers_choice(opened: Open, report: Path) -> None:
 
 
 def test_choices_are_remembered(opened: Open, report: Path) -> None:
-    """By the page that is opened next, too; what a browser has kept that is no choice is passed over."""
+    """The choice is kept for the page that is opened next; a stored value that is no choice is passed over."""
     watched = opened(report, color_scheme="light")
     page = watched.page
     page.select_option("#zone", "Asia/Tokyo")

@@ -464,7 +464,7 @@ def test_what_is_no_chunk_stops_nobody(node: Node, configure: Configure, kind: s
 
 
 def test_a_chunk_of_zeros(node: Node, configure: Configure) -> None:
-    """As a power loss may leave it: named, and exported as it is, since nobody knows what it was."""
+    """A chunk of zeros, as a power loss may leave it, is named and exported as it is."""
     log_events(configure, 1)
     (node.outbox / OURS).write_bytes(bytes(10_000))
     for command in ("status", "export", "tail"):
@@ -622,7 +622,7 @@ def _word(node: Node, *args: str) -> str:
 
 
 def test_bundles_that_are_gone_are_named(tmp_path: Path) -> None:
-    """How many, and the option that makes them again; nothing is said once the new bundle has their chunks."""
+    """Missing bundles are counted, with the option that makes them again, until a new one has their chunks."""
     node = make_node(tmp_path, "n-1")
     made = [make_bundle(node, range(n, n + 1), n) for n in range(3)]
     assert _word(node) == ""

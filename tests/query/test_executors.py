@@ -19,7 +19,7 @@ from calyx_logging.query.executors import Engine, Here, Pool
 
 @pytest.mark.parametrize("engine", [Here(), Pool(2), Pool(1), Pool()])
 def test_results_are_in_order(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    """On every engine, of no item, one, and many."""
+    """Every engine maps no item, one, and many."""
     monkeypatch.setattr(executors, "_WORTH_A_POOL", 0)
     for count in (0, 1, 200):
         names = [f"folder/{n}" for n in range(count)]

@@ -495,7 +495,7 @@ def test_folders_whose_names_are_patterns(tmp_path: Path, name: str) -> None:
 
 
 def test_processes(tmp_path: Path) -> None:
-    """What ran, on what, and how it ended; of one that was killed, too."""
+    """A process's row says what ran, on what, and how it ended, also where it was killed."""
     node = provision(tmp_path, "n").node
     setting = {**config(node, identity=True), "root": {"level": "INFO", "handlers": ["outbox"]}}
     for body in ("sys.exit(3)", "os.kill(os.getpid(), 9)" if os.name != "nt" else "os._exit(9)"):

@@ -265,7 +265,7 @@ def test_a_root_that_was_deleted_is_not_made_again(
 
 @pytest.mark.skipif(not hasattr(os, "geteuid"), reason="POSIX rights")
 def test_the_outbox_becomes_read_only(tmp_path: Path) -> None:
-    """As another user, whose rights count: the open chunk goes on, a roll fails and is counted."""
+    """Without the right to write in the folder the open chunk goes on, and a roll that fails is counted."""
     code = """
     import json, logging, logging.config, os, sys
     import encodings.idna, calyx_logging.handlers.outbox, calyx_logging.export

@@ -1,4 +1,4 @@
-"""What runs: the start line of a process, and its environment line."""
+"""The start line and the environment line of a process say what runs."""
 
 from __future__ import annotations
 

@@ -159,7 +159,7 @@ def test_a_line_whose_call_was_interrupted_after_the_write(node: Node, configure
 
 @pytest.mark.parametrize("threads", [1, 4, 16, 64])
 def test_lines_of_a_writer_stand_in_order(node: Node, configure: Configure, threads: int) -> None:
-    """With rolls all the time; there are no more writers than threads, and a spare."""
+    """Threads that roll all the time lose nothing, with no more writers than threads, and a spare."""
     logger = configure(max_bytes=4000)
     together = threading.Barrier(threads)
 
@@ -185,7 +185,7 @@ def test_lines_of_a_writer_stand_in_order(node: Node, configure: Configure, thre
 
 
 def test_further_writers_of_a_process_name_the_first(node: Node, configure: Configure) -> None:
-    """So that what a process logged can be read together."""
+    """The start lines of further writers name the first, so that what a process logged can be read together."""
     logger = configure()
     logger.info("first")
     held = take(logger)
@@ -284,7 +284,7 @@ def test_losses_of_several_writers_add_up(
 def test_an_open_chunk_that_is_replaced_by_a_copy(
     node: Node, configure: Configure, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """As editors, sync tools and `git stash` do: what went into the old file is written again."""
+    """What went into a file that was replaced, as editors and `git stash` do it, is written again."""
     logger = configure()
     for n in range(5):
         logger.info("before", extra={"n": n})
@@ -605,7 +605,7 @@ def test_a_signal_handler_that_forks_inside_of_calls(node: Node) -> None:
 
 
 def test_calls_where_the_stack_is_full(node: Node, configure: Configure) -> None:
-    """Where the caller's own frames fit, the call returns, and an event that could not be kept is counted."""
+    """Near the recursion limit the call returns, and an event that could not be kept is counted."""
     logger = configure()
     logger.info("before")
     handled: list[int] = []

@@ -343,7 +343,7 @@ def test_a_hole_a_kill_a_lost_bundle_and_a_refused_one(tmp_path: Path) -> None:
 
 
 def test_a_killed_writer_and_its_recovery(tmp_path: Path) -> None:
-    """At the node: one whose process is gone is told; after an export its tail is unknown, and the torn bytes stand."""
+    """A node's report tells of a process that is gone; after an export its tail is unknown."""
     node = make_node(tmp_path, "n-1")
     code = f"""
         import logging, logging.config, os, signal
@@ -509,7 +509,7 @@ def test_bad_input(logged: Node, tmp_path: Path, args: list[str], code: int, sai
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="a signal")
 def test_ctrl_c_leaves_nothing(logged: Node, tmp_path: Path) -> None:
-    """No half page, and the one that was there before stays."""
+    """A failing disk leaves no half page, and the page that was there before."""
     (tmp_path / "calyx-report.html").write_text("before")
     command = [sys.executable, "-m", "calyx_logging.scripts", "report", "--root", str(logged.root)]
     for delay in (0.3, 0.8, 1.2):
@@ -691,7 +691,7 @@ def test_a_root_that_is_found(logged: Node, tmp_path: Path, monkeypatch: pytest.
 
 
 def test_a_run_names_the_processes_that_logged_it(node: Node) -> None:
-    """What ran, on what, and how it ended; another process of the node is not among them."""
+    """A run's processes say what ran, on what, and how it ended; another process of the node is not among them."""
     code = """
     import json, logging.config, sys
     from calyx_logging import benchmark_run

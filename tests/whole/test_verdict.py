@@ -44,7 +44,7 @@ def node(tmp_path: Path) -> Node:
 
 
 def test_every_command_says_that_events_were_lost(node: Node, tmp_path: Path) -> None:
-    """At the node before any export, at the hub after, in words and for programs; exit code 1 under --strict."""
+    """The verdict is the same at the node and at the hub, in words and for programs, and 1 under --strict."""
     here, hub = ("--root", node.root), tmp_path / "hub"
     hub.mkdir()
     there = ("--root", hub)
