@@ -4,6 +4,7 @@ from __future__ import annotations
 
 try:
     import csv
+    import os
     import secrets
     import shutil
     import sys
@@ -24,6 +25,7 @@ try:
     from calyx_logging.scripts.cli import count_text, json_option, print_json, remark, run, shown, tell, warn_all
     from calyx_logging.scripts.engines import engine_of, engine_options
     from calyx_logging.scripts.sources import from_option
+    from calyx_logging.scripts.sql_shell import converse
 except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py query") from None
 
@@ -47,6 +49,7 @@ _NUMBERS = ("int", "uint", "double", "float", "decimal")
     metavar="N",
     help="Number of events before and after it.",
 )
+@click.option("--shell", is_flag=True, help="A prompt for SQL, with history and completion.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @click.option("--parquet", type=click.Path(path_type=Path), metavar="FILE", help="Write a Parquet file.")
 @click.option("--memory", default=MEMORY, show_default=True, metavar="SIZE", help="Memory limit of the database.")
@@ -59,6 +62,7 @@ def command(
     name: str | None,
     event_id: str | None,
     count: int,
+    shell: bool,
     as_csv: bool,
     parquet: Path | None,
     memory: str,
@@ -67,27 +71,33 @@ def command(
     jobs: int | None,
     as_json: bool,
 ) -> None:
-    """Query events in SQL (DuckDB's), over the views events, chunks, bundles, nodes, gaps,
-    processes, recoveries and lines.
+    """Query events in SQL (DuckDB's), over the views events, runs, cases, suites, models, nodes, chunks, bundles, gaps,
+    processes, recoveries and lines. Without a query it is read from standard input.
 
     Columns of events: node_id, ts (UTC), event_id, source, seq, level, logger, message, run_id, run_instance_id, suite,
-    stage, case_id, decision_type, score, rest (all other fields, JSON), writer, chunk, line, bundle. An event that is
-    there twice counts once. Needs the extra "query".
+    stage, case_id, decision_type, model, outcome, passed, score (a number), score_text, duration_s, exit_status,
+    cases_expected, exception_type, rest (all fields without a column of their own, JSON: rest.prompt), writer, chunk,
+    line, bundle. An event that is there twice counts once. Needs the extra "query".
     """
-    if (sql is None) == (name is None):
+    if sql == "-" or (sql is None and name is None and not shell and not _is_terminal(sys.stdin)):
+        sql = (sys.stdin.read().strip() or None) if sys.stdin is not None else None
+    if (sql is not None) + (name is not None) + shell != 1:
         example = "SELECT level, count(*) FROM events GROUP BY 1"
-        raise click.UsageError(f'say one query, in SQL or with --named; such as "{example}"')
-    if as_csv + as_json + (parquet is not None) > 1:
-        raise click.UsageError("one of --csv, --json and --parquet")
-    if engine_name == "spark" and place != "hub":
-        raise click.UsageError("--engine spark is for --from hub")
+        raise click.UsageError(f'say one query: in SQL (such as "{example}"), with --named, or in the --shell')
+    if as_csv + as_json + (parquet is not None) > 1 or (shell and (as_csv or as_json or parquet)):
+        raise click.UsageError("one of --csv, --json, --parquet and --shell")
+    if engine_name == "spark" and (place != "hub" or shell):
+        raise click.UsageError("--engine spark is for --from hub, and not for the shell")
     engine = engine_of(engine_name, master, jobs)
     warnings: list[str] = []
-    backend = connect(root, place, engine=engine, memory=memory, warn=warnings.append, closed=True)
+    backend = connect(root, place, engine=engine, memory=memory, warn=warnings.append, closed=True, plain=True)
     warn_all(warnings)
     verdicts = verdicts_at(root, place) if name == "nodes" else {}
+    if shell:
+        converse(backend, lambda one: _draw(run_sql(backend, one)))
+        return
     if sql is not None:
-        rows = run_sql(backend, sql)
+        rows = run_sql(backend, _as_unicode(sql))
     else:
         rows = run_named(backend, name or "", event_id=event_id, count=count, verdicts=verdicts)
     if name == "around" and not rows.any():
@@ -98,13 +108,26 @@ def command(
         print_json(rows.to_pylist())
     elif as_csv:
         writer = csv.writer(sys.stdout, lineterminator="\n")
-        writer.writerow(rows.schema.names)
-        writer.writerows([_text(value) for value in row] for row in rows.values())
+        safe = shown if _is_terminal(sys.stdout) else str
+        writer.writerow(map(safe, rows.schema.names))
+        writer.writerows([safe(_text(value)) for value in row] for row in rows.values())
     else:
         _draw(rows)
     for node_id, verdict in verdicts.items():
         if verdict.is_bad:
             remark(f"{node_id}: {verdict}")
+
+
+def _is_terminal(stream: Any) -> bool:
+    return stream is not None and stream.isatty()
+
+
+def _as_unicode(sql: str) -> str:
+    """Return SQL as it was typed, where the locale's encoding cannot say it."""
+    try:
+        return os.fsencode(sql).decode("utf-8")
+    except UnicodeError:
+        return sql.encode("utf-8", "replace").decode()
 
 
 def _text(value: Any) -> str:
@@ -116,7 +139,7 @@ def _text(value: Any) -> str:
 
 
 def _draw(batches: Rows) -> None:
-    """Draw a table, or one value per line if it is wider than the terminal. A pipe has no width limit."""
+    """Draw a table, or one value per line if it is wider than the terminal; a pipe is as wide as COLUMNS says."""
     from rich import box
     from rich.cells import cell_len
     from rich.console import Console
@@ -129,7 +152,8 @@ def _draw(batches: Rows) -> None:
     more = sum(1 for _ in found)
     widths = [max(map(cell_len, column)) for column in zip(names, *rows, strict=True)]
     width = sum(widths) + 3 * len(widths) + 1
-    room = shutil.get_terminal_size().columns if sys.stdout is not None and sys.stdout.isatty() else width
+    has_limit = _is_terminal(sys.stdout) or "COLUMNS" in os.environ
+    room = shutil.get_terminal_size().columns if has_limit else width
     if width > room:
         label = max(map(len, names))
         for number, row in enumerate(rows, 1):

@@ -58,6 +58,8 @@ ALLOWED = {
     ("handlers.execution_log", "write"): "the execution log is concurrent-log-handler's",
     ("handlers.execution_log", "truncate"): "the execution log is concurrent-log-handler's",
     ("handlers.execution_log", "fsync"): "the execution log is concurrent-log-handler's",
+    ("scripts.sql_shell", "mkdir"): "the user's own history of queries",
+    ("scripts.sql_shell", "touch"): "the user's own history of queries",
 }
 
 

@@ -322,7 +322,7 @@ def test_the_examples_of_the_query_document(root: Path) -> None:
         (root / "hub").mkdir()
         assert telemetry("import", root / "exports/telemetry_exports", "--root", root / "hub").returncode == 0
     for line in (line for body in blocks("console", document) for line in body.splitlines()):
-        done = telemetry(*line.split()[1:], cwd=root)
+        done = telemetry(*shlex.split(line)[1:], cwd=root)
         assert done.returncode == 0, (line, done.stderr)
     of_outbox, of_hub = blocks("python", document)
     assert "case done" in run_python(of_outbox, root)

@@ -7,8 +7,8 @@ db.table("events").filter(...).to_pandas()
 Invariant: one function (in `rows`) makes every table of events, so a query has one answer on every engine.
 
 The way: `locations` finds the chunks; `rows` makes them Parquet, for the time of a query (`duckdb_views`) or in the
-hub's stored table (`refresh`, `snapshot`, `hub_table`), wherever `executors` or `spark` map it; `named` and
-`run_results` ask. Other wings use these, and `connect`.
+hub's stored table (`refresh`, `snapshot`, `hub_table`), wherever `executors` or `spark` map it; `views` and
+`result_views` are what can be asked, `named` asks. Other wings use these, and `connect`.
 """
 
 from __future__ import annotations
@@ -34,8 +34,9 @@ def connect(
     memory: str = MEMORY,
     closed: bool = False,
     warn: Callable[[str], None] | None = None,
+    plain: bool = False,
 ) -> Any:
-    """An Ibis backend with the views `events`, `chunks`, `bundles`, `nodes`, `gaps` and so on (docs/query.md).
+    """An Ibis backend with the views `events`, `runs`, `cases`, `nodes`, `gaps` and so on (docs/query.md).
 
     Args:
         root: of the node or hub; None for the one that the commands would find.
@@ -44,6 +45,7 @@ def connect(
         memory: that the database takes at most.
         closed: whether queries may read no other file, and write none (DuckDB's; Spark's may).
         warn: is told of what cannot be read; None raises, except at a hub.
+        plain: whether what `run_sql` and `run_named` need is enough; it is there sooner, without Ibis.
 
     Raises:
         ConfigError: the extra `query` is not installed, or there is no such place.
@@ -52,5 +54,5 @@ def connect(
     if place == "hub":
         store = Store(find_hub(root))
         store.asked_for(())
-        return hub_table.connect(store, engine, memory=memory, closed=closed, warn=warn)
-    return connect_chunks(chunks_at(place, root)(), engine, memory=memory, closed=closed, warn=warn)
+        return hub_table.connect(store, engine, memory=memory, closed=closed, warn=warn, plain=plain)
+    return connect_chunks(chunks_at(place, root)(), engine, memory=memory, closed=closed, warn=warn, plain=plain)

@@ -19,34 +19,27 @@ from calyx_logging.format.reader import ChunkRef
 from calyx_logging.query._chunk_tables import in_files
 from calyx_logging.query.executors import Engine
 from calyx_logging.query.rows import COLUMNS, schema
+from calyx_logging.query.views import PLACE, VIEWS, Dialect, views
 
 if TYPE_CHECKING:
     import pyarrow
 
 __all__ = [
     "MEMORY",
-    "PLACE",
-    "TEXT_OF",
+    "Database",
     "Rows",
     "attach",
     "clear_errors",
     "connect_chunks",
     "run_sql",
     "temporary",
-    "views",
 ]
 
 _BATCH = 20_000
-TEXT_OF = {"duckdb": "json_extract_string", "pyspark": "get_json_object"}
-_NOT_SHOWN = ("bad_line", "identity", "control")
-_SHOWN = ", ".join(name for name in COLUMNS if name not in _NOT_SHOWN)
 _ALL = ", ".join(COLUMNS)
 MEMORY = "4GB"
 """Default memory limit of the database."""
 
-
-PLACE = "row_number() OVER (PARTITION BY node_id, identity ORDER BY chunk, line, bundle)"
-"""Numbers the copies of an event; lines with one `identity` (content apart from `seq`) are one event."""
 
 _REPEATS = f"""
 CREATE TEMP TABLE repeats AS
@@ -60,70 +53,12 @@ SELECT file, row FROM placed WHERE place > 1
 """Rows that repeat an earlier one; found once, so that a query need not sort rows it does not ask for."""
 
 
-def views(text_of: str, single: str) -> dict[str, str]:
-    """Return the SQL of the views, in the order of their creation; plain enough for every engine.
-
-    They are over `loose` and `compacted`, which have the columns of `table`, and `compacted` has `repeated` as well.
-
-    Args:
-        text_of: the engine's function of a JSON text and a path, which gives the text that is there.
-        single: a SELECT of the rows of `loose` that are events, each event once.
-    """
-    return {
-        "lines": f"SELECT {_ALL} FROM loose UNION ALL SELECT {_ALL} FROM compacted",
-        "once": f"SELECT {_ALL} FROM ({single}) AS single "
-        f"UNION ALL SELECT {_ALL} FROM compacted WHERE bad_line IS NULL AND NOT repeated",
-        "events": f"SELECT {_SHOWN} FROM once WHERE control IS NULL OR source <> 'calyx_logging'",
-        "chunks": "SELECT node_id, chunk, min(bundle) AS bundle, min(writer) AS writer, count(*) AS lines, "
-        "count(bad_line) AS bad_lines, min(ts) AS first_ts, max(ts) AS last_ts FROM lines GROUP BY node_id, chunk",
-        "bundles": "SELECT node_id, bundle, count(DISTINCT chunk) AS chunks, count(*) AS lines, min(ts) AS first_ts, "
-        "max(ts) AS last_ts FROM lines WHERE bundle IS NOT NULL GROUP BY node_id, bundle",
-        "nodes": "SELECT node_id, count(*) AS events, count(DISTINCT writer) AS writers, min(ts) AS first_ts, "
-        "max(ts) AS last_ts FROM events GROUP BY node_id",
-        "gaps": f"SELECT node_id, writer, ts, TRY_CAST({text_of}(rest, '$.count') AS BIGINT) AS count, "
-        f"{text_of}(rest, '$.cause') AS cause, {text_of}(rest, '$.seqs') AS seqs, chunk FROM once "
-        "WHERE control = 'gap' AND source = 'calyx_logging'",
-        "starts": f"SELECT DISTINCT node_id, writer, {text_of}(rest, '$.process') AS process FROM once "
-        "WHERE control = 'start' AND source = 'calyx_logging'",
-        "processes": _processes(text_of),
-        "recoveries": f"SELECT node_id, writer, ts, TRY_CAST({text_of}(rest, '$.torn_bytes') AS BIGINT) AS torn_bytes, "
-        f"TRY_CAST({text_of}(rest, '$.bad_lines') AS BIGINT) AS bad_lines, chunk FROM once "
-        f"WHERE control = 'end' AND source = 'calyx_logging' AND {text_of}(rest, '$.reason') = 'recovered'",
-    }
-
-
-_OF_START = ("host", "machine", "user", "program", "python", "platform", "cwd", "pid")
-_OF_ENVIRONMENT = ("git_commit", "git_dirty", "packages_sha256", "cpu", "cpus", "memory_bytes")
-_NUMBERS = frozenset({"pid", "cpus", "memory_bytes", "exit_code"})
-_OF_END = ("reason", "exit_code", "signal", "exception_type")
-
-
-def _processes(text_of: str) -> str:
-    """Return the SQL of the view of processes: their start lines, what they ran on, and how they ended."""
-
-    def taken(names: Iterable[str]) -> str:
-        return ", ".join(f"max({field(name)}) AS {name}" for name in names)
-
-    def field(name: str) -> str:
-        text = f"{text_of}(rest, '$.{name}')"
-        return f"TRY_CAST({text} AS BIGINT)" if name in _NUMBERS else text
-
-    def control(kind: str) -> str:
-        return f"control = '{kind}' AND source = 'calyx_logging'"
-
-    names = ", ".join([*_OF_START, *_OF_ENVIRONMENT, *_OF_END])
-    starts = f"SELECT node_id, writer AS process, min(ts) AS ts, {taken(_OF_START)} FROM once WHERE {control('start')} "
-    starts += f"AND {text_of}(rest, '$.process') = writer GROUP BY node_id, writer"
-    environments = f"SELECT once.node_id, starts.process, {taken(_OF_ENVIRONMENT)} FROM once JOIN starts ON "
-    environments += "once.node_id = starts.node_id AND once.writer = starts.writer "
-    environments += f"WHERE {control('environment')} GROUP BY once.node_id, starts.process"
-    ends = f"SELECT node_id, writer AS process, max(ts) AS ended, {taken(_OF_END)} FROM once WHERE {control('end')} "
-    ends += "GROUP BY node_id, writer"
-    return (
-        f"SELECT a.node_id, a.process, a.ts, z.ended, {names} FROM ({starts}) AS a "
-        f"LEFT JOIN ({environments}) AS e ON a.node_id = e.node_id AND a.process = e.process "
-        f"LEFT JOIN ({ends}) AS z ON a.node_id = z.node_id AND a.process = z.process"
-    )
+_DIALECT = Dialect(
+    "SELECT * FROM loose ANTI JOIN repeats USING (file, row) WHERE bad_line IS NULL",
+    "json_extract_string",
+    document="CAST(rest AS JSON)",
+    micros="epoch_us({})",
+)
 
 
 def connect_chunks(
@@ -133,6 +68,7 @@ def connect_chunks(
     memory: str = MEMORY,
     closed: bool = False,
     warn: Callable[[str], None] | None = None,
+    plain: bool = False,
 ) -> Any:
     """Return an Ibis backend (DuckDB) with the views of `views`.
 
@@ -144,13 +80,32 @@ def connect_chunks(
         memory: that the database takes at most, in its words; what needs more goes to the temporary folder.
         closed: whether queries may read no file but these, and write none.
         warn: is told of chunks that cannot be read, and left out; None raises.
+        plain: whether it is to be a `Database`.
 
     Raises:
         ConfigError: the extra `query` is not installed.
         ChunkError, StorageError: a chunk cannot be read, or the temporary folder cannot be written.
     """
     with temporary() as folder:
-        return attach(folder, in_files(chunks, folder.path, engine, warn), memory=memory, closed=closed)
+        files = in_files(chunks, folder.path, engine, warn)
+        return attach(folder, files, memory=memory, closed=closed, plain=plain)
+
+
+class Database:
+    """What `run_sql` needs of an Ibis backend (DuckDB), without Ibis, which takes long to load.
+
+    Attributes:
+        con: the DuckDB connection.
+    """
+
+    name = "duckdb"
+
+    def __init__(self, con: Any) -> None:
+        self.con = con
+
+    def disconnect(self) -> None:
+        """Close it."""
+        self.con.close()
 
 
 def attach(
@@ -160,6 +115,7 @@ def attach(
     *,
     memory: str = MEMORY,
     closed: bool = False,
+    plain: bool = False,
 ) -> Any:
     """Return the backend over Parquet files.
 
@@ -169,35 +125,22 @@ def attach(
         compacted: in which `repeated` says so, of all the files that hold events of their nodes.
         memory: as for `connect_chunks`.
         closed: likewise.
+        plain: likewise.
 
     Raises:
         ConfigError: the extra `query` is not installed, or it is no amount of memory.
         StorageError: the files cannot be read.
     """
     schema()  # says which extra it needs
-    try:
-        import duckdb  # noqa: F401  # ibis would say so later, and not as clearly
-        import ibis
-    except ImportError as error:
-        raise ConfigError(f"queries need ibis and duckdb, which are not installed ({error})", hint=_HINT) from None
-    try:
-        backend = ibis.duckdb.connect(temp_directory=str(folder.path / "spill"), memory_limit=memory)
-    except Exception as error:
-        hint = "an amount is a number with a unit, such as 4GB"
-        raise ConfigError(
-            f"the database does not start with --memory {memory}: {first_lines(error)}", hint=hint
-        ) from None
+    backend = _started(folder, memory, plain)
     weakref.finalize(backend, folder.remove)
-    # the network is nobody's unless it is asked for
-    backend.raw_sql("SET autoinstall_known_extensions = false")
-    backend.raw_sql("SET autoload_known_extensions = false")
-    single = "SELECT * FROM loose ANTI JOIN repeats USING (file, row) WHERE bad_line IS NULL"
+    con = backend.con
     try:
-        backend.raw_sql(f"CREATE VIEW loose AS {_rows_of(loose, _ALL + ', filename AS file, file_row_number AS row')}")
-        backend.raw_sql(f"CREATE VIEW compacted AS {_rows_of(compacted, _ALL + ', repeated')}")
-        backend.raw_sql(_REPEATS)
-        for name, sql in views(TEXT_OF["duckdb"], single).items():
-            backend.raw_sql(f"CREATE VIEW {name} AS {sql}")
+        con.execute(f"CREATE VIEW loose AS {_rows_of(loose, _ALL + ', filename AS file, file_row_number AS row')}")
+        con.execute(f"CREATE VIEW compacted AS {_rows_of(compacted, _ALL + ', repeated')}")
+        con.execute(_REPEATS)
+        for name, sql in views(_DIALECT).items():
+            con.execute(f"CREATE VIEW {name} AS {sql}")
     except Exception as error:
         unless_interrupted(error)
         hint = "at a hub, calyx-telemetry table --check makes damaged files again"
@@ -209,10 +152,32 @@ def attach(
         # a pattern is looked at as it is written first, then the file that it stands for
         folders += [as_pattern for text in folders if (as_pattern := _pattern(text)) != text]
         texts = ", ".join("'" + text.replace("'", "''") + "'" for text in folders)
-        backend.raw_sql(f"SET allowed_directories = [{texts}]")
-        backend.raw_sql("SET enable_external_access = false")
-        backend.raw_sql("SET lock_configuration = true")
+        con.execute(f"SET allowed_directories = [{texts}]")
+        con.execute("SET enable_external_access = false")
+        con.execute("SET lock_configuration = true")
     return backend
+
+
+def _started(folder: TemporaryFolder, memory: str, plain: bool) -> Any:
+    """Start the database; the network is nobody's unless it is asked for."""
+    try:
+        import duckdb
+
+        if not plain:
+            import ibis
+    except ImportError as error:
+        raise ConfigError(f"queries need ibis and duckdb, which are not installed ({error})", hint=_HINT) from None
+    try:
+        con = duckdb.connect(config={"temp_directory": str(folder.path / "spill"), "memory_limit": memory})
+    except Exception as error:
+        hint = "an amount is a number with a unit, such as 4GB"
+        raise ConfigError(
+            f"the database does not start with --memory {memory}: {first_lines(error)}", hint=hint
+        ) from None
+    con.execute("SET TimeZone = 'UTC'")
+    con.execute("SET autoinstall_known_extensions = false")
+    con.execute("SET autoload_known_extensions = false")
+    return Database(con) if plain else ibis.duckdb.from_connection(con)
 
 
 def _rows_of(parquet: Iterable[Path], columns: str) -> str:
@@ -220,7 +185,13 @@ def _rows_of(parquet: Iterable[Path], columns: str) -> str:
     if texts := [_literal(path) for path in parquet]:
         options = "hive_partitioning = false, filename = true, file_row_number = true"
         return f"SELECT {columns} FROM read_parquet([{', '.join(texts)}], {options})"
-    types = {"timestamp[us]": "TIMESTAMP", "int64": "BIGINT", "string": "VARCHAR"}
+    types = {
+        "timestamp[us]": "TIMESTAMP",
+        "int64": "BIGINT",
+        "string": "VARCHAR",
+        "double": "DOUBLE",
+        "bool": "BOOLEAN",
+    }
     nothing = [f"CAST(NULL AS {types[str(field.type)]}) AS {field.name}" for field in schema()]
     others = "false AS repeated, '' AS filename, CAST(0 AS BIGINT) AS file_row_number"
     return f"SELECT {columns} FROM (SELECT {', '.join(nothing)}, {others}) WHERE false"
@@ -262,7 +233,7 @@ def clear_errors() -> Iterator[None]:
         if isinstance(error, (MemoryError, ConfigError)):
             raise
         unless_interrupted(error)
-        hint = "the views are events, lines, chunks, bundles, nodes, gaps, processes and recoveries"
+        hint = f"the views are {', '.join(VIEWS)}"
         if type(error).__name__ == "OutOfMemoryException":
             hint = "--memory gives it more"
         raise ConfigError(f"the query is refused: {first_lines(error)}", hint=hint) from None
@@ -368,7 +339,7 @@ def run_sql(backend: Any, sql: str) -> Rows:
     """Run a SELECT and return its rows.
 
     Args:
-        backend: of `connect_chunks`.
+        backend: of `connect_chunks`, of a hub, or of Spark.
         sql: one query, in DuckDB's SQL.
 
     Raises:

@@ -21,12 +21,13 @@ from calyx_logging.hub.inventory import digest_of, holdings_of
 from calyx_logging.hub.store import Store
 from calyx_logging.query import spark
 from calyx_logging.query._chunk_tables import in_files
-from calyx_logging.query.duckdb_views import MEMORY, PLACE, attach, first_lines, temporary, unless_interrupted
+from calyx_logging.query.duckdb_views import MEMORY, attach, first_lines, temporary, unless_interrupted
 from calyx_logging.query.executors import Engine
 from calyx_logging.query.refresh import refresh
 from calyx_logging.query.rows import COLUMNS, rows_in
 from calyx_logging.query.snapshot import Current, NodeTable, Part, behind, current, folder_of, lost, swap
 from calyx_logging.query.spark import SparkEngine
+from calyx_logging.query.views import PLACE
 
 __all__ = ["compact", "connect", "files_in_force"]
 
@@ -40,6 +41,7 @@ def connect(
     memory: str = MEMORY,
     closed: bool = False,
     warn: Callable[[str], None] | None = None,
+    plain: bool = False,
 ) -> Any:
     """Return an Ibis backend over everything that the store holds, with the views of `database`.
 
@@ -51,6 +53,7 @@ def connect(
         memory: that the database takes at most.
         closed: whether queries may read no file but the table's, and write none; DuckDB's alone.
         warn: is told of chunks that cannot be read, and of a table that cannot be written.
+        plain: whether it is to be a `Database`, where DuckDB answers.
 
     Raises:
         ConfigError: the extra `query` is not installed.
@@ -79,7 +82,7 @@ def connect(
         loose += in_files(extra, folder.path, engine, warn)
         if isinstance(engine, SparkEngine):
             return spark.attach(engine.spark, loose, compacted)
-        return attach(folder, loose, compacted, memory=memory, closed=closed)
+        return attach(folder, loose, compacted, memory=memory, closed=closed, plain=plain)
 
 
 def files_in_force(store: Store, found: Current, more_of: set[str] | None = None) -> tuple[list[Path], list[Path]]:
@@ -154,7 +157,7 @@ def compact(store: Store, node_id: str, *, memory: str = MEMORY) -> Part | None:
 def _write_set(parquet: list[Path], target: Path, memory: str) -> None:
     """Write the rows of the files into one file, each with `repeated`."""
     with temporary() as folder:
-        backend = attach(folder, parquet, memory=memory)
+        backend = attach(folder, parquet, memory=memory, plain=True)
         # what is no event has no identity, and is no repetition of another
         rows = (
             f"SELECT {', '.join(COLUMNS)}, bad_line IS NULL AND {PLACE} > 1 AS repeated FROM loose ORDER BY {_SORTED}"

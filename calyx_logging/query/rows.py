@@ -7,6 +7,7 @@ that memory does not grow with the chunk. Needs pyarrow (the extra `query`).
 from __future__ import annotations
 
 import json
+import math
 import re
 import sys
 from collections.abc import Iterable, Iterator
@@ -30,7 +31,10 @@ if TYPE_CHECKING:
 __all__ = ["COLUMNS", "PROMOTED", "batches_of", "column_text", "rows_in", "schema", "write_parquet"]
 
 PROMOTED = ("run_id", "run_instance_id", "suite", "stage", "case_id", "decision_type", "score")
-"""Caller's fields that have text columns of their own."""
+"""Caller's fields that have text columns of their own, and are not in `rest`; that of `score` is `score_text`."""
+
+_NUMBERS = {"score": (-math.inf, math.inf), "duration_s": (0.0, 1e12)}
+"""Columns of numbers, with the range of what is plausible."""
 
 COLUMNS = (
     "node_id",
@@ -41,7 +45,16 @@ COLUMNS = (
     "level",
     "logger",
     "message",
-    *PROMOTED,
+    *PROMOTED[:-1],
+    "model",
+    "outcome",
+    "passed",
+    "score",
+    "score_text",
+    "duration_s",
+    "exit_status",
+    "cases_expected",
+    "exception_type",
     "control",
     "rest",
     "bad_line",
@@ -52,14 +65,23 @@ COLUMNS = (
     "identity",
 )
 _TEXTS = ("event_id", "source", "level", "logger", "message", "control")
-_FROM_EVENT = ("node_id", "ts", "seq", *_TEXTS, *PROMOTED, "rest", "bad_line", "identity")
+_READ = ("model", "outcome", "exit_status")
+"""Caller's fields that have text columns of their own, and are in `rest` as well."""
+
+_FROM_EVENT = (
+    *("node_id", "ts", "seq", *_TEXTS, *PROMOTED[:-1], "score_text", "score", *_READ),
+    *("passed", "duration_s", "cases_expected", "exception_type", "rest", "bad_line", "identity"),
+)
 _BAD = _FROM_EVENT.index("bad_line")
 _NOTHING = (None,) * (_BAD - 1)
 _FEW_VALUES = (
     *("node_id", "source", "level", "logger", "message", "run_id", "run_instance_id", "suite", "stage"),
-    *("decision_type", "control", "writer", "chunk", "bundle"),
+    *("decision_type", "control", "writer", "chunk", "bundle", *_READ, "exception_type"),
 )
 """Columns with few distinct values."""
+
+_OF_RESULTS = frozenset({*_READ, "passed", "duration_s", "cases_expected", "exception", "exception_type"})
+_NO_RESULTS = (None,) * (len(_READ) + 4)
 
 _DIGITS = bytes(ord("0") if chr(code).isdigit() and code < 128 else ord(" ") for code in range(256))
 _LONG_NUMBER = b"0" * 18
@@ -77,14 +99,16 @@ _MAX_BAD = 10_000
 def schema() -> pyarrow.Schema:
     """The columns with their types.
 
-    `ts` is a timestamp in microseconds, UTC without zone; `seq` and `line` are 64-bit integers; all others are text,
-    `identity` included (a hash of the event apart from its `seq`).
+    `ts` is a timestamp in microseconds, UTC without zone; `seq`, `line` and `cases_expected` are 64-bit integers;
+    `score` and `duration_s` are doubles, null where the event has no finite number; `passed` is a boolean; all others
+    are text, `identity` included (a hash of the event apart from its `seq`).
 
     Raises:
         ConfigError: pyarrow is not installed.
     """
     pa = _pyarrow()
-    types = {"ts": pa.timestamp("us"), "seq": pa.int64(), "line": pa.int64()}
+    types = dict.fromkeys(("seq", "line", "cases_expected"), pa.int64())
+    types |= {"ts": pa.timestamp("us"), "passed": pa.bool_(), **dict.fromkeys(_NUMBERS, pa.float64())}
     return pa.schema([(name, types.get(name, pa.string())) for name in COLUMNS])
 
 
@@ -208,7 +232,40 @@ def _row(event: dict[str, Any] | None, line: bytes, node_id: str | None) -> tupl
             if type(value) is not str:
                 value = _text(value)
         promoted.append(value)
-    return (whose, moment, seq, *texts, *promoted, _text(event) if event else None, None, identity)
+    results = _NO_RESULTS if _OF_RESULTS.isdisjoint(event) else _results(event)
+    rest = _text(event) if event else None
+    return (whose, moment, seq, *texts, *promoted, _number("score", promoted[-1]), *results, rest, None, identity)
+
+
+def _results(event: dict[str, Any]) -> tuple[Any, ...]:
+    """Return what an event says of a result, which stays in `rest` as well."""
+    get = event.get
+    texts = [value if (value := get(name)) is None or type(value) is str else _text(value) for name in _READ]
+    passed = {"true": True, "false": False}.get(str(get("passed")).lower())
+    expected = _whole(get("cases_expected"))
+    exception = get("exception")
+    kind = exception[0].get("type") if type(exception) is list and exception and type(exception[0]) is dict else None
+    kind = kind if type(kind) is str else get("exception_type")
+    return (*texts, passed, _number("duration_s", get("duration_s")), expected, kind if type(kind) is str else None)
+
+
+def _number(name: str, value: Any) -> float | None:
+    """Return a number, or a text that is one, as far as it is plausible."""
+    if value is None or type(value) not in (str, int, float):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    least, most = _NUMBERS[name]
+    is_good = least <= number <= most and math.isfinite(number) and not (type(value) is str and "_" in value)
+    return number if is_good else None
+
+
+def _whole(value: Any) -> int | None:
+    number = _number("score", value)
+    is_whole = number is not None and number.is_integer() and abs(number) < _MAX_SEQ
+    return int(value if type(value) is int else number) if number is not None and is_whole else None
 
 
 def _sorted(event: dict[str, Any], line: bytes) -> bytes:

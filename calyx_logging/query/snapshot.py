@@ -24,7 +24,7 @@ from calyx_logging.node import is_node_id
 
 __all__ = ["Current", "NodeTable", "Part", "behind", "changing", "current", "folder_of", "lost", "swap"]
 
-VERSION = 1
+VERSION = 2
 _CURRENT = "current.json"
 _GRACE = 600.0
 """Seconds for which a file is kept when it is no longer in force."""

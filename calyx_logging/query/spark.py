@@ -17,8 +17,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from calyx_logging.errors import ConfigError, StorageError
-from calyx_logging.query.duckdb_views import PLACE, TEXT_OF, views
 from calyx_logging.query.rows import schema
+from calyx_logging.query.views import PLACE, Dialect, views
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -36,7 +36,13 @@ _SLICES = 4
 """Tasks per core: with more of them, less is repeated when a worker dies."""
 
 _RAISED = re.compile(r"[A-Za-z_.]*(Error|Exception): ")
-_TYPES = {"timestamp[us]": "TIMESTAMP_NTZ", "int64": "BIGINT", "string": "STRING"}
+_TYPES = {
+    "timestamp[us]": "TIMESTAMP_NTZ",
+    "int64": "BIGINT",
+    "string": "STRING",
+    "double": "DOUBLE",
+    "bool": "BOOLEAN",
+}
 _T = TypeVar("_T")
 _R = TypeVar("_R")
 
@@ -165,7 +171,9 @@ def attach(spark: SparkSession, loose: Iterable[Path], compacted: Iterable[Path]
         frame = spark.read.schema(ddl).option("recursiveFileLookup", True).parquet(*paths) if paths else None
         (frame if frame is not None else spark.createDataFrame([], ddl)).createOrReplaceTempView(name)
     ranked = f"SELECT *, {PLACE} AS place FROM loose WHERE bad_line IS NULL"
-    for name, sql in views(TEXT_OF["pyspark"], f"SELECT * FROM ({ranked}) AS ranked WHERE place = 1").items():
+    single = f"SELECT * FROM ({ranked}) AS ranked WHERE place = 1"
+    dialect = Dialect(single, "get_json_object", document="rest", micros="unix_micros(CAST({} AS TIMESTAMP))")
+    for name, sql in views(dialect).items():
         spark.sql(sql).createOrReplaceTempView(name)
     return ibis.pyspark.connect(spark)
 

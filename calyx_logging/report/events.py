@@ -22,8 +22,8 @@ from calyx_logging.events.event import decode
 from calyx_logging.format.chunk import open_chunk
 from calyx_logging.format.line_check import numbered_lines
 from calyx_logging.format.reader import ChunkRef
+from calyx_logging.query.result_views import ERRORS, RUN
 from calyx_logging.query.rows import column_text
-from calyx_logging.query.run_results import ERRORS, RUN
 from calyx_logging.report.collect import can_be_asked, of_some_runs, rows_of, run_key
 
 __all__ = ["NOT_READ", "Excerpt", "Packed", "excerpts_of", "pack"]

@@ -143,10 +143,17 @@ def _errors_named(facts: Facts) -> Iterator[str]:
         yield from (row[column] for row in facts.answers[name].rows if row[column] is not None)
 
 
+def _with_score(case: dict[str, Any]) -> dict[str, Any]:
+    """Show a score that is no number as the text that it is."""
+    return case | {"score": case["score_text"]} if case["score"] is None else case
+
+
 def _cases(facts: Facts) -> str:
     """Pack the chosen runs' cases for the page; leave out the last ones if there are too many."""
     rows = {
-        key: [[cell(case[name]) for name in _CASE] for case in found] for key, found in facts.cases.items() if found
+        key: [[cell(case[name]) for name in _CASE] for case in map(_with_score, found)]
+        for key, found in facts.cases.items()
+        if found
     }
     while True:
         data = packed_text(rows)

@@ -29,7 +29,7 @@ pytest.importorskip("pyarrow")
 
 from calyx_logging.query import connect
 from calyx_logging.query.duckdb_views import connect_chunks, run_sql
-from calyx_logging.query.named import QUERIES, named, run_named
+from calyx_logging.query.named import NAMES, named, run_named
 from calyx_logging.query.rows import COLUMNS, batches_of, schema
 
 
@@ -85,7 +85,7 @@ def answer(options: list[str], *args: str) -> Any:
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("name", [*QUERIES, "gaps", "processes", "recoveries"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name != "around"])
 def test_the_same_answer_everywhere(places: dict[str, list[str]], name: str) -> None:
     """Named queries, from outbox, bundle and hub."""
     answers = {place: answer(options, "--named", name) for place, options in places.items()}
@@ -109,11 +109,16 @@ def test_every_event_value_by_value(places: dict[str, list[str]], logged: Node) 
         rest = json.loads(row["rest"]) if row["rest"] else {}
         moment = datetime.fromisoformat(row["ts"] + "+00:00")
         assert moment == datetime.fromisoformat(line.pop("ts_utc"))
-        for name in set(COLUMNS) & set(line):
+        for name in (set(COLUMNS) & set(line)) - set(rest):
             value = line.pop(name)
             is_text = isinstance(value, str) or name == "seq"
-            assert row[name] == (value if is_text else json.dumps(value, separators=(",", ":"))), name
+            column = "score_text" if name == "score" else name
+            assert row[column] == (value if is_text else json.dumps(value, separators=(",", ":"))), name
+            if name == "score":
+                assert row["score"] == (value if isinstance(value, (int, float)) else None)
         assert rest == line
+        for name in ("model", "outcome", "passed", "duration_s", "exit_status", "cases_expected"):
+            assert row[name] == line.get(name), name
 
 
 def test_the_runs(places: dict[str, list[str]]) -> None:
@@ -136,12 +141,12 @@ def test_cases_suites_and_models(places: dict[str, list[str]]) -> None:
     """Each case as it last ended; counts by suite and model."""
     cases = answer(places["hub"], "--named", "cases")
     assert [(case["run_id"], case["case_id"], case["outcome"], case["passed"]) for case in cases] == [
-        ("bad", "0", "completed", "true"),
-        ("bad", "1", "error", "false"),
-        ("bad", "2", "completed", "false"),
-        ("good", "0", "completed", "true"),
-        ("good", "1", "completed", "true"),
-        ("good", "2", "completed", "true"),
+        ("bad", "0", "completed", True),
+        ("bad", "1", "error", False),
+        ("bad", "2", "completed", False),
+        ("good", "0", "completed", True),
+        ("good", "1", "completed", True),
+        ("good", "2", "completed", True),
     ]
     assert {(case["model"], case["attempts"], case["events"]) for case in cases} == {
         ("model of good", 1, 2),
@@ -321,10 +326,15 @@ def test_without_the_extra(tmp_path: Path) -> None:
         sys.argv = ["x", *sys.argv[2:]]
         run(group)
     """
-    for module in ("ibis", "pyarrow"):
-        done = python(code, module, "query", "SELECT 1", "--root", str(tmp_path))
+    page = str(tmp_path / "page.html")
+    for module, command in (
+        ("ibis", ["report", "--output", page]),
+        *((m, ["query", "SELECT 1"]) for m in ("duckdb", "pyarrow")),
+    ):
+        done = python(code, module, *command, "--root", str(tmp_path))
         assert (done.returncode, 'pip install "calyx-logging[query]"' in done.stderr) == (2, True), done.stderr
         assert python(code, module, "tail", "--root", str(tmp_path)).returncode == 0
+    assert python(code, "ibis", "query", "SELECT 1", "--root", str(tmp_path)).returncode == 0
     assert "ibis" not in python("import calyx_logging.query, sys; print(*sys.modules)").stdout
 
 

@@ -209,4 +209,4 @@ class TimeLine {
 }
 
 const case_outcome = (one) =>
-  one.outcome === null ? (one.attempts ? "failed" : "incomplete") : one.outcome === "timeout" ? "timeout" : one.outcome === "completed" ? (one.passed === "false" ? "failed" : "passed") : ["interrupted", "skipped"].includes(one.outcome) ? "incomplete" : "failed";
+  one.outcome === null ? (one.attempts ? "failed" : "incomplete") : one.outcome === "timeout" ? "timeout" : one.outcome === "completed" ? (one.passed === false ? "failed" : "passed") : ["interrupted", "skipped"].includes(one.outcome) ? "incomplete" : "failed";

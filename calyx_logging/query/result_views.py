@@ -1,0 +1,207 @@
+"""The SQL of the views of results: runs, cases, suites, models, and what else the named queries give.
+
+A case counts each time it ended (`stage` is `case_ended`). It is completed if its `outcome` is
+`completed`, and passed if it is completed and has no false `passed`. One whose `outcome` is `skipped` is neither, and
+does not make its run fail. A score is not a verdict.
+"""
+
+from __future__ import annotations
+
+__all__ = ["ERRORS", "RUN", "result_views"]
+
+RUN = ("node_id", "suite", "run_id", "run_instance_id")
+"""Columns that identify a run."""
+
+_RUN = ", ".join(RUN)
+_STATUSES = ("error", "timeout", "incomplete", "normal")
+"""Statuses that a run may end with, worst first."""
+
+ERRORS = ("error", "critical")
+"""Levels that count as errors."""
+
+_IS_ERROR = f"coalesce(level IN {ERRORS}, false)"
+
+_RATE = "CASE WHEN cases > 0 THEN passed / cases END AS pass_rate"
+_EXTENT = "min(ts) AS started, max(ts) AS ended, count(*) AS events"
+
+
+def result_views(text_of: str, micros: str) -> dict[str, str]:
+    """Return the SQL of each view, in the order of their creation.
+
+    Args:
+        text_of: the engine's function of a JSON text and a path.
+        micros: of a time, as a template: microseconds since the epoch.
+    """
+    return {
+        "run_events": _run_events(text_of),
+        "runs": _runs(micros),
+        "cases": _cases(),
+        "suites": _rates("suite"),
+        "suites_by_node": _rates("suite, node_id"),
+        "models": _models(),
+        "nodes": _nodes(),
+        **{f"events_by_{unit}": _events_by(unit) for unit in ("minute", "hour", "day")},
+        "errors_by_kind": _errors_by_kind(),
+        "last_errors": _last_errors(text_of),
+    }
+
+
+def _count(condition: str) -> str:
+    return f"count(CASE WHEN {condition} THEN 1 END)"
+
+
+def _same(one: str, other: str, names: tuple[str, ...]) -> str:
+    return " AND ".join(f"{one}.{name} = {other}.{name}" for name in names)
+
+
+def _run_events(text_of: str) -> str:
+    """The events of runs, with what the end of a case says.
+
+    What a resumed run has done anew is left out, by the stage `superseded`: how its earlier instances ended, and cases
+    that were done again. `resumed_as` tells its instances apart. Runs that were never resumed, which are nearly all,
+    are left as they are.
+    """
+    part = f"coalesce({text_of}(rest, '$.resumed_as'), '')"
+    keys = ", ".join(f"e.{name}" for name in (*RUN, "case_id"))
+    return f"""
+WITH of_runs AS (
+    SELECT * FROM logged WHERE run_id IS NOT NULL
+), begun AS (
+    SELECT {_RUN}, ts, {part} AS part FROM of_runs WHERE stage = 'run_started'
+), resumed AS (
+    SELECT {_RUN}, max_by(part, ts) AS last_part FROM begun GROUP BY {_RUN} HAVING {_count("part <> ''")} > 0
+), ends AS (
+    SELECT e.*, r.last_part,
+        CASE WHEN r.last_part IS NOT NULL AND e.stage IN ('case_ended', 'run_ended') THEN {part} END AS part
+    FROM of_runs AS e LEFT JOIN resumed AS r ON {_same("e", "r", RUN)}
+), last_cases AS (
+    SELECT {keys}, max_by(part, ts) AS last_part FROM ends AS e
+    WHERE stage = 'case_ended' AND last_part IS NOT NULL GROUP BY {keys}
+), staged AS (
+    SELECT {keys}, e.ts, e.event_id, e.level, e.model, e.outcome, e.passed, e.score, e.score_text, e.duration_s,
+        e.exit_status, e.cases_expected, e.exception_type, CASE
+            WHEN e.part <> CASE WHEN e.stage = 'run_ended' THEN e.last_part ELSE c.last_part END THEN 'superseded'
+            ELSE e.stage END AS stage
+    FROM ends AS e LEFT JOIN last_cases AS c ON {_same("e", "c", (*RUN, "case_id"))}
+)
+SELECT *, {_IS_ERROR} AS is_error, coalesce(stage = 'case_ended', false) AS has_ended,
+    coalesce(stage = 'case_ended' AND outcome = 'completed', false) AS is_completed,
+    coalesce(stage = 'case_ended' AND outcome = 'skipped', false) AS is_skipped,
+    coalesce(stage = 'case_ended' AND outcome = 'completed', false) AND coalesce(passed, true) AS is_passed
+FROM staged"""
+
+
+def _runs(micros: str) -> str:
+    """Each run: its cases, how many completed and passed, how it ended, how long it took.
+
+    `outcome` is `passed`; `failed` where a case was neither passed nor skipped, or the run ended with an error;
+    `timeout`; `incomplete` where it says so, has not ended, or fewer cases ended than were expected. Of several ends
+    the worst counts.
+    """
+    status = "CASE WHEN stage = 'run_ended' THEN exit_status END"
+    known = ", ".join(f"'{name}'" for name in _STATUSES)
+    counts = ", ".join(_count(f"{status} = '{name}'") + f" AS ends_{name}" for name in _STATUSES)
+    worst = " ".join(f"WHEN ends_{name} > 0 THEN '{name}'" for name in _STATUSES)
+    return f"""
+WITH found AS (
+    SELECT {_RUN}, {_EXTENT}, {_count("is_error")} AS errors, {_count("has_ended")} AS cases,
+        {_count("is_completed")} AS completed, {_count("is_passed")} AS passed, {_count("is_skipped")} AS skipped,
+        max(CASE WHEN stage = 'run_started' THEN cases_expected END) AS cases_expected,
+        max(CASE WHEN {status} NOT IN ({known}) THEN {status} END) AS other, {counts}
+    FROM run_events GROUP BY {_RUN}
+), ended AS (
+    SELECT *, CASE WHEN other IS NOT NULL THEN other {worst} END AS exit_status FROM found
+)
+SELECT {_RUN}, started, ended, events, errors, cases, completed, passed, cases_expected, exit_status, CASE
+        WHEN exit_status IS NULL OR exit_status = 'incomplete' THEN 'incomplete'
+        WHEN exit_status = 'timeout' THEN 'timeout'
+        WHEN exit_status <> 'normal' OR passed + skipped < cases THEN 'failed'
+        WHEN cases_expected > cases THEN 'incomplete'
+        ELSE 'passed' END AS outcome,
+    {_RATE}, ({micros.format("ended")} - {micros.format("started")}) / 1e6 AS duration_s
+FROM ended"""
+
+
+def _cases() -> str:
+    """Each case of each run; `outcome` and what follows it are those of the last time it ended, null before."""
+
+    def last(value: str, name: str) -> str:
+        return f"max_by({value}, ts) FILTER (WHERE has_ended AND {value} IS NOT NULL) AS {name}"
+
+    names = ("duration_s", "score", "score_text", "model", "exception_type")
+    return f"""
+SELECT {_RUN}, case_id, {_EXTENT}, {_count("is_error")} AS errors, {_count("has_ended")} AS attempts,
+    {last("outcome", "outcome")}, {last("is_passed", "passed")}, {", ".join(last(name, name) for name in names)}
+FROM run_events WHERE case_id IS NOT NULL GROUP BY {_RUN}, case_id"""
+
+
+def _rates(keys: str) -> str:
+    """The runs of each suite (on each node) and their cases, and how long the runs took."""
+    return f"""
+WITH found AS (
+    SELECT {keys}, count(*) AS runs, {_count("outcome = 'passed'")} AS runs_passed,
+        CAST(sum(cases) AS BIGINT) AS cases, CAST(sum(completed) AS BIGINT) AS completed,
+        CAST(sum(passed) AS BIGINT) AS passed, round(sum(duration_s), 6) AS run_seconds,
+        median(duration_s) AS median_run_s
+    FROM runs GROUP BY {keys}
+)
+SELECT *, {_RATE} FROM found"""
+
+
+def _models() -> str:
+    """Each model in each suite, of cases that say their `model`: how they ended, their scores, how long they took.
+
+    Scores beyond 1e300 would spoil every sum.
+    """
+    number = "CASE WHEN score BETWEEN -1e300 AND 1e300 THEN score END"
+    return f"""
+WITH found AS (
+    SELECT suite, model, count(DISTINCT {_run_key()}) AS runs, count(*) AS cases,
+        {_count("is_completed")} AS completed, {_count("is_passed")} AS passed, count({number}) AS scores,
+        avg({number}) AS mean_score, round(sum(duration_s), 6) AS case_seconds, median(duration_s) AS median_case_s
+    FROM run_events WHERE has_ended AND model IS NOT NULL GROUP BY suite, model
+)
+SELECT *, {_RATE} FROM found"""
+
+
+def _run_key() -> str:
+    names = ", ".join(f"coalesce({name}, '')" for name in RUN)
+    return f"concat_ws(chr(31), {names})"
+
+
+def _nodes() -> str:
+    """Each node: what it logged, and when."""
+    return f"""
+SELECT node_id, count(*) AS events, {_count(_IS_ERROR)} AS errors, {_count("level = 'warning'")} AS warnings,
+    count(DISTINCT CASE WHEN run_id IS NOT NULL THEN {_run_key()} END) AS runs, count(DISTINCT writer) AS writers,
+    min(ts) AS first_ts, max(ts) AS last_ts
+FROM logged GROUP BY node_id"""
+
+
+def _events_by(unit: str) -> str:
+    """Events, and errors among them, of each node in each stretch of time (UTC)."""
+    return f"""
+SELECT node_id, date_trunc('{unit}', ts) AS {unit}, count(*) AS events, {_count(_IS_ERROR)} AS errors
+FROM logged GROUP BY node_id, date_trunc('{unit}', ts)"""
+
+
+def _errors_by_kind() -> str:
+    """Errors by the type of their exception (null without one) and their logger."""
+    return f"""
+SELECT exception_type, logger, count(*) AS events, count(DISTINCT node_id) AS nodes, min(ts) AS first_ts,
+    max(ts) AS last_ts, max_by(substr(message, 1, 500), ts) AS last_message, max_by(event_id, ts) AS last_event_id
+FROM logged WHERE {_IS_ERROR} GROUP BY exception_type, logger"""
+
+
+def _last_errors(text_of: str) -> str:
+    """The last error of each node; those that have no time come before all others."""
+    names = "node_id, ts, event_id, logger, message, suite, run_id, case_id, exception_type"
+    at = "coalesce(ts, CAST('0001-01-01 00:00:00' AS TIMESTAMP))"
+    return f"""
+WITH newest AS (
+    SELECT node_id AS whose, max({at}) AS newest FROM logged WHERE {_IS_ERROR} GROUP BY node_id
+), ranked AS (
+    SELECT {names}, rest, row_number() OVER (PARTITION BY node_id ORDER BY event_id) AS place
+    FROM logged JOIN newest ON node_id = whose AND {at} = newest WHERE {_IS_ERROR}
+)
+SELECT {names}, {text_of}(rest, '$.exception[0].value') AS exception FROM ranked WHERE place = 1"""
