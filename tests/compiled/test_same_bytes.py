@@ -122,6 +122,7 @@ class Pair:
             self.taken_by_python += 1
             return submit(*args)
 
+        self.handle(record_of())  # begins their writers, which Python does
         self.compiled._pool.submit = count  # type: ignore[method-assign]
         self.compiled._choose_way()
 
