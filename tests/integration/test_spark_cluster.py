@@ -26,7 +26,7 @@ import pyspark
 
 from answers import check_answers_of
 from calyx_logging.query import hub_table, snapshot
-from calyx_logging.query.named import QUERIES, run_named
+from calyx_logging.query.named import NAMES, run_named
 from calyx_logging.query.spark import SparkEngine, session
 from fleet_data import make_fleet
 
@@ -35,7 +35,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="Spark's own scripts are for POSIX"),
     pytest.mark.skipif(shutil.which("java") is None and "JAVA_HOME" not in os.environ, reason="Spark needs Java"),
 ]
-NAMED = [*QUERIES, "gaps", "processes", "recoveries"]
+NAMED = [name for name in NAMES if name != "around"]
 
 
 def in_nine_digits(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
