@@ -29,18 +29,21 @@ except ImportError as error:
 @click.argument("node_ids", nargs=-1, metavar="[NODE_ID]...")
 @hub_option
 @click.option("--strict", is_flag=True, help="Exit with 1 also when events were lost, or a writer was killed.")
+@click.option("--deep", is_flag=True, help="Read every chunk and compute its hash anew.")
 @json_option
-def command(node_ids: tuple[str, ...], root: str | None, strict: bool, as_json: bool) -> None:
+def command(node_ids: tuple[str, ...], root: str | None, strict: bool, deep: bool, as_json: bool) -> None:
     """Say of each node and writer in the hub's store whether all of its events are there, and what is missing.
 
-    Every chunk is read, and its hash computed anew. Exit code 1 when something is missing; with --strict also when a
-    writer reported events that it could not keep, or was killed, so that its last ones are unknown.
+    By what each import noted; a chunk whose file has changed since is read again. With --deep every chunk is read, its
+    hash computed anew, and event ids that several events share are listed. Exit code 1 when something is missing; with
+    --strict also when a writer reported events that it could not keep, or was killed, so that its last ones are
+    unknown.
     """
     store = Store(find_hub(root))
     audits = []
     for node_id in store.asked_for(node_ids):
         with advancing(f"auditing {node_id}", partial(_size, store, node_id)) as advance:
-            audit = audit_node(store, node_id, progress=advance)
+            audit = audit_node(store, node_id, deep=deep, progress=advance)
         audits.append(audit)
         if not as_json:
             _tell(audit)

@@ -17,7 +17,7 @@ try:
     from calyx_logging.bundle.staging import Source, bundles_in, bytes_of
     from calyx_logging.errors import CalyxError
     from calyx_logging.format.completeness import Verdict, worst
-    from calyx_logging.hub.audit import glance_at
+    from calyx_logging.hub.audit import audit_node
     from calyx_logging.hub.importer import ImportResult, Job, Policy, import_one, settle
     from calyx_logging.hub.store import Store, find_hub
     from calyx_logging.query.executors import Engine, Here
@@ -130,7 +130,7 @@ def _warn_of_unknown(names: Iterable[str], results: Iterable[ImportResult]) -> N
 def _write_receipts(store: Store, node_ids: list[str], key: str | None, *, quiet: bool) -> int:
     """Write the nodes' receipts and return the exit code; what was imported is in, whether they are written or not."""
     try:
-        for written in write_receipts(store, node_ids, key, anew=False):
+        for written in write_receipts(store, node_ids, key, deep=False):
             if not quiet:
                 tell(f"receipt: {receipt_text(written)}")
     except CalyxError as error:  # the next import writes them
@@ -145,7 +145,7 @@ def _verdicts(store: Store, results: Iterable[ImportResult]) -> dict[str, Verdic
     found = {}
     for node_id in sorted(named & set(store.nodes())):
         try:
-            found[node_id] = glance_at(store, node_id).verdict
+            found[node_id] = audit_node(store, node_id).verdict
         except (CalyxError, OSError) as error:
             remark(f"warning: whether {node_id} is complete is not known: {error}; audit looks again")
     return found

@@ -1,9 +1,9 @@
 """The audit: is everything here that a node wrote? Per writer and per chain of bundles, from the store's own bytes.
 
 Gaps can be detected because each writer numbers its events and chunks and records when it ends and what it could
-not keep, and each bundle names the one before it. An audit computes each chunk's hash again and trusts no notes and
-manifests for facts that a chunk's lines state; a glance believes what the import noted of a file that has not changed
-since. Both only read.
+not keep, and each bundle names the one before it. An audit believes what the import noted of a chunk whose file has the
+length and the time of change that it had then; a deep one computes each chunk's hash again and trusts no notes. Both
+only read.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from calyx_logging.hub.inventory import Held, Holdings, holdings_of, prefix_dige
 from calyx_logging.hub.rewritten import rewrites
 from calyx_logging.hub.store import Entry, Note, Store
 
-__all__ = ["audit_node", "glance_at"]
+__all__ = ["audit_node"]
 
 _MAX_NAMED = 20
 """Maximum number of duplicate event ids that are listed."""
@@ -40,28 +40,27 @@ _PARTS = 64
 Progress = Callable[[int], None]
 
 
-def audit_node(store: Store, node_id: str, *, progress: Progress | None = None) -> NodeAudit:
-    """Audit everything that the store holds of a node; `progress` receives the number of bytes read.
+def audit_node(store: Store, node_id: str, *, deep: bool = False, progress: Progress | None = None) -> NodeAudit:
+    """Audit everything that the store holds of a node.
+
+    Args:
+        store: the hub's.
+        node_id: of a node in the store.
+        deep: read every chunk, and look for ids that events of different content share; otherwise read only chunks that
+            the import noted nothing of, or that have changed since.
+        progress: receives the number of bytes read.
 
     Raises:
         StorageError: a folder cannot be read.
         OSError: a file cannot be read.
     """
-    result = _audit(store, node_id, lambda _: partial(_read, node_id=node_id, progress=progress))
+    read = partial(_read, node_id=node_id, progress=progress)
+    result = _audit(store, node_id, (lambda _: read) if deep else partial(_reader_of_notes, store, read))
     if result.damaged:  # or an import has moved something meanwhile: once more, with nobody else at it
+        read = partial(_read, node_id=node_id, progress=None)
         with contextlib.suppress(OSError), store.alone():
-            return _audit(store, node_id, lambda _: partial(_read, node_id=node_id, progress=None))
+            return _audit(store, node_id, (lambda _: read) if deep else partial(_reader_of_notes, store, read))
     return result
-
-
-def glance_at(store: Store, node_id: str) -> NodeAudit:
-    """Audit by what the imports noted; chunks without a note, or changed since, are read. Ids are not compared.
-
-    Raises:
-        StorageError: a folder cannot be read.
-        OSError: a file cannot be read.
-    """
-    return _audit(store, node_id, partial(_reader_of_notes, store, node_id))
 
 
 def _audit(store: Store, node_id: str, reader: Callable[[list[Entry]], Callable[[Held], Scan | str]]) -> NodeAudit:
@@ -93,18 +92,19 @@ def _audit(store: Store, node_id: str, reader: Callable[[list[Entry]], Callable[
     return result
 
 
-def _reader_of_notes(store: Store, node_id: str, entries: list[Entry]) -> Callable[[Held], Scan | str]:
+def _reader_of_notes(
+    store: Store, read: Callable[[Held], Scan | str], entries: list[Entry]
+) -> Callable[[Held], Scan | str]:
+    """Return a function that gives what is noted of a chunk, as far as its file is as it was; otherwise reads it."""
     notes: dict[str, Note] = {}
     for entry in entries:
         notes = store.checked(entry) | notes  # the first that brought a chunk is, as a rule, where it lies
 
-    def read(held: Held) -> Scan | str:
+    def note_or_read(held: Held) -> Scan | str:
         note = notes.get(held.sha256)
-        if note is not None and note.is_of(held.path):
-            return note.scan
-        return _read(held, node_id, None)
+        return note.scan if note is not None and note.is_of(held.path) else read(held)
 
-    return read
+    return note_or_read
 
 
 def _read(held: Held, node_id: str, progress: Progress | None) -> Scan | str:

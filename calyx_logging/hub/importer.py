@@ -34,6 +34,7 @@ from calyx_logging.errors import CalyxError, SignatureError, StorageError
 from calyx_logging.format.line_check import Scan, scan_chunk
 from calyx_logging.format.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest
 from calyx_logging.hub._conflicts import bring_back_manifest, compare, put_back, set_aside, tidy
+from calyx_logging.hub._known import known_bundle
 from calyx_logging.hub._next_step import next_step
 from calyx_logging.hub.import_result import ImportResult, Policy
 from calyx_logging.hub.inventory import holdings_of
@@ -76,6 +77,11 @@ def import_bundles(
         ConfigError: ssh-keygen is needed, and missing.
     """
     try:
+        if isinstance(source, Path) and (known := _already_imported(store, source, policy or Policy())) is not None:
+            if not dry_run:
+                _note(store, known, clock())
+            yield known
+            return
         with store.staging() as room, closing(bring(source, room, progress)) as copies:
             for copied in copies:
                 signed = (copied.folder / SIGNATURE_NAME).exists()
@@ -134,6 +140,16 @@ def import_one(job: Job, progress: Progress | None = None) -> list[ImportResult]
 def _store(root: Path) -> Store:
     """Return the store, which caches the manifests that it has read."""
     return Store(root)
+
+
+def _already_imported(store: Store, source: Path, policy: Policy) -> ImportResult | None:
+    """Return the result of a bundle that is here already, as far as its manifest and its signature tell."""
+    if (found := known_bundle(store, source)) is None:
+        return None
+    bundle, folder = found
+    result = ImportResult(source, "already imported", folder, bundle.manifest, bundle.manifest_sha256, bundle.events)
+    _check_signature(store, bundle, policy, result)
+    return None if result.faults else result
 
 
 def _import_staged(

@@ -8,7 +8,7 @@ from pathlib import Path
 from calyx_logging.bundle.audit import audit_bundle
 from calyx_logging.bundle.folder import check
 from calyx_logging.format.completeness import Verdict
-from calyx_logging.hub.audit import glance_at
+from calyx_logging.hub.audit import audit_node
 from calyx_logging.hub.store import Store, find_hub
 from calyx_logging.node import Node
 from calyx_logging.outbox.audit import audit_outbox
@@ -26,7 +26,7 @@ def verdicts_at(root: str | os.PathLike[str] | None, place: str) -> dict[str, Ve
     """
     if place == "hub":
         store = Store(find_hub(root))
-        return {node_id: glance_at(store, node_id).verdict for node_id in store.asked_for(())}
+        return {node_id: audit_node(store, node_id).verdict for node_id in store.asked_for(())}
     if place == "outbox":
         node = Node.find(root)
         return {node_id: audit_outbox(node.with_id(node_id)).verdict for node_id in node.all_ids()}

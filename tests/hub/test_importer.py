@@ -19,11 +19,13 @@ import pytest
 
 from bundles import foreign, make_bundle, make_key, make_node, numbers, reseal, stored
 from calyx_logging import Node
+from calyx_logging.bundle import staging
 from calyx_logging.bundle.folder import write_manifest
 from calyx_logging.bundle.staging import bundles_in
 from calyx_logging.core import files
 from calyx_logging.errors import StorageError
-from calyx_logging.hub.importer import ImportResult, import_bundle
+from calyx_logging.hub import importer as importer_module
+from calyx_logging.hub.importer import ImportResult, Policy, import_bundle
 from calyx_logging.hub.store import Store
 from calyx_logging.outbox.export import ExportOptions
 from conftest import lines_of, telemetry, tree
@@ -811,3 +813,32 @@ def test_a_query_after_a_rewritten_chunk_was_accepted(store: Store, tmp_path: Pa
     done = telemetry("query", sql, "--from", "hub", "--root", store.root, "--json")
     assert json.loads(done.stdout) == [{"n": 3, "chunks": 1}], done.stderr
     assert telemetry("table", "--check", "--root", store.root).returncode == 0
+
+
+def test_a_bundle_that_is_there_is_known_by_its_manifest(
+    store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing of it is copied then; where the store or the copy at hand is not whole, it is looked at closely."""
+    bundle = make_bundle(make_node(tmp_path, "n-1"), range(5))
+    first = import_bundle(store, bundle)
+    copied: list[Path] = []
+
+    def bring(place: Path, *args: Any) -> Any:
+        copied.append(place)
+        return staging.bring(place, *args)
+
+    monkeypatch.setattr(importer_module, "bring", bring)
+    again = import_bundle(store, bundle)
+    assert (again.outcome, again.folder, again.events) == ("already imported", first.folder, first.events)
+    assert (again.manifest_sha256, again.manifest, copied) == (first.manifest_sha256, first.manifest, [])
+    assert import_bundle(store, bundle, policy=Policy(require_signature=True)).outcome == "refused"
+    assert first.folder is not None
+    chunk = next(first.folder.glob("*.jsonl"))
+    data, state = chunk.read_bytes(), chunk.stat()
+    chunk.write_bytes(b"x" + data[1:])
+    os.utime(chunk, ns=(state.st_mtime_ns, state.st_mtime_ns))  # as a disk does that forgets
+    assert "put back" in " ".join(import_bundle(store, bundle).warnings)
+    assert chunk.read_bytes() == data
+    next(bundle.glob("*.jsonl")).write_bytes(data[:-1])
+    assert import_bundle(store, bundle).outcome == "refused"
+    assert len(copied) == 3
