@@ -43,10 +43,12 @@ def names_in(folder: Path) -> list[str]:
         raise StorageError.of(error, "read the folder", folder) from error
 
 
-def blocks_of(stream: BinaryIO) -> Iterator[bytes]:
-    """Yield a file's bytes, block by block."""
-    while block := stream.read(BLOCK):
+def blocks_of(stream: BinaryIO, most: int | None = None) -> Iterator[bytes]:
+    """Yield a file's bytes from where it is, block by block; `most` is their number at most."""
+    while block := stream.read(BLOCK if most is None else min(BLOCK, most)):
         yield block
+        if most is not None:
+            most -= len(block)
 
 
 class LineCutter:

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 import orjson
 
@@ -141,7 +141,7 @@ def scan_chunk(path: Path, node_id: str, *, with_ids: bool = False) -> Scan:
     seqs: list[int] = []
     with open_chunk(path) as stream:
         number = 1
-        for lines in _lines_of(stream):
+        for lines in _lines_of(blocks_of(stream)):
             seen = None if lines is None else _see_plain(scan, lines, number, node_id, seqs)
             if seen is None:
                 split = _split(lines)
@@ -154,20 +154,25 @@ def scan_chunk(path: Path, node_id: str, *, with_ids: bool = False) -> Scan:
     return scan
 
 
-def numbered_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
-    """Yield non-empty lines with their numbers, without newline and byte order mark; skip those that are too long."""
-    number = 1
-    for lines in _lines_of(stream):
+def numbered_lines(blocks: Iterable[bytes], before: int = 0) -> Iterator[tuple[int, bytes]]:
+    """Yield non-empty lines with their numbers, without newline and byte order mark; skip those that are too long.
+
+    Args:
+        blocks: of a file, from its begin or from a later line's.
+        before: the number of lines before.
+    """
+    number = before + 1
+    for lines in _lines_of(blocks, is_begin=not before):
         split = _split(lines)
         if lines is not None:
             yield from ((number + k, line) for k, line in enumerate(split) if line.strip())
         number += len(split)
 
 
-def _lines_of(stream: BinaryIO) -> Iterator[memoryview | None]:
+def _lines_of(blocks: Iterable[bytes], *, is_begin: bool = True) -> Iterator[memoryview | None]:
     """Yield whole lines, without the byte order mark."""
-    blocks = blocks_of(stream)
-    return whole_lines((block.removeprefix(BOM) if n == 0 else block for n, block in enumerate(blocks)), MAX_LINE)
+    first = 0 if is_begin else -1
+    return whole_lines((block.removeprefix(BOM) if n == first else block for n, block in enumerate(blocks)), MAX_LINE)
 
 
 def _split(lines: memoryview | None) -> list[bytes]:

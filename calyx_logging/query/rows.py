@@ -10,7 +10,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from hashlib import blake2b
 from pathlib import Path
@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from orjson import OPT_SORT_KEYS, dumps
 
 from calyx_logging.core import files
-from calyx_logging.core.reading import BOM
+from calyx_logging.core.reading import BOM, blocks_of
 from calyx_logging.core.times import parse_utc
 from calyx_logging.errors import ConfigError
 from calyx_logging.format.chunk import OPEN_SUFFIX, ChunkName, open_chunk
@@ -28,7 +28,10 @@ from calyx_logging.format.line_check import events_in, numbered_lines
 if TYPE_CHECKING:
     import pyarrow
 
-__all__ = ["COLUMNS", "PROMOTED", "batches_of", "column_text", "rows_in", "schema", "write_parquet"]
+__all__ = ["COLUMNS", "PROMOTED", "TABLE_VERSION", "batches_of", "column_text", "rows_in", "schema", "write_parquet"]
+
+TABLE_VERSION = 2
+"""Version of the columns; a table of another one is made anew."""
 
 PROMOTED = ("run_id", "run_instance_id", "suite", "stage", "case_id", "decision_type", "score")
 """Caller's fields that have text columns of their own, and are not in `rest`; that of `score` is `score_text`."""
@@ -112,13 +115,24 @@ def schema() -> pyarrow.Schema:
     return pa.schema([(name, types.get(name, pa.string())) for name in COLUMNS])
 
 
-def batches_of(path: Path, node_id: str | None = None, *, bundle: str | None = None) -> Iterator[pyarrow.RecordBatch]:
+def batches_of(
+    path: Path,
+    node_id: str | None = None,
+    *,
+    bundle: str | None = None,
+    start: int = 0,
+    end: int | None = None,
+    lines_before: int = 0,
+) -> Iterator[pyarrow.RecordBatch]:
     """The rows of a chunk, open or sealed; one a line, but for empty ones and a torn one at the end of an open chunk.
 
     Args:
         path: of the chunk.
         node_id: whose events its lines have to be; None for any.
         bundle: the name of the bundle's folder it came in.
+        start: where a line begins, in bytes.
+        end: where one ends, or the file; None for all that is there.
+        lines_before: the number of lines before `start`.
 
     Raises:
         ChunkError: it is no regular file.
@@ -128,9 +142,11 @@ def batches_of(path: Path, node_id: str | None = None, *, bundle: str | None = N
     pa = _pyarrow()
     name = ChunkName.parse(path.name)
     common = {"writer": None if name is None else name.writer, "chunk": column_text(path.name), "bundle": bundle}
-    is_open, fields = path.name.endswith(OPEN_SUFFIX), schema()
+    is_open, fields = end is None and path.name.endswith(OPEN_SUFFIX), schema()
     with open_chunk(path) as stream:
-        for batch, is_last in _batched(numbered_lines(stream)):
+        stream.seek(start)
+        blocks = blocks_of(stream, None if end is None else end - start)
+        for batch, is_last in _batched(numbered_lines(blocks, lines_before)):
             numbers, lines = zip(*batch, strict=True)
             rows = [_row(event, line, node_id) for event, line in zip(events_in(lines, node_id), lines, strict=True)]
             if is_open and is_last and rows[-1][_BAD] is not None:
@@ -164,8 +180,10 @@ def _batched(lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[list[tuple[in
         yield batch, True
 
 
-def write_parquet(path: Path, batches: Iterable[pyarrow.RecordBatch]) -> int:
-    """Write rows to a Parquet file (zstd), synced; return how many.
+def write_parquet(
+    path: Path, batches: Iterable[pyarrow.RecordBatch], metadata: Mapping[bytes, bytes] | None = None
+) -> int:
+    """Write rows to a Parquet file (zstd), synced, with metadata of the schema; return how many.
 
     Raises:
         OSError: it cannot be written; nothing of it is left.
@@ -177,7 +195,11 @@ def write_parquet(path: Path, batches: Iterable[pyarrow.RecordBatch]) -> int:
     def write(stream: BinaryIO) -> None:
         nonlocal count
         with parquet.ParquetWriter(
-            stream, schema(), compression="zstd", use_dictionary=list(_FEW_VALUES), write_page_checksum=True
+            stream,
+            schema().with_metadata(metadata),
+            compression="zstd",
+            use_dictionary=list(_FEW_VALUES),
+            write_page_checksum=True,
         ) as writer:
             for batch in batches:
                 writer.write_batch(batch)

@@ -21,10 +21,10 @@ from calyx_logging.core.reading import names_in
 from calyx_logging.errors import StorageError
 from calyx_logging.hub.store import Store
 from calyx_logging.node import is_node_id
+from calyx_logging.query.rows import TABLE_VERSION
 
 __all__ = ["Current", "NodeTable", "Part", "behind", "changing", "current", "folder_of", "lost", "swap"]
 
-VERSION = 2
 _CURRENT = "current.json"
 _GRACE = 600.0
 """Seconds for which a file is kept when it is no longer in force."""
@@ -79,7 +79,7 @@ def current(store: Store) -> Current:
     """Read what is in force; empty if it cannot be read or another version wrote it."""
     try:
         document = orjson.loads(files.read_regular(folder_of(store) / _CURRENT))
-        if document["table_version"] != VERSION:
+        if document["table_version"] != TABLE_VERSION:
             return Current()
         nodes = {
             node_id: NodeTable([_part(node_id, one) for one in table["files"]], set(map(str, table["bundles"])))
@@ -142,7 +142,7 @@ def changing(store: Store) -> Iterator[Current]:
             for name in gone:
                 del found.retired[name]
             document = {
-                "table_version": VERSION,
+                "table_version": TABLE_VERSION,
                 "nodes": {
                     node_id: {"bundles": sorted(table.bundles), "files": [_document(part) for part in table.parts]}
                     for node_id, table in sorted(found.nodes.items())

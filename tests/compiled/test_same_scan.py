@@ -207,4 +207,4 @@ def test_lines_that_span_blocks(tmp_path: Path) -> None:
 def test_lines_are_numbered_as_they_stand() -> None:
     """The readers that do not check lines find the same both ways, too."""
     data = line(0) + b"\n" + line(1) + b"x" * (MAX_LINE + 1) + b"\n" + line(2)
-    assert [number for number, _ in line_check.numbered_lines(io.BytesIO(data))] == [1, 3, 5]
+    assert [number for number, _ in line_check.numbered_lines(reading.blocks_of(io.BytesIO(data)))] == [1, 3, 5]
