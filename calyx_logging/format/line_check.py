@@ -26,7 +26,16 @@ from calyx_logging.events.values import safe_repr
 from calyx_logging.format.chunk import MAX_LINE, open_chunk
 from calyx_logging.format.plain_lines import beginning_of, read_plain_lines
 
-__all__ = ["BadLine", "GapLine", "Scan", "events_in", "note_control", "numbered_lines", "scan_chunk", "what_is_wrong"]
+__all__ = [
+    "BadLine",
+    "GapLine",
+    "Scan",
+    "note_control",
+    "numbered_events",
+    "numbered_lines",
+    "scan_chunk",
+    "what_is_wrong",
+]
 
 _MAX_NAMED = 100
 """The most bad lines of one chunk that are named one by one."""
@@ -234,12 +243,30 @@ def _see_plain(scan: Scan, lines: memoryview, number: int, node_id: str, seqs: l
     return plain.events + len(plain.others)
 
 
-def events_in(lines: Iterable[bytes], node_id: str | None) -> Iterator[dict[str, Any] | None]:
-    """Decode each line; None for a line that is not an event of the node (`node_id` None: of any node)."""
-    begins = beginning_of(node_id or "")
-    for line in lines:
-        event = None if node_id is None else _plain_event(line, node_id, begins)
-        yield _odd_event(line, node_id) if event is None else event
+def numbered_events(
+    blocks: Iterable[bytes], node_id: str | None, before: int = 0
+) -> Iterator[tuple[int, bytes, dict[str, Any] | None]]:
+    """Yield what `numbered_lines` does, each line with its event; None for a line that is not one of the node.
+
+    The compiled core finds out which lines are; without it, each is checked.
+
+    Args:
+        blocks: as for `numbered_lines`.
+        node_id: the node; None for any.
+        before: as for `numbered_lines`.
+    """
+    begins, number = beginning_of(node_id or ""), before + 1
+    for lines in _lines_of(blocks, is_begin=not before):
+        split = _split(lines)
+        plain = None if lines is None or node_id is None else read_plain_lines(lines, node_id)
+        odd = None if plain is None else {index for index, _, _ in plain.others}
+        for k, line in enumerate(split if lines is not None else ()):
+            if odd is not None and k not in odd:
+                yield number + k, line, orjson.loads(line)
+            elif line.strip():
+                event = None if node_id is None else _plain_event(line, node_id, begins)
+                yield number + k, line, _odd_event(line, node_id) if event is None else event
+        number += len(split)
 
 
 def _plain_event(line: bytes, node_id: str, begins: str) -> dict[str, Any] | None:

@@ -23,7 +23,7 @@ from calyx_logging.core.reading import BOM, blocks_of
 from calyx_logging.core.times import parse_utc
 from calyx_logging.errors import ConfigError
 from calyx_logging.format.chunk import OPEN_SUFFIX, ChunkName, open_chunk
-from calyx_logging.format.line_check import events_in, numbered_lines
+from calyx_logging.format.line_check import numbered_events
 
 if TYPE_CHECKING:
     import pyarrow
@@ -86,6 +86,9 @@ _FEW_VALUES = (
 _OF_RESULTS = frozenset({*_READ, "passed", "duration_s", "cases_expected", "exception", "exception_type"})
 _NO_RESULTS = (None,) * (len(_READ) + 4)
 
+_Line = tuple[int, int, tuple[Any, ...]]
+"""Number, length and row of a line."""
+
 _DIGITS = bytes(ord("0") if chr(code).isdigit() and code < 128 else ord(" ") for code in range(256))
 _LONG_NUMBER = b"0" * 18
 """Run of digits that may be too long for a double or 64 bits."""
@@ -146,9 +149,10 @@ def batches_of(
     with open_chunk(path) as stream:
         stream.seek(start)
         blocks = blocks_of(stream, None if end is None else end - start)
-        for batch, is_last in _batched(numbered_lines(blocks, lines_before)):
-            numbers, lines = zip(*batch, strict=True)
-            rows = [_row(event, line, node_id) for event, line in zip(events_in(lines, node_id), lines, strict=True)]
+        lines = numbered_events(blocks, node_id, lines_before)
+        numbered = ((number, len(line), _row(event, line, node_id)) for number, line, event in lines)
+        for batch, is_last in _batched(numbered):
+            numbers, _, rows = map(list, zip(*batch, strict=True))
             if is_open and is_last and rows[-1][_BAD] is not None:
                 rows.pop()  # its writer is in the middle of it
             if not rows:
@@ -166,16 +170,16 @@ def column_text(name: str) -> str:
     return name.encode("utf-8", "backslashreplace").decode()
 
 
-def _batched(lines: Iterable[tuple[int, bytes]]) -> Iterator[tuple[list[tuple[int, bytes]], bool]]:
+def _batched(lines: Iterable[_Line]) -> Iterator[tuple[list[_Line], bool]]:
     """Group lines into batches, limited in lines and bytes; tell with each whether it is the last."""
-    batch: list[tuple[int, bytes]] = []
+    batch: list[_Line] = []
     size = 0
     for numbered in lines:
         if len(batch) == _BATCH or size > _BATCH_BYTES:
             yield batch, False
             batch, size = [], 0
         batch.append(numbered)
-        size += len(numbered[1])
+        size += numbered[1]
     if batch:
         yield batch, True
 
