@@ -31,6 +31,7 @@ __all__ = [
     "attach",
     "clear_errors",
     "connect_chunks",
+    "has_repeats",
     "run_sql",
     "temporary",
 ]
@@ -121,6 +122,7 @@ def attach(
     folder: TemporaryFolder,
     loose: Sequence[Path],
     compacted: Sequence[Path] = (),
+    unique: Sequence[Path] = (),
     *,
     memory: str = MEMORY,
     closed: bool = False,
@@ -132,6 +134,7 @@ def attach(
         folder: a temporary one, deleted when the backend is closed.
         loose: in which an event may be there several times.
         compacted: in which `repeated` says so, of all the files that hold events of their nodes.
+        unique: in which no event of their nodes is twice.
         memory: as for `connect_chunks`.
         closed: likewise.
         plain: likewise.
@@ -146,7 +149,8 @@ def attach(
     con = backend.con
     try:
         con.execute(f"CREATE VIEW loose AS {_rows_of(loose, _ALL + ', filename AS file, file_row_number AS row')}")
-        con.execute(f"CREATE VIEW compacted AS {_rows_of(compacted, _ALL + ', repeated')}")
+        once = f"{_rows_of(compacted, _ALL + ', repeated')} UNION ALL {_rows_of(unique, _ALL + ', false AS repeated')}"
+        con.execute(f"CREATE VIEW compacted AS {once}")
         con.execute(_REPEATS)
         for name, sql in views(_DIALECT).items():
             con.execute(f"CREATE VIEW {name} AS {sql}")
@@ -157,7 +161,7 @@ def attach(
             hint = f"--memory gives it more than {memory}"
         raise StorageError(f"the table cannot be read: {first_lines(error)}", hint=hint) from error
     if closed:
-        folders = sorted({str(folder.path), *(str(path.parent) for path in (*loose, *compacted))})
+        folders = sorted({str(folder.path), *(str(path.parent) for path in (*loose, *compacted, *unique))})
         # a pattern is looked at as it is written first, then the file that it stands for
         folders += [as_pattern for text in folders if (as_pattern := _pattern(text)) != text]
         texts = ", ".join("'" + text.replace("'", "''") + "'" for text in folders)
@@ -165,6 +169,27 @@ def attach(
         con.execute("SET enable_external_access = false")
         con.execute("SET lock_configuration = true")
     return backend
+
+
+def has_repeats(parquet: Sequence[Path]) -> bool:
+    """Tell whether an event of one node is in its files twice.
+
+    Raises:
+        ConfigError: DuckDB is not installed.
+        StorageError: the files cannot be read.
+    """
+    with temporary() as folder:
+        backend = _started(folder, MEMORY, plain=True)
+        rows = _rows_of(parquet, "identity, bad_line")
+        twice = f"SELECT 1 FROM ({rows}) WHERE bad_line IS NULL GROUP BY identity HAVING count(*) > 1 LIMIT 1"
+        try:
+            return backend.con.execute(twice).fetchone() is not None
+        except Exception as error:
+            unless_interrupted(error)
+            raise StorageError(f"the table cannot be read: {first_lines(error)}") from error
+        finally:
+            backend.disconnect()
+            folder.remove()
 
 
 def _started(folder: TemporaryFolder, memory: str, plain: bool) -> Any:

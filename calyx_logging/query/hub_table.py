@@ -77,16 +77,18 @@ def connect(
             for node_id in gone:
                 found.nodes.pop(node_id, None)
             extra = [ref for node_id in (*wanted, *gone) for ref in _not_in(store, node_id, found, tell)]
-    loose, compacted = files_in_force(store, found, {ref.node_id for ref in extra if ref.node_id})
+    loose, compacted, unique = files_in_force(store, found, {ref.node_id for ref in extra if ref.node_id})
     with temporary() as folder:
         loose += in_files(extra, folder.path, engine, warn)
         if isinstance(engine, SparkEngine):
-            return spark.attach(engine.spark, loose, compacted)
-        return attach(folder, loose, compacted, memory=memory, closed=closed, plain=plain)
+            return spark.attach(engine.spark, loose, compacted, unique)
+        return attach(folder, loose, compacted, unique, memory=memory, closed=closed, plain=plain)
 
 
-def files_in_force(store: Store, found: Current, more_of: set[str] | None = None) -> tuple[list[Path], list[Path]]:
-    """Return the table's loose files, which may repeat events, and its compacted ones, which mark repeats.
+def files_in_force(
+    store: Store, found: Current, more_of: set[str] | None = None
+) -> tuple[list[Path], list[Path], list[Path]]:
+    """Return the table's files that may repeat events, those that mark repeats, and those in which there are none.
 
     Args:
         store: the hub's.
@@ -95,10 +97,13 @@ def files_in_force(store: Store, found: Current, more_of: set[str] | None = None
     """
     loose: list[Path] = []
     compacted: list[Path] = []
+    unique: list[Path] = []
     for node_id, table in found.nodes.items():
-        is_one = all(part.compacted for part in table.parts) and node_id not in (more_of or ())
-        (compacted if is_one else loose).extend(folder_of(store) / part.name for part in table.parts)
-    return loose, compacted
+        is_alone = node_id not in (more_of or ())
+        is_one = is_alone and all(part.compacted for part in table.parts)
+        kind = compacted if is_one else unique if is_alone and table.unique else loose
+        kind.extend(folder_of(store) / part.name for part in table.parts)
+    return loose, compacted, unique
 
 
 def _not_in(store: Store, node_id: str, found: Current, tell: Callable[[str], None]) -> list[ChunkRef]:

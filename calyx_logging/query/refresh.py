@@ -22,12 +22,13 @@ from pathlib import Path
 
 from calyx_logging.core import files
 from calyx_logging.core.reading import names_in
-from calyx_logging.errors import CalyxError, StorageError
+from calyx_logging.errors import CalyxError, ConfigError, StorageError
 from calyx_logging.hub.inventory import Holdings, digest_of, holdings_of
 from calyx_logging.hub.store import Store
+from calyx_logging.query.duckdb_views import has_repeats
 from calyx_logging.query.executors import Engine, Here
 from calyx_logging.query.rows import batches_of, rows_in, schema, write_parquet
-from calyx_logging.query.snapshot import Current, NodeTable, Part, changing, current, folder_of
+from calyx_logging.query.snapshot import Current, NodeTable, Part, changing, current, folder_of, note_unique
 
 __all__ = ["Made", "Refreshed", "Task", "make", "refresh"]
 
@@ -149,6 +150,8 @@ def refresh(
         except StorageError:
             if is_needed:
                 raise  # else it was to tidy up
+        for node_id in made:
+            _look_for_repeats(store, node_id)
     return result
 
 
@@ -224,7 +227,9 @@ def _put_in_force(store: Store, made: dict[str, list[Made]], damaged: set[str], 
                     name = f"node_id={node_id}/{one.sha256}.parquet"
                     parts.append(Part(name, one.rows, one.file_sha256, (one.sha256,)))
                     there.add(one.sha256)
-            table.parts = sorted(parts, key=lambda part: part.name)
+            parts.sort(key=lambda part: part.name)
+            table.unique = table.unique and table.parts == parts
+            table.parts = parts
             # a chunk that another superseded is in no file, and its bundle is done all the same
             missing = holdings.by_hash.keys() - there
             table.bundles = {
@@ -233,6 +238,16 @@ def _put_in_force(store: Store, made: dict[str, list[Made]], damaged: set[str], 
                 if not missing or missing.isdisjoint(chunk.sha256 for chunk in manifest.chunks)
             }
         _sweep(store, found, made)
+
+
+def _look_for_repeats(store: Store, node_id: str) -> None:
+    """Note of a node that none of its events is there twice; else each query has to look for those that are."""
+    table = current(store).nodes.get(node_id, NodeTable())
+    if table.unique or not table.parts or all(part.compacted for part in table.parts):
+        return
+    with suppress(ConfigError, StorageError):  # without the database, and where nothing can be noted, it stays unknown
+        if not has_repeats([folder_of(store) / part.name for part in table.parts]):
+            note_unique(store, node_id, table.parts)
 
 
 def _sweep(store: Store, found: Current, node_ids: Iterable[str]) -> None:

@@ -23,7 +23,7 @@ from calyx_logging.hub.store import Store
 from calyx_logging.node import is_node_id
 from calyx_logging.query.rows import TABLE_VERSION
 
-__all__ = ["Current", "NodeTable", "Part", "behind", "changing", "current", "folder_of", "lost", "swap"]
+__all__ = ["Current", "NodeTable", "Part", "behind", "changing", "current", "folder_of", "lost", "note_unique", "swap"]
 
 _CURRENT = "current.json"
 _GRACE = 600.0
@@ -51,10 +51,17 @@ class Part:
 
 @dataclass
 class NodeTable:
-    """Files in force of one node, and the bundles (hashes of manifests) whose chunks they hold."""
+    """Files in force of one node.
+
+    Attributes:
+        parts: the files.
+        bundles: hashes of the manifests whose chunks they hold.
+        unique: whether it is known that no event is in them twice.
+    """
 
     parts: list[Part] = field(default_factory=list)
     bundles: set[str] = field(default_factory=set)
+    unique: bool = False
 
     @property
     def chunks(self) -> set[str]:
@@ -82,7 +89,11 @@ def current(store: Store) -> Current:
         if document["table_version"] != TABLE_VERSION:
             return Current()
         nodes = {
-            node_id: NodeTable([_part(node_id, one) for one in table["files"]], set(map(str, table["bundles"])))
+            node_id: NodeTable(
+                [_part(node_id, one) for one in table["files"]],
+                set(map(str, table["bundles"])),
+                table.get("unique") is True,
+            )
             for node_id, table in document["nodes"].items()
             if is_node_id(node_id)
         }
@@ -144,7 +155,11 @@ def changing(store: Store) -> Iterator[Current]:
             document = {
                 "table_version": TABLE_VERSION,
                 "nodes": {
-                    node_id: {"bundles": sorted(table.bundles), "files": [_document(part) for part in table.parts]}
+                    node_id: {
+                        "bundles": sorted(table.bundles),
+                        "files": [_document(part) for part in table.parts],
+                        "unique": table.unique,
+                    }
                     for node_id, table in sorted(found.nodes.items())
                 },
                 "retired": found.retired,
@@ -162,6 +177,17 @@ def _document(part: Part) -> dict[str, Any]:
     return {**named, "chunks": list(part.chunks), "compacted": part.compacted}
 
 
+def note_unique(store: Store, node_id: str, parts: Sequence[Part]) -> None:
+    """Note that no event is twice in a node's files, if these are still its files.
+
+    Raises:
+        StorageError: the table cannot be written.
+    """
+    with changing(store) as found:
+        table = found.nodes.get(node_id, NodeTable())
+        table.unique = table.unique or table.parts == list(parts)
+
+
 def swap(store: Store, node_id: str, old: Sequence[Part], new: Sequence[Part]) -> bool:
     """Put files in force in the place of others; False where those are not in force any more.
 
@@ -173,4 +199,5 @@ def swap(store: Store, node_id: str, old: Sequence[Part], new: Sequence[Part]) -
         if not set(old) <= set(table.parts):
             return False
         table.parts = sorted([*(set(table.parts) - set(old)), *new], key=lambda part: part.name)
+        table.unique = False
         return True

@@ -150,13 +150,14 @@ class SparkEngine:
             raise StorageError(f"Spark gave up: {_first_line(error)}", hint=hint) from error
 
 
-def attach(spark: SparkSession, loose: Iterable[Path], compacted: Iterable[Path]) -> Any:
+def attach(spark: SparkSession, loose: Iterable[Path], compacted: Iterable[Path], unique: Iterable[Path] = ()) -> Any:
     """An Ibis backend (PySpark) over Parquet files, with the views of `database`.
 
     Args:
         spark: the session.
         loose: files in which an event may be there several times.
         compacted: files in which `repeated` says so.
+        unique: files in which no event of their nodes is twice.
 
     Raises:
         ConfigError: the extra is not installed.
@@ -166,10 +167,15 @@ def attach(spark: SparkSession, loose: Iterable[Path], compacted: Iterable[Path]
     except ImportError as error:
         raise ConfigError(f"queries need ibis, which is not installed ({error})", hint=_HINT) from None
     columns = ", ".join(f"{field.name} {_TYPES[str(field.type)]}" for field in schema())
-    for name, files, ddl in (("loose", loose, columns), ("compacted", compacted, columns + ", repeated BOOLEAN")):
+
+    def rows_of(files: Iterable[Path], ddl: str) -> Any:
         paths = [_literal(path) for path in files]
-        frame = spark.read.schema(ddl).option("recursiveFileLookup", True).parquet(*paths) if paths else None
-        (frame if frame is not None else spark.createDataFrame([], ddl)).createOrReplaceTempView(name)
+        reader = spark.read.schema(ddl).option("recursiveFileLookup", True)
+        return reader.parquet(*paths) if paths else spark.createDataFrame([], ddl)
+
+    rows_of(loose, columns).createOrReplaceTempView("loose")
+    once = rows_of(unique, columns).selectExpr("*", "false AS repeated")
+    once.unionByName(rows_of(compacted, f"{columns}, repeated BOOLEAN")).createOrReplaceTempView("compacted")
     ranked = f"SELECT *, {PLACE} AS place FROM loose WHERE bad_line IS NULL"
     single = f"SELECT * FROM ({ranked}) AS ranked WHERE place = 1"
     dialect = Dialect(single, "get_json_object", document="rest", micros="unix_micros(CAST({} AS TIMESTAMP))")

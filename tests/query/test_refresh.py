@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from answers import check_answers_of
-from bundles import START, foreign, make_bundle, make_node
+from bundles import START, foreign, make_bundle, make_node, reseal
 from calyx_logging.core import files
 from calyx_logging.errors import StorageError
 from calyx_logging.hub.importer import Policy, import_bundle
@@ -79,8 +79,8 @@ def test_the_answers_are_those_counted(fleet: tuple[Path, Truth], store: Store) 
         assert part is not None
         assert hub_table.compact(store, node_id) is None
     check_answers(store, truth)
-    loose, compacted = hub_table.files_in_force(store, snapshot.current(store))
-    assert (len(loose), len(compacted)) == (0, 2)
+    loose, compacted, unique = hub_table.files_in_force(store, snapshot.current(store))
+    assert (len(loose), len(compacted), unique) == (0, 2, [])
     assert import_bundle(store, late, policy=Policy(accept_bad_lines=True)).outcome == "already imported"
     check_answers(store, truth)
 
@@ -126,7 +126,7 @@ def test_a_bundle_after_compaction(fleet: tuple[Path, Truth], store: Store) -> N
     hub_table.compact(store, "node-0001")
     import_bundle(store, late, policy=Policy(accept_bad_lines=True))
     check_answers(store, truth)
-    _, compacted = hub_table.files_in_force(store, snapshot.current(store))
+    _, compacted, _ = hub_table.files_in_force(store, snapshot.current(store))
     assert compacted == []
     for node_id in store.nodes():
         assert hub_table.compact(store, node_id) is not None
@@ -471,3 +471,31 @@ def test_odd_files_in_the_table(fleet: tuple[Path, Truth], store: Store, tmp_pat
     done = telemetry("table", "--check", "--root", store.root, "--json")
     assert (done.returncode, json.loads(done.stdout)["made"]) == (0, 2), done.stderr
     check_answers(store, truth)
+
+
+def test_no_query_looks_for_repeats_where_there_are_none(store: Store, tmp_path: Path) -> None:
+    """A node is known to have none until a file of it comes in force that repeats an event of another."""
+    node = make_node(tmp_path, "n-1")
+    first, second = (make_bundle(node, range(n, n + 3), second=n * 10) for n in (0, 3))
+
+    def kinds() -> list[int]:
+        return [len(files) for files in hub_table.files_in_force(store, snapshot.current(store))]
+
+    for n, bundle in enumerate((first, second), 1):
+        import_bundle(store, bundle)
+        refresh.refresh(store, ["n-1"])
+        assert kinds() == [0, 0, n]
+        assert run_sql(hub_table.connect(store), "SELECT count(*) AS n FROM events").to_pylist() == [{"n": 3 * n}]
+    (chunk,) = second.glob("*.jsonl")
+    again = tmp_path / "again"
+    shutil.copytree(second, again)
+    other = again / chunk.name.replace("-0000", "-0007")
+    (again / chunk.name).rename(other)
+    other.write_bytes(other.read_bytes().splitlines(keepends=True)[1] + b"\n")  # recut: one event again
+    reseal(again)
+    assert import_bundle(store, again).outcome == "imported"
+    refresh.refresh(store, ["n-1"])
+    assert kinds() == [3, 0, 0]
+    assert run_sql(hub_table.connect(store), "SELECT count(*) AS n FROM events").to_pylist() == [{"n": 6}]
+    assert hub_table.compact(store, "n-1") is not None
+    assert kinds() == [0, 1, 0]
