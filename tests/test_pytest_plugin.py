@@ -176,10 +176,10 @@ def test_the_cases_of_a_session(node: Node, folder: Path) -> None:
     run_pytest(folder, *asked(node))
     found = {row["case_id"].partition("::")[2]: (row["outcome"], row["passed"]) for row in named(node, "cases")}
     del found[""]  # the case_id that a test's own record has
-    assert found.pop("test_skipped") == ("skipped", "false")
-    assert found.pop("test_fails") == ("completed", "false")
-    assert found.pop("test_error") == found.pop("test_error_later") == ("error", "false")
-    assert set(found.values()) == {("completed", "true")}
+    assert found.pop("test_skipped") == ("skipped", False)
+    assert found.pop("test_fails") == ("completed", False)
+    assert found.pop("test_error") == found.pop("test_error_later") == ("error", False)
+    assert set(found.values()) == {("completed", True)}
     run_pytest(folder, *asked(node), "--collect-only")
     assert len(named(node, "runs")) == 1
 

@@ -148,6 +148,7 @@ def _already_imported(store: Store, source: Path, policy: Policy) -> ImportResul
         return None
     bundle, folder = found
     result = ImportResult(source, "already imported", folder, bundle.manifest, bundle.manifest_sha256, bundle.events)
+    result.warnings += bundle.warnings
     _check_signature(store, bundle, policy, result)
     return None if result.faults else result
 
