@@ -1,8 +1,7 @@
 """WriterPool: a configured outbox's writers, each used by one logging call at a time.
 
-A call takes a writer from the idle ones, writes its line and puts the writer back; where none is idle it begins one.
-Another thread, a signal handler, or a processor that logs simply takes another writer. The last one put back is the
-first one taken, so that one thread keeps to one writer.
+A call takes an idle writer, writes its line and puts the writer back; where none is idle it begins one, as in a signal
+handler or a processor that logs. The last one put back is the first one taken, so that a thread keeps to one writer.
 
 Invariants:
 
@@ -20,6 +19,7 @@ another call of its thread (at most 32). Those unused for a minute are ended, do
 from __future__ import annotations
 
 import contextlib
+import errno
 import os
 import threading
 import time
@@ -41,10 +41,9 @@ from calyx_logging.recording.writer import ChunkWriter
 
 __all__ = ["WriterPool"]
 
-_IDLE_SECONDS = 60.0
+_IDLE_SECONDS, _EXIT_WAIT = 60.0, 0.03
 _LONG_WAIT = 2.0
 """So long `seal` and `close` wait for calls of other threads that are writing."""
-_EXIT_WAIT = 0.03
 _POLLS, _NESTED_POLLS = 12, 60
 """A call that finds no idle writer waits so often for one that housekeeping has ready: 6 ms, inside another call 30."""
 
@@ -61,17 +60,14 @@ class WriterPool:
         node: whose outbox.
         component: part of the chunks' names.
         options: when writers roll and sync.
-        background: whether the housekeeping thread looks after it; else full chunks are sealed in calls, and nothing
-            is done between calls.
+        background: whether the housekeeping thread looks after it; else full chunks are sealed in calls.
 
     Raises:
         ConfigError: the outbox cannot be written, or its file system has no locks.
 
     Attributes:
-        note_lost: has housekeeping count an event that was lost by an error; one call into C, for which there is room
-            where Python's stack is full.
-        reentrant: calls of `submit` so far that came from inside another one of the same thread (free-threaded builds
-            may miss some).
+        note_lost: has housekeeping count an event that was lost by an error; it is one call into C.
+        reentrant: calls of `submit` so far that came from inside another one of the same thread.
     """
 
     __slots__ = ("__dict__", "__weakref__", "_pid", "_seats")  # see core_members
@@ -388,8 +384,12 @@ class WriterPool:
     def _take_over(self, writers: list[ChunkWriter], *, has_ended: bool = False) -> None:
         """Write what these writers could not, and tell of what they could not tell, or leave that in their notes."""
         for writer in writers:
-            for line in writer.take_lines():
-                self.keep(line)
+            lines = iter(writer.take_lines())
+            for line in lines:
+                if not self.keep(line) and not self._node.root.is_dir():  # to begin a writer for each takes hours
+                    seat = self._any_seat()
+                    seat.writer.lose(FileNotFoundError(errno.ENOENT, "the root folder was deleted"), lines)
+                    self._seats.idle.append(seat)
             noted = has_ended and writer.lock.has_note
             if gaps := writer.take_gaps(of_calls=has_ended):
                 seat = self._any_seat()

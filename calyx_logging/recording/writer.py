@@ -123,13 +123,13 @@ class ChunkWriter:
             return False
         return True
 
-    def lose(self, error: BaseException) -> None:
-        """Count an event that cannot be written."""
-        chunk, seq, size, gaps = self.state
-        self.limit = -1
-        gaps = with_loss(gaps, seq, cause_of(error), self._clock())
-        self._reporter.lost(error)
-        self.state = (chunk, seq + 1, size, gaps)  # last: where anything before raises, nothing is counted
+    def lose(self, error: BaseException, lines: Iterable[bytes] = (b"",)) -> None:
+        """Count events that cannot be written, one for each of some lines; where anything raises, it is not counted."""
+        for _ in lines:
+            chunk, seq, size, gaps = self.state
+            self.limit = -1
+            self._reporter.lost(error)
+            self.state = (chunk, seq + 1, size, with_loss(gaps, seq, cause_of(error), self._clock()))
         self._note_losses()
 
     def tell(self) -> None:

@@ -7,6 +7,7 @@ import itertools
 import json
 import logging
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -581,3 +582,29 @@ def test_a_call_waits_a_twentieth_of_a_second_at_most_for_a_write_that_hangs(
     assert len(kept) == len(set(kept)) >= 6
     assert len(kept) + sum(line.get("count", 0) for line in controls_of(node.outbox)) == 12
     assert sum(event["message"] == "stuck" for event in events_of(node.outbox)) == 1
+
+
+@pytest.mark.slow
+def test_a_root_that_is_deleted_before_the_end(tmp_path: Path) -> None:
+    """As a program does with its temporary folder: it ends at once, and says how many events went with the folder."""
+    code = """
+        import logging, logging.config, json, shutil, sys
+        logging.config.dictConfig(json.loads(sys.argv[1]))
+        log = logging.getLogger("harness")
+        for n in range(20_000):
+            log.info("event", extra={"n": n})
+        shutil.rmtree(sys.argv[2])
+        for n in range(int(sys.argv[3])):
+            log.info("event", extra={"n": n})
+        print("logged")
+    """
+    for number, more in enumerate((0, 500)):
+        (tmp_path / str(number)).mkdir()
+        node = provision(tmp_path / str(number), "n-1").node
+        done = python(code, json.dumps(config(node, max_bytes=1_000_000)), str(node.root), str(more))
+        assert (done.returncode, done.stdout) == (0, "logged\n"), done.stderr
+        (said,) = re.findall(r"(\d+) events were lost, and this line alone says so", done.stderr)
+        in_sealed = 20_000 - int(said) + more  # sealed chunks are gone with the folder, and nobody has their lines
+        assert 0 <= in_sealed < 20_000, done.stderr
+        assert done.stderr.count("\n") < 40
+        assert not node.root.exists()
