@@ -89,6 +89,8 @@ def test_named_queries_give_numbers_and_booleans(root: Path) -> None:
     done = telemetry("query", "--root", root, "--named", "cases", "--json")
     found = [(row["score"], row["score_text"], row["passed"], row["duration_s"]) for row in json.loads(done.stdout)]
     assert found == [(0.05, "0.05", False, 1.5), (0.75, "0.75", True, 0.5)]
+    done = telemetry("query", "--root", root, "select case_id, passed, score from cases order by 1", "--csv")
+    assert done.stdout.splitlines()[1:] == ["a,false,0.05", "b,true,0.75"]
 
 
 @pytest.mark.parametrize(
