@@ -41,6 +41,9 @@ _ALL = ", ".join(COLUMNS)
 MEMORY = "4GB"
 """Default memory limit of the database."""
 
+_SMALL = "512MB"
+"""The limit for work beside an import; what needs more goes to the temporary folder."""
+
 
 _REPEATS = f"""
 CREATE TEMP TABLE repeats AS
@@ -172,16 +175,16 @@ def attach(
 
 
 def has_repeats(parquet: Sequence[Path]) -> bool:
-    """Tell whether an event of one node is in its files twice.
+    """Tell whether an event of one node may be in its files twice, by hashes of 64 bits.
 
     Raises:
         ConfigError: DuckDB is not installed.
         StorageError: the files cannot be read.
     """
     with temporary() as folder:
-        backend = _started(folder, MEMORY, plain=True)
-        rows = _rows_of(parquet, "identity, bad_line")
-        twice = f"SELECT 1 FROM ({rows}) WHERE bad_line IS NULL GROUP BY identity HAVING count(*) > 1 LIMIT 1"
+        backend = _started(folder, _SMALL, plain=True)
+        rows = _rows_of(parquet, "hash(identity) AS hash, bad_line")
+        twice = f"SELECT 1 FROM ({rows}) WHERE bad_line IS NULL GROUP BY hash HAVING count(*) > 1 LIMIT 1"
         try:
             return backend.con.execute(twice).fetchone() is not None
         except Exception as error:
