@@ -21,7 +21,7 @@ from typing import TYPE_CHECKING
 import orjson
 
 from calyx_logging.core import files
-from calyx_logging.core.reading import BLOCK, names_in
+from calyx_logging.core.reading import BLOCK, names_in, start_of_line
 from calyx_logging.format.chunk import OPEN_SUFFIX, open_chunk, table_of
 from calyx_logging.format.reader import ChunkRef
 from calyx_logging.hub.inventory import prefix_digests
@@ -39,7 +39,7 @@ _ROOM = 1024**3
 
 @dataclass(frozen=True)
 class _Mark:
-    """What a kept file was made from.
+    """The bytes from which a kept file was made.
 
     Attributes:
         version: of the table's form.
@@ -87,13 +87,16 @@ def kept_table(ref: ChunkRef) -> Path | None:
     state, known = path.stat(), _mark_of(kept)
     if known is not None and (known.name, known.size, known.mtime_ns) == (path.name, state.st_size, state.st_mtime_ns):
         return kept
-    end = _whole_bytes(path, state.st_size) if path.name.endswith(OPEN_SUFFIX) else state.st_size
+    with open_chunk(path) as stream:
+        end = start_of_line(stream, state.st_size) if path.name.endswith(OPEN_SUFFIX) else state.st_size
+        if known is not None and start_of_line(stream, known.bytes) != known.bytes:
+            known = None  # it ended in the midst of a line
     if not end:
         return None
     digests = prefix_digests(path, [end, *([known.bytes] if known is not None and known.bytes <= end else [])])
     if end not in digests:
         return None  # it became shorter
-    if known is not None and (digests.get(known.bytes) != known.sha256 or not _ends_a_line(path, known.bytes)):
+    if known is not None and digests.get(known.bytes) != known.sha256:
         known = None
     start, lines = (0, 0) if known is None else (known.bytes, known.lines)
     new = batches_of(path, ref.node_id, start=start, end=end, lines_before=lines)
@@ -138,25 +141,6 @@ def _rows_of(kept: Path, name: str) -> Iterator[pyarrow.RecordBatch]:
             named = pyarrow.repeat(pyarrow.scalar(column_text(name), pyarrow.string()), batch.num_rows)
             columns = [named if number == place else column for number, column in enumerate(batch.columns)]
             yield pyarrow.RecordBatch.from_arrays(columns, schema=fields)
-
-
-def _whole_bytes(path: Path, size: int) -> int:
-    """Return where the last whole line of a chunk ends."""
-    with open_chunk(path) as stream:
-        while size:
-            start = max(0, size - BLOCK)
-            stream.seek(start)
-            found = stream.read(size - start).rfind(b"\n")
-            if found >= 0:
-                return start + found + 1
-            size = start
-    return 0
-
-
-def _ends_a_line(path: Path, end: int) -> bool:
-    with open_chunk(path) as stream:
-        stream.seek(end - 1)
-        return stream.read(1) == b"\n"
 
 
 def _lines(path: Path, start: int, end: int) -> int:

@@ -105,7 +105,7 @@ def connect_chunks(
 
 
 class Database:
-    """What `run_sql` needs of an Ibis backend (DuckDB), without Ibis, which takes long to load.
+    """A stand-in for an Ibis backend (DuckDB) that suffices for `run_sql`; Ibis itself takes long to load.
 
     Attributes:
         con: the DuckDB connection.

@@ -29,7 +29,7 @@ _OURS = "source = 'calyx_logging'"
 
 @dataclass(frozen=True)
 class Dialect:
-    """What engines write differently.
+    """The parts of the SQL that engines write differently.
 
     Attributes:
         single: a SELECT of the rows of `loose` that are events, each event once.
