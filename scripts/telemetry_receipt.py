@@ -29,7 +29,6 @@ except ImportError as error:
 @hub_option
 @sign_options
 @click.option("--signing-key", metavar="KEY", help="Sign every receipt of this hub from now on with this OpenSSH key.")
-@click.option("--deep", is_flag=True, help="Compute every chunk's hash anew.")
 @json_option
 def command(
     node_ids: tuple[str, ...],
@@ -37,12 +36,11 @@ def command(
     sign: str | None,
     no_sign: bool,
     signing_key: str | None,
-    deep: bool,
     as_json: bool,
 ) -> None:
     """Write the receipts of these nodes, or of all, to telemetry/federated/.receipts; import does so by itself.
 
-    A chunk whose file has changed since it came is read again; with --deep every chunk's hash is computed anew.
+    Here every chunk's hash is computed anew; by import only that of chunks whose files have changed since they came.
     Carried back to its node, with the signature beside it, a receipt says what that node may delete (prune).
     """
     store = Store(find_hub(root))
@@ -50,7 +48,7 @@ def command(
     if signing_key is not None:
         name_key(store.root, signing_key)
     key = None if no_sign else sign or named_key(store.root)
-    written = list(write_receipts(store, asked, key, deep=deep))
+    written = list(write_receipts(store, asked, key, deep=True))
     if as_json:
         print_json([document(one) for one in written])
         return

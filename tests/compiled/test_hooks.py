@@ -396,8 +396,8 @@ def test_what_configure_structlog_makes_goes_again(handler: OutboxHandler) -> No
         return sys.getallocatedblocks()
 
     work()
-    before = work()
-    assert work() - before < 50
+    figures = [work() for _ in range(6)]  # other threads of the process allocate, too
+    assert min(figures[3:]) - min(figures[:3]) < 50
 
 
 REPLACED_BEFORE = """
