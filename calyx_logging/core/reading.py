@@ -56,12 +56,10 @@ def names_in(folder: Path) -> list[str]:
         raise StorageError.of(error, "read the folder", folder) from error
 
 
-def blocks_of(stream: BinaryIO, most: int | None = None) -> Iterator[bytes]:
-    """Yield a file's bytes from where it is, block by block; `most` is their number at most."""
-    while block := stream.read(BLOCK if most is None else min(BLOCK, most)):
+def blocks_of(stream: BinaryIO) -> Iterator[bytes]:
+    """Yield a file's bytes, block by block."""
+    while block := stream.read(BLOCK):
         yield block
-        if most is not None:
-            most -= len(block)
 
 
 class LineCutter:

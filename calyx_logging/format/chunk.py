@@ -30,7 +30,6 @@ __all__ = [
     "check_component",
     "open_chunk",
     "read_lines",
-    "table_of",
 ]
 
 SEALED_SUFFIX = ".jsonl"
@@ -143,9 +142,3 @@ def read_lines(stream: BinaryIO) -> Iterator[tuple[bytes, bool]]:
             yield line[:-1], True
         else:
             yield line, False
-
-
-def table_of(path: Path) -> Path:
-    """Return where an outbox keeps the table of a chunk, whether open or sealed."""
-    stem = path.name.removesuffix(OPEN_SUFFIX).removesuffix(SEALED_SUFFIX)
-    return path.parent / ".table" / f"{stem}.parquet"

@@ -163,25 +163,19 @@ def scan_chunk(path: Path, node_id: str, *, with_ids: bool = False) -> Scan:
     return scan
 
 
-def numbered_lines(blocks: Iterable[bytes], before: int = 0) -> Iterator[tuple[int, bytes]]:
-    """Yield non-empty lines with their numbers, without newline and byte order mark; skip those that are too long.
-
-    Args:
-        blocks: of a file, from its begin or from a later line's.
-        before: the number of lines before.
-    """
-    number = before + 1
-    for lines in _lines_of(blocks, is_begin=not before):
+def numbered_lines(blocks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+    """Yield non-empty lines with their numbers, without newline and byte order mark; skip those that are too long."""
+    number = 1
+    for lines in _lines_of(blocks):
         split = _split(lines)
         if lines is not None:
             yield from ((number + k, line) for k, line in enumerate(split) if line.strip())
         number += len(split)
 
 
-def _lines_of(blocks: Iterable[bytes], *, is_begin: bool = True) -> Iterator[memoryview | None]:
+def _lines_of(blocks: Iterable[bytes]) -> Iterator[memoryview | None]:
     """Yield whole lines, without the byte order mark."""
-    first = 0 if is_begin else -1
-    return whole_lines((block.removeprefix(BOM) if n == first else block for n, block in enumerate(blocks)), MAX_LINE)
+    return whole_lines((block.removeprefix(BOM) if n == 0 else block for n, block in enumerate(blocks)), MAX_LINE)
 
 
 def _split(lines: memoryview | None) -> list[bytes]:
@@ -243,20 +237,17 @@ def _see_plain(scan: Scan, lines: memoryview, number: int, node_id: str, seqs: l
     return plain.events + len(plain.others)
 
 
-def numbered_events(
-    blocks: Iterable[bytes], node_id: str | None, before: int = 0
-) -> Iterator[tuple[int, bytes, dict[str, Any] | None]]:
+def numbered_events(blocks: Iterable[bytes], node_id: str | None) -> Iterator[tuple[int, bytes, dict[str, Any] | None]]:
     """Yield what `numbered_lines` does, each line with its event; None for a line that is not one of the node.
 
     The compiled core finds out which lines are; without it, each is checked.
 
     Args:
-        blocks: as for `numbered_lines`.
+        blocks: of a file.
         node_id: the node; None for any.
-        before: as for `numbered_lines`.
     """
-    begins, number = beginning_of(node_id or ""), before + 1
-    for lines in _lines_of(blocks, is_begin=not before):
+    begins, number = beginning_of(node_id or ""), 1
+    for lines in _lines_of(blocks):
         split = _split(lines)
         plain = None if lines is None or node_id is None else read_plain_lines(lines, node_id)
         odd = None if plain is None else {index for index, _, _ in plain.others}

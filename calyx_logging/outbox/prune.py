@@ -26,7 +26,7 @@ from calyx_logging.core.locks import is_gone
 from calyx_logging.core.parallel import several_at_once
 from calyx_logging.core.reading import blocks_of, names_in, sha256_of, sha256_of_blocks
 from calyx_logging.errors import ManifestError, StorageError
-from calyx_logging.format.chunk import open_chunk, table_of
+from calyx_logging.format.chunk import open_chunk
 from calyx_logging.format.manifest import MANIFEST_NAME, Manifest
 from calyx_logging.node import Node
 from calyx_logging.outbox import contents, export_index, receipts
@@ -128,7 +128,6 @@ def carry_out(node: Node, carried: CarriedReceipt, *, clock: Callable[[], float]
             found = plan(node, carried)
             for name in found.chunks:
                 files.remove(node.outbox / name)
-                files.remove(table_of(node.outbox / name))
             files.sync_dir(node.outbox)
             for name in found.archives:
                 files.remove(node.exports / name)

@@ -73,7 +73,6 @@ def connect_chunks(
     closed: bool = False,
     warn: Callable[[str], None] | None = None,
     plain: bool = False,
-    keep: bool = False,
 ) -> Any:
     """Return an Ibis backend (DuckDB) with the views of `views`.
 
@@ -86,22 +85,14 @@ def connect_chunks(
         closed: whether queries may read no file but these, and write none.
         warn: is told of chunks that cannot be read, and left out; None raises.
         plain: whether it is to be a `Database`.
-        keep: keep the tables of the chunks beside them, for the next query.
 
     Raises:
         ConfigError: the extra `query` is not installed.
         ChunkError, StorageError: a chunk cannot be read, or the temporary folder cannot be written.
     """
     with temporary() as folder:
-        refs = list(chunks)
-        files = in_files(refs, folder.path, engine, warn, keep=keep)
-        try:
-            return attach(folder, files, memory=memory, closed=closed, plain=plain)
-        except StorageError:
-            if not keep:
-                raise
-        # what was kept is damaged, or another query has replaced it
-        return attach(folder, in_files(refs, folder.path, engine), memory=memory, closed=closed, plain=plain)
+        files = in_files(chunks, folder.path, engine, warn)
+        return attach(folder, files, memory=memory, closed=closed, plain=plain)
 
 
 class Database:

@@ -10,7 +10,7 @@ import json
 import math
 import re
 import sys
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from datetime import datetime
 from hashlib import blake2b
 from pathlib import Path
@@ -118,24 +118,13 @@ def schema() -> pyarrow.Schema:
     return pa.schema([(name, types.get(name, pa.string())) for name in COLUMNS])
 
 
-def batches_of(
-    path: Path,
-    node_id: str | None = None,
-    *,
-    bundle: str | None = None,
-    start: int = 0,
-    end: int | None = None,
-    lines_before: int = 0,
-) -> Iterator[pyarrow.RecordBatch]:
+def batches_of(path: Path, node_id: str | None = None, *, bundle: str | None = None) -> Iterator[pyarrow.RecordBatch]:
     """The rows of a chunk, open or sealed; one a line, but for empty ones and a torn one at the end of an open chunk.
 
     Args:
         path: of the chunk.
         node_id: whose events its lines have to be; None for any.
         bundle: the name of the bundle's folder it came in.
-        start: where a line begins, in bytes.
-        end: where one ends, or the file; None for all that is there.
-        lines_before: the number of lines before `start`.
 
     Raises:
         ChunkError: it is no regular file.
@@ -145,11 +134,9 @@ def batches_of(
     pa = _pyarrow()
     name = ChunkName.parse(path.name)
     common = {"writer": None if name is None else name.writer, "chunk": column_text(path.name), "bundle": bundle}
-    is_open, fields = end is None and path.name.endswith(OPEN_SUFFIX), schema()
+    is_open, fields = path.name.endswith(OPEN_SUFFIX), schema()
     with open_chunk(path) as stream:
-        stream.seek(start)
-        blocks = blocks_of(stream, None if end is None else end - start)
-        lines = numbered_events(blocks, node_id, lines_before)
+        lines = numbered_events(blocks_of(stream), node_id)
         numbered = ((number, len(line), _row(event, line, node_id)) for number, line, event in lines)
         for batch, is_last in _batched(numbered):
             numbers, _, rows = map(list, zip(*batch, strict=True))
@@ -184,10 +171,8 @@ def _batched(lines: Iterable[_Line]) -> Iterator[tuple[list[_Line], bool]]:
         yield batch, True
 
 
-def write_parquet(
-    path: Path, batches: Iterable[pyarrow.RecordBatch], metadata: Mapping[bytes, bytes] | None = None
-) -> int:
-    """Write rows to a Parquet file (zstd), synced, with metadata of the schema; return how many.
+def write_parquet(path: Path, batches: Iterable[pyarrow.RecordBatch]) -> int:
+    """Write rows to a Parquet file (zstd), synced; return how many.
 
     Raises:
         OSError: it cannot be written; nothing of it is left.
@@ -200,7 +185,7 @@ def write_parquet(
         nonlocal count
         with parquet.ParquetWriter(
             stream,
-            schema().with_metadata(metadata),
+            schema(),
             compression="zstd",
             use_dictionary=list(_FEW_VALUES),
             write_page_checksum=True,
