@@ -130,7 +130,7 @@ def _warn_of_unknown(names: Iterable[str], results: Iterable[ImportResult]) -> N
 def _write_receipts(store: Store, node_ids: list[str], key: str | None, *, quiet: bool) -> int:
     """Write the nodes' receipts and return the exit code; what was imported is in, whether they are written or not."""
     try:
-        for written in write_receipts(store, node_ids, key, deep=False):
+        for written in write_receipts(store, node_ids, key, anew=False):
             if not quiet:
                 tell(f"receipt: {receipt_text(written)}")
     except CalyxError as error:  # the next import writes them

@@ -48,7 +48,7 @@ def command(
     if signing_key is not None:
         name_key(store.root, signing_key)
     key = None if no_sign else sign or named_key(store.root)
-    written = list(write_receipts(store, asked, key, deep=True))
+    written = list(write_receipts(store, asked, key, anew=True))
     if as_json:
         print_json([document(one) for one in written])
         return
@@ -56,10 +56,10 @@ def command(
         tell(receipt_text(one))
 
 
-def write_receipts(store: Store, node_ids: Iterable[str], key: str | None, *, deep: bool) -> Iterator[Written]:
+def write_receipts(store: Store, node_ids: Iterable[str], key: str | None, *, anew: bool) -> Iterator[Written]:
     """Write a receipt for each node; print warnings on standard error."""
     for node_id in node_ids:
-        written = write_receipt(store, node_id, key=key, deep=deep)
+        written = write_receipt(store, node_id, key=key, anew=anew)
         for warning in written.warnings:
             remark(f"warning: {warning}")
         yield written

@@ -19,7 +19,6 @@ __all__ = [
     "names_in",
     "sha256_of",
     "sha256_of_blocks",
-    "start_of_line",
     "whole_lines",
 ]
 
@@ -28,18 +27,6 @@ BLOCK = 512 * 1024
 
 BOM = b"\xef\xbb\xbf"
 """The UTF-8 byte order mark that some programs put at the start of a file; it is not part of the text."""
-
-
-def start_of_line(stream: BinaryIO, place: int) -> int:
-    """Return where the line that contains `place` begins."""
-    while place > 0:
-        start = max(0, place - BLOCK)
-        stream.seek(start)
-        newline = stream.read(place - start).rfind(b"\n")
-        if newline >= 0:
-            return start + newline + 1
-        place = start
-    return 0
 
 
 def names_in(folder: Path) -> list[str]:

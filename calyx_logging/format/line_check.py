@@ -10,11 +10,11 @@ import contextlib
 import json
 import threading
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from operator import itemgetter
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import orjson
 
@@ -150,7 +150,7 @@ def scan_chunk(path: Path, node_id: str, *, with_ids: bool = False) -> Scan:
     seqs: list[int] = []
     with open_chunk(path) as stream:
         number = 1
-        for lines in _lines_of(blocks_of(stream)):
+        for lines in _lines_of(stream):
             seen = None if lines is None else _see_plain(scan, lines, number, node_id, seqs)
             if seen is None:
                 split = _split(lines)
@@ -163,18 +163,19 @@ def scan_chunk(path: Path, node_id: str, *, with_ids: bool = False) -> Scan:
     return scan
 
 
-def numbered_lines(blocks: Iterable[bytes]) -> Iterator[tuple[int, bytes]]:
+def numbered_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
     """Yield non-empty lines with their numbers, without newline and byte order mark; skip those that are too long."""
     number = 1
-    for lines in _lines_of(blocks):
+    for lines in _lines_of(stream):
         split = _split(lines)
         if lines is not None:
             yield from ((number + k, line) for k, line in enumerate(split) if line.strip())
         number += len(split)
 
 
-def _lines_of(blocks: Iterable[bytes]) -> Iterator[memoryview | None]:
+def _lines_of(stream: BinaryIO) -> Iterator[memoryview | None]:
     """Yield whole lines, without the byte order mark."""
+    blocks = blocks_of(stream)
     return whole_lines((block.removeprefix(BOM) if n == 0 else block for n, block in enumerate(blocks)), MAX_LINE)
 
 
@@ -237,17 +238,17 @@ def _see_plain(scan: Scan, lines: memoryview, number: int, node_id: str, seqs: l
     return plain.events + len(plain.others)
 
 
-def numbered_events(blocks: Iterable[bytes], node_id: str | None) -> Iterator[tuple[int, bytes, dict[str, Any] | None]]:
+def numbered_events(stream: BinaryIO, node_id: str | None) -> Iterator[tuple[int, bytes, dict[str, Any] | None]]:
     """Yield what `numbered_lines` does, each line with its event; None for a line that is not one of the node.
 
     The compiled core finds out which lines are; without it, each is checked.
 
     Args:
-        blocks: of a file.
+        stream: a file, from its beginning.
         node_id: the node; None for any.
     """
     begins, number = beginning_of(node_id or ""), 1
-    for lines in _lines_of(blocks):
+    for lines in _lines_of(stream):
         split = _split(lines)
         plain = None if lines is None or node_id is None else read_plain_lines(lines, node_id)
         odd = None if plain is None else {index for index, _, _ in plain.others}

@@ -12,9 +12,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
-from calyx_logging.core.reading import BOM, start_of_line
+from calyx_logging.core.reading import BLOCK, BOM
 from calyx_logging.core.times import utc_text
 from calyx_logging.errors import CalyxError, EventError, say
 from calyx_logging.events.event import decode
@@ -243,12 +243,24 @@ class Follower:
             if place > size:  # a partial line was cut off
                 place = size
             # a line may have been partial at the start, and recovery removes bad lines
-            place = start_of_line(stream, place)
+            place = _start_of_line(stream, place)
             stream.seek(place)
             self._places[key] = place
             while (data := stream.readline(MAX_LINE)).endswith(b"\n"):
                 self._places[key] += len(data)
                 yield from _line(data, path, 0)
+
+
+def _start_of_line(stream: BinaryIO, place: int) -> int:
+    """Return where the line that contains `place` begins."""
+    while place > 0:
+        start = max(0, place - BLOCK)
+        stream.seek(start)
+        newline = stream.read(place - start).rfind(b"\n")
+        if newline >= 0:
+            return start + newline + 1
+        place = start
+    return 0
 
 
 def _key(path: Path) -> str:

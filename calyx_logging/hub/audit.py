@@ -247,7 +247,7 @@ def _look_for_same_ids(scans: dict[Held, Scan], result: NodeAudit) -> None:
 def _contents(held: Held, suspects: set[int]) -> Iterator[tuple[str, bytes]]:
     """Yield possibly repeated ids of a chunk's lines, each with a hash of the event without its `seq`."""
     with contextlib.suppress(CalyxError), open_chunk(held.path) as stream:
-        for _, line in numbered_lines(blocks_of(stream)):
+        for _, line in numbered_lines(stream):
             try:
                 event = decode(line)
             except EventError:

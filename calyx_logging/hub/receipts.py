@@ -39,7 +39,7 @@ class Written:
 
 
 def write_receipt(
-    store: Store, node_id: str, *, key: str | None = None, deep: bool = False, clock: Callable[[], float] = time.time
+    store: Store, node_id: str, *, key: str | None = None, anew: bool = True, clock: Callable[[], float] = time.time
 ) -> Written:
     """Write what the store holds of a node to `.receipts/<node_id>.json`; keep a receipt that says the same.
 
@@ -47,7 +47,7 @@ def write_receipt(
         store: the hub's.
         node_id: of a node in the store.
         key: to sign with, see `signature.sign`; None for an unsigned receipt.
-        deep: compute the hash of every chunk, instead of only of those whose file has another length or time of change
+        anew: compute the hash of every chunk, instead of only of those whose file has another length or time of change
             than when it came.
         clock: seconds since the epoch.
 
@@ -61,7 +61,7 @@ def write_receipt(
         files.make_dirs(store.receipts)
         with OsLock(store.receipts / f".{node_id}.lock"):
             with store.alone():
-                receipt, warnings = _receipt(store, node_id, utc_text(clock()), deep)
+                receipt, warnings = _receipt(store, node_id, utc_text(clock()), anew)
             old = _old(path)
             was_signed = signature.exists()
             if old is not None and receipt.says_the_same(old):
@@ -88,14 +88,14 @@ def _old(path: Path) -> Receipt | None:
         return None
 
 
-def _receipt(store: Store, node_id: str, written_at: str, deep: bool) -> tuple[Receipt, tuple[str, ...]]:
+def _receipt(store: Store, node_id: str, written_at: str, anew: bool) -> tuple[Receipt, tuple[str, ...]]:
     entries = store.load(node_id)
     holdings = holdings_of(store, entries)
     notes: dict[str, Note] = {}
     for entry in entries:
         notes = store.checked(entry) | notes  # the first that brought a chunk is, as a rule, where it lies
     held = list(holdings.by_hash.values())
-    is_whole = several_at_once(lambda one: _is_whole(one, None if deep else notes.get(one.sha256)), held)
+    is_whole = several_at_once(lambda one: _is_whole(one, None if anew else notes.get(one.sha256)), held)
     whole = [one for one, is_so in zip(held, is_whole, strict=True) if is_so]
     unknown = [one for one in whole if one.sha256 not in notes]
     scans = {sha256: note.scan for sha256, note in notes.items()}

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any, BinaryIO
 from orjson import OPT_SORT_KEYS, dumps
 
 from calyx_logging.core import files
-from calyx_logging.core.reading import BOM, blocks_of
+from calyx_logging.core.reading import BOM
 from calyx_logging.core.times import parse_utc
 from calyx_logging.errors import ConfigError
 from calyx_logging.format.chunk import OPEN_SUFFIX, ChunkName, open_chunk
@@ -136,7 +136,7 @@ def batches_of(path: Path, node_id: str | None = None, *, bundle: str | None = N
     common = {"writer": None if name is None else name.writer, "chunk": column_text(path.name), "bundle": bundle}
     is_open, fields = path.name.endswith(OPEN_SUFFIX), schema()
     with open_chunk(path) as stream:
-        lines = numbered_events(blocks_of(stream), node_id)
+        lines = numbered_events(stream, node_id)
         numbered = ((number, len(line), _row(event, line, node_id)) for number, line, event in lines)
         for batch, is_last in _batched(numbered):
             numbers, _, rows = map(list, zip(*batch, strict=True))

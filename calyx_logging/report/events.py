@@ -17,7 +17,6 @@ from typing import Any
 
 import orjson
 
-from calyx_logging.core.reading import blocks_of
 from calyx_logging.errors import CalyxError
 from calyx_logging.events.event import decode
 from calyx_logging.format.chunk import open_chunk
@@ -183,7 +182,7 @@ def _lines_at(path: Path, numbers: Mapping[int, Any]) -> Iterator[tuple[int, byt
     for one in (path, path.with_name(_sealed(path.name))):
         try:
             with open_chunk(one) as stream:
-                for number, line in numbered_lines(blocks_of(stream)):
+                for number, line in numbered_lines(stream):
                     if number in numbers:
                         yield number, line
                         left -= 1

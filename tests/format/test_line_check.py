@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
@@ -86,5 +87,5 @@ def test_a_line_that_is_too_long(tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 
 def test_numbers_and_empty_lines() -> None:
     """Empty lines are numbered but not returned; a byte order mark is not part of the first line."""
-    data = b"\xef\xbb\xbfone\n\n  \ntwo\r\n\nthree"
-    assert list(numbered_lines([data])) == [(1, b"one"), (4, b"two\r"), (6, b"three")]
+    stream = io.BytesIO(b"\xef\xbb\xbfone\n\n  \ntwo\r\n\nthree")
+    assert list(numbered_lines(stream)) == [(1, b"one"), (4, b"two\r"), (6, b"three")]

@@ -390,9 +390,9 @@ def test_bytes_that_changed_in_the_store_are_not_acknowledged(store: Store, lapt
     chunk = next(folder.glob("*.jsonl"))
     data, state = chunk.read_bytes(), chunk.stat()
     chunk.write_bytes(data[:50] + b"\0" * 40 + data[90:])
-    assert write_receipt(store, "n-1", deep=False).receipt.chunks == ()
+    assert write_receipt(store, "n-1", anew=False).receipt.chunks == ()
     os.utime(chunk, ns=(state.st_mtime_ns, state.st_mtime_ns))
-    assert write_receipt(store, "n-1", deep=True).receipt.chunks == ()
+    assert write_receipt(store, "n-1").receipt.chunks == ()  # the command reads every byte
     assert not carry_out(laptop, receipt_of(store))
     again = import_bundle(store, bundle)
     assert (again.outcome, "put back" in again.warnings[-1]) == ("already imported", True)
@@ -417,7 +417,7 @@ def test_first_generation_chunks_that_changed_in_the_store(store: Store, tmp_pat
     for spoiled in (b"", b"x", file.read_bytes()[:100]):
         file.write_bytes(spoiled)
         assert write_receipt(store, "old-1").receipt.chunks == ()
-        assert write_receipt(store, "old-1", deep=False).receipt.chunks == ()
+        assert write_receipt(store, "old-1", anew=False).receipt.chunks == ()
     import_bundle(store, states[0])
     assert len(write_receipt(store, "old-1").receipt.chunks) == 1
     import_bundle(store, states[1])
