@@ -27,6 +27,7 @@ __all__ = [
     "note_in",
     "probe",
     "read_holder",
+    "root_deleted",
     "this_process",
     "writers_with_locks",
 ]
@@ -61,6 +62,12 @@ def probe(outbox: Path) -> None:
         raise ConfigError(
             storage.message, path=outbox, hint="make the folder writable, or name another root"
         ) from error
+
+
+def root_deleted(outbox: Path) -> FileNotFoundError | None:
+    """Return the error that an outbox's root folder was deleted; None while it is there."""
+    root = outbox.parents[2]
+    return None if root.is_dir() else FileNotFoundError(errno.ENOENT, "the root folder was deleted", str(root))
 
 
 class WriterLock:
@@ -102,9 +109,8 @@ class WriterLock:
         """
         if self._lock is not None:
             return
-        root = self._outbox.parents[2]
-        if not root.is_dir():  # do not recreate a root that was deleted
-            raise FileNotFoundError(errno.ENOENT, "the root folder was deleted", str(root))
+        if (gone := root_deleted(self._outbox)) is not None:
+            raise gone  # do not recreate a root that was deleted
         while True:
             lock = OsLock(lock_file(self._outbox, self.writer))
             try:

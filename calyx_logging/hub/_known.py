@@ -11,7 +11,7 @@ from calyx_logging.errors import CalyxError
 from calyx_logging.format.chunk import open_chunk
 from calyx_logging.format.manifest import MANIFEST_NAME, MAX_MANIFEST
 from calyx_logging.hub.inventory import Held, holdings_of
-from calyx_logging.hub.store import Note, Store
+from calyx_logging.hub.store import Store
 
 __all__ = ["known_bundle"]
 
@@ -38,9 +38,7 @@ def known_bundle(store: Store, folder: Path) -> tuple[VerifiedBundle, Path] | No
         held = holdings_of(store, entries)
         if held.warnings or held.left_over:
             return None
-        notes: dict[str, Note] = {}
-        for one in entries:
-            notes = store.checked(one) | notes
+        notes = store.notes(entries)
         chunks = {chunk.sha256: held.by_hash.get(chunk.sha256) for chunk in manifest.chunks}
         there = [one for one in chunks.values() if one is not None]
         if (

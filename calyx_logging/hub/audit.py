@@ -12,7 +12,7 @@ import contextlib
 import hashlib
 from array import array
 from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from functools import partial
 
 from calyx_logging.core import files
@@ -54,16 +54,14 @@ def audit_node(store: Store, node_id: str, *, deep: bool = False, progress: Prog
         StorageError: a folder cannot be read.
         OSError: a file cannot be read.
     """
-    read = partial(_read, node_id=node_id, progress=progress)
-    result = _audit(store, node_id, (lambda _: read) if deep else partial(_reader_of_notes, store, read))
+    result = _audit(store, node_id, deep, progress)
     if result.damaged:  # or an import has moved something meanwhile: once more, with nobody else at it
-        read = partial(_read, node_id=node_id, progress=None)
         with contextlib.suppress(OSError), store.alone():
-            return _audit(store, node_id, (lambda _: read) if deep else partial(_reader_of_notes, store, read))
+            return _audit(store, node_id, deep, None)
     return result
 
 
-def _audit(store: Store, node_id: str, reader: Callable[[list[Entry]], Callable[[Held], Scan | str]]) -> NodeAudit:
+def _audit(store: Store, node_id: str, deep: bool, progress: Progress | None) -> NodeAudit:
     entries = store.load(node_id)
     holdings = holdings_of(store, entries)
     result = NodeAudit(node_id, bundles=len(entries), damaged=list(holdings.warnings))
@@ -72,7 +70,8 @@ def _audit(store: Store, node_id: str, reader: Callable[[list[Entry]], Callable[
     _look_at_folders(store, entries, holdings, result)
     _look_at_sums(store, holdings, result)
     held = sorted(holdings.chunks.values(), key=lambda one: one.name)
-    scans = dict(zip(held, several_at_once(reader(entries), held), strict=True))
+    read = partial(_read, node_id=node_id, notes={} if deep else store.notes(entries), progress=progress)
+    scans = dict(zip(held, several_at_once(read, held), strict=True))
     good: dict[Held, Scan] = {}
     for one, scan in scans.items():
         if isinstance(scan, str):
@@ -92,23 +91,10 @@ def _audit(store: Store, node_id: str, reader: Callable[[list[Entry]], Callable[
     return result
 
 
-def _reader_of_notes(
-    store: Store, read: Callable[[Held], Scan | str], entries: list[Entry]
-) -> Callable[[Held], Scan | str]:
-    """Return a function that gives what is noted of a chunk, as far as its file is as it was; otherwise reads it."""
-    notes: dict[str, Note] = {}
-    for entry in entries:
-        notes = store.checked(entry) | notes  # the first that brought a chunk is, as a rule, where it lies
-
-    def note_or_read(held: Held) -> Scan | str:
-        note = notes.get(held.sha256)
-        return note.scan if note is not None and note.is_of(held.path) else read(held)
-
-    return note_or_read
-
-
-def _read(held: Held, node_id: str, progress: Progress | None) -> Scan | str:
-    """Scan a chunk's lines; return a message instead if the chunk differs from its manifest."""
+def _read(held: Held, node_id: str, notes: Mapping[str, Note], progress: Progress | None) -> Scan | str:
+    """Scan a chunk's lines, unless a note tells of them; return a message if the chunk differs from its manifest."""
+    if (note := notes.get(held.sha256)) is not None and note.is_of(held.path):
+        return note.scan
     try:
         with open_chunk(held.path) as stream:
             digest, _ = sha256_of_blocks(_reported(blocks_of(stream), progress))

@@ -91,9 +91,7 @@ def _old(path: Path) -> Receipt | None:
 def _receipt(store: Store, node_id: str, written_at: str, anew: bool) -> tuple[Receipt, tuple[str, ...]]:
     entries = store.load(node_id)
     holdings = holdings_of(store, entries)
-    notes: dict[str, Note] = {}
-    for entry in entries:
-        notes = store.checked(entry) | notes  # the first that brought a chunk is, as a rule, where it lies
+    notes = store.notes(entries)
     held = list(holdings.by_hash.values())
     is_whole = several_at_once(lambda one: _is_whole(one, None if anew else notes.get(one.sha256)), held)
     whole = [one for one, is_so in zip(held, is_whole, strict=True) if is_so]

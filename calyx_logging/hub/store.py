@@ -19,7 +19,7 @@ from __future__ import annotations
 import os
 import secrets
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -308,6 +308,13 @@ class Store:
             }
         except (OSError, ManifestError, KeyError, TypeError, ValueError):
             return {}
+
+    def notes(self, entries: Iterable[Entry]) -> dict[str, Note]:
+        """Return the notes about the chunks of bundles, by hash; empty for those that cannot be read."""
+        found: dict[str, Note] = {}
+        for entry in entries:
+            found = self.checked(entry) | found  # the first that brought a chunk is, as a rule, where it lies
+        return found
 
     def note_checked(self, manifest: Manifest, manifest_sha256: str, scans: Mapping[str, Scan], folder: Path) -> None:
         """Note what the lines of a bundle's chunks say, and the state of their files, before it gets its final name."""

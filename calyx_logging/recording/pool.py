@@ -19,7 +19,6 @@ another call of its thread (at most 32). Those unused for a minute are ended, do
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import threading
 import time
@@ -28,7 +27,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from calyx_logging.core.locks import probe
+from calyx_logging.core.locks import probe, root_deleted
 from calyx_logging.errors import say
 from calyx_logging.node import Node
 from calyx_logging.recording import background as process
@@ -41,9 +40,10 @@ from calyx_logging.recording.writer import ChunkWriter
 
 __all__ = ["WriterPool"]
 
-_IDLE_SECONDS, _EXIT_WAIT = 60.0, 0.03
+_IDLE_SECONDS = 60.0
 _LONG_WAIT = 2.0
 """So long `seal` and `close` wait for calls of other threads that are writing."""
+_EXIT_WAIT = 0.03
 _POLLS, _NESTED_POLLS = 12, 60
 """A call that finds no idle writer waits so often for one that housekeeping has ready: 6 ms, inside another call 30."""
 
@@ -66,7 +66,7 @@ class WriterPool:
         ConfigError: the outbox cannot be written, or its file system has no locks.
 
     Attributes:
-        note_lost: has housekeeping count an event that was lost by an error; it is one call into C.
+        note_lost: has housekeeping count an event that was lost by an error; one call into C, which needs no stack.
         reentrant: calls of `submit` so far that came from inside another one of the same thread.
     """
 
@@ -386,9 +386,9 @@ class WriterPool:
         for writer in writers:
             lines = iter(writer.take_lines())
             for line in lines:
-                if not self.keep(line) and not self._node.root.is_dir():  # to begin a writer for each takes hours
+                if not self.keep(line) and (gone := root_deleted(self.outbox)):  # a writer for each would take hours
                     seat = self._any_seat()
-                    seat.writer.lose(FileNotFoundError(errno.ENOENT, "the root folder was deleted"), lines)
+                    seat.writer.lose(gone, lines)
                     self._seats.idle.append(seat)
             noted = has_ended and writer.lock.has_note
             if gaps := writer.take_gaps(of_calls=has_ended):
