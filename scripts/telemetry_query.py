@@ -178,6 +178,8 @@ def _write(batches: Rows, path: Path) -> int:
     """Write the rows to a temporary file, renamed when complete; return how many there are."""
     import pyarrow.parquet
 
+    if path.is_symlink() or (path.exists() and not path.is_file()):
+        raise ConfigError("is no regular file, and would be replaced", path=path, hint="name a new file")
     temporary, count = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp"), 0
     try:
         with pyarrow.parquet.ParquetWriter(temporary, batches.schema, compression="zstd") as writer:

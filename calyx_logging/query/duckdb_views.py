@@ -62,6 +62,7 @@ _DIALECT = Dialect(
     "json_extract_string",
     document="CAST(rest AS JSON)",
     micros="epoch_us({})",
+    last="arg_max_null",
 )
 
 

@@ -21,21 +21,25 @@ ERRORS = ("error", "critical")
 
 _IS_ERROR = f"coalesce(level IN {ERRORS}, false)"
 
+_AT = "coalesce(ts, CAST('0001-01-01 00:00:00' AS TIMESTAMP))"
+"""When an event was; one without a time comes before all others."""
+
 _RATE = "CASE WHEN cases > 0 THEN passed / cases END AS pass_rate"
 _EXTENT = "min(ts) AS started, max(ts) AS ended, count(*) AS events"
 
 
-def result_views(text_of: str, micros: str) -> dict[str, str]:
+def result_views(text_of: str, micros: str, last: str) -> dict[str, str]:
     """Return the SQL of each view, in the order of their creation.
 
     Args:
         text_of: the engine's function of a JSON text and a path.
         micros: of a time, as a template: microseconds since the epoch.
+        last: its aggregate function of a value and a time, which gives the value of the last time, even if it is null.
     """
     return {
         "run_events": _run_events(text_of),
         "runs": _runs(micros),
-        "cases": _cases(),
+        "cases": _cases(last),
         "suites": _rates("suite"),
         "suites_by_node": _rates("suite, node_id"),
         "models": _models(),
@@ -51,7 +55,7 @@ def _count(condition: str) -> str:
 
 
 def _same(one: str, other: str, names: tuple[str, ...]) -> str:
-    return " AND ".join(f"{one}.{name} = {other}.{name}" for name in names)
+    return " AND ".join(f"{one}.{name} IS NOT DISTINCT FROM {other}.{name}" for name in names)
 
 
 def _run_events(text_of: str) -> str:
@@ -69,13 +73,13 @@ WITH of_runs AS (
 ), begun AS (
     SELECT {_RUN}, ts, {part} AS part FROM of_runs WHERE stage = 'run_started'
 ), resumed AS (
-    SELECT {_RUN}, max_by(part, ts) AS last_part FROM begun GROUP BY {_RUN} HAVING {_count("part <> ''")} > 0
+    SELECT {_RUN}, max_by(part, {_AT}) AS last_part FROM begun GROUP BY {_RUN} HAVING {_count("part <> ''")} > 0
 ), ends AS (
     SELECT e.*, r.last_part,
         CASE WHEN r.last_part IS NOT NULL AND e.stage IN ('case_ended', 'run_ended') THEN {part} END AS part
     FROM of_runs AS e LEFT JOIN resumed AS r ON {_same("e", "r", RUN)}
 ), last_cases AS (
-    SELECT {keys}, max_by(part, ts) AS last_part FROM ends AS e
+    SELECT {keys}, max_by(part, {_AT}) AS last_part FROM ends AS e
     WHERE stage = 'case_ended' AND last_part IS NOT NULL GROUP BY {keys}
 ), staged AS (
     SELECT {keys}, e.ts, e.event_id, e.level, e.model, e.outcome, e.passed, e.score, e.score_text, e.duration_s,
@@ -122,16 +126,17 @@ SELECT {_RUN}, started, ended, events, errors, cases, completed, passed, cases_e
 FROM ended"""
 
 
-def _cases() -> str:
+def _cases(last: str) -> str:
     """Each case of each run; `outcome` and what follows it are those of the last time it ended, null before."""
 
-    def last(value: str, name: str) -> str:
-        return f"max_by({value}, ts) FILTER (WHERE has_ended AND {value} IS NOT NULL) AS {name}"
+    def at_last(value: str) -> str:
+        return f"{last}({value}, {_AT}) FILTER (WHERE has_ended)"
 
     names = ("duration_s", "score", "score_text", "model", "exception_type")
     return f"""
 SELECT {_RUN}, case_id, {_EXTENT}, {_count("is_error")} AS errors, {_count("has_ended")} AS attempts,
-    {last("outcome", "outcome")}, {last("is_passed", "passed")}, {", ".join(last(name, name) for name in names)}
+    {at_last("outcome")} AS outcome, {at_last("is_passed")} AS passed,
+    {", ".join(f"{at_last(name)} AS {name}" for name in names)}
 FROM run_events WHERE case_id IS NOT NULL GROUP BY {_RUN}, case_id"""
 
 
@@ -196,12 +201,11 @@ FROM logged WHERE {_IS_ERROR} GROUP BY exception_type, logger"""
 def _last_errors(text_of: str) -> str:
     """The last error of each node; those that have no time come before all others."""
     names = "node_id, ts, event_id, logger, message, suite, run_id, case_id, exception_type"
-    at = "coalesce(ts, CAST('0001-01-01 00:00:00' AS TIMESTAMP))"
     return f"""
 WITH newest AS (
-    SELECT node_id AS whose, max({at}) AS newest FROM logged WHERE {_IS_ERROR} GROUP BY node_id
+    SELECT node_id AS whose, max({_AT}) AS newest FROM logged WHERE {_IS_ERROR} GROUP BY node_id
 ), ranked AS (
     SELECT {names}, rest, row_number() OVER (PARTITION BY node_id ORDER BY event_id) AS place
-    FROM logged JOIN newest ON node_id = whose AND {at} = newest WHERE {_IS_ERROR}
+    FROM logged JOIN newest ON node_id = whose AND {_AT} = newest WHERE {_IS_ERROR}
 )
 SELECT {names}, {text_of}(rest, '$.exception[0].value') AS exception FROM ranked WHERE place = 1"""

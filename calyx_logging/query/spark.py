@@ -178,7 +178,9 @@ def attach(spark: SparkSession, loose: Iterable[Path], compacted: Iterable[Path]
     once.unionByName(rows_of(compacted, f"{columns}, repeated BOOLEAN")).createOrReplaceTempView("compacted")
     ranked = f"SELECT *, {PLACE} AS place FROM loose WHERE bad_line IS NULL"
     single = f"SELECT * FROM ({ranked}) AS ranked WHERE place = 1"
-    dialect = Dialect(single, "get_json_object", document="rest", micros="unix_micros(CAST({} AS TIMESTAMP))")
+    dialect = Dialect(
+        single, "get_json_object", document="rest", micros="unix_micros(CAST({} AS TIMESTAMP))", last="max_by"
+    )
     for name, sql in views(dialect).items():
         spark.sql(sql).createOrReplaceTempView(name)
     return ibis.pyspark.connect(spark)

@@ -36,12 +36,14 @@ class Dialect:
         text_of: the function of a JSON text and a path that gives the text there.
         document: `rest` as the engine's type for JSON.
         micros: of a time, as a template: microseconds since the epoch.
+        last: the aggregate function of a value and a time that gives the value of the last time, null where it is null.
     """
 
     single: str
     text_of: str
     document: str
     micros: str
+    last: str
 
 
 def views(dialect: Dialect) -> dict[str, str]:
@@ -69,7 +71,7 @@ def views(dialect: Dialect) -> dict[str, str]:
         "recoveries": f"SELECT node_id, writer, ts, TRY_CAST({text_of}(rest, '$.torn_bytes') AS BIGINT) AS torn_bytes, "
         f"TRY_CAST({text_of}(rest, '$.bad_lines') AS BIGINT) AS bad_lines, chunk FROM once "
         f"WHERE control = 'end' AND {_OURS} AND {text_of}(rest, '$.reason') = 'recovered'",
-        **result_views(text_of, dialect.micros),
+        **result_views(text_of, dialect.micros, dialect.last),
     }
 
 

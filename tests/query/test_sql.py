@@ -158,6 +158,54 @@ def test_the_exceptions_type(tmp_path: Path, event: dict[str, Any], kind: str | 
     assert run_sql(db, "SELECT exception_type FROM events").to_pylist() == [{"exception_type": kind}]
 
 
+def test_a_case_is_as_it_last_ended(tmp_path: Path) -> None:
+    """No value is of an earlier ending, also where the last one has none; an ending without a time counts."""
+    run = {"suite": "s", "run_id": "r", "run_instance_id": "i", "stage": "case_ended"}
+    odd = {**run, "case_id": "b", "ts_utc": "no time", "outcome": "completed", "score": 1.0}
+    chunk = chunk_of(
+        tmp_path,
+        {**run, "case_id": "a", "outcome": "error", "score": 0.9, "exception_type": "TimeoutError", "passed": False},
+        {**run, "case_id": "a", "outcome": "completed"},
+        odd,
+    )
+    rows = run_sql(connect_chunks([chunk], plain=True), "SELECT * FROM cases ORDER BY case_id").to_pylist()
+    found = [[row[name] for name in ("outcome", "passed", "score", "exception_type", "attempts")] for row in rows]
+    assert found == [["completed", True, None, None, 2], ["completed", True, 1.0, None, 1]]
+
+
+@pytest.mark.parametrize("lacking", ["suite", "run_instance_id", "none"])
+def test_a_resumed_run_may_lack_a_name(tmp_path: Path, lacking: str) -> None:
+    """What was done again is left out, also where a run's suite or instance is null."""
+    run = {"suite": "s", "run_id": "r", "run_instance_id": "i"}
+    run.pop(lacking, None)
+    again, case = {**run, "resumed_as": "j"}, {"stage": "case_ended"}
+    chunk = chunk_of(
+        tmp_path,
+        {**run, "stage": "run_started", "cases_expected": 2},
+        {**run, **case, "case_id": "a", "outcome": "error"},
+        {**run, **case, "case_id": "b", "outcome": "completed"},
+        {**again, "stage": "run_started"},
+        {**again, **case, "case_id": "a", "outcome": "completed"},
+        {**again, "stage": "run_ended", "exit_status": "normal"},
+    )
+    (found,) = run_sql(connect_chunks([chunk], plain=True), "SELECT * FROM runs").to_pylist()
+    assert (found["cases"], found["passed"], found["outcome"]) == (2, 2, "passed")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links need rights there")
+def test_parquet_replaces_no_link_and_no_device(root: Path, tmp_path: Path) -> None:
+    """A link, a pipe or a folder is refused, and stays what it is."""
+    target = tmp_path / "target"
+    (tmp_path / "link").symlink_to(target)
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    before = sorted(path.lstat().st_mode for path in tmp_path.iterdir())
+    for name in ("link", "pipe", "folder"):
+        done = telemetry("query", "--root", root, "select 1 as a", "--parquet", tmp_path / name)
+        assert (done.returncode, "is no regular file" in done.stderr) == (2, True), done.stderr
+    assert sorted(path.lstat().st_mode for path in tmp_path.iterdir()) == before
+
+
 def test_json_as_deep_as_a_line_can_be(tmp_path: Path) -> None:
     """Values nested a thousand times are read as JSON, too."""
     deep = b'{"x":' + b"[" * 1000 + b"]" * 1000
