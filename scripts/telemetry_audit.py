@@ -34,10 +34,10 @@ except ImportError as error:
 def command(node_ids: tuple[str, ...], root: str | None, strict: bool, deep: bool, as_json: bool) -> None:
     """Say of each node and writer in the hub's store whether all of its events are there, and what is missing.
 
-    By what each import noted; a chunk whose file has changed since is read again. With --deep every chunk is read, its
-    hash computed anew, and event ids that several events share are listed. Exit code 1 when something is missing; with
-    --strict also when a writer reported events that it could not keep, or was killed, so that its last ones are
-    unknown.
+    The audit relies on what each import noted, and reads only chunks whose files have changed since. With --deep it
+    reads every chunk, computes its hash anew, and lists event ids that several events share. Exit code 1 when
+    something is missing; with --strict also when a writer reported events that it could not keep, or was killed, so
+    that its last ones are unknown.
     """
     store = Store(find_hub(root))
     audits = []

@@ -83,9 +83,9 @@ def command(
         sql = (sys.stdin.read().strip() or None) if sys.stdin is not None else None
     if (sql is not None) + (name is not None) + shell != 1:
         example = "SELECT level, count(*) FROM events GROUP BY 1"
-        raise click.UsageError(f'say one query: in SQL (such as "{example}"), with --named, or in the --shell')
+        raise click.UsageError(f'give one query: as SQL (such as "{example}"), with --named, or in the --shell')
     if as_csv + as_json + (parquet is not None) > 1 or (shell and (as_csv or as_json or parquet)):
-        raise click.UsageError("one of --csv, --json, --parquet and --shell")
+        raise click.UsageError("--csv, --json, --parquet and --shell exclude each other")
     if engine_name == "spark" and (place != "hub" or shell):
         raise click.UsageError("--engine spark is for --from hub, and not for the shell")
     engine = engine_of(engine_name, master, jobs)
@@ -179,7 +179,7 @@ def _write(batches: Rows, path: Path) -> int:
     import pyarrow.parquet
 
     if path.is_symlink() or (path.exists() and not path.is_file()):
-        raise ConfigError("is no regular file, and would be replaced", path=path, hint="name a new file")
+        raise ConfigError("is not a regular file, and would be replaced", path=path, hint="name a new file")
     temporary, count = path.with_name(f".{path.name}.{secrets.token_hex(4)}.tmp"), 0
     try:
         with pyarrow.parquet.ParquetWriter(temporary, batches.schema, compression="zstd") as writer:

@@ -44,7 +44,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_report_header() -> list[str]:
-    """Which copy is tested, and where files are made."""
+    """Name the copy that is tested, and the folder for files."""
     return [f"{surroundings.tested_copy()}, {WAY}", f"temporary files: {tempfile.gettempdir()}"]
 
 

@@ -1,4 +1,4 @@
-"""Where the tests run: which copy of the package they import, and in which folder they make files.
+"""Say which copy of the package the tests import, and in which folder they make files.
 
 `conftest.py` asks this before it imports the package. Standard library only.
 """
@@ -44,7 +44,7 @@ def trouble() -> str | None:
 
 
 def tested_copy() -> str:
-    """Which copy of the package is tested; a remark where that is not the checkout's."""
+    """Name the copy of the package that is tested, with a remark if that is not the checkout's."""
     spec = importlib.util.find_spec("calyx_logging")
     assert spec is not None
     assert spec.origin is not None

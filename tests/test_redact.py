@@ -366,7 +366,7 @@ def test_texts_that_are_made_to_take_long() -> None:
 
 
 def test_near_the_recursion_limit_nothing_is_let_through(node: Node) -> None:
-    """Where the processor cannot be called the fields are withheld, and the line says so."""
+    """If the processor cannot be called, the fields are withheld and the line says so."""
     settings = config(node)
     settings["formatters"]["event"]["processors"] = ["calyx_logging.redact.RedactSecrets"]
     logging.config.dictConfig(settings)

@@ -1,4 +1,4 @@
-"""Where the tests run: the copy of the package that is imported, and the folder for files."""
+"""The tests say which copy of the package they import, and where they make files."""
 
 from __future__ import annotations
 

@@ -48,7 +48,7 @@ class TemporaryFolder:
             self._lock.acquire(blocking=False)
 
     def remove(self) -> None:
-        """Delete the folder with all that is in it; what cannot be deleted stays."""
+        """Delete the folder and its content, as far as they can be deleted."""
         self._lock.release()  # first, because Windows deletes no open file
         with suppress(OSError):
             files.remove_tree(self.path)

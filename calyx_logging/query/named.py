@@ -1,4 +1,4 @@
-"""The named queries: views in an order, and `around`; the same on every engine."""
+"""Ask the named queries, which are views in a certain order, and `around`; the same on every engine."""
 
 from __future__ import annotations
 

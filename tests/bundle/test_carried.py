@@ -169,7 +169,7 @@ def test_many_leftovers_are_counted(node: Node) -> None:
 
 
 def test_leftovers_in_a_folder_of_bundles(store: Store, node: Node, tmp_path: Path) -> None:
-    """What a stick gathers around bundles is not searched, even where it cannot be read, or holds a bundle."""
+    """Files that a stick gathers around bundles are not searched, even if they are unreadable or hold a bundle."""
     bundle, stick = make_bundle(node, range(2)), tmp_path / "stick"
     shutil.copytree(bundle, stick / "n-1" / bundle.name)
     (stick / "__MACOSX" / "n-1" / bundle.name).mkdir(parents=True)

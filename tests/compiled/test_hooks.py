@@ -1,4 +1,4 @@
-"""Whoever changes logging in the midst is heeded by the compiled core as by the Python code."""
+"""The compiled core heeds changes of logging at any time, as the Python code does."""
 
 from __future__ import annotations
 
@@ -221,7 +221,7 @@ def test_a_handler_that_raises(log: logging.Logger) -> None:
 
 
 def test_methods_replaced_on_classes(node: Node, handler: OutboxHandler, log: logging.Logger) -> None:
-    """What is put in a method's place is called, also where it comes with another `__class__`."""
+    """A replaced method is called, also if the replacement comes with another `__class__`."""
     for owner, name in (
         (OutboxHandler, "handle"),
         (logging.Logger, "info"),

@@ -218,7 +218,7 @@ def test_numbers(pair: Pair, numbers: list[Any]) -> None:
 def test_the_fast_loggers_calls(
     pair: Pair, method: str, message: Any, args: Any, fields: dict[str, Any], context: dict[str, Any]
 ) -> None:
-    """Where no record is made, the line is a record's line, and a call that would raise raises."""
+    """A call that makes no record writes the line that the record would give, or raises as it would."""
     args = args if isinstance(args, tuple) else (args,)
     came = []
     for handler in pair.handlers:

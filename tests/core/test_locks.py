@@ -125,7 +125,7 @@ def test_a_forked_child_never_unlocks_its_parents_lock(node: Node) -> None:
 
 @posix
 def test_a_lock_file_that_its_holder_deletes(tmp_path: Path) -> None:
-    """Whoever opened it before takes the lock of the new file, and not of the deleted one."""
+    """A process that had opened the deleted file takes the lock of the new one."""
     path = tmp_path / "a.lock"
     holder = OsLock(path)
     holder.acquire()
@@ -151,7 +151,7 @@ def test_a_lock_file_that_its_holder_deletes(tmp_path: Path) -> None:
 
 
 def test_a_lock_goes_with_its_object(tmp_path: Path) -> None:
-    """What an interrupted call dropped is free again."""
+    """A lock that an interrupted call dropped is free again."""
     lock = OsLock(tmp_path / "a.lock")
     lock.acquire()
     with pytest.raises(Held):

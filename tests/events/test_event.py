@@ -76,7 +76,7 @@ def test_an_oversized_message_is_cut_and_its_hash_kept() -> None:
     st.sampled_from(["message", "logger", "event_id", "payload", "exception"]),
 )
 def test_no_event_is_longer_than_the_limit(many: int, length: int, other: int, where: str) -> None:
-    """Whatever makes an event long, its line with `seq` is within the limit and keeps the four stamped fields."""
+    """The line of an event of any length is within the limit and keeps the four stamped fields."""
     value: Any = [{"type": "T", "value": "x" * length, "frames": []}] if where == "exception" else "x" * length
     fields = {f"key{n}": n for n in range(many)} | {"other": "o" * other}
     line = with_seq(encode(base_event(**fields | {where: value}), max_bytes=4096), 2**40)

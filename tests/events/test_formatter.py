@@ -541,7 +541,7 @@ def test_the_plain_way_gives_what_the_hooks_give(
     deleted: list[str],
     taken: bool,
 ) -> None:
-    """Whatever a record has, the fast path and the hooks give the same bytes."""
+    """The fast path and the hooks give the same bytes for any record."""
 
     def record() -> logging.LogRecord:
         made = logging.LogRecord(name, level, "file", 1, message, tuple(args), None)

@@ -112,7 +112,7 @@ def test_chunks_that_cannot_be_read(tmp_path: Path) -> None:
 
 
 def test_verdicts_from_best_to_worst() -> None:
-    """What is missing outweighs what was lost, and that outweighs an unknown tail; strict forgives neither."""
+    """Missing events outweigh lost ones, and these an unknown tail; `--strict` forgives neither."""
     audits = [
         NodeAudit("n"),
         NodeAudit("n", writers=[WriterAudit("a", "unfinished")], goes_on=True),

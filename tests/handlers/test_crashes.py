@@ -1,4 +1,4 @@
-"""What a program dies of, and what Python can only report, is in the outbox."""
+"""The outbox has the exception that a program dies of, and those that Python can only report."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ threading.Thread(target=sys.exit).start()
 
 
 def test_a_finalizer(node: Node) -> None:
-    """What Python ignores is reported, with the object."""
+    """An exception that Python ignores is an event, with its object."""
     body = """
 class Model:
     def __repr__(self):

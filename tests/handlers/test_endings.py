@@ -1,4 +1,4 @@
-"""How a process ended: what its writers' end lines say of each way, of programs that are run and really end so."""
+"""The end lines of writers say how their process ended; each way is tried with a program that really ends so."""
 
 from __future__ import annotations
 

@@ -74,7 +74,7 @@ def test_captured_by_logging(node: Node) -> None:
 
 
 def test_a_hook_that_raises(node: Node) -> None:
-    """What the program had put there does as it did, after the event."""
+    """The program's own hook still runs, after the event."""
     before = "def bad(*_): raise LookupError('bad hook')\nwarnings.showwarning = bad"
     events, _, stderr = run(node, "warnings.warn('stale')", before=before, code=1)
     assert events[0]["message"] == "stale"
@@ -261,7 +261,7 @@ print("noise")
 
 
 def test_a_filter_that_prints(node: Node) -> None:
-    """What is printed while a printed line is logged is no event, or there would be no end of it."""
+    """Text that is printed while a printed line is logged is no event, or there would be no end of it."""
     body = """
 def speak(record):
     print("speaking")
@@ -294,7 +294,7 @@ warnings.warn("heard")
 
 
 def test_a_filter_that_warns(node: Node) -> None:
-    """What warns while a warning is logged is shown, and no event."""
+    """A warning that comes up while one is logged is shown, but is no event."""
     body = """
 def careful(record):
     warnings.warn("inner")

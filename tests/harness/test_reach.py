@@ -183,7 +183,7 @@ logging.getLogger("late").warning("kept")
 
 @posix
 def test_records_that_are_lost(node: Node, tmp_path: Path) -> None:
-    """What could not be written did not arrive."""
+    """An event that could not be written is not counted as arrived."""
     done, counts = recorded(node, tmp_path, program=LOST)
     assert done.returncode == 0, done.stderr
     assert messages(node) == ["kept"]
@@ -311,7 +311,7 @@ def test_a_server_that_ends_by_the_signal_it_had(node: Node, tmp_path: Path) -> 
 
 @posix
 def test_signals_are_passed_on(node: Node, tmp_path: Path) -> None:
-    """Who ends `run` ends the program, which ends as it would."""
+    """A signal to `run` ends the program as it would end alone."""
     (tmp_path / "program.py").write_text(
         "import logging, signal, sys, time\n"
         "signal.signal(signal.SIGTERM, lambda *_: sys.exit(7))\n"

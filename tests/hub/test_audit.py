@@ -470,7 +470,7 @@ def test_what_systems_leave_in_the_store(store: Store, tmp_path: Path) -> None:
 
 
 def test_two_machines_under_one_id(store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Where both deliver, the audit names the machines; a machine alone is no finding."""
+    """The audit names the machines if two deliver under one id; one machine is no finding."""
     for name in ("a", "b"):
         (tmp_path / name).mkdir()
         node = provision(tmp_path / name, "n").node

@@ -818,7 +818,7 @@ def test_a_query_after_a_rewritten_chunk_was_accepted(store: Store, tmp_path: Pa
 def test_a_bundle_that_is_there_is_known_by_its_manifest(
     store: Store, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Nothing of it is copied then; where the store or the copy at hand is not whole, it is looked at closely."""
+    """It is not copied again, unless the store or the copy at hand is damaged."""
     bundle = make_bundle(make_node(tmp_path, "n-1"), range(5))
     first = import_bundle(store, bundle)
     copied: list[Path] = []

@@ -658,7 +658,7 @@ def test_bundles_that_are_renamed_packed_or_delivered_are_not_gone(tmp_path: Pat
 
 
 def test_bundles_that_are_gone_for_good(tmp_path: Path) -> None:
-    """Where the chunks are deleted, too, no option makes them again."""
+    """No option makes bundles again whose chunks are deleted, too."""
     node = make_node(tmp_path, "n-1")
     shutil.rmtree(make_bundle(node, range(1)))
     for chunk in node.outbox.glob("*.jsonl"):

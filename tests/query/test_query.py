@@ -302,9 +302,9 @@ def test_what_it_prints(places: dict[str, list[str]], tmp_path: Path) -> None:
         (["SELECT CAST(message AS INT) FROM events"], "the query is refused"),
         ([""], "SELECT"),
         (["--named", "nonsense"], "there are nodes, runs"),
-        ([], "say one query"),
-        (["SELECT 1", "--named", "runs"], "say one query"),
-        (["SELECT 1", "--json", "--csv"], "one of"),
+        ([], "give one query"),
+        (["SELECT 1", "--named", "runs"], "give one query"),
+        (["SELECT 1", "--json", "--csv"], "exclude each other"),
     ],
 )
 def test_what_is_refused(places: dict[str, list[str]], args: list[str], said: str) -> None:

@@ -115,7 +115,7 @@ def test_named_queries_give_numbers_and_booleans(root: Path) -> None:
     ],
 )
 def test_a_score_is_a_number_where_it_is_one(tmp_path: Path, value: Any, number: float | None) -> None:
-    """What it was stays in `score_text`; nothing that is no finite number is counted as one."""
+    """Anything but a finite number gives null, and `score_text` has the score as it was logged."""
     db = connect_chunks([chunk_of(tmp_path, {"score": value})], plain=True)
     (row,) = run_sql(db, "SELECT score, score_text FROM events").to_pylist()
     assert row["score"] == number
@@ -202,7 +202,7 @@ def test_parquet_replaces_no_link_and_no_device(root: Path, tmp_path: Path) -> N
     before = sorted(path.lstat().st_mode for path in tmp_path.iterdir())
     for name in ("link", "pipe", "folder"):
         done = telemetry("query", "--root", root, "select 1 as a", "--parquet", tmp_path / name)
-        assert (done.returncode, "is no regular file" in done.stderr) == (2, True), done.stderr
+        assert (done.returncode, "is not a regular file" in done.stderr) == (2, True), done.stderr
     assert sorted(path.lstat().st_mode for path in tmp_path.iterdir()) == before
 
 
@@ -277,7 +277,7 @@ def test_sql_from_a_pipe(root: Path) -> None:
         done = query(root, *args, "--csv", said="select 'ü' as \"é\"\n-- the end".encode(), PYTHONUTF8="1")
         assert done.stdout.decode().splitlines() == ["é", "ü"], done.stderr
     done = query(root, said=b" \n")
-    assert (done.returncode, b"say one query" in done.stderr) == (2, True), done.stderr
+    assert (done.returncode, b"give one query" in done.stderr) == (2, True), done.stderr
 
 
 @pytest.mark.slow

@@ -343,7 +343,7 @@ def test_threads_on_a_real_full_disk(small_disk: Path, tmp_path: Path) -> None:
 
 @needs_mount
 def test_killed_on_a_full_disk(small_disk: Path) -> None:
-    """What was lost until then stands in the lock file: `status` counts it, and recovery writes the gap line."""
+    """The lock file has the losses so far: `status` counts them, and recovery writes the gap line."""
     node = provision(small_disk, "test-node").node
     code = """
     import json, logging.config, os, signal, sys
@@ -440,7 +440,7 @@ def test_a_note_that_was_told_is_not_told_again(node: Node, configure: Configure
     ],
 )
 def test_a_note_that_is_none(node: Node, configure: Configure, note: bytes) -> None:
-    """What cannot be read as a note stops nothing."""
+    """A note that cannot be read stops nothing."""
     logger = configure()
     logger.info("event", extra={"n": 0})
     writer = logger.handlers[0]._pool.writers[0]  # type: ignore[attr-defined]

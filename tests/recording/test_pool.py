@@ -284,7 +284,7 @@ def test_losses_of_several_writers_add_up(
 def test_an_open_chunk_that_is_replaced_by_a_copy(
     node: Node, configure: Configure, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    """What went into a file that was replaced, as editors and `git stash` do it, is written again."""
+    """Events in a file that an editor or `git stash` replaced are written again."""
     logger = configure()
     for n in range(5):
         logger.info("before", extra={"n": n})

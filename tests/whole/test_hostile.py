@@ -576,7 +576,7 @@ def test_standard_error_that_leads_back_into_logging(
 @pytest.mark.parametrize("megabytes", [60, 200, 400])
 @pytest.mark.parametrize("field", ["text", "nested", "message"])
 def test_a_large_text_under_a_memory_limit(node: Node, megabytes: int, field: str) -> None:
-    """Where memory is short the event is counted, and the process lives: the encoder itself would end it."""
+    """If memory is short the event is counted and the process lives; the encoder itself would end it."""
     done = python(
         """
         import json, logging, logging.config, resource, sys
