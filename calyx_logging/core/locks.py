@@ -24,10 +24,10 @@ __all__ = [
     "is_gone",
     "lock_file",
     "named_in",
+    "need_root",
     "note_in",
     "probe",
     "read_holder",
-    "root_deleted",
     "this_process",
     "writers_with_locks",
 ]
@@ -64,10 +64,11 @@ def probe(outbox: Path) -> None:
         ) from error
 
 
-def root_deleted(outbox: Path) -> FileNotFoundError | None:
-    """Return the error that an outbox's root folder was deleted; None while it is there."""
+def need_root(outbox: Path) -> None:
+    """Raise FileNotFoundError if an outbox's root folder was deleted."""
     root = outbox.parents[2]
-    return None if root.is_dir() else FileNotFoundError(errno.ENOENT, "the root folder was deleted", str(root))
+    if not root.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "the root folder was deleted", str(root))
 
 
 class WriterLock:
@@ -109,8 +110,7 @@ class WriterLock:
         """
         if self._lock is not None:
             return
-        if (gone := root_deleted(self._outbox)) is not None:
-            raise gone  # do not recreate a root that was deleted
+        need_root(self._outbox)  # do not recreate a root that was deleted
         while True:
             lock = OsLock(lock_file(self._outbox, self.writer))
             try:

@@ -24,10 +24,9 @@ import threading
 import time
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
-from calyx_logging.core.locks import probe, root_deleted
+from calyx_logging.core.locks import need_root, probe
 from calyx_logging.errors import say
 from calyx_logging.node import Node
 from calyx_logging.recording import background as process
@@ -66,7 +65,9 @@ class WriterPool:
         ConfigError: the outbox cannot be written, or its file system has no locks.
 
     Attributes:
-        note_lost: has housekeeping count an event that was lost by an error; one call into C, which needs no stack.
+        note_lost: has housekeeping count an event that was lost by an error; one call into C, for which there is room
+            where Python's stack is full.
+        outbox: the folder it writes to.
         reentrant: calls of `submit` so far that came from inside another one of the same thread.
     """
 
@@ -74,6 +75,7 @@ class WriterPool:
 
     def __init__(self, node: Node, component: str, options: WriterOptions, *, background: bool = True) -> None:
         self._node = node
+        self.outbox = node.outbox
         self._component = component
         self._options = options
         self._background = background
@@ -93,7 +95,7 @@ class WriterPool:
         self._lost: deque[Exception] = deque()
         self.note_lost = self._lost.append
         self._closed, self._spares = False, 0
-        self._reporter = LossReporter(self._node.outbox)
+        self._reporter = LossReporter(self.outbox)
         self._care = threading.RLock()
         self._local = Local()
         self._pid = os.getpid()
@@ -179,7 +181,7 @@ class WriterPool:
 
     def _new_writer(self) -> ChunkWriter:
         return ChunkWriter(
-            self._node.outbox,
+            self.outbox,
             self._node.id,
             self._component,
             self._options,
@@ -243,11 +245,6 @@ class WriterPool:
 
     def _wake(self) -> bool:
         return self._background and process.wake()
-
-    @property
-    def outbox(self) -> Path:
-        """The outbox it writes to."""
-        return self._node.outbox
 
     @property
     def writers(self) -> list[ChunkWriter]:
@@ -365,7 +362,7 @@ class WriterPool:
             writer.end()
             if n < len(ending):  # on a full disk the one that has a reserve can tell of all losses
                 ending[n].inherit(writer.take_gaps(of_calls=True))
-        synced = bool(ending) and sync_outbox(self._node.outbox)
+        synced = bool(ending) and sync_outbox(self.outbox)
         for writer in sorted(ending, key=lambda writer: writer.lock.has_note):  # those that leave make room
             self._take_over([writer], has_ended=True)
             writer.leave(synced=synced)
@@ -378,18 +375,21 @@ class WriterPool:
         for writer in full:
             writer.seal_full()
         if full:
-            sync_outbox(self._node.outbox)
+            sync_outbox(self.outbox)
         self._take_over(full)
 
     def _take_over(self, writers: list[ChunkWriter], *, has_ended: bool = False) -> None:
         """Write what these writers could not, and tell of what they could not tell, or leave that in their notes."""
         for writer in writers:
             lines = iter(writer.take_lines())
-            for line in lines:
-                if not self.keep(line) and (gone := root_deleted(self.outbox)):  # a writer for each would take hours
-                    seat = self._any_seat()
-                    seat.writer.lose(gone, lines)
-                    self._seats.idle.append(seat)
+            try:
+                for line in lines:
+                    if not self.keep(line):
+                        need_root(self.outbox)
+            except FileNotFoundError as gone:  # to begin a writer for each of the others would take hours
+                seat = self._any_seat()
+                seat.writer.lose(gone, lines)
+                self._seats.idle.append(seat)
             noted = has_ended and writer.lock.has_note
             if gaps := writer.take_gaps(of_calls=has_ended):
                 seat = self._any_seat()
