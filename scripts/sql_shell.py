@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from calyx_logging.errors import CalyxError, ConfigError
-from calyx_logging.query.duckdb_views import run_sql
+from calyx_logging.query.sql import run_sql
 from calyx_logging.query.views import VIEWS
 from calyx_logging.scripts.cli import remark, tell
 

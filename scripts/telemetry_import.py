@@ -102,6 +102,7 @@ def command(
             _tell(result)
     _warn_of_unknown(accept_rewritten, results)
     if not dry_run:
+        _write_index(store)
         nodes = {result.manifest.node_id for result in results if result.manifest and "imported" in result.outcome}
         code = max(code, _write_receipts(store, sorted(nodes), key, quiet=as_json))
         if not no_table:
@@ -125,6 +126,13 @@ def _warn_of_unknown(names: Iterable[str], results: Iterable[ImportResult]) -> N
     there = {f"{one.manifest.node_id}/{one.manifest.timestamp}" for one in results if one.manifest is not None}
     for name in sorted(set(names) - there):
         remark(f"warning: --accept-rewritten {name}: there is no such bundle among these")
+
+
+def _write_index(store: Store) -> None:
+    try:
+        store.catalog.write_index()
+    except (OSError, CalyxError) as error:  # nothing here needs it
+        remark(f"warning: the import index cannot be written: {error}; the next import does it")
 
 
 def _write_receipts(store: Store, node_ids: list[str], key: str | None, *, quiet: bool) -> int:
@@ -201,7 +209,7 @@ def _make_table(store: Store, nodes: list[str], engine: Engine) -> None:
     """Bring the table up to date; it only speeds up queries, which otherwise make it themselves."""
     if not nodes or find_spec("pyarrow") is None:
         return
-    from calyx_logging.query.refresh import refresh
+    from calyx_logging.query.table import refresh
 
     try:
         warn_all(refresh(store, nodes, engine).warnings)

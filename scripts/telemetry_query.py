@@ -19,8 +19,9 @@ try:
     from calyx_logging.core import files
     from calyx_logging.errors import ConfigError, EventError, StorageError
     from calyx_logging.query import connect
-    from calyx_logging.query.duckdb_views import MEMORY, Rows, run_sql
+    from calyx_logging.query.duckdb_views import MEMORY
     from calyx_logging.query.named import NAMES, run_named
+    from calyx_logging.query.sql import Rows, run_sql
     from calyx_logging.query.verdicts import verdicts_at
     from calyx_logging.scripts.cli import count_text, json_option, print_json, remark, run, shown, tell, warn_all
     from calyx_logging.scripts.engines import engine_of, engine_options

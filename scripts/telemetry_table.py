@@ -8,8 +8,8 @@ try:
     from calyx_logging.hub.store import Store, find_hub
     from calyx_logging.query import hub_table
     from calyx_logging.query.duckdb_views import MEMORY
-    from calyx_logging.query.refresh import refresh
-    from calyx_logging.query.snapshot import current, folder_of
+    from calyx_logging.query.in_force import folder_of, parts_of
+    from calyx_logging.query.table import refresh
     from calyx_logging.scripts.cli import count_text, hub_option, json_option, print_json, run, tell, warn_all
     from calyx_logging.scripts.engines import engine_of, engine_options
 except ImportError as error:
@@ -21,7 +21,7 @@ except ImportError as error:
 @hub_option
 @click.option("--check", is_flag=True, help="Read every file of the table, and make those again that are damaged.")
 @click.option("--anew", is_flag=True, help="Make every file again.")
-@click.option("--compact", is_flag=True, help="One file a node, sorted by time: queries are faster.")
+@click.option("--compact", is_flag=True, help="One file a node and month, sorted by time: queries are faster.")
 @click.option("--memory", default=MEMORY, show_default=True, metavar="SIZE", help="What compacting takes at most.")
 @engine_options
 @json_option
@@ -47,11 +47,8 @@ def command(
     engine = engine_of(engine_name, master, jobs)
     done = refresh(store, node_ids, engine, check=check, anew=anew)
     warn_all(done.warnings)
-    compacted = [
-        node_id for node_id in node_ids if compact and hub_table.compact(store, node_id, memory=memory) is not None
-    ]
-    tables = {node_id: table for node_id, table in current(store).nodes.items() if node_id in node_ids}
-    parts = [part for table in tables.values() for part in table.parts]
+    compacted = [node_id for node_id in node_ids if compact and hub_table.compact(store, node_id, memory=memory)]
+    parts = [part for node_id, some in parts_of(store).items() if node_id in node_ids for part in some]
     files, rows = len(parts), sum(part.rows for part in parts)
     if as_json:
         print_json(

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from calyx_logging.query.duckdb_views import run_sql
 from calyx_logging.query.named import run_named
+from calyx_logging.query.sql import run_sql
 from fleet_data import Truth, differences
 
 

@@ -203,8 +203,12 @@ def telemetry_program(*args: str | Path, cwd: Path | None = None) -> subprocess.
 
 
 def tree(folder: Path) -> dict[str, bytes | None]:
-    """Every path under a folder with its bytes (None for folders and pipes), to compare whole directories."""
+    """Every path under a folder with its bytes (None for folders and pipes), to compare whole directories.
+
+    Without the memory that SQLite's readers share, and its log where that is empty: they come and go with them.
+    """
     return {
         path.relative_to(folder).as_posix(): path.read_bytes() if path.is_file() else None
         for path in sorted(folder.rglob("*"))
+        if not path.name.endswith("sqlite3-shm") and not (path.name.endswith("sqlite3-wal") and not path.stat().st_size)
     }

@@ -25,7 +25,7 @@ def known_bundle(store: Store, folder: Path) -> tuple[VerifiedBundle, Path] | No
     try:
         with open_chunk(folder / MANIFEST_NAME) as stream:
             digest = sha256_of(stream.read(MAX_MANIFEST + 1))
-        if all(entry.manifest_sha256 != digest for entry in store.indexed()):
+        if not store.has(digest):
             return None
         report = check(folder)
         manifest = report.manifest

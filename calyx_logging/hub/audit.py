@@ -62,7 +62,7 @@ def audit_node(store: Store, node_id: str, *, deep: bool = False, progress: Prog
 
 
 def _audit(store: Store, node_id: str, deep: bool, progress: Progress | None) -> NodeAudit:
-    entries = store.load(node_id)
+    entries = store.load(node_id, anew=deep)
     holdings = holdings_of(store, entries)
     result = NodeAudit(node_id, bundles=len(entries), damaged=list(holdings.warnings))
     _look_at_chain(holdings, result)
@@ -176,10 +176,9 @@ def _look_at_folders(store: Store, entries: list[Entry], holdings: Holdings, res
     if not store.is_sound(node_id):
         result.damaged.append(f"{folder} is no folder of the store's own")
         return
-    here, hashes = {entry.folder for entry in entries}, {entry.manifest_sha256 for entry in entries}
-    for entry in store.indexed(node_id):
-        if entry.manifest_sha256 not in hashes:
-            result.damaged.append(f"bundle {entry.folder}, imported {entry.imported_at}, is not in the store any more")
+    here = {entry.folder for entry in entries}
+    for entry in store.missing(node_id, entries):
+        result.damaged.append(f"bundle {entry.folder}, imported {entry.imported_at}, is not in the store any more")
     named = {entry.folder: {chunk.filename for chunk in manifest.chunks} for entry, manifest in holdings.manifests}
     for name in names_in(folder):
         if name not in here and left_by(name) is None:

@@ -17,7 +17,7 @@ import os
 import re
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import closing
+from contextlib import closing, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from functools import lru_cache
@@ -167,7 +167,7 @@ def _import_staged(
     _check_signature(store, bundle, policy, result)
     if result.faults:
         return result
-    known = any(entry.manifest_sha256 == bundle.manifest_sha256 for entry in store.load(bundle.manifest.node_id))
+    known = store.has(bundle.manifest_sha256)
     while True:
         scans = None if known else _scan(bundle, policy, result)
         if result.faults:
@@ -220,6 +220,8 @@ def settle(store: Store) -> list[str]:
                 tidy(store, node_id, held, result.warnings)
             if strangers:
                 _save(store, entries, strangers, result)
+            with suppress(StorageError):  # it only saves time
+                store.note_names()
     except OSError as error:
         raise StorageError.of(error, "look through the store", error.filename or store.folder) from error
     return result.warnings
@@ -375,8 +377,8 @@ def _accept(store: Store, bundle: VerifiedBundle, rewritten: list[Rewrite], resu
 def _save(store: Store, entries: list[Entry], node_ids: list[str], result: ImportResult) -> None:
     try:
         store.save(entries, node_ids)
-    except OSError as error:  # it is only a summary
-        result.warnings.append(f"the import index cannot be written: {error}; the next import does")
+    except StorageError as error:  # it follows the folders
+        result.warnings.append(f"{error}; the next import does it")
 
 
 def _free_folder(parent: Path, manifest: Manifest, now: float) -> Path:

@@ -98,7 +98,7 @@ def holdings_of(store: Store, entries: Iterable[Entry]) -> Holdings:
             found.warnings.append(f"{store.bundle(entry)} is in the store, and damaged: {error.message}")
             continue
         found.manifests.append((entry, manifest))
-        notes = store.checked(entry) if any(chunk.bytes is None for chunk in manifest.chunks) else {}
+        notes = store.notes([entry]) if any(chunk.bytes is None for chunk in manifest.chunks) else {}
         for chunk in manifest.chunks:
             if chunk.sha256 in found.replaced.get(chunk.filename, ()):
                 continue

@@ -89,7 +89,7 @@ def _old(path: Path) -> Receipt | None:
 
 
 def _receipt(store: Store, node_id: str, written_at: str, anew: bool) -> tuple[Receipt, tuple[str, ...]]:
-    entries = store.load(node_id)
+    entries = store.load(node_id, anew=anew)
     holdings = holdings_of(store, entries)
     notes = store.notes(entries)
     held = list(holdings.by_hash.values())

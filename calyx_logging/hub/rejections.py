@@ -93,8 +93,7 @@ def refusals(store: Store) -> list[Refusal]:
                 continue
             faults = tuple(str(fault)[:_MAX_TEXT] for fault in document["faults"])
             found.append(Refusal(**{**texts, "faults": faults, "fault_count": int(document["fault_count"])}))  # type: ignore[arg-type]
-    here = {entry.manifest_sha256 for entry in store.load()} if found else set()
-    open_ones = [one for one in found if one.manifest_sha256 not in here]
+    open_ones = [one for one in found if one.manifest_sha256 is None or not store.has(one.manifest_sha256)]
     return sorted(open_ones, key=lambda one: one.refused_at, reverse=True)
 
 

@@ -1,45 +1,48 @@
-"""The hub's store: imported bundles by node, their index, and the staging area.
+"""The hub's store: imported bundles by node, and the staging area.
 
     telemetry/federated/<node_id>/<YYYYMMDD_HHMMSS>/    an imported bundle's chunks, verbatim, and its manifest
-    telemetry/federated/.import_index.json              which bundles are in it
+    telemetry/federated/.catalog.sqlite3                what was learnt of them, see `catalog`
+    telemetry/federated/.import_index.json              which bundles are in it, for the first generation
     telemetry/federated/.import.lock                    held while bundles are put in
     telemetry/federated/.staging/                       copies being verified, each with a lock while its importer lives
     telemetry/federated/.quarantine/                    what contradicts the store
-    telemetry/federated/.checked/<node_id>/<manifest_sha256>.json   what a bundle's lines say, bad ones among it
     telemetry/federated/.receipts/<node_id>.json        what the hub acknowledges, and .json.sig
     telemetry/federated/.refused/                       which bundles were refused, and why
     telemetry/federated/.allowed_signers, .revoked_keys whose signatures are valid
 
-Invariants: a bundle's folder has its final name only when it is whole; the index is a summary that loading mends from
-the folders, so that a lost, outdated or damaged index does no harm.
+Invariants: a bundle's folder has its final name only when it is whole; the folders are the truth, from which loading
+mends what the catalog says.
 """
 
 from __future__ import annotations
 
 import os
-import secrets
+import time
 from collections import defaultdict
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import orjson
 
 from calyx_logging.core import files
 from calyx_logging.core.carriers import left_by
-from calyx_logging.core.os_lock import Held, OsLock
+from calyx_logging.core.os_lock import OsLock
 from calyx_logging.core.reading import names_in, sha256_of
 from calyx_logging.core.times import utc_text
 from calyx_logging.errors import ConfigError, ManifestError, RootNotFound, StorageError
 from calyx_logging.format.line_check import Scan
-from calyx_logging.format.manifest import MANIFEST_NAME, Manifest, is_safe_filename, loads_object
+from calyx_logging.format.manifest import MANIFEST_NAME, Manifest, is_safe_filename
+from calyx_logging.hub._staging import staging_in
+from calyx_logging.hub.catalog import Catalog, add_notes, indexed_in
 from calyx_logging.node import is_node_id
 
 __all__ = ["Entry", "Note", "Store", "find_hub"]
 
 _STORE = Path("telemetry", "federated")
+_TICK = 3.0
+"""Seconds after which a folder's time of change has changed if the folder has, on every file system."""
 
 
 @dataclass(frozen=True)
@@ -89,8 +92,9 @@ class Store:
         root: the folder that holds `telemetry`.
 
     Attributes:
-        unsettled: nodes of bundles that the index did not know when it was loaded: the import that put them in may have
-            been killed before it was done.
+        catalog: what was learnt of the bundles.
+        unsettled: nodes of bundles that the catalog did not know when they were loaded: the import that put them in may
+            have been killed before it was done.
     """
 
     def __init__(self, root: Path) -> None:
@@ -101,11 +105,9 @@ class Store:
         self.revoked = self.folder / ".revoked_keys"
         self.receipts = self.folder / ".receipts"
         self.refused = self.folder / ".refused"
-        self._staging = self.folder / ".staging"
-        self._index = self.folder / ".import_index.json"
+        self.catalog = Catalog(self.folder)
         self.unsettled: set[str] = set()
-        self._indexed: tuple[tuple[int, int, int], list[Entry]] | None = None
-        self._read: dict[Path, tuple[tuple[int, int, int], str, Manifest | None]] = {}
+        self._read: dict[Path, tuple[str, str, Manifest | None]] = {}
 
     @contextmanager
     def alone(self) -> Iterator[None]:
@@ -113,42 +115,9 @@ class Store:
         with OsLock(self.folder / ".import.lock"):
             yield
 
-    @contextmanager
-    def staging(self) -> Iterator[Path]:
+    def staging(self) -> AbstractContextManager[Path]:
         """Create a private folder to prepare a bundle in; remove it afterwards if it is still there."""
-        if self._staging.is_symlink():
-            raise StorageError("is a symbolic link", path=self._staging, hint="delete it: what is in it gets deleted")
-        token = secrets.token_hex(8)
-        folder, lock = self._staging / token, OsLock(self._staging / f"{token}.lock")
-        with OsLock(self.folder / ".staging.lock"):  # or a lock that is just being made would be taken for a dead one's
-            self._sweep()
-            lock.acquire()
-        try:
-            files.make_dirs(folder)
-            yield folder
-        finally:
-            files.remove_tree(folder)
-            lock.release()  # first, because Windows deletes no open file
-            files.remove(self._staging / f"{token}.lock")
-
-    def _sweep(self) -> None:
-        """Remove what dead importers left behind."""
-        for name in names_in(self._staging):
-            token = name.removesuffix(".lock")
-            lock = OsLock(self._staging / f"{token}.lock")
-            try:
-                lock.acquire(blocking=False)
-            except Held:
-                continue  # it lives
-            except OSError:
-                continue  # somebody's folder of that name
-            try:
-                with suppress(OSError, RecursionError):  # somebody's own, nobody's harm
-                    files.remove_tree(self._staging / token)
-            finally:
-                lock.release()
-            with suppress(OSError):
-                files.remove(self._staging / f"{token}.lock")
+        return staging_in(self.folder)
 
     def bundle(self, entry: Entry) -> Path:
         """Return the folder of an imported bundle."""
@@ -162,50 +131,38 @@ class Store:
         """Return the nodes that have a folder in the store."""
         return [name for name in names_in(self.folder) if is_node_id(name) and _is_folder(self.folder / name)]
 
-    def load(self, node_id: str | None = None) -> list[Entry]:
+    def load(self, node_id: str | None = None, *, anew: bool = False) -> list[Entry]:
         """List every bundle in the store, or of one node, in the order of their folders; write nothing.
 
+        Args:
+            node_id: of a node; None for all.
+            anew: read every manifest, instead of only those whose files are not as the catalog knows them.
+
         Raises:
-            StorageError: a folder cannot be read.
+            StorageError: a folder or the catalog cannot be read.
         """
-        indexed = {(entry.node_id, entry.folder): entry for entry in self._read_index()}
         entries = []
         self.unsettled = set()
         for node in self.nodes() if node_id is None else [node_id]:
             if not _is_folder(self.folder / node):
                 continue
+            known: dict[str, list[tuple[Entry, str]]] = defaultdict(list)
+            for *values, mark in self.catalog.rows(f"SELECT {_ENTRY}, mark FROM bundles WHERE node_id = ?", [node]):
+                known[values[1]].append((Entry(*values), mark))
             for name in names_in(self.folder / node):
                 path = self.folder / node / name / MANIFEST_NAME
                 if not is_safe_filename(name) or not _is_folder(path.parent) or path.is_symlink() or not path.is_file():
                     continue
-                digest, entry = self._read_manifest(path)[0], indexed.get((node, name))
-                if entry is None or entry.manifest_sha256 != digest:
+                now = None if anew else _mark(path.stat())
+                entry = next((entry for entry, mark in known[name] if mark == now), None)
+                if entry is None:
+                    digest = self._read_manifest(path, anew=anew)[0]
+                    entry = next((entry for entry, _ in known[name] if entry.manifest_sha256 == digest), None)
+                if entry is None:
                     self.unsettled.add(node)
                     entry = Entry(node, name, digest, utc_text(path.stat().st_mtime))
                 entries.append(entry)
         return entries
-
-    def _read_index(self) -> list[Entry]:
-        """Return the index's entries, cached until its file is replaced, since it may be long."""
-        try:
-            mark = _mark(self._index.stat())
-            if self._indexed is None or self._indexed[0] != mark:
-                self._indexed = mark, list(self._parse_index(files.read_regular(self._index)))
-            return self._indexed[1]
-        except (OSError, ManifestError):
-            return []  # it is made anew
-
-    @staticmethod
-    def _parse_index(data: bytes) -> Iterator[Entry]:
-        document = loads_object(data, "the import index")
-        imports: Any = document.get("imports")
-        for one in imports if isinstance(imports, list) else ():
-            if isinstance(one, dict):
-                values = [
-                    one.get(name) for name in ("source_node_id", "export_folder", "manifest_sha256", "imported_at")
-                ]
-                if all(isinstance(value, str) for value in values):  # those of the first generation have no hash
-                    yield Entry(*values)  # type: ignore[arg-type]
 
     def asked_for(self, node_ids: Collection[str]) -> list[str]:
         """Return these nodes, or all if none is named.
@@ -224,39 +181,74 @@ class Store:
         return list(node_ids) or known
 
     def strangers(self) -> list[str]:
-        """List nodes whose folders and index entries do not match; read no manifest."""
-        indexed: dict[str, set[str]] = defaultdict(set)
-        for entry in self._read_index():
-            indexed[entry.node_id].add(entry.folder)
-        here = {node: set(_bundles_in(self.folder / node)) for node in self.nodes()}
-        return sorted(node for node in indexed.keys() | here.keys() if indexed[node] != here.get(node, set()))
+        """List nodes whose folders are not those that the catalog knows; read no manifest."""
+        return sorted(node for node, is_as_known in self._look_at_names() if not is_as_known)
+
+    def _look_at_names(self) -> Iterator[tuple[str, bool]]:
+        """Yield the nodes whose folders may have changed, and whether the names in them are those of the catalog."""
+        noted = dict(self.catalog.rows("SELECT node_id, mtime_ns FROM nodes"))
+        here = self.nodes()
+        for node in {*here, *noted}:
+            if node in here and (self.folder / node).stat().st_mtime_ns == noted.get(node):
+                continue
+            names = {name for (name,) in self.catalog.rows("SELECT folder FROM bundles WHERE node_id = ?", [node])}
+            yield node, names == set(_bundles_in(self.folder / node) if node in here else ())
+
+    def note_names(self) -> None:
+        """Note of nodes that the names in their folders are known, so that nobody reads them until they change."""
+        before = time.time() - _TICK
+        known = [
+            (self.folder / node, node) for node, is_as_known in list(self._look_at_names()) if is_as_known
+        ]  # what changes from here on is seen: by its time, or because that is too young to be noted
+        states = [(int(folder.stat().st_mtime_ns), node) for folder, node in known if _is_folder(folder)]
+        old = [(mtime_ns, node) for mtime_ns, node in states if mtime_ns < before * 1e9]
+        if old:
+            with self.catalog.changing() as change:
+                change.executemany("UPDATE nodes SET mtime_ns = ? WHERE node_id = ?", old)
 
     def save(self, entries: list[Entry], node_ids: Collection[str]) -> None:
-        """Write the index, in the first generation's form, with the manifests' hashes beside it.
+        """Put bundles into the catalog.
 
         Args:
             entries: every bundle of some nodes.
-            node_ids: which; what the index says of others stays.
+            node_ids: which.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        marks = {entry: _mark((self.bundle(entry) / MANIFEST_NAME).stat()) for entry in entries}
+        with self.catalog.changing() as change:
+            for node_id in node_ids:
+                here = {entry: mark for entry, mark in marks.items() if entry.node_id == node_id}
+                missing = set(self.missing(node_id, here))
+                known = {
+                    Entry(*values): mark
+                    for *values, mark in change.execute(
+                        f"SELECT {_ENTRY}, mark FROM bundles WHERE node_id = ?", [node_id]
+                    )
+                }
+                key = "node_id = ? AND folder = ? AND manifest_sha256 = ?"
+                gone = [one for one in known if one not in here and one not in missing]
+                change.executemany(f"DELETE FROM bundles WHERE {key}", [_key(one) for one in gone])
+                new = [(*_key(one), one.imported_at, mark) for one, mark in here.items() if one not in known]
+                change.executemany(f"INSERT INTO bundles ({_ENTRY}, mark) VALUES (?, ?, ?, ?, ?)", new)
+                other = [(mark, *_key(one)) for one, mark in here.items() if known.get(one, mark) != mark]
+                change.executemany(f"UPDATE bundles SET mark = ? WHERE {key}", other)
+                change.execute("INSERT OR IGNORE INTO nodes (node_id) VALUES (?)", [node_id])
+
+    def missing(self, node_id: str, entries: Iterable[Entry]) -> list[Entry]:
+        """List a node's bundles that were here and are gone, unless somebody took them out of the import index, too.
+
+        Args:
+            node_id: of the node.
+            entries: its bundles that are here.
         """
         here = {entry.manifest_sha256 for entry in entries}
-        others = [
-            entry  # also what was here and is gone, until it comes again: the audit says so
-            for entry in self._read_index()
-            if entry.node_id not in node_ids or entry.manifest_sha256 not in here
-        ]
-        entries = sorted([*others, *entries], key=lambda entry: (entry.node_id, entry.folder))
-        imports = [
-            {
-                "source_node_id": entry.node_id,
-                "export_folder": entry.folder,
-                "path": f"{_STORE.as_posix()}/{entry.node_id}/{entry.folder}",
-                "imported_at": entry.imported_at,
-                "manifest_sha256": entry.manifest_sha256,
-            }
-            for entry in entries
-        ]
-        files.replace_file(self._index, orjson.dumps({"imports": imports}, option=orjson.OPT_INDENT_2) + b"\n")
-        self._indexed = _mark(self._index.stat()), entries
+        rows = self.catalog.rows(f"SELECT {_ENTRY}, listed FROM bundles WHERE node_id = ?", [node_id])
+        gone = [(Entry(*values), listed) for *values, listed in rows if values[2] not in here]
+        named = indexed_in(self.catalog.index) if gone else None
+        hashes = None if named is None else {manifest_sha256 for _, _, manifest_sha256, _ in named}
+        return [entry for entry, listed in gone if not listed or hashes is None or entry.manifest_sha256 in hashes]
 
     def manifest(self, entry: Entry) -> Manifest:
         """Return the manifest of an imported bundle.
@@ -269,12 +261,12 @@ class Store:
         _, manifest = self._read_manifest(path)
         return Manifest.parse(files.read_regular(path)) if manifest is None else manifest
 
-    def _read_manifest(self, path: Path) -> tuple[str, Manifest | None]:
+    def _read_manifest(self, path: Path, *, anew: bool = False) -> tuple[str, Manifest | None]:
         """Return a manifest's hash and value (None if invalid), cached until its file is replaced."""
         try:
             mark = _mark(path.stat())
             known = self._read.get(path)
-            if known is not None and known[0] == mark:
+            if known is not None and known[0] == mark and not anew:
                 return known[1:]
             data = files.read_regular(path)
         except OSError as error:
@@ -286,49 +278,58 @@ class Store:
         self._read[path] = mark, sha256_of(data), manifest
         return self._read[path][1:]
 
-    def indexed(self, node_id: str | None = None) -> list[Entry]:
-        """Return the index's entries for a node, or for all, without checking them."""
-        return [entry for entry in self._read_index() if node_id is None or entry.node_id == node_id]
+    def has(self, manifest_sha256: str) -> bool:
+        """Tell whether the catalog knows a bundle."""
+        return bool(self.catalog.rows("SELECT 1 FROM bundles WHERE manifest_sha256 = ? LIMIT 1", [manifest_sha256]))
+
+    def indexed(self, node_id: str) -> list[Entry]:
+        """Return the bundles that the catalog knows of a node, without checking them."""
+        rows = self.catalog.rows(f"SELECT {_ENTRY} FROM bundles WHERE node_id = ?", [node_id])
+        return [Entry(*row) for row in rows]
 
     def all_nodes(self) -> list[str]:
-        """Return the nodes that have a folder in the store or are named in the index."""
-        return sorted({*self.nodes(), *(entry.node_id for entry in self._read_index() if is_node_id(entry.node_id))})
+        """Return the nodes that have a folder in the store or bundles in the catalog."""
+        known = self.catalog.rows("SELECT DISTINCT node_id FROM bundles")
+        return sorted({*self.nodes(), *(node_id for (node_id,) in known)})
 
     def is_sound(self, node_id: str) -> bool:
         """Tell whether a node's folder is a real folder or does not exist yet; a link is not sound."""
         return _is_folder(self.folder / node_id) or not os.path.lexists(self.folder / node_id)
 
-    def checked(self, entry: Entry) -> dict[str, Note]:
-        """Return the notes about a bundle's chunks, by hash; empty if they cannot be read."""
-        try:
-            document = loads_object(files.read_regular(self._checked(entry.node_id, entry.manifest_sha256)), "notes")
-            return {
-                chunk["sha256"]: Note(Scan.of_document(chunk), int(chunk["bytes"]), int(chunk["mtime_ns"]))
-                for chunk in document["chunks"]
-            }
-        except (OSError, ManifestError, KeyError, TypeError, ValueError):
-            return {}
-
     def notes(self, entries: Iterable[Entry]) -> dict[str, Note]:
-        """Return the notes about the chunks of bundles, by hash; empty for those that cannot be read."""
-        found: dict[str, Note] = {}
+        """Return the notes about the chunks of bundles, by hash; without those that cannot be read."""
+        wanted: dict[str, list[str]] = defaultdict(list)
         for entry in entries:
-            found = self.checked(entry) | found  # the first that brought a chunk is, as a rule, where it lies
+            wanted[entry.node_id].append(entry.manifest_sha256)
+        found: dict[str, Note] = {}
+        for node_id, manifests in wanted.items():
+            by_manifest: dict[str, list[tuple[str, Note]]] = defaultdict(list)
+            one = " AND manifest_sha256 = ?" if len(manifests) == 1 else ""
+            sql = f"SELECT manifest_sha256, sha256, bytes, mtime_ns, scan FROM notes WHERE node_id = ?{one}"
+            for manifest_sha256, sha256, size, mtime_ns, scan in self.catalog.rows(
+                sql, [node_id, *manifests][: 1 + bool(one)]
+            ):
+                with suppress(KeyError, TypeError, ValueError):
+                    note = Note(Scan.of_document(orjson.loads(scan)), size, mtime_ns)
+                    by_manifest[manifest_sha256].append((sha256, note))
+            for manifest_sha256 in manifests:  # the first that brought a chunk is, as a rule, where it lies
+                for sha256, note in by_manifest.get(manifest_sha256, ()):
+                    found.setdefault(sha256, note)
         return found
 
     def note_checked(self, manifest: Manifest, manifest_sha256: str, scans: Mapping[str, Scan], folder: Path) -> None:
-        """Note what the lines of a bundle's chunks say, and the state of their files, before it gets its final name."""
+        """Note what the lines of a bundle's chunks say, and the state of their files, before it gets its final name.
+
+        Raises:
+            StorageError: the catalog cannot be written.
+        """
         chunks = []
         for chunk in manifest.chunks:
             state = (folder / chunk.filename).stat()
             identity = {"filename": chunk.filename, "sha256": chunk.sha256, "bytes": state.st_size}
             chunks.append({**identity, "mtime_ns": state.st_mtime_ns, **scans[chunk.filename].document()})
-        path = self._checked(manifest.node_id, manifest_sha256)
-        files.make_dirs(path.parent)
-        files.replace_file(path, orjson.dumps({"chunks": chunks}, option=orjson.OPT_APPEND_NEWLINE))
-
-    def _checked(self, node_id: str, manifest_sha256: str) -> Path:
-        return self.folder / ".checked" / node_id / f"{manifest_sha256}.json"
+        with self.catalog.changing() as change:
+            add_notes(change, manifest.node_id, manifest_sha256, chunks)
 
     def quarantined(self, node_id: str, manifest_sha256: str) -> Path | None:
         """Return the folder of a bundle that is in quarantine already."""
@@ -363,9 +364,16 @@ def find_hub(
     )
 
 
-def _mark(state: os.stat_result) -> tuple[int, int, int]:
-    """Return values that change when a file is replaced."""
-    return state.st_mtime_ns, state.st_size, state.st_ino
+_ENTRY = "node_id, folder, manifest_sha256, imported_at"
+
+
+def _key(entry: Entry) -> tuple[str, str, str]:
+    return entry.node_id, entry.folder, entry.manifest_sha256
+
+
+def _mark(state: os.stat_result) -> str:
+    """Return a text that changes when a file is replaced."""
+    return f"{state.st_mtime_ns} {state.st_size} {state.st_ino}"
 
 
 def _bundles_in(folder: Path) -> list[str]:

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
-from decimal import Decimal
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,7 +19,8 @@ from calyx_logging.format.reader import ChunkRef
 from calyx_logging.query._chunk_tables import in_files
 from calyx_logging.query.executors import Engine
 from calyx_logging.query.rows import COLUMNS, schema
-from calyx_logging.query.views import PLACE, VIEWS, Dialect, views
+from calyx_logging.query.sql import first_lines, unless_interrupted
+from calyx_logging.query.views import PLACE, WHERE, Dialect, views
 
 if TYPE_CHECKING:
     import pyarrow
@@ -27,16 +28,12 @@ if TYPE_CHECKING:
 __all__ = [
     "MEMORY",
     "Database",
-    "Rows",
     "attach",
-    "clear_errors",
     "connect_chunks",
-    "has_repeats",
-    "run_sql",
+    "repeated_in",
     "temporary",
 ]
 
-_BATCH = 20_000
 _ALL = ", ".join(COLUMNS)
 MEMORY = "4GB"
 """Default memory limit of the database."""
@@ -46,7 +43,7 @@ _SMALL = "512MB"
 
 
 _REPEATS = f"""
-CREATE TEMP TABLE repeats AS
+CREATE TEMP TABLE repeats_of_loose AS
 WITH several AS MATERIALIZED (
     SELECT node_id, identity FROM loose WHERE bad_line IS NULL GROUP BY ALL HAVING count(*) > 1
 ), placed AS (
@@ -57,8 +54,10 @@ SELECT file, row FROM placed WHERE place > 1
 """Rows that repeat an earlier one; found once, so that a query need not sort rows it does not ask for."""
 
 
+_KNOWN = "SELECT * FROM known WHERE bad_line IS NULL"
 _DIALECT = Dialect(
-    "SELECT * FROM loose ANTI JOIN repeats USING (file, row) WHERE bad_line IS NULL",
+    "SELECT * FROM loose ANTI JOIN repeats_of_loose USING (file, row) WHERE bad_line IS NULL",
+    _KNOWN,
     "json_extract_string",
     document="CAST(rest AS JSON)",
     micros="epoch_us({})",
@@ -116,8 +115,8 @@ class Database:
 def attach(
     folder: TemporaryFolder,
     loose: Sequence[Path],
-    compacted: Sequence[Path] = (),
-    unique: Sequence[Path] = (),
+    known: Sequence[Path] = (),
+    repeats: Sequence[tuple[str, str, str, int]] = (),
     *,
     memory: str = MEMORY,
     closed: bool = False,
@@ -128,8 +127,8 @@ def attach(
     Args:
         folder: a temporary one, deleted when the backend is closed.
         loose: in which an event may be there several times.
-        compacted: in which `repeated` says so, of all the files that hold events of their nodes.
-        unique: in which no event of their nodes is twice.
+        known: of whose rows `repeats` says which are there before; all files that hold events of their nodes.
+        repeats: node id, bundle, chunk and line of those.
         memory: as for `connect_chunks`.
         closed: likewise.
         plain: likewise.
@@ -144,10 +143,16 @@ def attach(
     con = backend.con
     try:
         con.execute(f"CREATE VIEW loose AS {_rows_of(loose, _ALL + ', filename AS file, file_row_number AS row')}")
-        once = f"{_rows_of(compacted, _ALL + ', repeated')} UNION ALL {_rows_of(unique, _ALL + ', false AS repeated')}"
-        con.execute(f"CREATE VIEW compacted AS {once}")
+        con.execute(f"CREATE VIEW known AS {_rows_of(known, _ALL)}")
         con.execute(_REPEATS)
-        for name, sql in views(_DIALECT).items():
+        dialect = _DIALECT
+        if repeats:
+            con.register("given", _table_of(repeats))
+            con.execute("CREATE TEMP TABLE repeats AS SELECT * FROM given")
+            con.unregister("given")
+            anti = f"SELECT * FROM known ANTI JOIN repeats USING ({', '.join(WHERE)}) WHERE bad_line IS NULL"
+            dialect = replace(_DIALECT, known=anti)
+        for name, sql in views(dialect).items():
             con.execute(f"CREATE VIEW {name} AS {sql}")
     except Exception as error:
         unless_interrupted(error)
@@ -156,7 +161,7 @@ def attach(
             hint = f"--memory gives it more than {memory}"
         raise StorageError(f"the table cannot be read: {first_lines(error)}", hint=hint) from error
     if closed:
-        folders = sorted({str(folder.path), *(str(path.parent) for path in (*loose, *compacted, *unique))})
+        folders = sorted({str(folder.path), *(str(path.parent) for path in (*loose, *known))})
         # a pattern is looked at as it is written first, then the file that it stands for
         folders += [as_pattern for text in folders if (as_pattern := _pattern(text)) != text]
         texts = ", ".join("'" + text.replace("'", "''") + "'" for text in folders)
@@ -166,8 +171,8 @@ def attach(
     return backend
 
 
-def has_repeats(parquet: Sequence[Path]) -> bool:
-    """Tell whether an event of one node may be in its files twice, by hashes of 64 bits.
+def repeated_in(parquet: Sequence[Path]) -> list[tuple[str, str, int]]:
+    """Return bundle, chunk and line of each row of one node's files whose event is in another row, which counts.
 
     Raises:
         ConfigError: DuckDB is not installed.
@@ -175,16 +180,27 @@ def has_repeats(parquet: Sequence[Path]) -> bool:
     """
     with temporary() as folder:
         backend = _started(folder, _SMALL, plain=True)
-        rows = _rows_of(parquet, "hash(identity) AS hash, bad_line")
-        twice = f"SELECT 1 FROM ({rows}) WHERE bad_line IS NULL GROUP BY hash HAVING count(*) > 1 LIMIT 1"
+        rows = f"({_rows_of(parquet, _ALL + ', hash(identity) AS hash')})"
+        several = f"SELECT hash FROM {rows} WHERE bad_line IS NULL GROUP BY hash HAVING count(*) > 1"
+        placed = f"SELECT *, {PLACE} AS place FROM {rows} SEMI JOIN several USING (hash) WHERE bad_line IS NULL"
         try:
-            return backend.con.execute(twice).fetchone() is not None
+            backend.con.execute(f"CREATE TEMP TABLE several AS {several}")
+            if not backend.con.execute("SELECT 1 FROM several LIMIT 1").fetchone():
+                return []
+            found = backend.con.execute(f"SELECT bundle, chunk, line FROM ({placed}) WHERE place > 1").fetchall()
+            return [(str(bundle), str(chunk), int(line)) for bundle, chunk, line in found]
         except Exception as error:
             unless_interrupted(error)
             raise StorageError(f"the table cannot be read: {first_lines(error)}") from error
         finally:
             backend.disconnect()
             folder.remove()
+
+
+def _table_of(repeats: Sequence[tuple[str, str, str, int]]) -> pyarrow.Table:
+    import pyarrow
+
+    return pyarrow.table(dict(zip(WHERE, map(list, zip(*repeats, strict=True)), strict=True)))
 
 
 def _started(folder: TemporaryFolder, memory: str, plain: bool) -> Any:
@@ -222,7 +238,7 @@ def _rows_of(parquet: Iterable[Path], columns: str) -> str:
         "bool": "BOOLEAN",
     }
     nothing = [f"CAST(NULL AS {types[str(field.type)]}) AS {field.name}" for field in schema()]
-    others = "false AS repeated, '' AS filename, CAST(0 AS BIGINT) AS file_row_number"
+    others = "'' AS filename, CAST(0 AS BIGINT) AS file_row_number"
     return f"SELECT {columns} FROM (SELECT {', '.join(nothing)}, {others}) WHERE false"
 
 
@@ -248,139 +264,3 @@ def temporary() -> Iterator[TemporaryFolder]:
 
 
 _HINT = 'pip install "calyx-logging[query]"'
-
-
-# ------------------------------------------------------------------ SQL
-
-
-@contextmanager
-def clear_errors() -> Iterator[None]:
-    """Turn the engine's errors into a one-line error of this package."""
-    try:
-        yield
-    except Exception as error:  # duckdb's and ibis's errors have no base in common
-        if isinstance(error, (MemoryError, ConfigError)):
-            raise
-        unless_interrupted(error)
-        hint = f"the views are {', '.join(VIEWS)}"
-        if type(error).__name__ == "OutOfMemoryException":
-            hint = "--memory gives it more"
-        raise ConfigError(f"the query is refused: {first_lines(error)}", hint=hint) from None
-
-
-def unless_interrupted(error: Exception) -> None:
-    """Raise KeyboardInterrupt if Ctrl-C caused the error."""
-    if type(error).__name__ == "InterruptException" or "interrupted" in str(error)[:100].lower():
-        raise KeyboardInterrupt from None
-
-
-def first_lines(error: Exception) -> str:
-    """Return an engine's message without the query excerpt and the suggestions that follow it."""
-    text = " ".join(str(error).split("\n\n")[0].partition("\nLINE ")[0].split())
-    return text if len(text) <= 300 else f"{text[:300].rpartition(' ')[0]} …"
-
-
-class Rows:
-    """The rows of a query, in batches, read as they are asked for.
-
-    Attributes:
-        schema: the Arrow schema; of columns of one name the second is called `name_2`, and so on.
-    """
-
-    def __init__(self, reader: pyarrow.RecordBatchReader) -> None:
-        self._reader = reader
-        self._ahead: pyarrow.RecordBatch | None = None
-        names: list[str] = []
-        for name in reader.schema.names:
-            several = (f"{name}_{number}" for number in range(2, len(reader.schema.names) + 2))
-            names.append(name if name not in names else next(one for one in several if one not in names))
-        self.schema = _schema([field.with_name(name) for field, name in zip(reader.schema, names, strict=True)])
-
-    def any(self) -> bool:
-        """Tell whether there is at least one row, without consuming it."""
-        self._ahead = self._ahead or next((batch for batch in self if batch.num_rows), None)
-        return self._ahead is not None
-
-    def __iter__(self) -> Iterator[pyarrow.RecordBatch]:
-        """Batches.
-
-        Raises:
-            ConfigError: the engine cannot go on (a value that cannot be cast, say).
-        """
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None:
-            yield ahead
-        while True:
-            with clear_errors():
-                try:
-                    batch = self._reader.read_next_batch()
-                except StopIteration:
-                    batch = None
-            if batch is None:
-                return
-            yield type(batch).from_arrays(batch.columns, schema=self.schema)
-
-    def values(self) -> Iterator[tuple[Any, ...]]:
-        """Yield the rows as tuples; values without a Python type as text, sums of more than 64 bits as int.
-
-        Raises:
-            ConfigError: as above.
-        """
-        for batch in self:
-            yield from zip(*map(_values_of, batch.columns), strict=True)
-
-    def to_pylist(self) -> list[dict[str, Any]]:
-        """Return all rows as dicts."""
-        return [dict(zip(self.schema.names, row, strict=True)) for row in self.values()]
-
-
-def _values_of(column: pyarrow.Array) -> list[Any]:
-    try:
-        return list(map(_number, column.to_pylist()))
-    except (OverflowError, ValueError):  # a time that never ends, or a year that Python does not know
-        with suppress(Exception):
-            return list(column.cast("string").to_pylist())
-        return [str(value) for value in column]
-
-
-def _schema(fields: list[Any]) -> pyarrow.Schema:
-    import pyarrow
-
-    return pyarrow.schema(fields)
-
-
-def _number(value: Any) -> Any:
-    if isinstance(value, Decimal):
-        return int(value) if value == value.to_integral_value() else float(value)
-    return value
-
-
-def _plain_times(table: pyarrow.Table) -> pyarrow.Table:
-    """Timestamps in UTC without a zone, which some of Spark's functions add."""
-    fields = [
-        field.with_type(schema().field("ts").type) if str(field.type).startswith("timestamp") else field
-        for field in table.schema
-    ]
-    return table.cast(_schema(fields))
-
-
-def run_sql(backend: Any, sql: str) -> Rows:
-    """Run a SELECT and return its rows.
-
-    Args:
-        backend: of `connect_chunks`, of a hub, or of Spark.
-        sql: one query, in DuckDB's SQL.
-
-    Raises:
-        ConfigError: DuckDB refuses it; the message says why.
-    """
-    with clear_errors():
-        if backend.name == "pyspark":
-            return Rows(_plain_times(backend.raw_sql(sql).toArrow()).to_reader(_BATCH))
-        statements = backend.con.extract_statements(sql)
-        if len(statements) != 1 or not str(statements[0].type).endswith(".SELECT"):
-            raise ValueError("it has to be one SELECT")
-        found = backend.con.sql(sql)
-        return Rows(
-            found.to_arrow_reader(_BATCH) if hasattr(found, "to_arrow_reader") else found.fetch_record_batch(_BATCH)
-        )

@@ -7,6 +7,7 @@ db = connect(Store(root))           # an Ibis backend, as of `database`
 from __future__ import annotations
 
 import secrets
+from collections import defaultdict
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -14,22 +15,21 @@ from typing import Any
 
 from calyx_logging.core import files
 from calyx_logging.core.os_lock import OsLock
-from calyx_logging.core.reading import sha256_of
 from calyx_logging.errors import StorageError
 from calyx_logging.format.reader import ChunkRef
 from calyx_logging.hub.inventory import digest_of, holdings_of
 from calyx_logging.hub.store import Store
 from calyx_logging.query import spark
 from calyx_logging.query._chunk_tables import in_files
-from calyx_logging.query.duckdb_views import MEMORY, attach, first_lines, temporary, unless_interrupted
+from calyx_logging.query.duckdb_views import MEMORY, attach, temporary
 from calyx_logging.query.executors import Engine
-from calyx_logging.query.refresh import refresh
+from calyx_logging.query.in_force import Part, behind, folder_of, is_compared, lost, parts_of, repeats, swap
 from calyx_logging.query.rows import COLUMNS, rows_in
-from calyx_logging.query.snapshot import Current, NodeTable, Part, behind, current, folder_of, lost, swap
 from calyx_logging.query.spark import SparkEngine
-from calyx_logging.query.views import PLACE
+from calyx_logging.query.sql import first_lines, unless_interrupted
+from calyx_logging.query.table import name_of, refresh
 
-__all__ = ["compact", "connect", "files_in_force"]
+__all__ = ["compact", "connect"]
 
 _SORTED = "ts, writer, seq, chunk, line"
 
@@ -60,55 +60,38 @@ def connect(
         ChunkError, StorageError: what is in the store cannot be read.
     """
     tell = warn or (lambda text: None)
-    found = current(store)
-    missing = [node for node in store.nodes() if node not in found.nodes]
-    gone = lost(store, found)
-    wanted = sorted({*behind(store, found), *missing} - {*gone})
+    parts = parts_of(store)
+    gone = lost(store, parts)
+    wanted = sorted({*behind(store), *(set(store.nodes()) - parts.keys())} - {*gone})
     extra: list[ChunkRef] = []
     if wanted or gone:
         try:
             done = [refresh(store, wanted, engine), refresh(store, gone, engine, check=True)]
             for warning in (warning for one in done for warning in one.warnings):
                 tell(warning)
-            found = current(store)
+            parts = parts_of(store)
         except StorageError as error:
             tell(f"the table cannot be brought up to date ({error}); it is made for this query alone")
-            found = current(store)
-            for node_id in gone:
-                found.nodes.pop(node_id, None)
-            extra = [ref for node_id in (*wanted, *gone) for ref in _not_in(store, node_id, found, tell)]
-    loose, compacted, unique = files_in_force(store, found, {ref.node_id for ref in extra if ref.node_id})
+            parts = {node_id: some for node_id, some in parts_of(store).items() if node_id not in gone}
+            extra = [
+                ref for node_id in (*wanted, *gone) for ref in _not_in(store, node_id, parts.get(node_id, []), tell)
+            ]
+    more_of = {ref.node_id for ref in extra}
+    known = [node_id for node_id in parts if node_id not in more_of and is_compared(store, node_id)]
+    rest = [node_id for node_id in parts if node_id not in known]
+    loose, once = (
+        [folder_of(store) / part.name for node_id in some for part in parts[node_id]] for some in (rest, known)
+    )
     with temporary() as folder:
         loose += in_files(extra, folder.path, engine, warn)
         if isinstance(engine, SparkEngine):
-            return spark.attach(engine.spark, loose, compacted, unique)
-        return attach(folder, loose, compacted, unique, memory=memory, closed=closed, plain=plain)
+            return spark.attach(engine.spark, loose, once, repeats(store, known))
+        return attach(folder, loose, once, repeats(store, known), memory=memory, closed=closed, plain=plain)
 
 
-def files_in_force(
-    store: Store, found: Current, more_of: set[str] | None = None
-) -> tuple[list[Path], list[Path], list[Path]]:
-    """Return the table's files that may repeat events, those that mark repeats, and those in which there are none.
-
-    Args:
-        store: the hub's.
-        found: what is in force.
-        more_of: nodes of which there are rows elsewhere.
-    """
-    loose: list[Path] = []
-    compacted: list[Path] = []
-    unique: list[Path] = []
-    for node_id, table in found.nodes.items():
-        is_alone = node_id not in (more_of or ())
-        is_one = is_alone and all(part.compacted for part in table.parts)
-        kind = compacted if is_one else unique if is_alone and table.unique else loose
-        kind.extend(folder_of(store) / part.name for part in table.parts)
-    return loose, compacted, unique
-
-
-def _not_in(store: Store, node_id: str, found: Current, tell: Callable[[str], None]) -> list[ChunkRef]:
-    """Return the chunks of a node that the table lacks, without damaged ones."""
-    there = found.nodes.get(node_id, NodeTable()).chunks
+def _not_in(store: Store, node_id: str, parts: list[Part], tell: Callable[[str], None]) -> list[ChunkRef]:
+    """Return the chunks of a node that its files lack, without damaged ones."""
+    there = {sha256 for part in parts for sha256 in part.chunks}
     refs = []
     for one in holdings_of(store, store.load(node_id)).chunks.values():
         if one.sha256 not in there and one.is_whole():
@@ -118,8 +101,8 @@ def _not_in(store: Store, node_id: str, found: Current, tell: Callable[[str], No
     return refs
 
 
-def compact(store: Store, node_id: str, *, memory: str = MEMORY) -> Part | None:
-    """Put a node's rows into one file, sorted by time, in which each row says whether its event is there before.
+def compact(store: Store, node_id: str, *, memory: str = MEMORY) -> list[Part]:
+    """Put a node's rows into one file a month (in which the bundles were exported), sorted by time.
 
     Args:
         store: the hub's, its table brought up to date.
@@ -127,47 +110,56 @@ def compact(store: Store, node_id: str, *, memory: str = MEMORY) -> Part | None:
         memory: that is taken at most; what needs more goes to a temporary folder.
 
     Returns:
-        The file; None where there is nothing to be done.
+        The files made now.
 
     Raises:
         StorageError: the table cannot be written.
         ConfigError: the extra `query` is not installed.
     """
     folder = folder_of(store)
+    months: dict[str, list[Part]] = defaultdict(list)
+    made = []
     try:
         with OsLock(folder / ".compact.lock"):
-            parts = current(store).nodes.get(node_id, NodeTable()).parts
-            if not parts or (len(parts) == 1 and parts[0].compacted):
-                return None
-            chunks = tuple(sorted({sha256 for part in parts for sha256 in part.chunks}))
-            digest = sha256_of("\n".join(chunks).encode())
-            name = f"node_id={node_id}/set-{digest}.parquet"
-            temporary_file = folder / f"node_id={node_id}" / f".set-{secrets.token_hex(4)}.tmp"
-            try:
-                _write_set([folder / part.name for part in parts], temporary_file, memory)
-                files.sync_file(temporary_file)
-                files.rename_over(temporary_file, folder / name)
-            finally:
-                with suppress(OSError):
-                    files.remove(temporary_file)
-            rows = rows_in(folder / name)
-            if rows != sum(part.rows for part in parts):
-                raise StorageError(f"the set has {rows} rows, and its files have others", path=folder / name)
-            part = Part(name, rows, digest_of(folder / name), chunks, compacted=True)
-            return part if swap(store, node_id, parts, [part]) else None
+            for part in parts_of(store, node_id)[node_id]:
+                months[part.month].append(part)
+            for month, parts in months.items():
+                if len(parts) > 1 or not parts[0].compacted:
+                    made += _compact_month(store, node_id, month, parts, memory)
     except OSError as error:
         raise StorageError.of(error, "compact the table", error.filename or folder, "check rights and space") from error
+    return made
+
+
+def _compact_month(store: Store, node_id: str, month: str, parts: list[Part], memory: str) -> list[Part]:
+    """Return the month's new file; none where its files are no longer in force."""
+    folder = folder_of(store)
+    chunks = tuple(sorted({sha256 for part in parts for sha256 in part.chunks}))
+    name = name_of(node_id, f"{month}-set", chunks)
+    temporary_file = folder / f"node_id={node_id}" / f".set-{secrets.token_hex(4)}.tmp"
+    try:
+        _write_set([folder / part.name for part in parts], temporary_file, memory)
+        rows = rows_in(temporary_file)
+        if rows is None or rows != sum(part.rows for part in parts):
+            raise StorageError(f"the set has {rows} rows, and its files have others", path=temporary_file)
+        part = Part(name, rows, temporary_file.stat().st_size, digest_of(temporary_file), chunks, compacted=True)
+        files.rename_over(temporary_file, folder / name)
+    finally:
+        with suppress(OSError):
+            files.remove(temporary_file)
+    with store.catalog.changing() as change:
+        if not set(parts) <= set(parts_of(store, node_id)[node_id]):
+            return []
+        swap(change, node_id, parts, [part])
+    return [part]
 
 
 def _write_set(parquet: list[Path], target: Path, memory: str) -> None:
-    """Write the rows of the files into one file, each with `repeated`."""
+    """Write the rows of the files into one file."""
     with temporary() as folder:
-        backend = attach(folder, parquet, memory=memory, plain=True)
-        # what is no event has no identity, and is no repetition of another
-        rows = (
-            f"SELECT {', '.join(COLUMNS)}, bad_line IS NULL AND {PLACE} > 1 AS repeated FROM loose ORDER BY {_SORTED}"
-        )
+        backend = attach(folder, (), parquet, memory=memory, plain=True)
         to = str(target).replace("'", "''")
+        rows = f"SELECT {', '.join(COLUMNS)} FROM known ORDER BY {_SORTED}"
         try:
             backend.con.execute(f"COPY ({rows}) TO '{to}' (FORMAT parquet, COMPRESSION zstd)")
         except Exception as error:  # duckdb's; of the disk, most often

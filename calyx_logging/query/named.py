@@ -7,7 +7,7 @@ from typing import Any
 
 from calyx_logging.errors import ConfigError
 from calyx_logging.format.completeness import Verdict
-from calyx_logging.query.duckdb_views import Rows, run_sql
+from calyx_logging.query.sql import Rows, run_sql
 
 __all__ = ["NAMES", "named", "run_named"]
 

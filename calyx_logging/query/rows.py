@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COLUMNS", "PROMOTED", "TABLE_VERSION", "batches_of", "column_text", "rows_in", "schema", "write_parquet"]
 
-TABLE_VERSION = 2
+TABLE_VERSION = 3
 """Version of the columns; a table of another one is made anew."""
 
 PROMOTED = ("run_id", "run_instance_id", "suite", "stage", "case_id", "decision_type", "score")

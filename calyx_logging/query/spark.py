@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from calyx_logging.errors import ConfigError, StorageError
 from calyx_logging.query.rows import schema
-from calyx_logging.query.views import PLACE, Dialect, views
+from calyx_logging.query.views import PLACE, WHERE, Dialect, views
 
 if TYPE_CHECKING:
     from pyspark.sql import SparkSession
@@ -150,14 +150,19 @@ class SparkEngine:
             raise StorageError(f"Spark gave up: {_first_line(error)}", hint=hint) from error
 
 
-def attach(spark: SparkSession, loose: Iterable[Path], compacted: Iterable[Path], unique: Iterable[Path] = ()) -> Any:
+def attach(
+    spark: SparkSession,
+    loose: Iterable[Path],
+    known: Iterable[Path],
+    repeats: Sequence[tuple[str, str, str, int]] = (),
+) -> Any:
     """An Ibis backend (PySpark) over Parquet files, with the views of `database`.
 
     Args:
         spark: the session.
         loose: files in which an event may be there several times.
-        compacted: files in which `repeated` says so.
-        unique: files in which no event of their nodes is twice.
+        known: files of whose rows `repeats` says which are there before.
+        repeats: node id, bundle, chunk and line of those.
 
     Raises:
         ConfigError: the extra is not installed.
@@ -174,12 +179,14 @@ def attach(spark: SparkSession, loose: Iterable[Path], compacted: Iterable[Path]
         return reader.parquet(*paths) if paths else spark.createDataFrame([], ddl)
 
     rows_of(loose, columns).createOrReplaceTempView("loose")
-    once = rows_of(unique, columns).selectExpr("*", "false AS repeated")
-    once.unionByName(rows_of(compacted, f"{columns}, repeated BOOLEAN")).createOrReplaceTempView("compacted")
+    rows_of(known, columns).createOrReplaceTempView("known")
+    of_repeats = ", ".join(f"{name} {'BIGINT' if name == 'line' else 'STRING'}" for name in WHERE)
+    spark.createDataFrame(list(repeats), of_repeats).createOrReplaceTempView("repeats")
+    once = f"SELECT * FROM known LEFT ANTI JOIN repeats USING ({', '.join(WHERE)}) WHERE bad_line IS NULL"
     ranked = f"SELECT *, {PLACE} AS place FROM loose WHERE bad_line IS NULL"
     single = f"SELECT * FROM ({ranked}) AS ranked WHERE place = 1"
     dialect = Dialect(
-        single, "get_json_object", document="rest", micros="unix_micros(CAST({} AS TIMESTAMP))", last="max_by"
+        single, once, "get_json_object", document="rest", micros="unix_micros(CAST({} AS TIMESTAMP))", last="max_by"
     )
     for name, sql in views(dialect).items():
         spark.sql(sql).createOrReplaceTempView(name)

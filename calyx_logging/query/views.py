@@ -1,6 +1,7 @@
 """The SQL of the views, plain enough for every engine.
 
-They are over `loose` and `compacted`, which have the columns of `rows.schema`; `compacted` has `repeated` as well.
+They are over `loose` and `known`, which have the columns of `rows.schema`: of the rows of `known` it is known which of
+them repeat an event.
 """
 
 from __future__ import annotations
@@ -11,10 +12,13 @@ from dataclasses import dataclass
 from calyx_logging.query.result_views import result_views
 from calyx_logging.query.rows import COLUMNS
 
-__all__ = ["PLACE", "VIEWS", "Dialect", "views"]
+__all__ = ["PLACE", "VIEWS", "WHERE", "Dialect", "views"]
 
 PLACE = "row_number() OVER (PARTITION BY node_id, identity ORDER BY chunk, line, bundle)"
 """Numbers the copies of an event; lines with one `identity` (content apart from `seq`) are one event."""
+
+WHERE = ("node_id", "bundle", "chunk", "line")
+"""Columns that tell a hub's rows apart, and are those of `repeats`."""
 
 VIEWS = (
     *("events", "runs", "cases", "suites", "models", "nodes", "chunks", "bundles", "gaps", "processes", "recoveries"),
@@ -33,6 +37,7 @@ class Dialect:
 
     Attributes:
         single: a SELECT of the rows of `loose` that are events, each event once.
+        known: the same of `known`.
         text_of: the function of a JSON text and a path that gives the text there.
         document: `rest` as the engine's type for JSON.
         micros: of a time, as a template: microseconds since the epoch.
@@ -40,6 +45,7 @@ class Dialect:
     """
 
     single: str
+    known: str
     text_of: str
     document: str
     micros: str
@@ -53,9 +59,9 @@ def views(dialect: Dialect) -> dict[str, str]:
         f"{dialect.document} AS rest" if name == "rest" else name for name in COLUMNS if name not in _NOT_SHOWN
     )
     return {
-        "lines": f"SELECT {_ALL} FROM loose UNION ALL SELECT {_ALL} FROM compacted",
+        "lines": f"SELECT {_ALL} FROM loose UNION ALL SELECT {_ALL} FROM known",
         "once": f"SELECT {_ALL} FROM ({dialect.single}) AS single "
-        f"UNION ALL SELECT {_ALL} FROM compacted WHERE bad_line IS NULL AND NOT repeated",
+        f"UNION ALL SELECT {_ALL} FROM ({dialect.known}) AS known_once",
         "logged": f"SELECT {_ALL} FROM once WHERE control IS NULL OR source <> 'calyx_logging'",
         "events": f"SELECT {shown} FROM logged",
         "chunks": "SELECT node_id, chunk, min(bundle) AS bundle, min(writer) AS writer, count(*) AS lines, "

@@ -19,11 +19,11 @@ from calyx_logging.errors import CalyxError, ConfigError
 from calyx_logging.hub.rejections import Refusal
 from calyx_logging.hub.store import find_hub
 from calyx_logging.node import Node
-from calyx_logging.query.duckdb_views import clear_errors, run_sql
 from calyx_logging.query.executors import Engine
 from calyx_logging.query.named import named
 from calyx_logging.query.result_views import RUN
 from calyx_logging.query.rows import column_text
+from calyx_logging.query.sql import clear_errors, run_sql
 from calyx_logging.report.health import Condition, conditions_at, refused_at
 
 __all__ = ["Answer", "Choice", "Facts", "Source", "gather", "of_some_runs", "rows_of", "run_key"]

@@ -68,6 +68,7 @@ def test_what_is_written_is_valid(tmp_path: Path, configure: Callable[..., loggi
     assert bundle is not None
     store = Store(tmp_path)
     import_bundle(store, bundle)
+    store.catalog.write_index()
     receipt = write_receipt(store, node.id).path
     for name, path in (
         ("manifest", bundle / "manifest.json"),

@@ -442,7 +442,8 @@ def test_a_manifest_that_was_altered_where_the_index_is_lost(store: Store, tmp_p
     assert bundle is not None
     path = bundle / "manifest.json"
     path.write_bytes(path.read_bytes().replace(b'"exported_at"', b' "exported_at"'))
-    (store.folder / ".import_index.json").unlink()
+    store.catalog.close()
+    store.catalog.path.unlink()
     assert "do not belong together" in "\n".join(audited(store).damaged)
     (bundle / "SHA256SUMS").write_text("nothing")
     assert "SHA256SUMS cannot be read" in "\n".join(audited(store).damaged)

@@ -93,11 +93,10 @@ def test_what_is_not_whole_in_the_store_is_not_acknowledged(store: Store, laptop
     import_bundle(store, make_bundle(laptop, range(3, 5), second=10))
     whole = write_receipt(store, "n-1").receipt
     assert len(whole.chunks) == 2
-    for notes in (store.folder / ".checked" / "n-1").iterdir():
-        notes.write_text("{")
-    assert write_receipt(store, "n-1").receipt == whole
-    shutil.rmtree(store.folder / ".checked")
-    assert write_receipt(store, "n-1").receipt == whole
+    for damage in ("UPDATE notes SET scan = '{'", "DELETE FROM notes"):
+        with store.catalog.changing() as change:
+            change.execute(damage)
+        assert write_receipt(store, "n-1").receipt == whole
     assert folder is not None
     chunk = next(folder.glob("*.jsonl"))
     chunk.write_bytes(chunk.read_bytes()[:-1])
@@ -120,15 +119,15 @@ def test_bad_lines_that_were_accepted(store: Store, laptop: Node) -> None:
     assert "never acknowledged" in accepted.warnings[-1]
     assert accepted.folder is not None
     assert (accepted.folder / chunk.name).read_bytes() == chunk.read_bytes()
-    (notes,) = (store.folder / ".checked" / "n-1").iterdir()
-    (one,) = json.loads(notes.read_bytes())["chunks"]
+    (one,) = (json.loads(scan) for (scan,) in store.catalog.rows("SELECT scan FROM notes"))
     assert (one["filename"], one["bad_count"]) == (chunk.name, 2)
     assert [bad["line"] for bad in one["bad"]] == [5, 6]
     assert "no JSON" in one["bad"][0]["why"]
     for _ in range(2):
         receipt = write_receipt(store, "n-1").receipt
         assert receipt.chunks == ()
-        shutil.rmtree(store.folder / ".checked", ignore_errors=True)  # also when it must be checked again
+        with store.catalog.changing() as change:  # also when it must be checked again
+            change.execute("DELETE FROM notes")
     assert import_bundle(store, bundle).outcome == "already imported"
 
 

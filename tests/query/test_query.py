@@ -28,9 +28,10 @@ pytest.importorskip("duckdb")
 pytest.importorskip("pyarrow")
 
 from calyx_logging.query import connect
-from calyx_logging.query.duckdb_views import connect_chunks, run_sql
+from calyx_logging.query.duckdb_views import connect_chunks
 from calyx_logging.query.named import NAMES, named, run_named
 from calyx_logging.query.rows import COLUMNS, batches_of, schema
+from calyx_logging.query.sql import run_sql
 
 
 @pytest.fixture(scope="module")

@@ -27,7 +27,8 @@ pytest.importorskip("ibis")
 pytest.importorskip("duckdb")
 pytest.importorskip("pyarrow")
 
-from calyx_logging.query.duckdb_views import connect_chunks, run_sql
+from calyx_logging.query.duckdb_views import connect_chunks
+from calyx_logging.query.sql import run_sql
 from calyx_logging.query.views import VIEWS
 
 CHUNK = "20261122_080000__harness__3f9a1c20-0000.jsonl"
@@ -246,8 +247,9 @@ def test_a_table_of_an_earlier_form_is_made_anew(tmp_path: Path) -> None:
     for path in table.rglob("*.parquet"):
         old = parquet.read_table(path, partitioning=None).drop_columns(["model", "passed", "score_text"])
         parquet.write_table(old, path)
-    document = json.loads((table / "current.json").read_bytes())
-    (table / "current.json").write_text(json.dumps({**document, "table_version": 1}), "utf-8")
+    with store.catalog.changing() as change:
+        change.execute("UPDATE files SET version = 1")
+        change.execute("UPDATE bundles SET tabled = 1")
     assert answer(store.root, "select count(*) as n, count(model) as m from events", "--from", "hub") == [
         {"n": 5, "m": 0}
     ]

@@ -39,6 +39,7 @@ def seeds(tmp_path_factory: pytest.TempPathFactory) -> dict[str, list[bytes]]:
         write_archive(made, folder / f"sent.{suffix}")
     store = Store(folder)
     import_bundle(store, made)
+    store.catalog.write_index()
     index = (store.folder / ".import_index.json").read_bytes()
     packed = io.BytesIO()
     with zipfile.ZipFile(packed, "w") as archive:

@@ -6,8 +6,10 @@ import json
 import os
 import random
 import shutil
+import sqlite3
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -25,13 +27,14 @@ pytest.importorskip("ibis")
 pytest.importorskip("duckdb")
 pytest.importorskip("pyarrow")
 
-from calyx_logging.query import hub_table, refresh, snapshot
-from calyx_logging.query.duckdb_views import run_sql
+from calyx_logging.query import hub_table, in_force, table
+from calyx_logging.query.in_force import folder_of, parts_of
 from calyx_logging.query.named import run_named
 from calyx_logging.query.rows import rows_in
+from calyx_logging.query.sql import run_sql
 from fleet_data import Truth, differences, make_fleet
 
-CHUNKS, EVENTS = 12, 60
+CHUNKS, EVENTS = 24, 30
 
 
 @pytest.fixture(scope="module")
@@ -72,15 +75,14 @@ def test_the_answers_are_those_counted(fleet: tuple[Path, Truth], store: Store) 
     late = sorted((folder / "node-0001").iterdir())[-1]
     import_all(store, folder)
     check_answers(store, truth)
-    again = refresh.refresh(store, store.nodes(), check=True)
+    again = table.refresh(store, store.nodes(), check=True)
     assert (again.files, again.warnings) == (0, [])
     for node_id in store.nodes():
-        part = hub_table.compact(store, node_id)
-        assert part is not None
-        assert hub_table.compact(store, node_id) is None
+        months = {part.month for part in parts_of(store)[node_id]}
+        assert {part.month for part in hub_table.compact(store, node_id)} == months
+        assert hub_table.compact(store, node_id) == []
     check_answers(store, truth)
-    loose, compacted, unique = hub_table.files_in_force(store, snapshot.current(store))
-    assert (len(loose), len(compacted), unique) == (0, 2, [])
+    assert all(part.compacted for parts in parts_of(store).values() for part in parts)
     assert import_bundle(store, late, policy=Policy(accept_bad_lines=True)).outcome == "already imported"
     check_answers(store, truth)
 
@@ -90,7 +92,7 @@ def test_what_is_wrong_is_seen(fleet: tuple[Path, Truth], store: Store) -> None:
     folder, truth = fleet
     import_all(store, folder)
     shutil.rmtree(sorted(store.folder.glob("node-0001/*"))[0])
-    refresh.refresh(store, store.nodes(), check=True)
+    table.refresh(store, store.nodes(), check=True)
     found = differences(lambda name: run_named(hub_table.connect(store), name).to_pylist(), truth)
     assert {text.partition(":")[0] for text in found} >= {"events by hour", "runs", "gaps"}
 
@@ -99,17 +101,18 @@ def test_any_order_gives_the_same_files(fleet: tuple[Path, Truth], store: Store,
     """Bundle by bundle in any order, all at once, by one process or several: the same names and the same rows."""
     folder, truth = fleet
     import_all(store, folder)
-    refresh.refresh(store, store.nodes())
+    table.refresh(store, store.nodes())
     other = Store(tmp_path / "other")
     other.root.mkdir()
     sources = sorted(path.parent for path in folder.glob("*/*/manifest.json"))
     random.Random(5).shuffle(sources)
     for source in sources:
         import_bundle(other, source, policy=Policy(accept_bad_lines=True))
-        refresh.refresh(other, other.nodes())
+        table.refresh(other, other.nodes())
 
-    def held(one: Store) -> set[tuple[str, int]]:
-        return {(part.name, part.rows) for table in snapshot.current(one).nodes.values() for part in table.parts}
+    def held(one: Store) -> tuple[list[str], int]:
+        parts = [part for parts in parts_of(one).values() for part in parts]
+        return sorted(sha256 for part in parts for sha256 in part.chunks), sum(part.rows for part in parts)
 
     assert held(other) == held(store)
     check_answers(other, truth)
@@ -122,14 +125,13 @@ def test_a_bundle_after_compaction(fleet: tuple[Path, Truth], store: Store) -> N
     late = bundles.pop()
     for bundle in bundles:
         import_bundle(store, bundle, policy=Policy(accept_bad_lines=True))
-    refresh.refresh(store, store.nodes())
+    table.refresh(store, store.nodes())
     hub_table.compact(store, "node-0001")
     import_bundle(store, late, policy=Policy(accept_bad_lines=True))
     check_answers(store, truth)
-    _, compacted, _ = hub_table.files_in_force(store, snapshot.current(store))
-    assert compacted == []
+    assert sorted(part.compacted for part in parts_of(store)["node-0001"]) == [False, True]
     for node_id in store.nodes():
-        assert hub_table.compact(store, node_id) is not None
+        assert hub_table.compact(store, node_id)
     check_answers(store, truth)
 
 
@@ -152,7 +154,7 @@ def test_a_pool_makes_the_same(fleet: tuple[Path, Truth], store: Store) -> None:
     assert done.returncode == 0, done.stderr
     outcomes = [one["outcome"] for one in json.loads(done.stdout)]
     assert outcomes == ["imported"] * len(list(folder.glob("*/*")))
-    assert snapshot.behind(store, snapshot.current(store)) == []
+    assert in_force.behind(store) == []
     check_answers(store, truth)
 
 
@@ -166,7 +168,8 @@ def test_killed_at_any_moment(fleet: tuple[Path, Truth], store: Store, tmp_path:
         import os, sys
         from pathlib import Path
         from calyx_logging.core import files
-        from calyx_logging.query import hub_table, refresh
+        from calyx_logging.hub.catalog import Catalog
+        from calyx_logging.query import hub_table, in_force, table
         from calyx_logging.hub.store import Store
         left = int(sys.argv[1])
         def counted(function):
@@ -183,22 +186,23 @@ def test_killed_at_any_moment(fleet: tuple[Path, Truth], store: Store, tmp_path:
             return call
         for name in ("write_new", "write_file", "rename_over", "remove", "replace_file"):
             setattr(files, name, counted(getattr(files, name)))
+        Catalog._writable = counted(Catalog._writable)
+        in_force.parts_of = hub_table.parts_of = table.parts_of = counted(in_force.parts_of)  # also in a transaction
         store = Store(Path({str(store.root)!r}))
-        refresh.refresh(store, store.nodes())
+        table.refresh(store, store.nodes())
         for node_id in store.nodes():
             hub_table.compact(store, node_id)
         print("done")
     """
-    rng = random.Random(3)
     ended, kills = False, 0
     while not ended:
-        done = python(script, str(rng.randrange(1, 40)))
+        done = python(script, str(1 + 5 * kills))
         ended = "done" in done.stdout
         kills += not ended
         assert ended or done.returncode == -9, done.stderr
         if kills % 4 == 0 or ended:
-            for part in (part for table in snapshot.current(store).nodes.values() for part in table.parts):
-                assert rows_in(snapshot.folder_of(store) / part.name, whole=True) == part.rows
+            for part in (part for parts in parts_of(store).values() for part in parts):
+                assert rows_in(folder_of(store) / part.name, whole=True) == part.rows
         assert kills < 100
     assert kills > 3
     check_answers(store, truth)
@@ -206,11 +210,11 @@ def test_killed_at_any_moment(fleet: tuple[Path, Truth], store: Store, tmp_path:
 
 @pytest.mark.slow
 def test_what_is_damaged_is_made_again(fleet: tuple[Path, Truth], store: Store) -> None:
-    """Files that are lost, cut, altered, of another form; current.json likewise; --check finds them."""
+    """Files that are lost, cut, altered, of another form: --check finds them."""
     folder, truth = fleet
     import_all(store, folder)
-    refresh.refresh(store, store.nodes())
-    parquet = sorted(snapshot.folder_of(store).glob("*/*.parquet"))
+    table.refresh(store, store.nodes())
+    parquet = sorted(folder_of(store).glob("*/*.parquet"))
     parquet[0].unlink()
     parquet[1].write_bytes(parquet[1].read_bytes()[:-100])
     parquet[2].write_bytes(b"PAR1 nothing")
@@ -222,22 +226,9 @@ def test_what_is_damaged_is_made_again(fleet: tuple[Path, Truth], store: Store) 
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["made"] == 5
     check_answers(store, truth)
-    for damage in ("", "{", "[]", '{"table_version": 9}', '{"table_version": 1, "nodes": {"n": 1}, "retired": {}}'):
-        (snapshot.folder_of(store) / "current.json").write_text(damage)
-        check_answers(store, truth)
-    document = json.loads((snapshot.folder_of(store) / "current.json").read_text())
-    victim = store.root / "victim.parquet"
-    victim.write_text("stays")
-    document["retired"] = dict.fromkeys(["../../../victim.parquet", "node_id=x/../../../../victim.parquet"], 0.0)
-    (snapshot.folder_of(store) / "current.json").write_text(json.dumps(document))
-    refresh.refresh(store, store.nodes(), check=True)
-    assert victim.read_text() == "stays"
-    document["nodes"]["node-0000"]["files"][0]["name"] = "node_id=node-0000/../../../../etc/passwd"
-    (snapshot.folder_of(store) / "current.json").write_text(json.dumps(document))
+    shutil.rmtree(folder_of(store))
     check_answers(store, truth)
-    shutil.rmtree(snapshot.folder_of(store))
-    check_answers(store, truth)
-    next(snapshot.folder_of(store).glob("node_id=node-0001/*.parquet")).unlink()  # a query sees that by itself
+    next(folder_of(store).glob("node_id=node-0001/*.parquet")).unlink()  # a query sees that by itself
     check_answers(store, truth)
 
 
@@ -245,9 +236,13 @@ def test_a_damaged_file_is_one_line(fleet: tuple[Path, Truth], store: Store) -> 
     """A query reports it in one line; `table --check` repairs it."""
     folder, truth = fleet
     import_all(store, folder / "node-0000")
-    refresh.refresh(store, store.nodes())
-    damaged = sorted(snapshot.folder_of(store).glob("*/*.parquet"))[3]
-    damaged.write_bytes(damaged.read_bytes()[:-50])
+    table.refresh(store, store.nodes())
+    damaged = sorted(folder_of(store).glob("*/*.parquet"))[1]
+    good = damaged.read_bytes()
+    damaged.write_bytes(good[:-50])
+    assert telemetry("query", "--from", "hub", "--root", store.root, "SELECT count(*) FROM events").returncode == 0
+    assert damaged.stat().st_size == len(good)  # a query sees that one is cut
+    damaged.write_bytes(good[:-50] + bytes(50))
     done = telemetry("query", "--from", "hub", "--root", store.root, "SELECT count(*) FROM events")
     assert (done.returncode, done.stderr.count("\n")) == (4, 1), done.stderr
     assert "the table cannot be read" in done.stderr
@@ -282,18 +277,17 @@ def test_a_chunk_that_has_grown(store: Store, tmp_path: Path) -> None:
     hub_table.compact(store, "old-1")
     import_bundle(store, foreign(tmp_path / "new", 5))
     assert rows(store, "SELECT count(*) AS n FROM lines") == [{"n": 5}]
-    found = snapshot.current(store)
-    assert len(found.nodes["old-1"].parts) == 1
-    assert len(found.retired) == 2
-    assert all((snapshot.folder_of(store) / name).exists() for name in found.retired)
-    document = json.loads((snapshot.folder_of(store) / "current.json").read_text())
-    document["retired"] = dict.fromkeys(document["retired"], time.time() - 1000)
-    (snapshot.folder_of(store) / "current.json").write_text(json.dumps(document))
-    left = snapshot.folder_of(store) / "node_id=old-1" / ".x.tmp"
+    assert len(parts_of(store)["old-1"]) == 1
+    retired = [name for (name,) in store.catalog.rows("SELECT name FROM files WHERE retired IS NOT NULL")]
+    assert len(retired) == 2
+    assert all((folder_of(store) / name).exists() for name in retired)
+    with store.catalog.changing() as change:
+        change.execute("UPDATE files SET retired = ? WHERE retired IS NOT NULL", [time.time() - 1000])
+    left = folder_of(store) / "node_id=old-1" / ".x.tmp"
     left.write_text("left by one that died")
     os.utime(left, (START, START))
-    refresh.refresh(store, ["old-1"], check=True)
-    assert len(list((snapshot.folder_of(store) / "node_id=old-1").iterdir())) == 1
+    table.refresh(store, ["old-1"], check=True)
+    assert len(list((folder_of(store) / "node_id=old-1").iterdir())) == 1
 
 
 def test_two_at_once(fleet: tuple[Path, Truth], store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -301,20 +295,20 @@ def test_two_at_once(fleet: tuple[Path, Truth], store: Store, monkeypatch: pytes
     folder, truth = fleet
     bundles = sorted((folder / "node-0000").iterdir())
     import_bundle(store, bundles[0], policy=Policy(accept_bad_lines=True))
-    put_in_force = refresh._put_in_force
+    made = table._find_out_whether_writable
 
-    def late(*args: Any, **kwargs: Any) -> None:
-        monkeypatch.setattr(refresh, "_put_in_force", put_in_force)
+    def late(*args: Any) -> None:
+        monkeypatch.setattr(table, "_find_out_whether_writable", made)
         for bundle in bundles[1:]:
             import_bundle(store, bundle, policy=Policy(accept_bad_lines=True))
-        refresh.refresh(store, store.nodes())
+        table.refresh(store, store.nodes())
         hub_table.compact(store, "node-0000")
-        put_in_force(*args, **kwargs)
+        made(*args)
 
-    monkeypatch.setattr(refresh, "_put_in_force", late)
-    refresh.refresh(store, store.nodes())
-    assert snapshot.behind(store, snapshot.current(store)) == []
-    assert [part.compacted for part in snapshot.current(store).nodes["node-0000"].parts] == [True]
+    monkeypatch.setattr(table, "_find_out_whether_writable", late)
+    table.refresh(store, store.nodes())
+    assert in_force.behind(store) == []
+    assert [part.compacted for part in parts_of(store)["node-0000"]] == [True]
     import_all(store, folder / "node-0001")
     check_answers(store, truth)
 
@@ -325,7 +319,7 @@ def test_a_store_that_cannot_be_written(
     """Queries are answered all the same, and say so; `table` says it in one line."""
     folder, truth = fleet
     import_all(store, folder)
-    refresh.refresh(store, ["node-0000"])
+    table.refresh(store, ["node-0000"])
 
     def refuse(path: Path, *args: Any, **kwargs: Any) -> None:
         raise PermissionError(13, "Permission denied", str(path))
@@ -338,7 +332,7 @@ def test_a_store_that_cannot_be_written(
     assert len(said) == 1
     assert "made for this query alone" in said[0]
     with pytest.raises(StorageError, match="cannot write the table"):
-        refresh.refresh(store, store.nodes())
+        table.refresh(store, store.nodes())
 
 
 def test_the_command(fleet: tuple[Path, Truth], store: Store, tmp_path: Path) -> None:
@@ -346,16 +340,16 @@ def test_the_command(fleet: tuple[Path, Truth], store: Store, tmp_path: Path) ->
     folder, _ = fleet
     done = telemetry("import", folder, "--root", store.root, "--accept-bad-lines", "--no-table")
     assert done.returncode == 0, done.stderr
-    assert not snapshot.folder_of(store).exists()
+    assert not folder_of(store).exists()
     done = telemetry("table", "node-0000", "--root", store.root, "--compact", "--json")
     said = json.loads(done.stdout)
     assert (said["compacted"], said["files"], said["warnings"]) == (["node-0000"], 1, [])
     done = telemetry("table", "--root", store.root, "--compact", "--jobs", "1")
     assert "2 files" in done.stdout, done.stderr
     assert "1 node compacted" in done.stdout
-    before = tree(snapshot.folder_of(store))
+    before = tree(folder_of(store))
     assert telemetry("import", folder, "--root", store.root, "--accept-bad-lines").returncode == 0
-    assert tree(snapshot.folder_of(store)) == before
+    assert tree(folder_of(store)) == before
     for args, code, what in (
         (["nobody"], 2, "no node 'nobody'"),
         (["--memory", "much", "--anew", "--compact"], 2, "the database does not start"),
@@ -371,7 +365,7 @@ def test_import_leaves_the_table(store: Store, tmp_path: Path) -> None:
     """Import makes the table of the new chunks if the extra is installed."""
     bundle = make_bundle(make_node(tmp_path, "n-1"), range(3))
     assert telemetry("import", bundle, "--root", store.root).returncode == 0
-    assert [part.rows for part in snapshot.current(store).nodes["n-1"].parts] == [4]
+    assert [part.rows for part in parts_of(store)["n-1"]] == [4]
 
 
 @pytest.mark.slow
@@ -379,19 +373,19 @@ def test_a_bit_that_has_flipped(fleet: tuple[Path, Truth], store: Store) -> None
     """`--check` finds a flipped bit anywhere in a table file, loose or compacted."""
     folder, truth = fleet
     import_all(store, folder)
-    refresh.refresh(store, store.nodes())
+    table.refresh(store, store.nodes())
     hub_table.compact(store, "node-0000")
     rng = random.Random(4)
-    for pattern in ("set-*.parquet", "[0-9a-f]*.parquet"):
+    for pattern in ("*-set-*.parquet", "????????_*.parquet"):
         for _ in range(5):
-            tables = snapshot.current(store).nodes.values()
-            names = [part.name for table in tables for part in table.parts]
+            tables = parts_of(store).values()
+            names = [part.name for parts in tables for part in parts]
             name = rng.choice([name for name in names if Path(name).match(pattern)])
-            path = snapshot.folder_of(store) / name
+            path = folder_of(store) / name
             data = bytearray(path.read_bytes())
             data[rng.randrange(len(data))] ^= 1 << rng.randrange(8)
             path.write_bytes(data)
-            assert refresh.refresh(store, store.nodes(), check=True).files >= 1
+            assert table.refresh(store, store.nodes(), check=True).files >= 1
             hub_table.compact(store, "node-0000")
     check_answers(store, truth)
 
@@ -400,7 +394,7 @@ def test_what_is_not_in_the_store_any_more(fleet: tuple[Path, Truth], store: Sto
     """A chunk: said; one that was damaged later: said by --check, its rows stay; a bundle that was taken out: gone."""
     folder, _ = fleet
     import_all(store, folder)
-    refresh.refresh(store, store.nodes())
+    table.refresh(store, store.nodes())
     chunks = sorted(store.folder.glob("node-0000/*/*.jsonl"))
     good = chunks[1].read_bytes()
     chunks[1].write_bytes(good.replace(b"llama", b"lamma"))
@@ -416,6 +410,7 @@ def test_what_is_not_in_the_store_any_more(fleet: tuple[Path, Truth], store: Sto
     assert (done.returncode, f"{chunks[0].name} of bundle" in done.stderr) == (1, True), done.stderr
     taken_out = chunks[-1].parent
     shutil.rmtree(taken_out)
+    store.catalog.write_index()
     index = store.folder / ".import_index.json"
     document = json.loads(index.read_text())
     document["imports"] = [one for one in document["imports"] if one["export_folder"] != taken_out.name]
@@ -425,20 +420,91 @@ def test_what_is_not_in_the_store_any_more(fleet: tuple[Path, Truth], store: Sto
     assert found.to_pylist() == [{"n": 0}]
 
 
-@pytest.mark.parametrize("damage", [None, "garbage", '{"imports": []}'])
-def test_without_the_import_index(fleet: tuple[Path, Truth], store: Store, damage: str | None) -> None:
-    """Bundles imported since the table was made are in it all the same."""
+def damage_catalog(store: Store, how: str) -> None:
+    """Do to a catalog that nobody has open what disks, people and other programs do."""
+    path = store.catalog.path
+    if how == "lost":
+        path.unlink()
+    elif how == "cut":
+        path.write_bytes(path.read_bytes()[:5000])
+    elif how == "overwritten":
+        data = path.read_bytes()
+        path.write_bytes(data[:4096] + bytes(len(data) - 4096))
+    elif how == "text":
+        path.write_text("not a database at all" * 100)
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "a folder":
+        path.unlink()
+        path.mkdir()
+    elif how == "another program's":
+        path.unlink()
+        with closing(sqlite3.connect(path)) as other:
+            other.executescript("CREATE TABLE bundles (a, b); PRAGMA user_version = 1")
+    else:
+        shutil.copy(path, path.with_name("elsewhere"))
+        path.unlink()
+        path.symlink_to(path.with_name("elsewhere"))
+
+
+@pytest.mark.parametrize("how", ["lost", "cut", "overwritten", "text", "empty", "another program's", "a link"])
+def test_without_the_catalog(fleet: tuple[Path, Truth], tmp_path: Path, how: str) -> None:
+    """Bundles, and what was imported since the table was made, are in it all the same; audits only read."""
     folder, truth = fleet
+    root = tmp_path / "hub"
+    root.mkdir()
     sources = sorted(path.parent for path in folder.glob("*/*/manifest.json"))
+    store = Store(root)
     for source in sources[:-1]:
         import_bundle(store, source, policy=Policy(accept_bad_lines=True))
-    refresh.refresh(store, store.nodes())
+    table.refresh(store, store.nodes())
     import_bundle(store, sources[-1], policy=Policy(accept_bad_lines=True))
-    index = store.folder / ".import_index.json"
-    index.unlink()
-    if damage is not None:
-        index.write_text(damage)
-    check_answers(Store(store.root), truth)
+    with store.catalog.changing() as change:
+        change.execute("UPDATE bundles SET listed = listed")
+    store.catalog.close()
+    damage_catalog(store, how)
+    before = tree(root)
+    assert telemetry("audit", "--root", root, "--json").returncode == 1  # this fleet has lost events
+    assert tree(root) == before
+    check_answers(Store(root), truth)
+    again = import_bundle(Store(root), sources[-1], policy=Policy(accept_bad_lines=True))
+    assert again.outcome == "already imported"
+    assert telemetry("table", "--root", root).returncode == 0
+    check_answers(Store(root), truth)
+    assert store.catalog.path.is_file()
+    assert not store.catalog.path.is_symlink()
+
+
+def test_a_catalog_of_a_newer_version(store: Store, tmp_path: Path) -> None:
+    """It is left alone: queries are answered from the chunks, and what would change it says so in one line."""
+    node = make_node(tmp_path, "n-1")
+    first, second = (make_bundle(node, range(n, n + 3), second=n * 10) for n in (0, 3))
+    import_bundle(store, first)
+    store.catalog.close()
+    with closing(sqlite3.connect(store.catalog.path)) as other:
+        other.execute("PRAGMA user_version = 99")
+    before = store.catalog.path.read_bytes()
+    done = telemetry("import", second, "--root", store.root)
+    assert (done.returncode, "newer version" in done.stderr) == (4, True), done.stderr
+    done = telemetry("query", "--from", "hub", "--root", store.root, "SELECT count(*) AS n FROM events", "--json")
+    assert (json.loads(done.stdout), done.stderr.count("\n")) == ([{"n": 3}], 1), done.stderr
+    assert telemetry("audit", "--root", store.root).returncode == 0
+    assert store.catalog.path.read_bytes() == before
+
+
+def test_names_in_a_catalog_that_lead_elsewhere(store: Store, tmp_path: Path) -> None:
+    """No file outside the table is read or deleted, whatever the catalog says."""
+    import_bundle(store, make_bundle(make_node(tmp_path, "n-1"), range(3)))
+    table.refresh(store, ["n-1"])
+    victim = store.root / "victim.parquet"
+    victim.write_text("stays")
+    with store.catalog.changing() as change:
+        for name in ("../../../victim.parquet", "node_id=x/../../../../victim.parquet"):
+            change.execute("INSERT INTO files VALUES (?, 'n-1', 3, 1, 1, '', '[]', 0, 1.0)", [name])
+        change.execute("UPDATE files SET name = 'node_id=n-1/../../../../etc/passwd' WHERE retired IS NULL")
+    table.refresh(store, ["n-1"], check=True)
+    assert victim.read_text() == "stays"
+    assert rows(store, "SELECT count(*) AS n FROM events") == [{"n": 3}]
 
 
 @pytest.mark.slow
@@ -451,9 +517,9 @@ def test_names_that_are_patterns(fleet: tuple[Path, Truth], tmp_path: Path, name
         (tmp_path / one).mkdir()
         store = Store(tmp_path / one)
         import_all(store, folder)
-        refresh.refresh(store, store.nodes())
+        table.refresh(store, store.nodes())
     check_answers(store, truth)
-    assert hub_table.compact(store, "node-0000") is not None
+    assert hub_table.compact(store, "node-0000")
     check_answers(store, truth)
 
 
@@ -462,8 +528,8 @@ def test_odd_files_in_the_table(fleet: tuple[Path, Truth], store: Store, tmp_pat
     """A pipe or a link in the place of a file: nothing waits, nothing outside is read, and it is put right."""
     folder, truth = fleet
     import_all(store, folder)
-    refresh.refresh(store, store.nodes())
-    pipe, link = sorted(snapshot.folder_of(store).glob("*/*.parquet"))[:2]
+    table.refresh(store, store.nodes())
+    pipe, link = sorted(folder_of(store).glob("*/*.parquet"))[:2]
     pipe.unlink()
     os.mkfifo(pipe)
     shutil.move(link, tmp_path / "elsewhere.parquet")
@@ -478,13 +544,13 @@ def test_no_query_looks_for_repeats_where_there_are_none(store: Store, tmp_path:
     node = make_node(tmp_path, "n-1")
     first, second = (make_bundle(node, range(n, n + 3), second=n * 10) for n in (0, 3))
 
-    def kinds() -> list[int]:
-        return [len(files) for files in hub_table.files_in_force(store, snapshot.current(store))]
+    def known() -> tuple[bool, list[in_force.Repeat]]:
+        return in_force.is_compared(store, "n-1"), in_force.repeats(store, ["n-1"])
 
     for n, bundle in enumerate((first, second), 1):
         import_bundle(store, bundle)
-        refresh.refresh(store, ["n-1"])
-        assert kinds() == [0, 0, n]
+        table.refresh(store, ["n-1"])
+        assert known() == (True, [])
         assert run_sql(hub_table.connect(store), "SELECT count(*) AS n FROM events").to_pylist() == [{"n": 3 * n}]
     (chunk,) = second.glob("*.jsonl")
     again = tmp_path / "again"
@@ -493,9 +559,15 @@ def test_no_query_looks_for_repeats_where_there_are_none(store: Store, tmp_path:
     (again / chunk.name).rename(other)
     other.write_bytes(other.read_bytes().splitlines(keepends=True)[1] + b"\n")  # recut: one event again
     reseal(again)
-    assert import_bundle(store, again).outcome == "imported"
-    refresh.refresh(store, ["n-1"])
-    assert kinds() == [3, 0, 0]
+    result = import_bundle(store, again)
+    assert (result.outcome, result.folder is not None) == ("imported", True)
+    table.refresh(store, ["n-1"])
+    assert known() == (True, [("n-1", result.folder.name, other.name, 1)])
+    for _ in range(2):
+        assert run_sql(hub_table.connect(store), "SELECT count(*) AS n FROM events").to_pylist() == [{"n": 6}]
+        hub_table.compact(store, "n-1")
+    with store.catalog.changing() as change:  # as where it was not found out
+        change.execute("UPDATE nodes SET compared = 0")
+        change.execute("DELETE FROM repeats")
     assert run_sql(hub_table.connect(store), "SELECT count(*) AS n FROM events").to_pylist() == [{"n": 6}]
-    assert hub_table.compact(store, "n-1") is not None
-    assert kinds() == [0, 1, 0]
+    assert known()[0]

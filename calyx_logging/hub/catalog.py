@@ -1,0 +1,361 @@
+"""The hub's catalog: one SQLite file in which everything that was learnt of the store is kept.
+
+    telemetry/federated/.catalog.sqlite3      bundles, what their chunks' lines say, the table's files, repeated events
+
+Invariants: the store's folders are the truth, and the catalog follows them, so that one that is lost, damaged or out of
+date does no harm; what belongs together changes in one transaction, whoever is killed where. Reading writes nothing:
+where there is no catalog, or none that can be read, one in memory takes its place, filled from the import index.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+import weakref
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import orjson
+
+from calyx_logging.core import files
+from calyx_logging.core.os_lock import OsLock
+from calyx_logging.errors import ManifestError, StorageError
+from calyx_logging.format.manifest import loads_object
+from calyx_logging.node import is_node_id
+
+__all__ = ["Catalog", "add_notes", "indexed_in"]
+
+_VERSION = 1
+_OURS = int.from_bytes(b"calx", "big")
+_WAIT = 60.0
+"""Seconds to wait for another process that changes it."""
+
+_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+
+_SCHEMA = f"""
+CREATE TABLE bundles (
+    node_id TEXT NOT NULL, folder TEXT NOT NULL, manifest_sha256 TEXT NOT NULL, imported_at TEXT NOT NULL,
+    mark TEXT NOT NULL DEFAULT '',           -- the state of the manifest's file: time, size, inode
+    listed INTEGER NOT NULL DEFAULT 0,       -- whether .import_index.json names it
+    tabled INTEGER NOT NULL DEFAULT 0,       -- the version of the table that has its rows
+    PRIMARY KEY (node_id, folder, manifest_sha256)
+) WITHOUT ROWID;
+CREATE INDEX bundles_by_manifest ON bundles (manifest_sha256);
+CREATE INDEX bundles_by_listed ON bundles (listed);
+CREATE INDEX bundles_by_tabled ON bundles (tabled, node_id);
+CREATE TABLE notes (                         -- what an import learnt of a chunk
+    node_id TEXT NOT NULL, manifest_sha256 TEXT NOT NULL, sha256 TEXT NOT NULL, filename TEXT NOT NULL,
+    bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, scan TEXT NOT NULL,
+    PRIMARY KEY (node_id, manifest_sha256, sha256)
+) WITHOUT ROWID;
+CREATE TABLE nodes (
+    node_id TEXT PRIMARY KEY,
+    mtime_ns INTEGER NOT NULL DEFAULT -1,    -- of its folder, when the names in it were those of its bundles
+    compared INTEGER NOT NULL DEFAULT 0      -- whether `repeats` has all of its files in force
+) WITHOUT ROWID;
+CREATE TABLE files (                         -- Parquet files of the table
+    name TEXT PRIMARY KEY, node_id TEXT NOT NULL, version INTEGER NOT NULL, rows INTEGER NOT NULL,
+    bytes INTEGER NOT NULL, sha256 TEXT NOT NULL,
+    chunks TEXT NOT NULL,                    -- hashes of the chunks whose rows it has, as JSON
+    compacted INTEGER NOT NULL DEFAULT 0,
+    retired REAL                             -- since when it is not in force, in seconds since the epoch
+) WITHOUT ROWID;
+CREATE INDEX files_by_node ON files (node_id);
+CREATE TABLE repeats (                       -- rows whose event is in another row, which counts
+    node_id TEXT NOT NULL, bundle TEXT NOT NULL, chunk TEXT NOT NULL, line INTEGER NOT NULL,
+    PRIMARY KEY (node_id, bundle, chunk, line)
+) WITHOUT ROWID;
+CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;  -- index: the state of .import_index.json
+PRAGMA application_id = {_OURS};
+PRAGMA user_version = {_VERSION};
+"""
+
+
+class Catalog:
+    """The catalog of a store.
+
+    Args:
+        folder: the store's.
+
+    Attributes:
+        path: its file.
+        index: the first generation's import index, which it writes for others, and begins with.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / ".catalog.sqlite3"
+        self.index = folder / ".import_index.json"
+        self._folder = folder
+        self._mutex = threading.RLock()
+        self._opened: sqlite3.Connection | None = None
+        self._of: tuple[int, int] | None = None
+        self._in_memory = False
+
+    def rows(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+        """Return the rows of a SELECT.
+
+        Raises:
+            StorageError: it cannot be read.
+        """
+        with self._mutex:
+            try:
+                return self._connection().execute(sql, values).fetchall()
+            except sqlite3.DatabaseError as error:
+                if _code(error) not in _DAMAGED or self._in_memory:
+                    raise self._error(error, "read") from error
+                self._keep(self._memory(), in_memory=True)
+                return self._connection().execute(sql, values).fetchall()
+
+    @contextmanager
+    def changing(self) -> Iterator[sqlite3.Connection]:
+        """Yield a connection in a transaction, which is committed at the end, or not at all if the body raises.
+
+        Raises:
+            StorageError: it cannot be written, or a newer version of calyx-logging made it.
+        """
+        with self._mutex:
+            try:
+                connection = self._writable()
+                connection.execute("BEGIN IMMEDIATE")
+                try:
+                    yield connection
+                    connection.execute("COMMIT")
+                except BaseException:
+                    with suppress(sqlite3.Error):  # a failed commit may have rolled it back
+                        connection.execute("ROLLBACK")
+                    raise
+            except sqlite3.DatabaseError as error:
+                if _code(error) in _DAMAGED:
+                    self._renew()
+                raise self._error(error, "change") from error
+
+    def write_index(self) -> None:
+        """Write the import index, in the first generation's form, with the manifests' hashes beside it.
+
+        Raises:
+            StorageError: the catalog cannot be written.
+            OSError: the index cannot be written.
+        """
+        is_ours = self.rows("SELECT value FROM about WHERE name = 'index'") == [(_mark(self.index),)]
+        if is_ours and not self.rows("SELECT 1 FROM bundles WHERE NOT listed LIMIT 1"):
+            return
+        with self.changing() as change:
+            imports = [
+                {
+                    "source_node_id": node_id,
+                    "export_folder": folder,
+                    "path": f"telemetry/federated/{node_id}/{folder}",
+                    "imported_at": imported_at,
+                    "manifest_sha256": manifest_sha256,
+                }
+                for node_id, folder, manifest_sha256, imported_at in change.execute(
+                    "SELECT node_id, folder, manifest_sha256, imported_at FROM bundles ORDER BY node_id, folder"
+                )
+            ]
+            data = orjson.dumps({"imports": imports}, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+            files.replace_file(self.index, data)
+            change.execute("UPDATE bundles SET listed = 1 WHERE NOT listed")
+            change.execute("INSERT OR REPLACE INTO about VALUES ('index', ?)", [_mark(self.index)])
+
+    def close(self) -> None:
+        """Close the file, which is opened again when it is needed."""
+        with self._mutex:
+            self._keep(None, in_memory=False)
+
+    # -------------------------------------------------------------- the file
+
+    def _connection(self) -> sqlite3.Connection:
+        """Return the connection, a new one where the file is not the one it was."""
+        if self._opened is None or self._of != _identity(self.path):
+            try:
+                connection = self._open()
+                is_ours = connection is not None and _version(connection) == _VERSION
+            except sqlite3.DatabaseError as error:
+                if _code(error) not in _DAMAGED:
+                    raise
+                is_ours = False
+            self._keep(connection if is_ours and connection is not None else self._memory(), in_memory=not is_ours)
+        assert self._opened is not None
+        return self._opened
+
+    def _writable(self) -> sqlite3.Connection:
+        connection = self._connection()
+        if self._in_memory:
+            self._renew()
+            connection = self._connection()
+        return connection
+
+    def _renew(self) -> None:
+        """Make it anew, unless another process has done so, or a newer version knows better."""
+        try:
+            with OsLock(self._folder / ".catalog.lock"):
+                found = self._state()
+                if found is not None and found > _VERSION:
+                    hint = "use that version here; queries and audits read the store without it"
+                    raise StorageError("was made by a newer version of calyx-logging", path=self.path, hint=hint)
+                if found != _VERSION:
+                    self._create()
+        except OSError as error:
+            raise StorageError.of(error, "make the catalog", error.filename or self.path, "check the rights") from error
+        self._keep(None, in_memory=False)
+
+    def _state(self) -> int | None:
+        """Return the version of a sound file; None where there is none."""
+        try:
+            connection = self._open()
+        except sqlite3.DatabaseError:
+            return None
+        if connection is None:
+            return None
+        try:
+            is_sound = connection.execute("PRAGMA quick_check(1)").fetchone() == ("ok",)
+            return _version(connection) if is_sound else None
+        except sqlite3.DatabaseError as error:
+            if _code(error) not in _DAMAGED:
+                raise
+            return None
+        finally:
+            connection.close()
+
+    def _create(self) -> None:
+        """Put a new one in the place of what is there."""
+        draft = self.path.with_name(f"{self.path.name}.new")
+        for path in (draft, self.path):
+            for suffix in ("-wal", "-shm", "-journal", ""):  # what is left of a damaged one would be read with the new
+                with suppress(FileNotFoundError):
+                    files.remove(path.with_name(path.name + suffix))
+        connection = _connect(draft)
+        try:
+            connection.executescript(f"PRAGMA journal_mode = WAL; BEGIN; {_SCHEMA}")
+            _take_over(connection, self._folder, self.index)
+            connection.execute("COMMIT")
+        finally:
+            connection.close()
+        files.rename_over(draft, self.path)
+
+    def _open(self) -> sqlite3.Connection | None:
+        """Open the file, for writing where that is possible; None where there is none."""
+        if self.path.is_symlink() or not self.path.is_file():
+            return None
+        try:
+            connection = _connect(self.path)
+            try:
+                connection.execute(
+                    "PRAGMA synchronous = NORMAL"
+                )  # after a loss of power it may be older, never damaged
+                _version(connection)
+            except sqlite3.DatabaseError:
+                connection.close()
+                raise
+            return connection
+        except sqlite3.OperationalError:  # on a read-only medium: nobody changes it
+            for mode in ("mode=ro", "mode=ro&immutable=1"):
+                connection = _connect(f"{self.path.as_uri()}?{mode}", uri=True)
+                with suppress(sqlite3.OperationalError):
+                    _version(connection)
+                    return connection
+                connection.close()
+            raise
+
+    def _memory(self) -> sqlite3.Connection:
+        """Make one in memory, from the import index."""
+        connection = _connect(":memory:")
+        connection.executescript(_SCHEMA)
+        _take_over(connection, self._folder, self.index)
+        return connection
+
+    def _keep(self, connection: sqlite3.Connection | None, *, in_memory: bool) -> None:
+        if self._opened is not None:
+            self._opened.close()
+        self._opened, self._in_memory, self._of = connection, in_memory, _identity(self.path)
+        if connection is not None:
+            weakref.finalize(self, connection.close)
+
+    def _error(self, error: sqlite3.Error, what: str) -> StorageError:
+        hint = "free some space" if _code(error) == sqlite3.SQLITE_FULL else "check the rights and the disk"
+        if _code(error) in _DAMAGED:
+            hint = "it has been made anew: do it once more"
+        return StorageError(f"cannot {what} the catalog: {error}", path=self.path, hint=hint)
+
+
+def _connect(place: Path | str, *, uri: bool = False) -> sqlite3.Connection:
+    """Open a database in which only `BEGIN` begins a transaction."""
+    return sqlite3.connect(place, timeout=_WAIT, isolation_level=None, check_same_thread=False, uri=uri)
+
+
+def _code(error: sqlite3.Error) -> int:
+    return int(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)) & 0xFF
+
+
+def _version(connection: sqlite3.Connection) -> int | None:
+    """Return the version of a catalog; None if it is another program's file."""
+    is_ours = connection.execute("PRAGMA application_id").fetchone() == (_OURS,)
+    return int(connection.execute("PRAGMA user_version").fetchone()[0]) if is_ours else None
+
+
+def _identity(path: Path) -> tuple[int, int] | None:
+    """Return values that tell one file from another in its place."""
+    try:
+        state = path.lstat()
+    except OSError:
+        return None
+    return state.st_ino, state.st_dev
+
+
+def _mark(path: Path) -> str:
+    """Return a text that changes when a file does."""
+    try:
+        state = path.lstat()
+    except OSError:
+        return ""
+    return f"{state.st_mtime_ns} {state.st_size} {state.st_ino}"
+
+
+def indexed_in(index: Path) -> list[tuple[str, str, str, str]] | None:
+    """Return node id, folder, manifest hash and time of each bundle in an import index; None if it cannot be read."""
+    try:
+        document = loads_object(files.read_regular(index), "the import index")
+    except (OSError, ManifestError):
+        return None
+    imports: Any = document.get("imports")
+    found = []
+    for one in imports if isinstance(imports, list) else ():
+        if isinstance(one, dict):
+            names = ("source_node_id", "export_folder", "manifest_sha256", "imported_at")
+            node_id, folder, manifest_sha256, imported_at = (str(one.get(name)) for name in names)
+            if all(isinstance(one.get(name), str) for name in names):  # those of the first generation have no hash
+                found.append((node_id, folder, manifest_sha256, imported_at))
+    return found
+
+
+def _take_over(connection: sqlite3.Connection, folder: Path, index: Path) -> None:
+    """Begin with what the import index lists, and with the notes that version 0.1 kept beside it."""
+    entries = [entry for entry in indexed_in(index) or () if is_node_id(entry[0])]
+    connection.executemany(
+        "INSERT OR IGNORE INTO bundles (node_id, folder, manifest_sha256, imported_at, listed) VALUES (?, ?, ?, ?, 1)",
+        entries,
+    )
+    connection.executemany("INSERT OR IGNORE INTO nodes (node_id) VALUES (?)", {(node_id,) for node_id, *_ in entries})
+    for node_id, _, manifest_sha256, _ in entries:
+        if manifest_sha256.isalnum():
+            path = folder / ".checked" / node_id / f"{manifest_sha256}.json"
+            with suppress(OSError, ManifestError, KeyError, TypeError, ValueError):
+                add_notes(
+                    connection, node_id, manifest_sha256, loads_object(files.read_regular(path), "notes")["chunks"]
+                )
+
+
+def add_notes(
+    connection: sqlite3.Connection, node_id: str, manifest_sha256: str, chunks: Iterable[dict[str, Any]]
+) -> None:
+    """Add notes about a bundle's chunks, as documents of a scan with `filename`, `sha256`, `bytes` and `mtime_ns`."""
+    rows = [
+        (
+            *(node_id, manifest_sha256, str(one["sha256"]), str(one["filename"])),
+            *(int(one["bytes"]), int(one["mtime_ns"]), orjson.dumps(one).decode()),
+        )
+        for one in chunks
+    ]
+    connection.executemany("INSERT OR REPLACE INTO notes VALUES (?, ?, ?, ?, ?, ?, ?)", rows)

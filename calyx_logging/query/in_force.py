@@ -1,0 +1,184 @@
+"""Which files of the hub's stored table are in force, by the catalog, which readers and writers alone go by.
+
+A file that the catalog does not name has no rows. One that is no longer in force stays for a while, for those who have
+just begun to read it.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+import time
+from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from calyx_logging.core import files
+from calyx_logging.core.reading import names_in
+from calyx_logging.hub.store import Store
+from calyx_logging.node import is_node_id
+from calyx_logging.query.rows import TABLE_VERSION
+
+__all__ = [
+    "Part",
+    "Repeat",
+    "behind",
+    "folder_of",
+    "is_compared",
+    "lost",
+    "note_repeats",
+    "parts_of",
+    "repeats",
+    "swap",
+    "sweep",
+]
+
+_GRACE = 600.0
+"""Seconds for which a file is kept when it is no longer in force."""
+
+_LEFT = 86_400.0
+"""Seconds after which an unreferenced or unfinished file is deleted."""
+
+Repeat = tuple[str, str, str, int]
+"""Node id, bundle, chunk and line of a row whose event is in another row, which counts."""
+
+
+@dataclass(frozen=True)
+class Part:
+    """A Parquet file.
+
+    Attributes:
+        name: below the table's folder: the node's folder, then the month of its bundles.
+        rows: in it.
+        bytes: its size.
+        sha256: its own hash.
+        chunks: the hashes of the chunks whose rows they are.
+        compacted: whether it has the rows of a month, in order of time.
+    """
+
+    name: str
+    rows: int
+    bytes: int
+    sha256: str
+    chunks: tuple[str, ...]
+    compacted: bool = False
+
+    @property
+    def month(self) -> str:
+        """Return the year and the month in which its bundles were exported, as YYYYMM."""
+        return self.name.partition("/")[2].partition("-")[0][:6]
+
+
+def folder_of(store: Store) -> Path:
+    """Return the table's folder."""
+    return store.folder / ".table"
+
+
+def parts_of(store: Store, node_id: str | None = None) -> dict[str, list[Part]]:
+    """Return the files in force, by node; of one node, or of all."""
+    sql = (
+        "SELECT node_id, name, rows, bytes, sha256, chunks, compacted FROM files WHERE version = ? AND retired IS NULL"
+    )
+    found: dict[str, list[Part]] = {} if node_id is None else {node_id: []}
+    one = () if node_id is None else (node_id,)
+    rows = store.catalog.rows(f"{sql}{' AND node_id = ?' * len(one)} ORDER BY name", (TABLE_VERSION, *one))
+    for node, name, count, size, sha256, chunks, compacted in rows:
+        if not _is_ours(name):
+            continue
+        part = Part(name, count, size, sha256, tuple(json.loads(chunks)), bool(compacted))
+        found.setdefault(node, []).append(part)
+    return found
+
+
+def behind(store: Store) -> list[str]:
+    """Return the nodes with bundles that are not in the table, or with repeats that were not looked for; quick."""
+    rows = store.catalog.rows(
+        "SELECT DISTINCT node_id FROM bundles WHERE tabled <> ? UNION SELECT node_id FROM nodes WHERE NOT compared",
+        [TABLE_VERSION],
+    )
+    return sorted({node_id for (node_id,) in rows}.union(store.strangers()))
+
+
+def lost(store: Store, parts: dict[str, list[Part]]) -> list[str]:
+    """Return the nodes that lack a file that is in force, or have it with another size."""
+    folder = folder_of(store)
+    return sorted(
+        node_id for node_id, some in parts.items() if any(_size(folder / part.name) != part.bytes for part in some)
+    )
+
+
+def _is_ours(name: str) -> bool:
+    """Tell whether a name has the form of the table's file names."""
+    folder, _, file = name.partition("/")
+    is_plain = not (set(file) & set("/\\:\0")) and file.endswith(".parquet") and not file.startswith(".")
+    return is_plain and folder.startswith("node_id=") and is_node_id(folder.removeprefix("node_id="))
+
+
+def _size(path: Path) -> int:
+    try:
+        return path.lstat().st_size
+    except OSError:
+        return -1
+
+
+def swap(change: sqlite3.Connection, node_id: str, old: Iterable[Part], new: Iterable[Part]) -> None:
+    """Put files in force in the place of others."""
+    names = [(time.time(), part.name) for part in old]
+    change.executemany("UPDATE files SET retired = ? WHERE name = ?", names)
+    rows = [
+        (part.name, node_id, TABLE_VERSION, part.rows, part.bytes, part.sha256, json.dumps(part.chunks), part.compacted)
+        for part in new
+    ]
+    change.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)", rows)
+
+
+def is_compared(store: Store, node_id: str) -> bool:
+    """Tell whether `repeats` has all of a node's."""
+    return store.catalog.rows("SELECT compared FROM nodes WHERE node_id = ?", [node_id]) == [(1,)]
+
+
+def repeats(store: Store, node_ids: Iterable[str]) -> list[Repeat]:
+    """Return the repeats of nodes that are compared."""
+    rows = store.catalog.rows("SELECT node_id, bundle, chunk, line FROM repeats")
+    wanted = set(node_ids)
+    return [(node_id, bundle, chunk, line) for node_id, bundle, chunk, line in rows if node_id in wanted]
+
+
+def note_repeats(store: Store, node_id: str, parts: Sequence[Part], found: Iterable[tuple[str, str, int]]) -> None:
+    """Note which rows of a node's files (bundle, chunk, line) repeat others, if these are still its files.
+
+    Raises:
+        StorageError: the catalog cannot be written.
+    """
+    with store.catalog.changing() as change:
+        if parts_of(store, node_id)[node_id] == list(parts):
+            change.execute("DELETE FROM repeats WHERE node_id = ?", [node_id])
+            change.executemany("INSERT INTO repeats VALUES (?, ?, ?, ?)", [(node_id, *one) for one in found])
+            change.execute("UPDATE nodes SET compared = 1 WHERE node_id = ?", [node_id])
+
+
+def sweep(store: Store, node_ids: Iterable[str]) -> None:
+    """Delete files that have long been out of force, and those that were left half-made.
+
+    Raises:
+        StorageError: the catalog cannot be written.
+    """
+    folder, now = folder_of(store), time.time()
+    known = dict(store.catalog.rows("SELECT name, retired FROM files"))
+    gone = [name for name, retired in known.items() if retired is not None and retired < now - _GRACE]
+    for node_id in node_ids:
+        for file in names_in(folder / f"node_id={node_id}"):
+            path = folder / f"node_id={node_id}" / file
+            with suppress(OSError):
+                if f"node_id={node_id}/{file}" not in known and path.lstat().st_mtime < now - _LEFT:
+                    files.remove(path)
+    for name in gone:
+        with suppress(OSError):  # on Windows somebody reads it
+            if _is_ours(name):
+                files.remove(folder / name)
+    if gone:
+        with store.catalog.changing() as change:
+            change.executemany(
+                "DELETE FROM files WHERE name = ? AND retired < ?", [(name, now - _GRACE) for name in gone]
+            )
