@@ -13,7 +13,7 @@ IS_FREE_THREADED = bool(sysconfig.get_config_var("Py_GIL_DISABLED"))
 core = Extension(
     "calyx_logging.compiled._core",
     ["calyx_logging/compiled/core.c"],
-    depends=[f"calyx_logging/compiled/{name}.h" for name in ("text", "stamp", "logger", "scan", "module")],
+    depends=[f"calyx_logging/compiled/{name}.h" for name in ("text", "stamp", "logger", "scan", "rows", "module")],
     define_macros=[("CORE_VERSION", f'"{VERSION}"')],
     optional=True,  # without a compiler the Python code does the same
 )

@@ -501,4 +501,5 @@ static PyType_Spec shortcut_spec = {"calyx_logging.compiled._core.Shortcut", siz
 
 #include "logger.h"
 #include "scan.h"
+#include "rows.h"
 #include "module.h"

@@ -45,8 +45,6 @@ static const struct {
     OBJECT(straight_methods),
 };
 
-#define COUNT_OF(array) (sizeof(array) / sizeof(*(array)))
-
 static PyObject *use(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(args), PyObject *told) {
     PyObject *name, *value, *key;
     for (Py_ssize_t position = 0; told != NULL && PyDict_Next(told, &position, &name, &value);) {
@@ -101,6 +99,7 @@ static PyObject *event_id(PyObject *Py_UNUSED(module), PyObject *Py_UNUSED(none)
 static PyMethodDef functions[] = {
     {"event_id", event_id, METH_NOARGS, "Make a new event id, which is greater than the one before."},
     {"mark_of", mark_of, METH_O, "Return the mark of a record (calyx_logging.events.stamp)."},
+    {"rows", rows, METH_VARARGS, "rows(lines, begin, number): (rows, their columns as buffers, places of other lines)."},
     {"scan", scan, METH_VARARGS,
      "scan(lines, begin, is_whole, with_ids): (events, runs of seq, first and last time, places of other lines, hashes)."},
     {"shortcut", shortcut, METH_VARARGS, "shortcut(kind, method[, owner, name, level]): the method, with a short way before it."},

@@ -9,6 +9,8 @@ enum { DEEPEST = 100, MOST_DIGITS = 200, TIME_LENGTH = 32 };
 typedef struct {
     const unsigned char *at, *end;
     int has_escape; /* in the string read last */
+    int is_odd;     /* whether orjson would write something otherwise; looked for if `released` is there */
+    PyThreadState **released; /* the interpreter's, for what cannot be done without it */
 } Reader;
 
 static int utf8_length(const unsigned char *at, const unsigned char *end) { /* of a character beyond ASCII; 0: none */
@@ -51,9 +53,12 @@ static int skip_string(Reader *reader) { /* from behind its quote to behind the 
                 if (end - at < 6 || ((at[2] == 'd' || at[2] == 'D') && at[3] > '7')) return 0; /* a surrogate */
                 for (int n = 2; n < 6; n++)
                     if (!Py_ISXDIGIT(at[n])) return 0;
+                if (memcmp(at + 2, "00", 2) || at[4] > '1' || Py_ISUPPER(at[5]) || (at[4] == '0' && strchr("89acd", at[5])))
+                    reader->is_odd = 1;
                 at += 6;
             } else {
                 if (!strchr("\"\\/bfnrt", at[1]) || !at[1]) return 0;
+                if (at[1] == '/') reader->is_odd = 1;
                 at += 2;
             }
         } else {
@@ -68,15 +73,42 @@ static int skip_digits(Reader *reader) {
     return reader->at > first && reader->at - first <= MOST_DIGITS;
 }
 
+/* Whether a number without an exponent, of digits before and behind the point, is what repr and orjson write: a text of
+   at most 15 digits that ends in none too many is the shortest of its double. Others are compared. */
+static int is_shortest(const unsigned char *first, Py_ssize_t before, Py_ssize_t behind, PyThreadState **released) {
+    enum { FEW = 15, MANY = 32 };
+    const unsigned char *point = first + before, *end = point + 1 + behind, *at = first;
+    if (!behind) return before > 1 || *first != '0' || first[-1] != '-';
+    if (end[-1] == '0') return behind == 1 && before <= FEW;
+    while (at < end && (*at == '0' || *at == '.')) at++;
+    Py_ssize_t digits = end - at - (at < point);
+    if (digits <= FEW && at - first <= 4) return 1;
+    char text[MANY];
+    if (end - first >= MANY) return 0;
+    memcpy(text, first, end - first);
+    text[end - first] = 0;
+    PyEval_RestoreThread(*released);
+    char *shortest = PyOS_double_to_string(PyOS_string_to_double(text, NULL, NULL), 'r', 0, Py_DTSF_ADD_DOT_0, NULL);
+    int is_same = shortest != NULL && !strcmp(shortest, text);
+    if (shortest == NULL) PyErr_Clear();
+    PyMem_Free(shortest);
+    *released = PyEval_SaveThread();
+    return is_same;
+}
+
 static int skip_number(Reader *reader) {
     if (*reader->at == '-') reader->at++;
     const unsigned char *first = reader->at;
     if (!skip_digits(reader) || (*first == '0' && reader->at - first > 1)) return 0;
+    Py_ssize_t before = reader->at - first;
     if (reader->at < reader->end && *reader->at == '.') {
         reader->at++;
         if (!skip_digits(reader)) return 0;
     }
+    Py_ssize_t behind = reader->at - first == before ? 0 : reader->at - first - before - 1;
+    if (reader->released && !reader->is_odd) reader->is_odd = !is_shortest(first, before, behind, reader->released);
     if (reader->at < reader->end && (*reader->at == 'e' || *reader->at == 'E')) {
+        reader->is_odd = 1;
         if (++reader->at < reader->end && (*reader->at == '+' || *reader->at == '-')) reader->at++;
         const unsigned char *exponent = reader->at;
         return skip_digits(reader) && reader->at - exponent <= 2; /* larger ones may be out of range */
@@ -101,8 +133,16 @@ static int skip_value(Reader *reader, int depth) {
     if ((first != '{' && first != '[') || depth >= DEEPEST) return 0;
     reader->at++;
     if (reader->at < reader->end && *reader->at == close) return reader->at++, 1;
-    for (;;) {
+    const unsigned char *last = NULL, *name;
+    for (Py_ssize_t last_length = 0, length; ; last = name, last_length = length) {
+        name = reader->at + 1;
         if (first == '{' && !(skip_word(reader, "\"", 1) && skip_string(reader) && skip_word(reader, ":", 1))) return 0;
+        length = reader->at - 2 - name;
+        if (first == '{' && last != NULL && reader->released) {
+            int order = memcmp(last, name, last_length < length ? last_length : length);
+            if (order > 0 || (order == 0 && last_length >= length)) reader->is_odd = 1;
+        }
+        if (first == '{' && reader->has_escape) reader->is_odd = 1;
         if (!skip_value(reader, depth + 1) || reader->at >= reader->end) return 0;
         if (*reader->at == close) return reader->at++, 1;
         if (*reader->at++ != ',') return 0;

@@ -10,6 +10,8 @@
 
 enum { FAILED = -1, DONE = 0, NOT_PLAIN = 1 }; /* FAILED: a Python exception is set */
 
+#define COUNT_OF(array) (sizeof(array) / sizeof(*(array)))
+
 enum { ON_STACK = 4096, MAX_DEPTH = 16, LARGE = 1024 * 1024 };
 
 typedef struct {
@@ -31,7 +33,7 @@ static int out_grow(Out *out, size_t more) {
     size_t used = out->at - out->start, room = 2 * (out->end - out->start) + more;
     char *had = out->start == out->on_stack ? NULL : out->start, *new = PyMem_RawRealloc(had, room);
     if (new == NULL) {
-        PyErr_NoMemory();
+        if (PyGILState_Check()) PyErr_NoMemory(); /* else it is the caller's to say */
         return FAILED;
     }
     if (had == NULL) memcpy(new, out->on_stack, used);

@@ -30,8 +30,10 @@ __all__ = [
     "BadLine",
     "GapLine",
     "Scan",
+    "event_of",
+    "lines_in",
+    "lines_of",
     "note_control",
-    "numbered_events",
     "numbered_lines",
     "scan_chunk",
     "what_is_wrong",
@@ -150,10 +152,10 @@ def scan_chunk(path: Path, node_id: str, *, with_ids: bool = False) -> Scan:
     seqs: list[int] = []
     with open_chunk(path) as stream:
         number = 1
-        for lines in _lines_of(stream):
+        for lines in lines_of(stream):
             seen = None if lines is None else _see_plain(scan, lines, number, node_id, seqs)
             if seen is None:
-                split = _split(lines)
+                split = lines_in(lines)
                 _see_lines(scan, split, number, node_id, seqs)
                 seen = len(split)
             number += seen
@@ -166,20 +168,25 @@ def scan_chunk(path: Path, node_id: str, *, with_ids: bool = False) -> Scan:
 def numbered_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
     """Yield non-empty lines with their numbers, without newline and byte order mark; skip those that are too long."""
     number = 1
-    for lines in _lines_of(stream):
-        split = _split(lines)
+    for lines in lines_of(stream):
+        split = lines_in(lines)
         if lines is not None:
             yield from ((number + k, line) for k, line in enumerate(split) if line.strip())
         number += len(split)
 
 
-def _lines_of(stream: BinaryIO) -> Iterator[memoryview | None]:
-    """Yield whole lines, without the byte order mark."""
+def lines_of(stream: BinaryIO) -> Iterator[memoryview | None]:
+    """Yield whole lines, many at once, without the byte order mark; None for one that is too long.
+
+    Args:
+        stream: a chunk, from its beginning.
+    """
     blocks = blocks_of(stream)
     return whole_lines((block.removeprefix(BOM) if n == 0 else block for n, block in enumerate(blocks)), MAX_LINE)
 
 
-def _split(lines: memoryview | None) -> list[bytes]:
+def lines_in(lines: memoryview | None) -> list[bytes]:
+    """Return the single lines, without newlines; for None a stand-in."""
     return [_TOO_LONG] if lines is None else bytes(lines).removesuffix(b"\n").split(b"\n")
 
 
@@ -238,27 +245,10 @@ def _see_plain(scan: Scan, lines: memoryview, number: int, node_id: str, seqs: l
     return plain.events + len(plain.others)
 
 
-def numbered_events(stream: BinaryIO, node_id: str | None) -> Iterator[tuple[int, bytes, dict[str, Any] | None]]:
-    """Yield what `numbered_lines` does, each line with its event; None for a line that is not one of the node.
-
-    The compiled core finds out which lines are; without it, each is checked.
-
-    Args:
-        stream: a file, from its beginning.
-        node_id: the node; None for any.
-    """
-    begins, number = beginning_of(node_id or ""), 1
-    for lines in _lines_of(stream):
-        split = _split(lines)
-        plain = None if lines is None or node_id is None else read_plain_lines(lines, node_id)
-        odd = None if plain is None else {index for index, _, _ in plain.others}
-        for k, line in enumerate(split if lines is not None else ()):
-            if odd is not None and k not in odd:
-                yield number + k, line, orjson.loads(line)
-            elif line.strip():
-                event = None if node_id is None else _plain_event(line, node_id, begins)
-                yield number + k, line, _odd_event(line, node_id) if event is None else event
-        number += len(split)
+def event_of(line: bytes, node_id: str | None) -> dict[str, Any] | None:
+    """Return the event that a line is; None if it is none of the node (None: of any node)."""
+    event = None if node_id is None else _plain_event(line, node_id, beginning_of(node_id))
+    return _odd_event(line, node_id) if event is None else event
 
 
 def _plain_event(line: bytes, node_id: str, begins: str) -> dict[str, Any] | None:

@@ -12,6 +12,7 @@ import re
 import sys
 from collections.abc import Iterable, Iterator
 from datetime import datetime
+from functools import lru_cache
 from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -23,7 +24,8 @@ from calyx_logging.core.reading import BOM
 from calyx_logging.core.times import parse_utc
 from calyx_logging.errors import ConfigError
 from calyx_logging.format.chunk import OPEN_SUFFIX, ChunkName, open_chunk
-from calyx_logging.format.line_check import numbered_events
+from calyx_logging.format.line_check import event_of, lines_in, lines_of
+from calyx_logging.query._core_rows import plain_rows
 
 if TYPE_CHECKING:
     import pyarrow
@@ -86,9 +88,6 @@ _FEW_VALUES = (
 _OF_RESULTS = frozenset({*_READ, "passed", "duration_s", "cases_expected", "exception", "exception_type"})
 _NO_RESULTS = (None,) * (len(_READ) + 4)
 
-_Line = tuple[int, int, tuple[Any, ...]]
-"""Number, length and row of a line."""
-
 _DIGITS = bytes(ord("0") if chr(code).isdigit() and code < 128 else ord(" ") for code in range(256))
 _LONG_NUMBER = b"0" * 18
 """Run of digits that may be too long for a double or 64 bits."""
@@ -96,12 +95,16 @@ _LONG_NUMBER = b"0" * 18
 _FINER = re.compile(r"[.,][0-9]{7}")
 _BATCH = 20_000
 _BATCH_BYTES = 16 * 1024 * 1024
+_GROUP_BYTES = 32 * 1024 * 1024
+"""Bytes of rows that are written at once."""
+
 _MAX_SEQ = 2**63
 _USUAL = len("2026-01-01T00:00:00.000000+00:00")
 _MAX_BAD = 10_000
 """Maximum number of characters kept of a line that is no event."""
 
 
+@lru_cache(maxsize=1)
 def schema() -> pyarrow.Schema:
     """The columns with their types.
 
@@ -131,44 +134,58 @@ def batches_of(path: Path, node_id: str | None = None, *, bundle: str | None = N
         StorageError: it cannot be opened.
         ConfigError: pyarrow is not installed.
     """
-    pa = _pyarrow()
     name = ChunkName.parse(path.name)
-    common = {"writer": None if name is None else name.writer, "chunk": column_text(path.name), "bundle": bundle}
-    is_open, fields = path.name.endswith(OPEN_SUFFIX), schema()
+    texts = {"writer": None if name is None else name.writer, "chunk": column_text(path.name), "bundle": bundle}
+    others: list[tuple[int, tuple[Any, ...]]] = []
+    number, last, size = 1, 0, 0
     with open_chunk(path) as stream:
-        lines = numbered_events(stream, node_id)
-        numbered = ((number, len(line), _row(event, line, node_id)) for number, line, event in lines)
-        for batch, is_last in _batched(numbered):
-            numbers, _, rows = map(list, zip(*batch, strict=True))
-            if is_open and is_last and rows[-1][_BAD] is not None:
-                rows.pop()  # its writer is in the middle of it
-            if not rows:
-                continue
-            columns = dict(zip(_FROM_EVENT, zip(*rows, strict=True), strict=True), line=numbers[: len(rows)])
-            arrays = {
-                name: pa.repeat(pa.scalar(value, fields.field(name).type), len(rows)) for name, value in common.items()
-            }
-            arrays |= {name: pa.array(values, fields.field(name).type) for name, values in columns.items()}
-            yield pa.RecordBatch.from_arrays([arrays[name] for name in fields.names], schema=fields)
+        for lines in lines_of(stream):
+            rest, seen = [(0, b"")], 1  # one that is too long has no row
+            found = None if node_id is None or lines is None else plain_rows(lines, node_id, number, schema())
+            if found is not None and lines is not None:
+                count, columns, places = found
+                if count:
+                    last = columns["line"][count - 1].as_py()
+                    yield _batch(count, columns, {**texts, "node_id": node_id, "bad_line": None})
+                rest, seen = [(before, bytes(lines[start:end])) for before, start, end in places], count + len(places)
+            elif lines is not None:
+                rest = list(enumerate(lines_in(lines)))
+                seen = len(rest)
+            for before, line in rest:
+                if not line.strip():
+                    continue
+                if len(others) == _BATCH or size > _BATCH_BYTES:
+                    yield _batch_of_rows(others, texts)
+                    others, size = [], 0
+                others.append((number + before, _row(event_of(line, node_id), line, node_id)))
+                size += len(line)
+            number += seen
+    if path.name.endswith(OPEN_SUFFIX) and others and others[-1][0] > last and others[-1][1][_BAD] is not None:
+        others.pop()  # its writer is in the middle of it
+    if others:
+        yield _batch_of_rows(others, texts)
+
+
+def _batch_of_rows(rows: list[tuple[int, tuple[Any, ...]]], texts: dict[str, str | None]) -> pyarrow.RecordBatch:
+    """Return numbered rows as a batch, with columns that have one text."""
+    pa = _pyarrow()
+    numbers, values = zip(*rows, strict=True)
+    columns = dict(zip(_FROM_EVENT, zip(*values, strict=True), strict=True), line=numbers)
+    types = schema()
+    return _batch(len(rows), {name: pa.array(some, types.field(name).type) for name, some in columns.items()}, texts)
+
+
+def _batch(count: int, columns: dict[str, Any], texts: dict[str, str | None]) -> pyarrow.RecordBatch:
+    """Return Arrow columns as a batch, with columns that have one text."""
+    pa = _pyarrow()
+    arrays = columns | {name: pa.repeat(pa.scalar(text, pa.string()), count) for name, text in texts.items()}
+    fields = schema()
+    return pa.RecordBatch.from_arrays([arrays[name] for name in fields.names], schema=fields)
 
 
 def column_text(name: str) -> str:
     """Return a file's name as valid UTF-8 for a column."""
     return name.encode("utf-8", "backslashreplace").decode()
-
-
-def _batched(lines: Iterable[_Line]) -> Iterator[tuple[list[_Line], bool]]:
-    """Group lines into batches, limited in lines and bytes; tell with each whether it is the last."""
-    batch: list[_Line] = []
-    size = 0
-    for numbered in lines:
-        if len(batch) == _BATCH or size > _BATCH_BYTES:
-            yield batch, False
-            batch, size = [], 0
-        batch.append(numbered)
-        size += numbered[1]
-    if batch:
-        yield batch, True
 
 
 def write_parquet(path: Path, batches: Iterable[pyarrow.RecordBatch]) -> int:
@@ -177,12 +194,14 @@ def write_parquet(path: Path, batches: Iterable[pyarrow.RecordBatch]) -> int:
     Raises:
         OSError: it cannot be written; nothing of it is left.
     """
-    import pyarrow.parquet as parquet
+    import pyarrow as pa
+    from pyarrow import parquet
 
     count = 0
 
     def write(stream: BinaryIO) -> None:
         nonlocal count
+        held, size = [], 0
         with parquet.ParquetWriter(
             stream,
             schema(),
@@ -191,8 +210,14 @@ def write_parquet(path: Path, batches: Iterable[pyarrow.RecordBatch]) -> int:
             write_page_checksum=True,
         ) as writer:
             for batch in batches:
-                writer.write_batch(batch)
+                held.append(batch)
                 count += batch.num_rows
+                size += batch.nbytes
+                if size > _GROUP_BYTES:
+                    writer.write_table(pa.Table.from_batches(held))
+                    held, size = [], 0
+            if held:
+                writer.write_table(pa.Table.from_batches(held))
 
     files.write_file(path, write)
     return count

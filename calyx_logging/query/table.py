@@ -1,4 +1,4 @@
-"""Bring the hub's stored table up to date: one Parquet file for each bundle, or for all of a month.
+"""Bring the hub's stored table up to date: one Parquet file for each bundle (several if it is large), or for a month.
 
     telemetry/federated/.table/node_id=<node_id>/<bundle>-<hash>.parquet       a bundle's rows
     telemetry/federated/.table/node_id=<node_id>/<YYYYMM>-set-<hash>.parquet   those of a month's bundles, compacted
@@ -19,17 +19,21 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from calyx_logging.compiled import CORE
 from calyx_logging.core import files
 from calyx_logging.core.reading import sha256_of
 from calyx_logging.errors import CalyxError, ConfigError, StorageError
 from calyx_logging.hub.inventory import Held, Holdings, digest_of, holdings_of
 from calyx_logging.hub.store import Entry, Note, Store
 from calyx_logging.query.duckdb_views import repeated_in
-from calyx_logging.query.executors import Engine, Here
+from calyx_logging.query.executors import Engine, Here, Pool, Threads
 from calyx_logging.query.in_force import Part, folder_of, is_compared, note_repeats, parts_of, swap, sweep
 from calyx_logging.query.rows import TABLE_VERSION, batches_of, rows_in, schema, write_parquet
 
 __all__ = ["Made", "Refreshed", "Task", "make", "name_of", "refresh"]
+
+_PORTION = 128 * 1024 * 1024
+"""Bytes of chunks for one file: a large bundle has several, made at the same time."""
 
 _OFTEN = 10.0
 """Seconds after which files are put in force while others are still being made."""
@@ -154,6 +158,8 @@ def refresh(
     size = sum(path.lstat().st_size for task in tasks for path, _, _ in task.chunks)
     _find_out_whether_writable(store, tasks)
     since = time.monotonic()
+    if isinstance(engine, Pool) and CORE is not None:
+        engine = Threads(engine.jobs)  # the core and Arrow do most of it, and release the interpreter
     for one in (engine or Here()).map(make, tasks, size):
         result.warnings += one.warnings
         if one.part is not None:
@@ -191,15 +197,26 @@ def _tasks(store: Store, node_id: str, holdings: Holdings, good: Iterable[Part])
         if sha256 not in there:
             missing.setdefault(held.entry, []).append(held)
     notes: Mapping[str, Note] = store.notes(entry for entry, _ in holdings.manifests) if missing else {}
-    return [
-        Task(
-            node_id,
-            entry.folder,
-            tuple((one.path, one.sha256, notes.get(one.sha256)) for one in sorted(chunks, key=lambda one: one.name)),
-            folder_of(store),
-        )
-        for entry, chunks in sorted(missing.items(), key=lambda item: item[0].folder)
-    ]
+    tasks = []
+    for entry, chunks in sorted(missing.items(), key=lambda item: item[0].folder):
+        for some in _portions(sorted(chunks, key=lambda one: one.name)):
+            what = tuple((one.path, one.sha256, notes.get(one.sha256)) for one in some)
+            tasks.append(Task(node_id, entry.folder, what, folder_of(store)))
+    return tasks
+
+
+def _portions(chunks: Iterable[Held]) -> Iterator[list[Held]]:
+    """Yield chunks in portions that are large enough for a file of their own."""
+    portion: list[Held] = []
+    size = 0
+    for one in chunks:
+        portion.append(one)
+        size += one.size
+        if size >= _PORTION:
+            yield portion
+            portion, size = [], 0
+    if portion:
+        yield portion
 
 
 def _good(parts: Sequence[Part], holdings: Holdings, damaged: set[str]) -> list[Part]:

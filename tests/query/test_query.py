@@ -350,7 +350,7 @@ def test_python_takes_it_from_there(logged: Node) -> None:
     with pytest.raises(ConfigError):
         named(backend, "none")
     assert connect_chunks([]).table("events").count().execute() == 0
-    (batch,) = batches_of(chunks[0].path, "n-1")
+    batch = next(batches_of(chunks[0].path, "n-1"))
     assert batch.schema == schema()
 
 
