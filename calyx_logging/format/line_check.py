@@ -110,7 +110,8 @@ class Scan:
 
     def document(self) -> dict[str, Any]:
         """Return the scan for JSON, without the ids."""
-        return {name: value for name, value in asdict(self).items() if name != "ids"}
+        document = {name: value for name, value in vars(self).items() if name != "ids"}
+        return {**document, "gaps": list(map(asdict, self.gaps)), "bad": list(map(asdict, self.bad))}
 
     @classmethod
     def of_document(cls, document: Mapping[str, Any]) -> Scan:

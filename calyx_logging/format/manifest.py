@@ -252,6 +252,9 @@ def loads_object(data: bytes, what: str) -> dict[str, Any]:
     return document
 
 
+_UNSAFE = re.compile(r'[/\\:*?"<>|\x00-\x1f\x7f]')
+
+
 def is_safe_filename(name: str) -> bool:
     """Tell whether a name is a plain, visible file name on every system.
 
@@ -261,7 +264,7 @@ def is_safe_filename(name: str) -> bool:
     return (
         0 < len(name) <= 255
         and len(name.encode("utf-8", "surrogatepass")) <= 255
-        and not any(letter in '/\\:*?"<>|' or ord(letter) < 32 or ord(letter) == 127 for letter in name)
+        and not _UNSAFE.search(name)
         and not name.startswith(".")
         and not name.endswith((".", " "))
         and len(name.splitlines()) == 1

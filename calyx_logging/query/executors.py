@@ -20,12 +20,12 @@ from typing import Protocol, TypeVar
 
 from calyx_logging.errors import StorageError
 
-__all__ = ["Engine", "Here", "Pool", "Threads"]
+__all__ = ["EACH", "Engine", "Here", "Pool", "Threads"]
 
 _WORTH_A_POOL = 32 * 1024 * 1024
 """Bytes to read before a pool pays: reading them in this process takes as long as starting one."""
 
-_EACH = 64 * 1024
+EACH = 64 * 1024
 """Overhead of one file, as the number of bytes that are read in the same time."""
 
 _T = TypeVar("_T")
@@ -92,7 +92,7 @@ class Pool:
             StorageError: a process of the pool was killed.
         """
         jobs = min(self.jobs, len(items))
-        if jobs < 2 or size + len(items) * _EACH < _WORTH_A_POOL:
+        if jobs < 2 or size + len(items) * EACH < _WORTH_A_POOL:
             yield from map(function, items)
             return
         pool = ProcessPoolExecutor(jobs, multiprocessing.get_context("spawn"), initializer=_begin)

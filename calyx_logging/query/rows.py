@@ -98,6 +98,10 @@ _BATCH_BYTES = 16 * 1024 * 1024
 _GROUP_BYTES = 32 * 1024 * 1024
 """Bytes of rows that are written at once."""
 
+_LONG = ("message", "rest")
+_SHORT_BYTES = 300
+"""Bytes of the columns that are not long, in a row, about."""
+
 _MAX_SEQ = 2**63
 _USUAL = len("2026-01-01T00:00:00.000000+00:00")
 _MAX_BAD = 10_000
@@ -212,7 +216,7 @@ def write_parquet(path: Path, batches: Iterable[pyarrow.RecordBatch]) -> int:
             for batch in batches:
                 held.append(batch)
                 count += batch.num_rows
-                size += batch.nbytes
+                size += sum(batch.column(name).nbytes for name in _LONG) + _SHORT_BYTES * batch.num_rows
                 if size > _GROUP_BYTES:
                     writer.write_table(pa.Table.from_batches(held))
                     held, size = [], 0

@@ -26,7 +26,7 @@ from calyx_logging.errors import CalyxError, ConfigError, StorageError
 from calyx_logging.hub.inventory import Held, Holdings, digest_of, holdings_of
 from calyx_logging.hub.store import Entry, Note, Store
 from calyx_logging.query.duckdb_views import repeated_in
-from calyx_logging.query.executors import Engine, Here, Pool, Threads
+from calyx_logging.query.executors import EACH, Engine, Here, Pool, Threads
 from calyx_logging.query.in_force import Part, folder_of, is_compared, note_repeats, parts_of, swap, sweep
 from calyx_logging.query.rows import TABLE_VERSION, batches_of, rows_in, schema, write_parquet
 
@@ -211,7 +211,7 @@ def _portions(chunks: Iterable[Held]) -> Iterator[list[Held]]:
     size = 0
     for one in chunks:
         portion.append(one)
-        size += one.size
+        size += one.size + EACH
         if size >= _PORTION:
             yield portion
             portion, size = [], 0

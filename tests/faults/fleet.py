@@ -1,12 +1,12 @@
 """A fleet's bundles on their way to one hub: shuffled, repeated, damaged and sent again, to importers that get killed.
 
-    cd tests && python -m faults.fleet [--nodes 50] [--bundles 1000] [--importers 8] [--seed N]
+    cd tests && python -m faults.fleet [--nodes 50] [--bundles 1000] [--importers 8] [--compactions 2] [--seed N]
 
 Each node logs and exports for real. Every bundle is delivered one to three times, a tenth of them also with a bit
 turned, a file missing or one cut. Importers are processes of `calyx-telemetry import`, each with a handful of
-deliveries; one of those that run is killed every now and then, and what it had is delivered again. In the end every
-event that was logged has to be in the store once, every damaged delivery reported, every chunk acknowledged, every node
-complete.
+deliveries, and beside them others compact the table; one of those that run is killed every now and then, and what it
+had is delivered again. In the end every event that was logged has to be in the store once and in the table once, every
+damaged delivery reported, every chunk acknowledged, every node complete; and none may have ended in an error.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import tempfile
 import time
 from collections import Counter
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from pathlib import Path
 from typing import IO
 
@@ -45,9 +46,11 @@ class Outcome:
         bundles, nodes, deliveries: how many.
         damaged, reported: deliveries that were damaged; of those, such as an importer called refused.
         wrongly_refused: whole ones that were refused.
-        runs, kills: importers that were begun; of those, killed.
+        runs, kills: importers and compactions that were begun; of those, killed.
+        errors: that those ended in which were not killed.
         events: logged.
         lost, doubled: of those, not in the store; there more than once.
+        rows_lost, rows_doubled: the same of the events that a query finds.
         acknowledged, chunks: chunks in receipts; in bundles.
         incomplete: nodes that the audit does not call complete.
         seconds: from the first importer to the last.
@@ -64,6 +67,9 @@ class Outcome:
     events: int = 0
     lost: int = 0
     doubled: int = 0
+    rows_lost: int = 0
+    rows_doubled: int = 0
+    errors: list[str] = field(default_factory=list)
     acknowledged: int = 0
     chunks: int = 0
     incomplete: list[str] = field(default_factory=list)
@@ -73,7 +79,8 @@ class Outcome:
     def clean(self) -> bool:
         """Whether every promise held."""
         return (
-            not (self.lost or self.doubled or self.incomplete or self.wrongly_refused)
+            not (self.lost or self.doubled or self.incomplete or self.wrongly_refused or self.errors)
+            and not (self.rows_lost or self.rows_doubled)
             and self.reported == self.damaged
             and self.acknowledged == self.chunks
         )
@@ -83,10 +90,12 @@ class Outcome:
         return (
             f"{self.bundles} bundles of {self.nodes} nodes, {self.deliveries} deliveries, {self.damaged} of them "
             f"damaged: {self.reported} reported, {self.wrongly_refused} whole ones refused\n"
-            f"{self.runs} importers, {self.kills} of them killed, in {self.seconds:.0f} s\n"
+            f"{self.runs} importers and compactions, {self.kills} of them killed, in {self.seconds:.0f} s\n"
             f"{self.events} events logged: {self.lost} lost, {self.doubled} doubled\n"
+            f"in the table {self.rows_lost} lost, {self.rows_doubled} doubled\n"
             f"{self.acknowledged} of {self.chunks} chunks acknowledged\n"
-            f"nodes that are not complete: {', '.join(self.incomplete) or 'none'}"
+            f"nodes that are not complete: {', '.join(self.incomplete) or 'none'}\n"
+            f"errors: {'; '.join(self.errors) or 'none'}"
         )
 
 
@@ -95,6 +104,7 @@ class _Run:
     process: subprocess.Popen[bytes]
     deliveries: list[Path]
     output: IO[bytes]
+    error: IO[bytes]
 
 
 def make_bundles(folder: Path, nodes: int, bundles: int, chance: random.Random) -> list[Path]:
@@ -134,7 +144,7 @@ def damage(bundle: Path, target: Path, chance: random.Random) -> Path:
     return target
 
 
-def send(folder: Path, *, nodes: int, bundles: int, importers: int, seed: int) -> Outcome:
+def send(folder: Path, *, nodes: int, bundles: int, importers: int, seed: int, compactions: int = 0) -> Outcome:
     """The whole way; `folder` is empty."""
     chance = random.Random(seed)
     made = make_bundles(folder / "nodes", nodes, bundles, chance)
@@ -149,7 +159,7 @@ def send(folder: Path, *, nodes: int, bundles: int, importers: int, seed: int) -
     deliveries += broken
     chance.shuffle(deliveries)
     outcome.deliveries, outcome.damaged = len(deliveries), len(broken)
-    refused = _import_all(store, deliveries, importers, chance, outcome)
+    refused = _import_all(store, deliveries, importers, compactions, chance, outcome)
     outcome.reported = len(refused & {str(path) for path in broken})
     outcome.wrongly_refused = len(refused - {str(path) for path in broken})
     _look(store, made, outcome)
@@ -157,7 +167,7 @@ def send(folder: Path, *, nodes: int, bundles: int, importers: int, seed: int) -
 
 
 def _import_all(
-    store: Store, deliveries: list[Path], importers: int, chance: random.Random, outcome: Outcome
+    store: Store, deliveries: list[Path], importers: int, compactions: int, chance: random.Random, outcome: Outcome
 ) -> set[str]:
     """Until everything has been through an importer that ended by itself; what was refused."""
     refused: set[str] = set()
@@ -165,9 +175,12 @@ def _import_all(
     begun = time.monotonic()
     next_kill = begun + 0.3
     while deliveries or running:
-        while deliveries and len(running) < importers:
+        while deliveries and sum(bool(run.deliveries) for run in running) < importers:
             batch, deliveries = deliveries[:_BATCH], deliveries[_BATCH:]
-            running.append(_begin(store, batch))
+            running.append(_begin(store, "import", batch))
+            outcome.runs += 1
+        if deliveries and store.nodes() and sum(not run.deliveries for run in running) < compactions:
+            running.append(_begin(store, "table", []))
             outcome.runs += 1
         time.sleep(0.02)
         for run in list(running):
@@ -177,6 +190,13 @@ def _import_all(
             run.output.seek(0)
             said = run.output.read()
             run.output.close()
+            run.error.seek(0)
+            error = run.error.read().decode(errors="replace")
+            run.error.close()
+            if run.process.returncode in (2, 3, 4) or "Traceback" in error:
+                outcome.errors.append(error[-500:])
+            if not run.deliveries:
+                continue
             if run.process.returncode not in (0, 1) or not said:  # killed; on Windows with code 1
                 chance.shuffle(run.deliveries)
                 deliveries += run.deliveries
@@ -194,13 +214,11 @@ def _import_all(
     return refused
 
 
-def _begin(store: Store, batch: list[Path]) -> _Run:
-    output = tempfile.TemporaryFile()  # noqa: SIM115  # closed when the importer has ended
-    command = [sys.executable, "-m", "calyx_logging.scripts", "import", *map(str, batch)]
-    process = subprocess.Popen(
-        [*command, "--root", str(store.root), "--json"], stdout=output, stderr=subprocess.DEVNULL, cwd=store.root
-    )
-    return _Run(process, batch, output)
+def _begin(store: Store, what: str, batch: list[Path]) -> _Run:
+    output, error = (tempfile.TemporaryFile() for _ in range(2))  # noqa: SIM115  # closed when the process has ended
+    options = ["--root", str(store.root), "--json", *(["--compact"] if what == "table" else [])]
+    command = [sys.executable, "-m", "calyx_logging.scripts", what, *map(str, batch), *options]
+    return _Run(subprocess.Popen(command, stdout=output, stderr=error, cwd=store.root), batch, output, error)
 
 
 def _look(store: Store, made: list[Path], outcome: Outcome) -> None:
@@ -214,6 +232,15 @@ def _look(store: Store, made: list[Path], outcome: Outcome) -> None:
     outcome.events = sum(logged.values())
     outcome.lost = sum((logged - stored).values())
     outcome.doubled = sum((stored - logged).values())
+    if find_spec("pyarrow") and find_spec("duckdb"):
+        from calyx_logging.query import connect
+        from calyx_logging.query.sql import run_sql
+
+        database = connect(store.root, "hub", plain=True, warn=outcome.errors.append)
+        found = run_sql(database, "SELECT node_id, CAST(rest.n AS BIGINT) FROM events WHERE rest.n IS NOT NULL")
+        rows = Counter((node_id, n) for node_id, n in found.values())
+        outcome.rows_lost = sum((logged - rows).values())
+        outcome.rows_doubled = sum((rows - logged).values())
     sent = {
         chunk["sha256"] for bundle in made for chunk in json.loads((bundle / "manifest.json").read_bytes())["chunks"]
     }
@@ -233,12 +260,18 @@ def main() -> None:
     parser.add_argument("--nodes", type=int, default=50)
     parser.add_argument("--bundles", type=int, default=1000)
     parser.add_argument("--importers", type=int, default=8)
+    parser.add_argument("--compactions", type=int, default=2)
     parser.add_argument("--seed", type=int, default=random.randrange(10**6))
     options = parser.parse_args()
     print(f"seed {options.seed}", flush=True)
     with tempfile.TemporaryDirectory() as folder:
         outcome = send(
-            Path(folder), nodes=options.nodes, bundles=options.bundles, importers=options.importers, seed=options.seed
+            Path(folder),
+            nodes=options.nodes,
+            bundles=options.bundles,
+            importers=options.importers,
+            compactions=options.compactions,
+            seed=options.seed,
         )
     print(outcome.text())
     sys.exit(0 if outcome.clean else 1)
