@@ -209,10 +209,13 @@ def _make_table(store: Store, nodes: list[str], engine: Engine) -> None:
     """Bring the table up to date; it only speeds up queries, which otherwise make it themselves."""
     if not nodes or find_spec("pyarrow") is None:
         return
+    from calyx_logging.query.delta import is_published, publish
     from calyx_logging.query.table import refresh
 
     try:
         warn_all(refresh(store, nodes, engine).warnings)
+        if is_published(store):
+            publish(store)
     except CalyxError as error:
         remark(f"warning: the table was not brought up to date: {error}; queries do that")
 

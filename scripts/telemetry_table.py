@@ -6,7 +6,7 @@ try:
     import click
 
     from calyx_logging.hub.store import Store, find_hub
-    from calyx_logging.query import hub_table
+    from calyx_logging.query import delta, hub_table
     from calyx_logging.query.duckdb_views import MEMORY
     from calyx_logging.query.in_force import folder_of, parts_of
     from calyx_logging.query.table import refresh
@@ -22,6 +22,12 @@ except ImportError as error:
 @click.option("--check", is_flag=True, help="Read every file of the table, and make those again that are damaged.")
 @click.option("--anew", is_flag=True, help="Make every file again.")
 @click.option("--compact", is_flag=True, help="One file a node and month, sorted by time: queries are faster.")
+@click.option(
+    "--publish",
+    type=click.Choice(["delta"]),
+    help="Make a Delta Lake table of the same files, which imports keep up to date from then on. Needs the extra "
+    '"delta".',
+)
 @click.option("--memory", default=MEMORY, show_default=True, metavar="SIZE", help="What compacting takes at most.")
 @engine_options
 @json_option
@@ -31,6 +37,7 @@ def command(
     check: bool,
     anew: bool,
     compact: bool,
+    publish: str | None,
     memory: str,
     engine_name: str,
     master: str | None,
@@ -48,6 +55,7 @@ def command(
     done = refresh(store, node_ids, engine, check=check, anew=anew)
     warn_all(done.warnings)
     compacted = [node_id for node_id in node_ids if compact and hub_table.compact(store, node_id, memory=memory)]
+    published = delta.publish(store) if publish or delta.is_published(store) else None
     parts = [part for node_id, some in parts_of(store).items() if node_id in node_ids for part in some]
     files, rows = len(parts), sum(part.rows for part in parts)
     if as_json:
@@ -56,6 +64,7 @@ def command(
                 "folder": folder_of(store),
                 "made": done.files,
                 "compacted": compacted,
+                "delta_version": published,
                 "files": files,
                 "rows": rows,
                 "warnings": done.warnings,
@@ -65,6 +74,8 @@ def command(
         tell(f"{folder_of(store)}: {count_text(files, 'file')}, {count_text(rows, 'row')}; {done.files} made now")
         if compact:
             tell(f"{count_text(len(compacted), 'node')} compacted")
+        if published is not None:
+            tell(f"published as a Delta Lake table, version {published}")
     if done.warnings:
         raise SystemExit(1)
 
