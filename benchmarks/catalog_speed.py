@@ -1,10 +1,10 @@
 """Measure what a hub's size costs: a bundle imported, and a question asked, where there are many others.
 
-    python benchmarks/catalog_speed.py [--rounds 5] [--sizes 100,1000,100000] [--rows 1000000] [--write docs]
+    python benchmarks/catalog_speed.py [--rounds 5] [--sizes 100,1000,100000] [--rows 1000,1000000] [--write docs]
 
 The hubs are made without chunks' bytes: each bundle is a folder with a manifest, of 100 bundles a node. Then a small
 bundle of one node is imported, with its table; audited; and imported again. Each is a command, start-up included.
-Figures are medians. The last column is of the catalog alone: rows of `--rows` bundles without folders.
+Figures are medians. The second table is of the catalog alone, with rows of bundles that have no folders.
 """
 
 from __future__ import annotations
@@ -29,9 +29,11 @@ from calyx_logging import provision
 from calyx_logging.hub.importer import settle
 from calyx_logging.hub.store import Store
 from calyx_logging.outbox.export import export
+from calyx_logging.query.rows import TABLE_VERSION
 
 _A_NODE = 100
 _START = 1_760_000_000
+_NOT_TABLED = "SELECT DISTINCT node_id FROM bundles WHERE tabled <> ?"
 
 
 def make_hub(root: Path, bundles: int) -> Store:
@@ -51,12 +53,13 @@ def make_hub(root: Path, bundles: int) -> Store:
     settle(store)
     store.catalog.write_index()
     with store.catalog.changing() as change:  # else each command would look for the rows of chunks that are not there
-        change.execute("UPDATE bundles SET tabled = 3")
+        change.execute("UPDATE bundles SET tabled = ?", [TABLE_VERSION])
     return store
 
 
 def make_bundle(folder: Path, node_id: str) -> Path:
     """Export a bundle of a thousand events."""
+    folder.mkdir()
     node = provision(folder, node_id).node
     fill(node.outbox, 1, 270_000)
     bundle = export(node).bundle
@@ -67,9 +70,8 @@ def make_bundle(folder: Path, node_id: str) -> Path:
 def run(*args: object) -> float:
     """Run a command; return its seconds."""
     began = time.perf_counter()
-    done = subprocess.run(
-        [sys.executable, "-m", "calyx_logging.scripts", *map(str, args)], capture_output=True, check=False
-    )
+    command = [sys.executable, "-m", "calyx_logging.scripts", *map(str, args)]
+    done = subprocess.run(command, capture_output=True, check=False)
     if done.returncode not in (0, 1):
         raise SystemExit(done.stderr.decode())
     return time.perf_counter() - began
@@ -110,8 +112,8 @@ def measure_rows(folder: Path, rows: int, rounds: int) -> dict[str, float]:
     store = Store(folder)
     with store.catalog.changing() as change:
         change.executemany(
-            "INSERT INTO bundles (node_id, folder, manifest_sha256, imported_at, tabled) VALUES (?, ?, ?, '', 3)",
-            ((f"node-{n // _A_NODE:05d}", f"{n:015d}", f"{n:064x}") for n in range(rows)),
+            "INSERT INTO bundles (node_id, folder, manifest_sha256, imported_at, tabled) VALUES (?, ?, ?, '', ?)",
+            ((f"node-{n // _A_NODE:05d}", f"{n:015d}", f"{n:064x}", TABLE_VERSION) for n in range(rows)),
         )
 
     def put() -> None:
@@ -125,9 +127,7 @@ def measure_rows(folder: Path, rows: int, rounds: int) -> dict[str, float]:
         "a bundle put in": put,
         "whether a bundle is known": lambda: store.has("f" * 64),
         "the bundles of a node": lambda: store.indexed("node-00000"),
-        "what is not in the table": lambda: store.catalog.rows(
-            "SELECT DISTINCT node_id FROM bundles WHERE tabled <> 3"
-        ),
+        "what is not in the table": lambda: store.catalog.rows(_NOT_TABLED, [TABLE_VERSION]),
     }
     found = {}
     for name, step in steps.items():
@@ -153,8 +153,9 @@ def main() -> None:
         hubs = {size: measure(Path(folder) / str(size), size, options.rounds) for size in sizes}
         catalogs = {count: measure_rows(Path(folder) / f"rows-{count}", count, options.rounds) for count in rows}
     made = f"python benchmarks/catalog_speed.py --rounds {options.rounds} --sizes {options.sizes} --rows {options.rows}"
+    machine = f"{platform.system()} {platform.machine()}, Python {platform.python_version()}"
     lines = [
-        f"{platform.system()} {platform.machine()}, Python {platform.python_version()}; medians. Made by `{made} --write docs`.",
+        f"{machine}; medians. Made by `{made} --write docs`.",
         "",
         f"| seconds, at a hub of | {' | '.join(f'{size:,} bundles' for size in sizes)} | last / first |",
         f"|---|{'---|' * (len(sizes) + 1)}",
@@ -162,11 +163,8 @@ def main() -> None:
     for name in hubs[sizes[0]]:
         values = [hubs[size][name] for size in sizes]
         lines.append(f"| {name} | {' | '.join(f'{value:.2f}' for value in values)} | {values[-1] / values[0]:.2f} |")
-    lines += [
-        "",
-        f"| milliseconds, in a catalog of | {' | '.join(f'{count:,} bundles' for count in rows)} |",
-        f"|---|{'---|' * len(rows)}",
-    ]
+    lines += ["", f"| milliseconds, in a catalog of | {' | '.join(f'{count:,} bundles' for count in rows)} |"]
+    lines.append(f"|---|{'---|' * len(rows)}")
     for name in catalogs[rows[0]]:
         lines.append(f"| {name} | {' | '.join(f'{catalogs[count][name]:.2f}' for count in rows)} |")
     print("\n".join(lines))

@@ -2,9 +2,10 @@
 
     telemetry/federated/.table/_delta_log/      which of the table's files are in force, in Delta's form
 
-The log follows the catalog: it is derived, may be deleted (then nothing is published any more), and is made anew where it
-cannot be read. Its rows are all lines of the chunks; docs/query.md says how to leave out those that are no events. Needs
-the extra `delta`.
+The log follows the catalog: it may be deleted (then nothing is published any more), and is made anew where it cannot be
+read. Its rows are all lines of the chunks; docs/query.md says how to leave out those that are no events.
+
+Needs the extra `delta`.
 """
 
 from __future__ import annotations
@@ -77,10 +78,8 @@ def _change(table: Any, parts: dict[str, Part], folder: Path) -> None:
     now = int(time.time() * 1000)
     actions: list[Any] = [RemoveAction(name, True, now) for name in sorted(there - parts.keys())]
     for name in sorted(parts.keys() - there):
-        changed = int((folder / name).stat().st_mtime * 1000)
-        actions.append(
-            AddAction(name, parts[name].bytes, {}, changed, True, json.dumps({"numRecords": parts[name].rows}))
-        )
+        changed, stats = int((folder / name).stat().st_mtime * 1000), json.dumps({"numRecords": parts[name].rows})
+        actions.append(AddAction(name, parts[name].bytes, {}, changed, True, stats))
     if actions:
         table.create_write_transaction(actions, "append", schema())
         table.update_incremental()

@@ -16,7 +16,9 @@ from conftest import telemetry
 
 pytest.importorskip("deltalake")
 pytest.importorskip("duckdb")
-polars = pytest.importorskip("polars")
+pytest.importorskip("polars")
+
+import polars
 
 from calyx_logging.query import hub_table
 from calyx_logging.query.in_force import folder_of
