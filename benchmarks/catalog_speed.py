@@ -33,7 +33,7 @@ from calyx_logging.query.rows import TABLE_VERSION
 
 _A_NODE = 100
 _START = 1_760_000_000
-_NOT_TABLED = "SELECT DISTINCT node_id FROM bundles WHERE tabled <> ?"
+_NOT_TABLED = "SELECT node_id FROM bundles WHERE tabled < ?1 UNION SELECT node_id FROM bundles WHERE tabled > ?1"
 
 
 def make_hub(root: Path, bundles: int) -> Store:

@@ -62,6 +62,7 @@ COMMANDS = {
     "report": "telemetry_report",
     "tail": "telemetry_tail",
     "show": "telemetry_show",
+    "files": "telemetry_files",
     "receipt": "telemetry_receipt",
     "prune": "telemetry_prune",
     "trust": "telemetry_trust",

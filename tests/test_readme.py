@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -217,7 +218,11 @@ def test_every_example_of_the_harness_document(tmp_path: Path) -> None:
 def test_the_commands_of_the_harness_document(tmp_path: Path) -> None:
     """The doctor and pytest, as they are shown."""
     provision(tmp_path, "laptop-01")
-    recorded, doctor, tests = (line for body in blocks("console", HARNESS) for line in body.splitlines())
+    files, files_of_hub, recorded, doctor, tests = (
+        line for body in blocks("console", HARNESS) for line in body.splitlines()
+    )
+    for line in (files, files_of_hub.replace("--from hub --root hub", "")):
+        assert "no run attached such a file" in telemetry(*line.split()[1:], cwd=tmp_path).stderr
     words = recorded.partition(" -- ")[0].replace("FOLDER", str(tmp_path)).split()
     done = telemetry(*words[1:], "--", sys.executable, "-c", "import logging; logging.error('told')")
     assert (done.returncode, "recorded 1 of 1 record of 1 process" in done.stderr) == (0, True), done.stderr
@@ -324,6 +329,8 @@ def test_the_examples_of_the_query_document(root: Path) -> None:
     for line in (line for body in blocks("console", document) for line in body.splitlines()):
         done = telemetry(*shlex.split(line)[1:], cwd=root)
         assert done.returncode == 0, (line, done.stderr)
-    of_outbox, of_hub = blocks("python", document)
+    of_delta, of_outbox, of_hub = blocks("python", document)
+    if find_spec("polars"):
+        assert "info" in run_python(of_delta, root)
     assert "case done" in run_python(of_outbox, root)
     assert "laptop-01" in run_python(of_hub, root)

@@ -6,8 +6,7 @@
 
 Every record logged during the block has `run_id`, `suite` and `run_instance_id`, and inside a case also `case_id`. The
 thread and its tasks get them from context variables; threads started meanwhile and child processes get them from the
-process's fields (`calyx_logging.events.context`). The run leaves an envelope and a receipt of its cases in the results
-folder.
+process's fields (`calyx_logging.events.context`). The run leaves an envelope and a receipt among the results.
 """
 
 from __future__ import annotations
@@ -15,6 +14,7 @@ from __future__ import annotations
 import errno
 import json
 import logging
+import os
 import time
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
@@ -35,6 +35,8 @@ from calyx_logging.format.run_envelope import EXIT_STATUSES, FileDigest, RunEnve
 from calyx_logging.format.run_paths import new_instance_id
 from calyx_logging.handlers.base import check_root
 from calyx_logging.handlers.execution_log import ExecutionLogHandler
+from calyx_logging.harness._attach import MAX_BYTES, attach
+from calyx_logging.harness._bound import bind, bound_case, unbind
 from calyx_logging.harness._earlier import Earlier, case_id_of, earlier_instances
 from calyx_logging.harness.doctor import goes_into_a_queue, outbox_handlers, outbox_handlers_for
 from calyx_logging.node import Node, find_root
@@ -131,7 +133,7 @@ class BenchmarkRun:
                 self._attach_log(undo)
             context.begin(self.fields)
             undo.callback(context.end, self.fields)
-            undo.callback(_unbind, _bind(self.fields, self._block), self.fields, self._block)
+            undo.callback(unbind, bind(self.fields, self._block), self.fields, self._block)
             self._began = time.monotonic()
             self._log(logging.INFO, "run started", None, stage="run_started", cases_expected=self._cases_expected)
             self._left = undo.pop_all()
@@ -192,6 +194,9 @@ class BenchmarkRun:
             self._end_envelope(status, error)
         except (StorageError, OSError) as failure:
             say(f"the end of run {self.run_id!r} is not in its envelope: {failure}")
+        if self.node_id is not None and (handlers := outbox_handlers_for(self._logger, logging.INFO)):
+            for path in (self.envelope_path, self.receipt_path):
+                attach(handlers, path, None, self.fields)
         return False
 
     def _count_completed(self) -> int:
@@ -242,7 +247,7 @@ class BenchmarkRun:
         case.note(**fields)
         started_at, began = utc_text(time.time()), time.monotonic()
         block = context.Block()
-        bound = _bind(self.fields, self._block) | _bind({"case_id": case_id}, block)
+        bound = bind(self.fields, self._block) | bind({"case_id": case_id}, block)
         outcome, failure = "completed", None
         try:
             yield case
@@ -256,9 +261,30 @@ class BenchmarkRun:
             result = {"outcome": outcome, "duration_s": round(time.monotonic() - began, 6), **case.fields}
             level = logging.INFO if failure is None else logging.ERROR
             self._log(level, f"case {outcome}", failure, stage="case_ended", case_id=case_id, **result)
-            _unbind(bound, ("case_id",), block)
+            unbind(bound, ("case_id",), block)
             case_entry = {"case_id": case_id, "started_at": started_at, **result}
             self._take_down(outcome, case_entry | ({} if failure is None else {"error": _text_of(failure)}))
+
+    def attach(self, path: str | os.PathLike[str], name: str | None = None, *, max_bytes: int = MAX_BYTES) -> bool:
+        """Send a file along with the run's events, as it is now: a log, predictions, whatever belongs to the result.
+
+        Its bytes go into the outbox, compressed, and from there the way of events; `calyx-telemetry files` gives them
+        back. Inside a case it is the case's. No processor sees them. Envelope and receipt follow at the run's end.
+
+        Args:
+            path: the file.
+            name: the name it is to have; its own by default.
+            max_bytes: the most that is taken.
+
+        Returns:
+            Whether it was taken. If not, that is said on standard error and in the outbox; the run goes on.
+
+        Raises:
+            ConfigError: the name cannot be a file's name everywhere, or the limit is no number of bytes.
+        """
+        case_id = bound_case()
+        fields = self.fields if case_id is None else {**self.fields, "case_id": case_id}
+        return attach(outbox_handlers_for(self._logger, logging.INFO), Path(path), name, fields, max_bytes)
 
     def completed(self, case_id: str) -> bool:
         """Return whether a case was completed in this instance or, with `resume`, in an earlier one on this node."""
@@ -372,20 +398,3 @@ def _processors_in_force() -> list[NamedProcessor]:
 
 def _text_of(error: BaseException) -> str:
     return f"{type(error).__name__}: {plain_text(error)}"
-
-
-def _bind(fields: Mapping[str, Any], block: context.Block) -> Any:
-    from structlog.contextvars import bind_contextvars, get_contextvars
-
-    before = get_contextvars()
-    return bind_contextvars(**{name: block.value(value, before.get(name)) for name, value in fields.items()})
-
-
-def _unbind(tokens: Any, names: Any, block: context.Block) -> None:
-    from structlog.contextvars import reset_contextvars, unbind_contextvars
-
-    block.ended = True
-    try:
-        reset_contextvars(**tokens)
-    except (ValueError, RuntimeError):  # the block ends in another context than the one it began in
-        unbind_contextvars(*names)

@@ -62,7 +62,7 @@ def connect(
     tell = warn or (lambda text: None)
     parts = parts_of(store)
     gone = lost(store, parts)
-    wanted = sorted({*behind(store), *(set(store.nodes()) - parts.keys())} - {*gone})
+    wanted = sorted({*behind(store)} - {*gone})
     extra: list[ChunkRef] = []
     if wanted or gone:
         try:

@@ -94,7 +94,8 @@ def parts_of(store: Store, node_id: str | None = None) -> dict[str, list[Part]]:
 def behind(store: Store) -> list[str]:
     """Return the nodes with bundles that are not in the table, or with repeats that were not looked for; quick."""
     rows = store.catalog.rows(
-        "SELECT DISTINCT node_id FROM bundles WHERE tabled <> ? UNION SELECT node_id FROM nodes WHERE NOT compared",
+        "SELECT node_id FROM bundles WHERE tabled < ?1 UNION SELECT node_id FROM bundles WHERE tabled > ?1 "
+        "UNION SELECT node_id FROM nodes WHERE NOT compared",
         [TABLE_VERSION],
     )
     return sorted({node_id for (node_id,) in rows}.union(store.strangers()))

@@ -23,6 +23,7 @@ _ORDER = {
     "events-by-day": "node_id, day",
     "last-errors": "node_id",
     "errors-by-kind": "events DESC, exception_type, logger",
+    "files": "node_id, run_id, run_instance_id, case_id, name, ts",
     "gaps": "node_id, ts",
     "processes": "node_id, ts",
     "recoveries": "node_id, ts",

@@ -23,7 +23,9 @@ from calyx_logging.core import files
 from calyx_logging.core.reading import BOM
 from calyx_logging.core.times import parse_utc
 from calyx_logging.errors import ConfigError
+from calyx_logging.events.event import CONTROL_SOURCE
 from calyx_logging.format.chunk import OPEN_SUFFIX, ChunkName, open_chunk
+from calyx_logging.format.file_lines import FILE
 from calyx_logging.format.line_check import event_of, lines_in, lines_of
 from calyx_logging.query._core_rows import plain_rows
 
@@ -70,6 +72,7 @@ COLUMNS = (
     "identity",
 )
 _TEXTS = ("event_id", "source", "level", "logger", "message", "control")
+_SOURCE, _CONTROL = _TEXTS.index("source"), _TEXTS.index("control")
 _READ = ("model", "outcome", "exit_status")
 """Caller's fields that have text columns of their own, and are in `rest` as well."""
 
@@ -264,6 +267,8 @@ def _row(event: dict[str, Any] | None, line: bytes, node_id: str | None) -> tupl
     if moment is not None:
         del event["ts_utc"]
     texts = [take(name) if type(event.get(name)) is str else None for name in _TEXTS]
+    if texts[_CONTROL] == FILE and texts[_SOURCE] == CONTROL_SOURCE:
+        event.pop("data", None)  # of a file: `calyx-telemetry files` reads the chunks
     promoted = []
     for name in PROMOTED:
         value = event.get(name)

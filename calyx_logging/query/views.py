@@ -21,8 +21,8 @@ WHERE = ("node_id", "bundle", "chunk", "line")
 """Columns that tell a hub's rows apart, and are those of `repeats`."""
 
 VIEWS = (
-    *("events", "runs", "cases", "suites", "models", "nodes", "chunks", "bundles", "gaps", "processes", "recoveries"),
-    "lines",
+    *("events", "runs", "cases", "suites", "models", "nodes", "files", "chunks", "bundles", "gaps", "processes"),
+    *("recoveries", "lines"),
 )
 """Names of the views that are documented."""
 
@@ -73,12 +73,34 @@ def views(dialect: Dialect) -> dict[str, str]:
         f"WHERE control = 'gap' AND {_OURS}",
         "starts": f"SELECT DISTINCT node_id, writer, {text_of}(rest, '$.process') AS process FROM once "
         f"WHERE control = 'start' AND {_OURS}",
+        "files": _files(text_of),
         "processes": _processes(text_of),
         "recoveries": f"SELECT node_id, writer, ts, TRY_CAST({text_of}(rest, '$.torn_bytes') AS BIGINT) AS torn_bytes, "
         f"TRY_CAST({text_of}(rest, '$.bad_lines') AS BIGINT) AS bad_lines, chunk FROM once "
         f"WHERE control = 'end' AND {_OURS} AND {text_of}(rest, '$.reason') = 'recovered'",
         **result_views(text_of, dialect.micros, dialect.last),
     }
+
+
+def _files(text_of: str) -> str:
+    """Return the SQL of the view of files that runs attached."""
+
+    def field(name: str, kind: str = "") -> str:
+        text = f"{text_of}(rest, '$.{name}')"
+        return f"TRY_CAST({text} AS {kind}) AS {name}" if kind else f"{text} AS {name}"
+
+    ours = f"control = 'file' AND {_OURS}"
+    part = f"{text_of}(rest, '$.part')"
+    parts = f"SELECT node_id, {field('file')}, count(DISTINCT {part}) AS parts FROM once "
+    parts += f"WHERE {ours} AND {part} IS NOT NULL GROUP BY node_id, {text_of}(rest, '$.file')"
+    fields = [field("name"), field("sha256"), field("left_out"), field("file"), field("bytes", "BIGINT")]
+    whole = f"SELECT node_id, ts, suite, run_id, run_instance_id, case_id, {', '.join(fields)}, "
+    whole += f"{field('parts', 'BIGINT')} FROM once WHERE {ours} AND {part} IS NULL"
+    shown = ("node_id", "ts", "suite", "run_id", "run_instance_id", "case_id", "name", "bytes", "sha256", "left_out")
+    return (
+        f"SELECT {', '.join(f'w.{name}' for name in shown)}, coalesce(p.parts, 0) = w.parts AS is_whole "
+        f"FROM ({whole}) AS w LEFT JOIN ({parts}) AS p ON w.node_id = p.node_id AND w.file = p.file"
+    )
 
 
 _OF_START = ("host", "machine", "user", "program", "python", "platform", "cwd", "pid")

@@ -197,7 +197,7 @@ def gather(
     tell("asking: runs")
     _ask_runs(backend, found, choice)
     limits = {"nodes": MAX_NODES, "suites-by-node": 2 * MAX_ROWS}
-    for name in ("nodes", "suites", "suites-by-node", "models", "last-errors", "errors-by-kind", "gaps", "recoveries"):
+    for name in _NAMED:
         tell(f"asking: {name}")
         found.answers[name] = _ask(backend, named(backend, name), name, limits.get(name, MAX_ROWS))
     tell("asking: events over time")
@@ -217,6 +217,9 @@ def gather(
     except (CalyxError, OSError) as error:
         found.warnings.append(f"which bundles were refused cannot be said: {error}")
     return found
+
+
+_NAMED = ("nodes", "suites", "suites-by-node", "models", "last-errors", "errors-by-kind", "files", "gaps", "recoveries")
 
 
 def run_key(row: dict[str, Any]) -> str:

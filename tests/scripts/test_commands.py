@@ -99,6 +99,7 @@ def test_every_command_as_a_program(tmp_path: Path) -> None:
     assert json.loads(runs("status", *node, "--json").stdout)["nodes"][0]["bundles"] == 1
     (event,) = (json.loads(line) for line in runs("tail", *node, "--json", "-n", "1").stdout.splitlines())
     assert event["event_id"] in runs("show", event["event_id"], *node).stdout
+    assert "no run attached" in runs("files", *node, code=1).stderr
     assert "imported" in runs("import", bundle, *hub).stdout
     runs("audit", *hub)
     assert json.loads(runs("query", "SELECT count(*) AS n FROM nodes", "--from", "hub", *hub, "--json").stdout) == [
