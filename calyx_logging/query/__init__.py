@@ -55,4 +55,5 @@ def connect(
         store = Store(find_hub(root))
         store.asked_for(())
         return hub_table.connect(store, engine, memory=memory, closed=closed, warn=warn, plain=plain)
-    return connect_chunks(chunks_at(place, root)(), engine, memory=memory, closed=closed, warn=warn, plain=plain)
+    chunks, keep = chunks_at(place, root)(), place == "outbox"
+    return connect_chunks(chunks, engine, memory=memory, closed=closed, warn=warn, plain=plain, keep=keep)

@@ -73,6 +73,7 @@ def connect_chunks(
     closed: bool = False,
     warn: Callable[[str], None] | None = None,
     plain: bool = False,
+    keep: bool = False,
 ) -> Any:
     """Return an Ibis backend (DuckDB) with the views of `views`.
 
@@ -85,13 +86,14 @@ def connect_chunks(
         closed: whether queries may read no file but these, and write none.
         warn: is told of chunks that cannot be read, and left out; None raises.
         plain: whether it is to be a `Database`.
+        keep: whether the table of sealed chunks is kept beside them, for the next query.
 
     Raises:
         ConfigError: the extra `query` is not installed.
         ChunkError, StorageError: a chunk cannot be read, or the temporary folder cannot be written.
     """
     with temporary() as folder:
-        files = in_files(chunks, folder.path, engine, warn)
+        files = in_files(chunks, folder.path, engine, warn, keep=keep)
         return attach(folder, files, memory=memory, closed=closed, plain=plain)
 
 
