@@ -19,14 +19,13 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from calyx_logging.compiled import CORE
 from calyx_logging.core import files
 from calyx_logging.core.reading import names_in, sha256_of
 from calyx_logging.errors import CalyxError, ChunkError, StorageError
 from calyx_logging.format.chunk import OPEN_SUFFIX, SEALED_SUFFIX, ChunkName
 from calyx_logging.format.reader import ChunkRef
 from calyx_logging.hub.inventory import digest_of
-from calyx_logging.query.executors import Engine, Here, Pool, Threads
+from calyx_logging.query.executors import Engine, or_threads
 from calyx_logging.query.rows import TABLE_VERSION, batches_of, schema, write_parquet
 
 __all__ = ["in_files"]
@@ -85,9 +84,7 @@ def in_files(
         else:
             tasks.append(replace(task, kept=kept, key=key))
     size = sum(_size(task.ref.path) for task in tasks)
-    if isinstance(engine, Pool) and CORE is not None:
-        engine = Threads(engine.jobs)
-    found += (engine or Here()).map(_in_file, tasks, size)
+    found += or_threads(engine, size).map(_in_file, tasks, size)
     for error in found:
         if isinstance(error, CalyxError):
             if warn is None:

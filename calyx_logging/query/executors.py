@@ -18,12 +18,16 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
+from calyx_logging.compiled import CORE
 from calyx_logging.errors import StorageError
 
-__all__ = ["EACH", "Engine", "Here", "Pool", "Threads"]
+__all__ = ["EACH", "Engine", "Here", "Pool", "or_threads"]
 
 _WORTH_A_POOL = 32 * 1024 * 1024
 """Bytes to read before a pool pays: reading them in this process takes as long as starting one."""
+
+_WORTH_PROCESSES = 256 * 1024 * 1024
+"""Bytes of chunks before processes pay where threads could do it."""
 
 EACH = 64 * 1024
 """Overhead of one file, as the number of bytes that are read in the same time."""
@@ -71,6 +75,16 @@ class Threads:
             return
         with ThreadPoolExecutor(self.jobs, "calyx-logging-table") as pool:
             yield from pool.map(function, items)
+
+
+def or_threads(engine: Engine | None, size: int) -> Engine:
+    """Return the engine for making rows: threads instead of a pool where these are done before that has started.
+
+    The compiled core and Arrow release the interpreter, but what is left to Python does not.
+    """
+    if isinstance(engine, Pool) and CORE is not None and size < _WORTH_PROCESSES:
+        return Threads(engine.jobs)
+    return engine or Here()
 
 
 class Pool:

@@ -19,14 +19,13 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from calyx_logging.compiled import CORE
 from calyx_logging.core import files
 from calyx_logging.core.reading import sha256_of
 from calyx_logging.errors import CalyxError, ConfigError, StorageError
 from calyx_logging.hub.inventory import Held, Holdings, digest_of, holdings_of
 from calyx_logging.hub.store import Entry, Note, Store
 from calyx_logging.query.duckdb_views import repeated_in
-from calyx_logging.query.executors import EACH, Engine, Here, Pool, Threads
+from calyx_logging.query.executors import EACH, Engine, or_threads
 from calyx_logging.query.in_force import Part, folder_of, is_compared, note_repeats, parts_of, swap, sweep
 from calyx_logging.query.rows import TABLE_VERSION, batches_of, rows_in, schema, write_parquet
 
@@ -158,9 +157,7 @@ def refresh(
     size = sum(path.lstat().st_size for task in tasks for path, _, _ in task.chunks)
     _find_out_whether_writable(store, tasks)
     since = time.monotonic()
-    if isinstance(engine, Pool) and CORE is not None:
-        engine = Threads(engine.jobs)  # the core and Arrow do most of it, and release the interpreter
-    for one in (engine or Here()).map(make, tasks, size):
+    for one in or_threads(engine, size).map(make, tasks, size):
         result.warnings += one.warnings
         if one.part is not None:
             made[one.node_id].append(one.part)
