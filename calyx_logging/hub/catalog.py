@@ -27,7 +27,7 @@ from calyx_logging.node import is_node_id
 
 __all__ = ["Catalog", "add_notes", "indexed_in"]
 
-_VERSION = 1
+_VERSION = 2
 _OURS = int.from_bytes(b"calx", "big")
 _WAIT = 60.0
 """Seconds to wait for another process that changes it."""
@@ -53,7 +53,8 @@ CREATE TABLE notes (                         -- what an import learnt of a chunk
 CREATE TABLE nodes (
     node_id TEXT PRIMARY KEY,
     mtime_ns INTEGER NOT NULL DEFAULT -1,    -- of its folder, when the names in it were those of its bundles
-    compared INTEGER NOT NULL DEFAULT 0      -- whether `repeats` has all of its files in force
+    compared INTEGER NOT NULL DEFAULT 0,     -- whether it is known which rows of its files in force repeat an event
+    repeats TEXT NOT NULL DEFAULT ''         -- the file that says which; none if there are none
 ) WITHOUT ROWID;
 CREATE TABLE files (                         -- Parquet files of the table
     name TEXT PRIMARY KEY, node_id TEXT NOT NULL, version INTEGER NOT NULL, rows INTEGER NOT NULL,
@@ -63,10 +64,6 @@ CREATE TABLE files (                         -- Parquet files of the table
     retired REAL                             -- since when it is not in force, in seconds since the epoch
 ) WITHOUT ROWID;
 CREATE INDEX files_by_node ON files (node_id);
-CREATE TABLE repeats (                       -- rows whose event is in another row, which counts
-    node_id TEXT NOT NULL, bundle TEXT NOT NULL, chunk TEXT NOT NULL, line INTEGER NOT NULL,
-    PRIMARY KEY (node_id, bundle, chunk, line)
-) WITHOUT ROWID;
 CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;  -- index: the state of .import_index.json
 PRAGMA application_id = {_OURS};
 PRAGMA user_version = {_VERSION};

@@ -23,14 +23,14 @@ from calyx_logging.query.sql import first_lines, unless_interrupted
 from calyx_logging.query.views import PLACE, WHERE, Dialect, views
 
 if TYPE_CHECKING:
-    import pyarrow
+    pass
 
 __all__ = [
     "MEMORY",
     "Database",
     "attach",
     "connect_chunks",
-    "repeated_in",
+    "find_repeats",
     "temporary",
 ]
 
@@ -118,7 +118,7 @@ def attach(
     folder: TemporaryFolder,
     loose: Sequence[Path],
     known: Sequence[Path] = (),
-    repeats: Sequence[tuple[str, str, str, int]] = (),
+    repeats: Sequence[Path] = (),
     *,
     memory: str = MEMORY,
     closed: bool = False,
@@ -129,8 +129,8 @@ def attach(
     Args:
         folder: a temporary one, deleted when the backend is closed.
         loose: in which an event may be there several times.
-        known: of whose rows `repeats` says which are there before; all files that hold events of their nodes.
-        repeats: node id, bundle, chunk and line of those.
+        known: of whose rows it is known which are there before; all files that hold events of their nodes.
+        repeats: the files that say so.
         memory: as for `connect_chunks`.
         closed: likewise.
         plain: likewise.
@@ -149,9 +149,8 @@ def attach(
         con.execute(_REPEATS)
         dialect = _DIALECT
         if repeats:
-            con.register("given", _table_of(repeats))
-            con.execute("CREATE TEMP TABLE repeats AS SELECT * FROM given")
-            con.unregister("given")
+            given = ", ".join(map(_literal, repeats))
+            con.execute(f"CREATE TEMP TABLE repeats AS FROM read_parquet([{given}], hive_partitioning = false)")
             anti = f"SELECT * FROM known ANTI JOIN repeats USING ({', '.join(WHERE)}) WHERE bad_line IS NULL"
             dialect = replace(_DIALECT, known=anti)
         for name, sql in views(dialect).items():
@@ -173,36 +172,34 @@ def attach(
     return backend
 
 
-def repeated_in(parquet: Sequence[Path]) -> list[tuple[str, str, int]]:
-    """Return bundle, chunk and line of each row of one node's files whose event is in another row, which counts.
+def find_repeats(parquet: Sequence[Path], target: Path) -> bool:
+    """Write which rows of one node's files repeat others (node id, bundle, chunk, line), which count, if any does.
+
+    Returns:
+        Whether the file was written.
 
     Raises:
         ConfigError: DuckDB is not installed.
-        StorageError: the files cannot be read.
+        StorageError: the files cannot be read or written.
     """
     with temporary() as folder:
         backend = _started(folder, _SMALL, plain=True)
         rows = f"({_rows_of(parquet, _ALL + ', hash(identity) AS hash')})"
         several = f"SELECT hash FROM {rows} WHERE bad_line IS NULL GROUP BY hash HAVING count(*) > 1"
         placed = f"SELECT *, {PLACE} AS place FROM {rows} SEMI JOIN several USING (hash) WHERE bad_line IS NULL"
+        to = str(target).replace("'", "''")
         try:
             backend.con.execute(f"CREATE TEMP TABLE several AS {several}")
             if not backend.con.execute("SELECT 1 FROM several LIMIT 1").fetchone():
-                return []
-            found = backend.con.execute(f"SELECT bundle, chunk, line FROM ({placed}) WHERE place > 1").fetchall()
-            return [(str(bundle), str(chunk), int(line)) for bundle, chunk, line in found]
+                return False
+            found = f"SELECT {', '.join(WHERE)} FROM ({placed}) WHERE place > 1 ORDER BY ALL"
+            return bool(backend.con.execute(f"COPY ({found}) TO '{to}' (FORMAT parquet)").fetchall()[0][0])
         except Exception as error:
             unless_interrupted(error)
             raise StorageError(f"the table cannot be read: {first_lines(error)}") from error
         finally:
             backend.disconnect()
             folder.remove()
-
-
-def _table_of(repeats: Sequence[tuple[str, str, str, int]]) -> pyarrow.Table:
-    import pyarrow
-
-    return pyarrow.table(dict(zip(WHERE, map(list, zip(*repeats, strict=True)), strict=True)))
 
 
 def _started(folder: TemporaryFolder, memory: str, plain: bool) -> Any:

@@ -23,7 +23,7 @@ from calyx_logging.query import spark
 from calyx_logging.query._chunk_tables import in_files
 from calyx_logging.query.duckdb_views import MEMORY, attach, temporary
 from calyx_logging.query.executors import Engine
-from calyx_logging.query.in_force import Part, behind, folder_of, is_compared, lost, parts_of, repeats, swap
+from calyx_logging.query.in_force import Part, behind, folder_of, lost, parts_of, repeats_of, swap
 from calyx_logging.query.rows import COLUMNS, rows_in
 from calyx_logging.query.spark import SparkEngine
 from calyx_logging.query.sql import first_lines, unless_interrupted
@@ -77,16 +77,18 @@ def connect(
                 ref for node_id in (*wanted, *gone) for ref in _not_in(store, node_id, parts.get(node_id, []), tell)
             ]
     more_of = {ref.node_id for ref in extra}
-    known = [node_id for node_id in parts if node_id not in more_of and is_compared(store, node_id)]
-    rest = [node_id for node_id in parts if node_id not in known]
+    repeats = {node_id: repeats_of(store, node_id) for node_id in parts if node_id not in more_of}
+    known = {node_id: paths for node_id, paths in repeats.items() if paths is not None}
     loose, once = (
-        [folder_of(store) / part.name for node_id in some for part in parts[node_id]] for some in (rest, known)
+        [folder_of(store) / part.name for node_id, some in parts.items() if (node_id in known) is kind for part in some]
+        for kind in (False, True)
     )
+    those = [path for paths in known.values() for path in paths]
     with temporary() as folder:
         loose += in_files(extra, folder.path, engine, warn)
         if isinstance(engine, SparkEngine):
-            return spark.attach(engine.spark, loose, once, repeats(store, known))
-        return attach(folder, loose, once, repeats(store, known), memory=memory, closed=closed, plain=plain)
+            return spark.attach(engine.spark, loose, once, those)
+        return attach(folder, loose, once, those, memory=memory, closed=closed, plain=plain)
 
 
 def _not_in(store: Store, node_id: str, parts: list[Part], tell: Callable[[str], None]) -> list[ChunkRef]:

@@ -22,14 +22,12 @@ from calyx_logging.query.rows import TABLE_VERSION
 
 __all__ = [
     "Part",
-    "Repeat",
     "behind",
     "folder_of",
-    "is_compared",
     "lost",
     "note_repeats",
     "parts_of",
-    "repeats",
+    "repeats_of",
     "swap",
     "sweep",
 ]
@@ -39,9 +37,6 @@ _GRACE = 600.0
 
 _LEFT = 86_400.0
 """Seconds after which an unreferenced or unfinished file is deleted."""
-
-Repeat = tuple[str, str, str, int]
-"""Node id, bundle, chunk and line of a row whose event is in another row, which counts."""
 
 
 @dataclass(frozen=True)
@@ -134,29 +129,22 @@ def swap(change: sqlite3.Connection, node_id: str, old: Iterable[Part], new: Ite
     change.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)", rows)
 
 
-def is_compared(store: Store, node_id: str) -> bool:
-    """Tell whether `repeats` has all of a node's."""
-    return store.catalog.rows("SELECT compared FROM nodes WHERE node_id = ?", [node_id]) == [(1,)]
+def repeats_of(store: Store, node_id: str) -> list[Path] | None:
+    """Return the file that says which rows of a node repeat others, or no file if none does; None: it is not known."""
+    found = store.catalog.rows("SELECT repeats FROM nodes WHERE node_id = ? AND compared", [node_id])
+    paths = [folder_of(store) / name for (name,) in found if name and _is_ours(name)]
+    return paths if found and all(path.is_file() and not path.is_symlink() for path in paths) else None
 
 
-def repeats(store: Store, node_ids: Iterable[str]) -> list[Repeat]:
-    """Return the repeats of nodes that are compared."""
-    rows = store.catalog.rows("SELECT node_id, bundle, chunk, line FROM repeats")
-    wanted = set(node_ids)
-    return [(node_id, bundle, chunk, line) for node_id, bundle, chunk, line in rows if node_id in wanted]
-
-
-def note_repeats(store: Store, node_id: str, parts: Sequence[Part], found: Iterable[tuple[str, str, int]]) -> None:
-    """Note which rows of a node's files (bundle, chunk, line) repeat others, if these are still its files.
+def note_repeats(store: Store, node_id: str, parts: Sequence[Part], name: str) -> None:
+    """Note which file says which rows of a node's files repeat others (none: ''), if these are still its files.
 
     Raises:
         StorageError: the catalog cannot be written.
     """
     with store.catalog.changing() as change:
         if parts_of(store, node_id)[node_id] == list(parts):
-            change.execute("DELETE FROM repeats WHERE node_id = ?", [node_id])
-            change.executemany("INSERT INTO repeats VALUES (?, ?, ?, ?)", [(node_id, *one) for one in found])
-            change.execute("UPDATE nodes SET compared = 1 WHERE node_id = ?", [node_id])
+            change.execute("UPDATE nodes SET compared = 1, repeats = ? WHERE node_id = ?", [name, node_id])
 
 
 def sweep(store: Store, node_ids: Iterable[str]) -> None:
@@ -166,7 +154,7 @@ def sweep(store: Store, node_ids: Iterable[str]) -> None:
         StorageError: the catalog cannot be written.
     """
     folder, now = folder_of(store), time.time()
-    known = dict(store.catalog.rows("SELECT name, retired FROM files"))
+    known = dict(store.catalog.rows("SELECT name, retired FROM files UNION ALL SELECT repeats, NULL FROM nodes"))
     gone = [name for name, retired in known.items() if retired is not None and retired < now - _GRACE]
     for node_id in node_ids:
         for file in names_in(folder / f"node_id={node_id}"):

@@ -154,15 +154,15 @@ def attach(
     spark: SparkSession,
     loose: Iterable[Path],
     known: Iterable[Path],
-    repeats: Sequence[tuple[str, str, str, int]] = (),
+    repeats: Sequence[Path] = (),
 ) -> Any:
     """An Ibis backend (PySpark) over Parquet files, with the views of `database`.
 
     Args:
         spark: the session.
         loose: files in which an event may be there several times.
-        known: files of whose rows `repeats` says which are there before.
-        repeats: node id, bundle, chunk and line of those.
+        known: files of whose rows it is known which are there before.
+        repeats: the files that say so.
 
     Raises:
         ConfigError: the extra is not installed.
@@ -181,7 +181,7 @@ def attach(
     rows_of(loose, columns).createOrReplaceTempView("loose")
     rows_of(known, columns).createOrReplaceTempView("known")
     of_repeats = ", ".join(f"{name} {'BIGINT' if name == 'line' else 'STRING'}" for name in WHERE)
-    spark.createDataFrame(list(repeats), of_repeats).createOrReplaceTempView("repeats")
+    rows_of(repeats, of_repeats).createOrReplaceTempView("repeats")
     once = f"SELECT * FROM known LEFT ANTI JOIN repeats USING ({', '.join(WHERE)}) WHERE bad_line IS NULL"
     ranked = f"SELECT *, {PLACE} AS place FROM loose WHERE bad_line IS NULL"
     single = f"SELECT * FROM ({ranked}) AS ranked WHERE place = 1"

@@ -21,12 +21,12 @@ from pathlib import Path
 
 from calyx_logging.core import files
 from calyx_logging.core.reading import sha256_of
-from calyx_logging.errors import CalyxError, ConfigError, StorageError
+from calyx_logging.errors import CalyxError, StorageError
 from calyx_logging.hub.inventory import Held, Holdings, digest_of, holdings_of
 from calyx_logging.hub.store import Entry, Note, Store
-from calyx_logging.query.duckdb_views import repeated_in
+from calyx_logging.query.duckdb_views import find_repeats
 from calyx_logging.query.executors import EACH, Engine, or_threads
-from calyx_logging.query.in_force import Part, folder_of, is_compared, note_repeats, parts_of, swap, sweep
+from calyx_logging.query.in_force import Part, folder_of, note_repeats, parts_of, repeats_of, swap, sweep
 from calyx_logging.query.rows import TABLE_VERSION, batches_of, rows_in, schema, write_parquet
 
 __all__ = ["Made", "Refreshed", "Task", "make", "name_of", "refresh"]
@@ -147,6 +147,8 @@ def refresh(
         parts, holdings, made[node_id] = parts_of(store, node_id)[node_id], holdings_of(store, entries), []
         result.warnings += [*holdings.warnings, *_missing(store, holdings)]
         if check:
+            with suppress(StorageError), store.catalog.changing() as change:
+                change.execute("UPDATE nodes SET compared = 0 WHERE node_id = ?", [node_id])
             result.warnings += _damaged(parts, holdings)
             damaged |= {part.name for part in parts if not _is_whole(store, part)}
         good = [] if anew else _good(parts, holdings, damaged)
@@ -268,11 +270,19 @@ def _put_in_force(
 
 def _look_for_repeats(store: Store, node_id: str) -> None:
     """Note which rows of a node repeat others; else each query has to look for them."""
-    if is_compared(store, node_id):
+    if repeats_of(store, node_id) is not None:
         return
-    parts = parts_of(store, node_id)[node_id]
-    with suppress(ConfigError, StorageError):  # without the database, and where nothing can be noted, it stays unknown
-        note_repeats(store, node_id, parts, repeated_in([folder_of(store) / part.name for part in parts]))
+    folder, parts = folder_of(store), parts_of(store, node_id)[node_id]
+    made = folder / f"node_id={node_id}" / f".{secrets.token_hex(8)}.tmp"
+    try:
+        name = ""
+        if find_repeats([folder / part.name for part in parts], made):
+            name = f"node_id={node_id}/repeats-{digest_of(made)[:32]}.parquet"
+            files.rename_over(made, folder / name)
+        note_repeats(store, node_id, parts, name)
+    except (CalyxError, OSError):  # without the database, and where nothing can be noted, it stays unknown
+        with suppress(OSError):
+            files.remove(made)
 
 
 # ------------------------------------------------------------------ what is wrong
