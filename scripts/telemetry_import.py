@@ -93,6 +93,8 @@ def command(
     if key is not None and not dry_run:
         check_key(key)
     engine = engine_of(engine_name, master, jobs)
+    if engine_name == "spark" and not dry_run:
+        store.catalog.share()
     results, code = [], 0
     policy = Policy(require_signature, accept_bad_lines, frozenset(accept_rewritten))
     for result in _import_all(store, paths, policy, dry_run, engine):

@@ -94,7 +94,7 @@ static void blake_hex(Blake *blake, char *hex) {
 
 enum {
     EVENT_ID, SOURCE, LEVEL, LOGGER, MESSAGE, CONTROL, RUN_ID, RUN_INSTANCE_ID, SUITE, STAGE, CASE_ID, DECISION_TYPE,
-    SCORE_TEXT, MODEL, OUTCOME, EXIT_STATUS, EXCEPTION_TYPE, REST, IDENTITY, TEXT_COLUMNS
+    SCORE_TEXT, MODEL, OUTCOME, EXIT_STATUS, RESUMED_AS, EXCEPTION_TYPE, REST, IDENTITY, TEXT_COLUMNS
 };
 enum { TS = TEXT_COLUMNS, SEQ, CASES_EXPECTED, LINE, SCORE, DURATION, PASSED, COLUMNS };
 
@@ -109,6 +109,7 @@ static const struct {
     {"run_id", 6, AS_TEXT, RUN_ID}, {"passed", 6, AS_PASSED, PASSED}, {"message", 7, IF_TEXT, MESSAGE},
     {"control", 7, IF_TEXT, CONTROL}, {"case_id", 7, AS_TEXT, CASE_ID}, {"outcome", 7, AS_RESULT, OUTCOME},
     {"exception", 9, NOT_HERE, 0}, {"duration_s", 10, AS_NUMBER, DURATION}, {"exit_status", 11, AS_RESULT, EXIT_STATUS},
+    {"resumed_as", 10, AS_RESULT, RESUMED_AS},
     {"decision_type", 13, AS_TEXT, DECISION_TYPE}, {"cases_expected", 14, AS_WHOLE, CASES_EXPECTED},
     {"exception_type", 14, IF_RESULT_TEXT, EXCEPTION_TYPE}, {"run_instance_id", 15, AS_TEXT, RUN_INSTANCE_ID},
 };

@@ -3,7 +3,7 @@
 Gaps can be detected because each writer numbers its events and chunks and records when it ends and what it could
 not keep, and each bundle names the one before it. An audit believes what the import noted of a chunk whose file has the
 length and the time of change that it had then; a deep one computes each chunk's hash again and trusts no notes. Both
-only read.
+only read, except that a deep one takes back the notes on chunks that it finds damaged.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from calyx_logging.core import files
 from calyx_logging.core.carriers import left_by, sort_names
 from calyx_logging.core.parallel import several_at_once
 from calyx_logging.core.reading import blocks_of, names_in, sha256_of_blocks
-from calyx_logging.errors import CalyxError, EventError, ManifestError
+from calyx_logging.errors import CalyxError, EventError, ManifestError, StorageError
 from calyx_logging.events.event import decode
 from calyx_logging.format.chunk import SEALED_SUFFIX, ChunkName, open_chunk
 from calyx_logging.format.completeness import NodeAudit, writers_of
@@ -72,12 +72,11 @@ def _audit(store: Store, node_id: str, deep: bool, progress: Progress | None) ->
     held = sorted(holdings.chunks.values(), key=lambda one: one.name)
     read = partial(_read, node_id=node_id, notes={} if deep else store.notes(entries), progress=progress)
     scans = dict(zip(held, several_at_once(read, held), strict=True))
-    good: dict[Held, Scan] = {}
-    for one, scan in scans.items():
-        if isinstance(scan, str):
-            result.damaged.append(scan)
-        else:
-            good[one] = scan
+    good = {one: scan for one, scan in scans.items() if not isinstance(scan, str)}
+    result.damaged += [scan for scan in scans.values() if isinstance(scan, str)]
+    if deep and len(good) < len(scans):
+        with contextlib.suppress(StorageError):  # else an import or a quick audit would believe the notes
+            store.catalog.forget_notes(node_id, [one.sha256 for one in scans.keys() - good.keys()])
     result.events = sum(scan.logged for scan in good.values())
     result.bad_lines = sum(scan.bad_count for scan in good.values())
     result.rewritten = [

@@ -156,6 +156,30 @@ class Catalog:
             change.execute("UPDATE bundles SET listed = 1 WHERE NOT listed")
             change.execute("INSERT OR REPLACE INTO about VALUES ('index', ?)", [_mark(self.index)])
 
+    def forget_notes(self, node_id: str, hashes: Iterable[str]) -> None:
+        """Forget what was noted of chunks that are no longer what they were, so that whoever asks next reads them.
+
+        Raises:
+            StorageError: the catalog cannot be written.
+        """
+        with self.changing() as change:
+            keys = [(node_id, sha256) for sha256 in hashes]
+            change.executemany("DELETE FROM notes WHERE node_id = ? AND sha256 = ?", keys)
+
+    def share(self) -> None:
+        """Let several machines use it at once, on a file system that they share: its log then needs no common memory.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        with self.changing():
+            pass  # it is there
+        with self._mutex:
+            try:
+                self._connection().execute("PRAGMA journal_mode = DELETE")
+            except sqlite3.DatabaseError as error:
+                raise self._error(error, "change") from error
+
     def close(self) -> None:
         """Close the file, which is opened again when it is needed."""
         with self._mutex:

@@ -11,8 +11,8 @@ __all__ = ["plain_rows"]
 
 _COLUMNS = (
     *("event_id", "source", "level", "logger", "message", "control", "run_id", "run_instance_id", "suite", "stage"),
-    *("case_id", "decision_type", "score_text", "model", "outcome", "exit_status", "exception_type", "rest"),
-    *("identity", "ts", "seq", "cases_expected", "line", "score", "duration_s", "passed"),
+    *("case_id", "decision_type", "score_text", "model", "outcome", "exit_status", "resumed_as"),
+    *("exception_type", "rest", "identity", "ts", "seq", "cases_expected", "line", "score", "duration_s", "passed"),
 )
 """The order in which the core has them (compiled/rows.h)."""
 

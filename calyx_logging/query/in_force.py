@@ -162,6 +162,8 @@ def sweep(store: Store, node_ids: Iterable[str]) -> None:
             with suppress(OSError):
                 if f"node_id={node_id}/{file}" not in known and path.lstat().st_mtime < now - _LEFT:
                     files.remove(path)
+    with suppress(OSError):
+        files.remove(folder / "current.json")  # of an earlier version's table
     for name in gone:
         with suppress(OSError):  # on Windows somebody reads it
             if _is_ours(name):

@@ -24,6 +24,8 @@ _IS_ERROR = f"coalesce(level IN {ERRORS}, false)"
 _AT = "coalesce(ts, CAST('0001-01-01 00:00:00' AS TIMESTAMP))"
 """When an event was; one without a time comes before all others."""
 
+_NEEDED = f"{_RUN}, case_id, ts, event_id, level, stage, model, outcome, passed, score, score_text, duration_s, "
+_NEEDED += "exit_status, cases_expected, exception_type, resumed_as"
 _RATE = "CASE WHEN cases > 0 THEN passed / cases END AS pass_rate"
 _EXTENT = "min(ts) AS started, max(ts) AS ended, count(*) AS events"
 
@@ -37,7 +39,7 @@ def result_views(text_of: str, micros: str, last: str) -> dict[str, str]:
         last: its aggregate function of a value and a time, which gives the value of the last time, even if it is null.
     """
     return {
-        "run_events": _run_events(text_of),
+        "run_events": _run_events(),
         "runs": _runs(micros),
         "cases": _cases(last),
         "suites": _rates("suite"),
@@ -58,18 +60,18 @@ def _same(one: str, other: str, names: tuple[str, ...]) -> str:
     return " AND ".join(f"{one}.{name} IS NOT DISTINCT FROM {other}.{name}" for name in names)
 
 
-def _run_events(text_of: str) -> str:
+def _run_events() -> str:
     """The events of runs, with what the end of a case says.
 
     What a resumed run has done anew is left out, by the stage `superseded`: how its earlier instances ended, and cases
     that were done again. `resumed_as` tells its instances apart. Runs that were never resumed, which are nearly all,
     are left as they are.
     """
-    part = f"coalesce({text_of}(rest, '$.resumed_as'), '')"
+    part = "coalesce(resumed_as, '')"
     keys = ", ".join(f"e.{name}" for name in (*RUN, "case_id"))
     return f"""
 WITH of_runs AS (
-    SELECT * FROM logged WHERE run_id IS NOT NULL
+    SELECT {_NEEDED} FROM logged WHERE run_id IS NOT NULL
 ), begun AS (
     SELECT {_RUN}, ts, {part} AS part FROM of_runs WHERE stage = 'run_started'
 ), resumed AS (

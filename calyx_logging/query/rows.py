@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 
 __all__ = ["COLUMNS", "PROMOTED", "TABLE_VERSION", "batches_of", "column_text", "rows_in", "schema", "write_parquet"]
 
-TABLE_VERSION = 3
+TABLE_VERSION = 4
 """Version of the columns; a table of another one is made anew."""
 
 PROMOTED = ("run_id", "run_instance_id", "suite", "stage", "case_id", "decision_type", "score")
@@ -60,6 +60,7 @@ COLUMNS = (
     "score_text",
     "duration_s",
     "exit_status",
+    "resumed_as",
     "cases_expected",
     "exception_type",
     "control",
@@ -73,7 +74,7 @@ COLUMNS = (
 )
 _TEXTS = ("event_id", "source", "level", "logger", "message", "control")
 _SOURCE, _CONTROL = _TEXTS.index("source"), _TEXTS.index("control")
-_READ = ("model", "outcome", "exit_status")
+_READ = ("model", "outcome", "exit_status", "resumed_as")
 """Caller's fields that have text columns of their own, and are in `rest` as well."""
 
 _FROM_EVENT = (

@@ -26,7 +26,7 @@ VIEWS = (
 )
 """Names of the views that are documented."""
 
-_NOT_SHOWN = ("bad_line", "identity", "control")
+_NOT_SHOWN = ("bad_line", "identity", "control", "resumed_as")
 _ALL = ", ".join(COLUMNS)
 _OURS = "source = 'calyx_logging'"
 

@@ -46,6 +46,7 @@ NAMES = (
     ),
     *(
         "exception_type",
+        "resumed_as",
         "exception",
         "seq",
         "node_id",

@@ -32,7 +32,7 @@ from pyarrow import parquet
 from calyx_logging.query import hub_table, in_force, table
 from calyx_logging.query.in_force import folder_of, parts_of
 from calyx_logging.query.named import run_named
-from calyx_logging.query.rows import rows_in
+from calyx_logging.query.rows import TABLE_VERSION, rows_in
 from calyx_logging.query.sql import run_sql
 from fleet_data import Truth, differences, make_fleet
 
@@ -502,7 +502,7 @@ def test_names_in_a_catalog_that_lead_elsewhere(store: Store, tmp_path: Path) ->
     victim.write_text("stays")
     with store.catalog.changing() as change:
         for name in ("../../../victim.parquet", "node_id=x/../../../../victim.parquet"):
-            change.execute("INSERT INTO files VALUES (?, 'n-1', 3, 1, 1, '', '[]', 0, 1.0)", [name])
+            change.execute("INSERT INTO files VALUES (?, 'n-1', ?, 1, 1, '', '[]', 0, 1.0)", [name, TABLE_VERSION])
         change.execute("UPDATE files SET name = 'node_id=n-1/../../../../etc/passwd' WHERE retired IS NULL")
     table.refresh(store, ["n-1"], check=True)
     assert victim.read_text() == "stays"
