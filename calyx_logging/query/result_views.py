@@ -24,8 +24,6 @@ _IS_ERROR = f"coalesce(level IN {ERRORS}, false)"
 _AT = "coalesce(ts, CAST('0001-01-01 00:00:00' AS TIMESTAMP))"
 """When an event was; one without a time comes before all others."""
 
-_NEEDED = f"{_RUN}, case_id, ts, event_id, level, stage, model, outcome, passed, score, score_text, duration_s, "
-_NEEDED += "exit_status, cases_expected, exception_type, resumed_as"
 _RATE = "CASE WHEN cases > 0 THEN passed / cases END AS pass_rate"
 _EXTENT = "min(ts) AS started, max(ts) AS ended, count(*) AS events"
 
@@ -69,26 +67,24 @@ def _run_events() -> str:
     """
     part = "coalesce(resumed_as, '')"
     keys = ", ".join(f"e.{name}" for name in (*RUN, "case_id"))
+    # no part is used twice but small ones: an engine would keep it in memory
     return f"""
-WITH of_runs AS (
-    SELECT {_NEEDED} FROM logged WHERE run_id IS NOT NULL
-), begun AS (
-    SELECT {_RUN}, ts, {part} AS part FROM of_runs WHERE stage = 'run_started'
+WITH begun AS (
+    SELECT {_RUN}, ts, {part} AS part FROM logged WHERE run_id IS NOT NULL AND stage = 'run_started'
 ), resumed AS (
     SELECT {_RUN}, max_by(part, {_AT}) AS last_part FROM begun GROUP BY {_RUN} HAVING {_count("part <> ''")} > 0
-), ends AS (
-    SELECT e.*, r.last_part,
-        CASE WHEN r.last_part IS NOT NULL AND e.stage IN ('case_ended', 'run_ended') THEN {part} END AS part
-    FROM of_runs AS e LEFT JOIN resumed AS r ON {_same("e", "r", RUN)}
 ), last_cases AS (
-    SELECT {keys}, max_by(part, {_AT}) AS last_part FROM ends AS e
-    WHERE stage = 'case_ended' AND last_part IS NOT NULL GROUP BY {keys}
+    SELECT {keys}, max_by({part}, {_AT}) AS last_part FROM logged AS e JOIN resumed AS r ON {_same("e", "r", RUN)}
+    WHERE e.stage = 'case_ended' GROUP BY {keys}
 ), staged AS (
     SELECT {keys}, e.ts, e.event_id, e.level, e.model, e.outcome, e.passed, e.score, e.score_text, e.duration_s,
         e.exit_status, e.cases_expected, e.exception_type, CASE
-            WHEN e.part <> CASE WHEN e.stage = 'run_ended' THEN e.last_part ELSE c.last_part END THEN 'superseded'
+            WHEN e.stage = 'run_ended' AND {part} <> r.last_part THEN 'superseded'
+            WHEN e.stage = 'case_ended' AND {part} <> c.last_part THEN 'superseded'
             ELSE e.stage END AS stage
-    FROM ends AS e LEFT JOIN last_cases AS c ON {_same("e", "c", (*RUN, "case_id"))}
+    FROM logged AS e LEFT JOIN resumed AS r ON {_same("e", "r", RUN)}
+    LEFT JOIN last_cases AS c ON {_same("e", "c", (*RUN, "case_id"))}
+    WHERE e.run_id IS NOT NULL
 )
 SELECT *, {_IS_ERROR} AS is_error, coalesce(stage = 'case_ended', false) AS has_ended,
     coalesce(stage = 'case_ended' AND outcome = 'completed', false) AS is_completed,
