@@ -29,6 +29,7 @@ from calyx_logging import provision
 from calyx_logging.hub.importer import settle
 from calyx_logging.hub.store import Store
 from calyx_logging.outbox.export import export
+from calyx_logging.query.in_force import seal
 from calyx_logging.query.rows import TABLE_VERSION
 
 _A_NODE = 100
@@ -54,6 +55,8 @@ def make_hub(root: Path, bundles: int) -> Store:
     store.catalog.write_index()
     with store.catalog.changing() as change:  # else each command would look for the rows of chunks that are not there
         change.execute("UPDATE bundles SET tabled = ?", [TABLE_VERSION])
+        for node_id in store.nodes():
+            seal(store, change, node_id, compared=1)
     return store
 
 
@@ -105,6 +108,7 @@ def _forget(store: Store, node_id: str, bundle: Path) -> None:
     with store.catalog.changing() as change:
         change.execute("DELETE FROM bundles WHERE manifest_sha256 = ?", [digest])
         change.execute("DELETE FROM files")
+        seal(store, change, node_id)
 
 
 def measure_rows(folder: Path, rows: int, rounds: int) -> dict[str, float]:

@@ -112,7 +112,7 @@ class Node:
         if node_id is None:
             hint = f'run: calyx-telemetry provision NODE_ID --root "{folder}"'
             if (folder / "telemetry" / "federated").is_dir():
-                hint = "this is the root of a hub: tail, show, query and report read it with --from hub"
+                hint = "this is the root of a hub: ask audit; or files, query, report, show and tail, with --from hub"
             raise NodeNotProvisioned("the node id is missing or empty", path=folder / _NODE_FILE, hint=hint)
         return cls(folder, check_node_id(node_id, path=folder / _NODE_FILE))
 

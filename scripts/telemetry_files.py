@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 try:
+    import re
+    from collections import Counter
     from collections.abc import Iterable, Iterator
     from pathlib import Path
     from typing import Any
@@ -10,7 +12,7 @@ try:
     import click
 
     from calyx_logging.core import files
-    from calyx_logging.core.reading import blocks_of, sha256_of_blocks
+    from calyx_logging.core.reading import blocks_of, sha256_of, sha256_of_blocks
     from calyx_logging.errors import CalyxError, ConfigError, StorageError
     from calyx_logging.format.chunk import open_chunk
     from calyx_logging.format.file_lines import Attachment
@@ -27,19 +29,22 @@ except ImportError as error:
 @click.command("files", short_help="List the files that runs attached, or write them to a folder.")
 @click.argument("names", nargs=-1, metavar="[NAME]…")
 @from_option
-@click.option("--run", "run_id", metavar="RUN_ID", help="Only those of this run.")
-@click.option("--to", "target", metavar="FOLDER", help="Write them below this folder: NODE/RUN/NAME.")
+@click.option("--run", "run_id", metavar="RUN", help="Only those of this run, or of this instance of one.")
+@click.option("--to", "target", metavar="FOLDER", help="Write them below this folder: NODE/RUN__INSTANCE/[CASE/]NAME.")
 @json_option
 def command(
     names: tuple[str, ...], place: str, root: str | None, run_id: str | None, target: str | None, as_json: bool
 ) -> None:
     """List the files that runs attached (all, or those of these names), with their size and where they belong.
 
-    With --to they are written, each checked against its hash; a file that is there already is never replaced. Exit code
-    1 when there is none, or one is not whole.
+    With --to they are written, each checked against its hash. A file that is there already is never replaced; of
+    several of one name in one place, the second gets a 2 in its name, and so on. What cannot be in a folder's name is
+    replaced. Exit code 1 when there is none, or one is not whole.
     """
     found = [
-        one for one in attachments_at(place, root) if one.name in (names or [one.name]) and run_id in (None, one.run_id)
+        one
+        for one in attachments_at(place, root)
+        if one.name in (names or [one.name]) and run_id in (None, one.run_id, one.run_instance_id)
     ]
     written = {} if target is None else dict(_write_all(found, Path(target)))
     if as_json:
@@ -74,23 +79,38 @@ def _document(one: Attachment, written: Path | str | None) -> dict[str, Any]:
 
 def _write_all(found: Iterable[Attachment], target: Path) -> Iterator[tuple[int, Path | str]]:
     """Write files, and yield the number of each with its path, or with what was wrong."""
+    taken: Counter[Path] = Counter()
     for number, one in enumerate(found):
         if one.left_out:
             continue
         try:
-            yield number, _write(one, target)
+            path = _place(one, target)
+            taken[path] += 1
+            if taken[path] > 1:
+                path = path.with_name(f"{path.stem}.{taken[path]}{path.suffix}")
+            yield number, _write(one, path)
         except (CalyxError, OSError) as error:
             yield number, f"{shown(one.name)} of {one.node_id}: {error}"
 
 
-def _write(one: Attachment, target: Path) -> Path:
-    """Write one file, unless it is there; the names come from a node, so each has to be a plain one."""
+def _place(one: Attachment, target: Path) -> Path:
+    """Return the path of a file; the names come from a node, so no part of them is to be trusted."""
+    if not is_node_id(one.node_id) or not is_safe_filename(one.name):
+        raise ConfigError(f"it is not written: {one.name!r:.200} is no name for a file")
     run_name = "__".join(text for text in (one.run_id, one.run_instance_id) if text) or "no run"
-    parts = (one.node_id, run_name, *([one.case_id] if one.case_id else []))
-    is_plain = is_node_id(one.node_id) and is_safe_filename(one.name) and all(map(is_run_name, parts))
-    if not is_plain:
-        raise ConfigError(f"it is not written: {'/'.join(map(repr, (*parts, one.name)))} is no place for a file")
-    path = files.reachable(target.joinpath(*parts, one.name))
+    folders = (one.node_id, run_name, *([one.case_id] if one.case_id else []))
+    return files.reachable(target.joinpath(*map(_folder_name, folders), one.name))
+
+
+def _folder_name(text: str) -> str:
+    """Return a text as the name of a folder: itself where it can be one, else what can be, and a hash."""
+    if is_run_name(text) and is_safe_filename(text):
+        return text
+    return f"{re.sub(r'[^A-Za-z0-9_+=,@-]+', '_', text)[:60]}-{sha256_of(text.encode('utf-8', 'surrogatepass'))[:8]}"
+
+
+def _write(one: Attachment, path: Path) -> Path:
+    """Write one file, unless it is there."""
     if path.exists():
         with open_chunk(path) as stream:
             if sha256_of_blocks(blocks_of(stream)) == (one.sha256, one.size):

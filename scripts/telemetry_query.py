@@ -73,7 +73,7 @@ def command(
     as_json: bool,
 ) -> None:
     """Query events in SQL (DuckDB's), over the views events, runs, cases, suites, models, nodes, chunks, bundles, gaps,
-    processes, recoveries and lines. Without a query it is read from standard input.
+    processes, recoveries, files and lines. Without a query it is read from standard input.
 
     Columns of events: node_id, ts (UTC), event_id, source, seq, level, logger, message, run_id, run_instance_id, suite,
     stage, case_id, decision_type, model, outcome, passed, score (a number), score_text, duration_s, exit_status,

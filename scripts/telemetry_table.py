@@ -52,7 +52,7 @@ def command(
     store = Store(find_hub(root))
     node_ids = store.asked_for(nodes)
     engine = engine_of(engine_name, master, jobs)
-    done = refresh(store, node_ids, engine, check=check, anew=anew)
+    done = refresh(store, node_ids, engine, check=check, anew=anew, look=True)
     warn_all(done.warnings)
     compacted = [node_id for node_id in node_ids if compact and hub_table.compact(store, node_id, memory=memory)]
     published = delta.publish(store) if publish or delta.is_published(store) else None

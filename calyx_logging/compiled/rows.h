@@ -262,8 +262,10 @@ static int put_field(Table *table, Field *field, int way, int column) {
         table->numbers[1][table->count] = number;
         set_bit(table->valid[DURATION], table->count);
     } else if (way == AS_WHOLE && number == floor(number) && fabs(number) < 9223372036854775808.0) {
-        int is_int = !is_text && strcspn((const char *)value, ".eE,}") >= (size_t)field->length;
-        table->wholes[2][table->count] = is_int ? strtoll((const char *)value, NULL, 10) : (int64_t)number;
+        int64_t whole = 0, sign = *value == '-'; /* digits: fewer than 18 in a row */
+        Py_ssize_t at = sign;
+        for (; at < field->length && Py_ISDIGIT(value[at]); at++) whole = whole * 10 + (value[at] - '0');
+        table->wholes[2][table->count] = at < field->length ? (int64_t)number : sign ? -whole : whole;
         set_bit(table->valid[CASES_EXPECTED], table->count);
     }
     return DONE;

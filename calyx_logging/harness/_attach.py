@@ -41,7 +41,7 @@ def attach(
         ConfigError: the name cannot be a file's name everywhere, or the limit is no number of bytes.
     """
     name = path.name if name is None else name
-    if not is_safe_filename(name):
+    if not isinstance(name, str) or not is_safe_filename(name):
         raise ConfigError(f"the name is {name!r:.200}", hint="give one that is a file's name on every system")
     if type(max_bytes) is not int or max_bytes < 0:
         raise ConfigError(f"max_bytes is {max_bytes!r}: give a number of bytes")
@@ -51,6 +51,8 @@ def attach(
         return False
     file = secrets.token_hex(8)
     try:
+        if path.exists() and not path.is_file():
+            raise ValueError("it is no regular file")
         size = path.stat().st_size
         if size > max_bytes:
             raise ValueError(f"it has {size} bytes, and the limit is {max_bytes}")

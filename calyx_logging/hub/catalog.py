@@ -27,12 +27,13 @@ from calyx_logging.node import is_node_id
 
 __all__ = ["Catalog", "add_notes", "indexed_in"]
 
-_VERSION = 2
+_VERSION = 3
 _OURS = int.from_bytes(b"calx", "big")
 _WAIT = 60.0
 """Seconds to wait for another process that changes it."""
 
-_DAMAGED = frozenset({sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+_DAMAGED = frozenset({sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
+"""SQLITE_ERROR: a table is missing."""
 
 _SCHEMA = f"""
 CREATE TABLE bundles (
@@ -54,7 +55,8 @@ CREATE TABLE nodes (
     node_id TEXT PRIMARY KEY,
     mtime_ns INTEGER NOT NULL DEFAULT -1,    -- of its folder, when the names in it were those of its bundles
     compared INTEGER NOT NULL DEFAULT 0,     -- whether it is known which rows of its files in force repeat an event
-    repeats TEXT NOT NULL DEFAULT ''         -- the file that says which; none if there are none
+    repeats TEXT NOT NULL DEFAULT '',        -- the file that says which; none if there are none
+    digest TEXT NOT NULL DEFAULT ''          -- of these two, and of its files in force
 ) WITHOUT ROWID;
 CREATE TABLE files (                         -- Parquet files of the table
     name TEXT PRIMARY KEY, node_id TEXT NOT NULL, version INTEGER NOT NULL, rows INTEGER NOT NULL,
@@ -89,6 +91,7 @@ class Catalog:
         self._opened: sqlite3.Connection | None = None
         self._of: tuple[int, int] | None = None
         self._in_memory = False
+        self._bad: tuple[int, int] | None = None
 
     def rows(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a SELECT.
@@ -98,12 +101,21 @@ class Catalog:
         """
         with self._mutex:
             try:
-                return self._connection().execute(sql, values).fetchall()
-            except sqlite3.DatabaseError as error:
+                return self._fetch(sql, values)
+            except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
                 if _code(error) not in _DAMAGED or self._in_memory:
                     raise self._error(error, "read") from error
+                self._bad = _identity(self.path)
+                if self._connection().in_transaction:
+                    raise self._error(error, "read") from error
                 self._keep(self._memory(), in_memory=True)
-                return self._connection().execute(sql, values).fetchall()
+                return self._fetch(sql, values)
+
+    def _fetch(self, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
+        rows = self._connection().execute(sql, values).fetchall()
+        if any(type(value) is bytes for row in rows for value in row):
+            raise sqlite3.DatabaseError("a text in it is none")  # nobody puts such values there
+        return rows
 
     @contextmanager
     def changing(self) -> Iterator[sqlite3.Connection]:
@@ -125,8 +137,13 @@ class Catalog:
                     raise
             except sqlite3.DatabaseError as error:
                 if _code(error) in _DAMAGED:
+                    self._bad = _identity(self.path)
                     self._renew()
                 raise self._error(error, "change") from error
+            except StorageError:
+                if self._bad is not None and self._bad == _identity(self.path):
+                    self._renew()
+                raise
 
     def write_index(self) -> None:
         """Write the import index, in the first generation's form, with the manifests' hashes beside it.
@@ -147,7 +164,7 @@ class Catalog:
                     "imported_at": imported_at,
                     "manifest_sha256": manifest_sha256,
                 }
-                for node_id, folder, manifest_sha256, imported_at in change.execute(
+                for node_id, folder, manifest_sha256, imported_at in self.rows(
                     "SELECT node_id, folder, manifest_sha256, imported_at FROM bundles ORDER BY node_id, folder"
                 )
             ]
@@ -165,6 +182,15 @@ class Catalog:
         with self.changing() as change:
             keys = [(node_id, sha256) for sha256 in hashes]
             change.executemany("DELETE FROM notes WHERE node_id = ? AND sha256 = ?", keys)
+
+    def forget_table(self, node_id: str) -> None:
+        """Forget that the table has the rows of a node's bundles, because some of their chunks are others now.
+
+        Raises:
+            StorageError: the catalog cannot be written.
+        """
+        with self.changing() as change:
+            change.execute("UPDATE bundles SET tabled = 0 WHERE node_id = ?", [node_id])
 
     def share(self) -> None:
         """Let several machines use it at once, on a file system that they share: its log then needs no common memory.
@@ -216,7 +242,7 @@ class Catalog:
                 if found is not None and found > _VERSION:
                     hint = "use that version here; queries and audits read the store without it"
                     raise StorageError("was made by a newer version of calyx-logging", path=self.path, hint=hint)
-                if found != _VERSION:
+                if found != _VERSION or (self._bad is not None and self._bad == _identity(self.path)):
                     self._create()
         except OSError as error:
             raise StorageError.of(error, "make the catalog", error.filename or self.path, "check the rights") from error
@@ -294,7 +320,7 @@ class Catalog:
         if connection is not None:
             weakref.finalize(self, connection.close)
 
-    def _error(self, error: sqlite3.Error, what: str) -> StorageError:
+    def _error(self, error: Exception, what: str) -> StorageError:
         hint = "free some space" if _code(error) == sqlite3.SQLITE_FULL else "check the rights and the disk"
         if _code(error) in _DAMAGED:
             hint = "it has been made anew: do it once more"
@@ -306,7 +332,7 @@ def _connect(place: Path | str, *, uri: bool = False) -> sqlite3.Connection:
     return sqlite3.connect(place, timeout=_WAIT, isolation_level=None, check_same_thread=False, uri=uri)
 
 
-def _code(error: sqlite3.Error) -> int:
+def _code(error: Exception) -> int:
     return int(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)) & 0xFF
 
 

@@ -223,7 +223,7 @@ class Store:
                 missing = set(self.missing(node_id, here))
                 known = {
                     Entry(*values): mark
-                    for *values, mark in change.execute(
+                    for *values, mark in self.catalog.rows(
                         f"SELECT {_ENTRY}, mark FROM bundles WHERE node_id = ?", [node_id]
                     )
                 }

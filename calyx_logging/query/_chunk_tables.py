@@ -179,7 +179,7 @@ def _named(made: Path, key: str) -> Path:
 def _sweep(folder: Path, wanted: set[str]) -> None:
     """Delete files whose chunk has long been gone, and those that were left half-made."""
     before = time.time() - _LEFT
-    for name in [] if folder.is_symlink() else names_in(folder):
+    for name in [] if folder.is_symlink() or not folder.is_dir() else names_in(folder):
         path = folder / name
         with suppress(OSError):
             if _OURS.fullmatch(name) and name[:32] not in wanted and path.lstat().st_mtime < before:

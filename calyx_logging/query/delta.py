@@ -17,9 +17,9 @@ from typing import Any
 
 from calyx_logging.core import files
 from calyx_logging.core.os_lock import OsLock
-from calyx_logging.errors import ConfigError, StorageError
+from calyx_logging.errors import CalyxError, ConfigError, StorageError
 from calyx_logging.hub.store import Store
-from calyx_logging.query.in_force import Part, folder_of, parts_of
+from calyx_logging.query.in_force import Part, folder_of, parts_of, refuse_links
 from calyx_logging.query.rows import schema
 from calyx_logging.query.sql import first_lines
 
@@ -51,6 +51,8 @@ def publish(store: Store) -> int:
         raise ConfigError(f"Delta Lake needs deltalake, which is not installed ({error})", hint=hint) from None
     folder = folder_of(store)
     try:
+        for node_id in store.nodes():
+            refuse_links(store, node_id)
         with OsLock(folder / ".delta.lock"):
             parts = {part.name: part for some in parts_of(store).values() for part in some}
             try:
@@ -64,6 +66,8 @@ def publish(store: Store) -> int:
             return int(table.version())
     except OSError as error:
         raise StorageError.of(error, "publish the table", error.filename or folder, "check rights and space") from error
+    except CalyxError:
+        raise
     except Exception as error:  # deltalake's, which have no base in common with one another
         hint = "delta-rs takes no folder with a % in its name" if "%" in str(folder) else "check rights and space"
         raise StorageError(f"cannot publish the table: {first_lines(error)}", path=folder / _LOG, hint=hint) from error

@@ -23,7 +23,7 @@ from calyx_logging.query import spark
 from calyx_logging.query._chunk_tables import in_files
 from calyx_logging.query.duckdb_views import MEMORY, attach, temporary
 from calyx_logging.query.executors import Engine
-from calyx_logging.query.in_force import Part, behind, folder_of, lost, parts_of, repeats_of, swap
+from calyx_logging.query.in_force import Part, behind, folder_of, lost, parts_of, refuse_links, repeats_of, seal, swap
 from calyx_logging.query.rows import COLUMNS, rows_in
 from calyx_logging.query.spark import SparkEngine
 from calyx_logging.query.sql import first_lines, unless_interrupted
@@ -122,6 +122,7 @@ def compact(store: Store, node_id: str, *, memory: str = MEMORY) -> list[Part]:
     months: dict[str, list[Part]] = defaultdict(list)
     made = []
     try:
+        refuse_links(store, node_id)
         with OsLock(folder / ".compact.lock"):
             for part in parts_of(store, node_id)[node_id]:
                 months[part.month].append(part)
@@ -153,6 +154,7 @@ def _compact_month(store: Store, node_id: str, month: str, parts: list[Part], me
         if not set(parts) <= set(parts_of(store, node_id)[node_id]):
             return []
         swap(change, node_id, parts, [part])
+        seal(store, change, node_id)
     return [part]
 
 

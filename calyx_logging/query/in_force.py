@@ -6,7 +6,6 @@ just begun to read it.
 
 from __future__ import annotations
 
-import json
 import sqlite3
 import time
 from collections.abc import Iterable, Sequence
@@ -15,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from calyx_logging.core import files
-from calyx_logging.core.reading import names_in
+from calyx_logging.core.reading import names_in, sha256_of
+from calyx_logging.errors import StorageError
 from calyx_logging.hub.store import Store
 from calyx_logging.node import is_node_id
 from calyx_logging.query.rows import TABLE_VERSION
@@ -24,10 +24,13 @@ __all__ = [
     "Part",
     "behind",
     "folder_of",
+    "gone_of",
     "lost",
     "note_repeats",
     "parts_of",
+    "refuse_links",
     "repeats_of",
+    "seal",
     "swap",
     "sweep",
 ]
@@ -79,10 +82,9 @@ def parts_of(store: Store, node_id: str | None = None) -> dict[str, list[Part]]:
     one = () if node_id is None else (node_id,)
     rows = store.catalog.rows(f"{sql}{' AND node_id = ?' * len(one)} ORDER BY name", (TABLE_VERSION, *one))
     for node, name, count, size, sha256, chunks, compacted in rows:
-        if not _is_ours(name):
-            continue
-        part = Part(name, count, size, sha256, tuple(json.loads(chunks)), bool(compacted))
-        found.setdefault(node, []).append(part)
+        if _is_ours(name):
+            part = Part(name, count, size, sha256, tuple(chunks.split()), bool(compacted))
+            found.setdefault(node, []).append(part)
     return found
 
 
@@ -97,11 +99,61 @@ def behind(store: Store) -> list[str]:
 
 
 def lost(store: Store, parts: dict[str, list[Part]]) -> list[str]:
-    """Return the nodes that lack a file that is in force, or have it with another size."""
-    folder = folder_of(store)
+    """Return the nodes that lack a file that is in force, or of which the catalog is not as it was written."""
+    noted = {node_id: tuple(more) for node_id, *more in store.catalog.rows(f"SELECT node_id, {_NOTED} FROM nodes")}
     return sorted(
-        node_id for node_id, some in parts.items() if any(_size(folder / part.name) != part.bytes for part in some)
+        node_id
+        for node_id in noted.keys() | parts.keys()
+        if gone_of(store, parts.get(node_id, []))
+        or noted.get(node_id, (0, "", "none"))[2] != _digest(parts.get(node_id, []), *noted.get(node_id, (0, ""))[:2])
     )
+
+
+_NOTED = "compared, repeats, digest"
+
+
+def _digest(parts: Iterable[Part], compared: int, repeats: str) -> str:
+    """Return a hash of what the catalog says of a node's table; nothing of a node that has none."""
+    text = repr((sorted(map(repr, parts)), compared, repeats))
+    return sha256_of(text.encode("utf-8", "surrogatepass"))[:32]
+
+
+def seal(store: Store, change: sqlite3.Connection, node_id: str, **values: int | str) -> None:
+    """Set `compared` or `repeats` of a node, and its digest, at the end of a change of its files."""
+    change.execute("INSERT OR IGNORE INTO nodes (node_id) VALUES (?)", [node_id])
+    for name, value in values.items():
+        change.execute(f"UPDATE nodes SET {name} = ? WHERE node_id = ?", [value, node_id])
+    (noted,) = change.execute("SELECT compared, repeats FROM nodes WHERE node_id = ?", [node_id])
+    digest = _digest(parts_of(store, node_id)[node_id], *noted)
+    change.execute("UPDATE nodes SET digest = ? WHERE node_id = ?", [digest, node_id])
+
+
+def refuse_links(store: Store, node_id: str) -> None:
+    """Refuse to work in a folder that is a link: what it leads to is not the hub's.
+
+    Raises:
+        StorageError: the table's folder is one, or the node's in it.
+    """
+    for folder in (folder_of(store), folder_of(store) / f"node_id={node_id}"):
+        if folder.is_symlink():
+            raise StorageError("is a symbolic link", path=folder, hint="delete it: the table is made anew")
+
+
+def gone_of(store: Store, parts: Iterable[Part]) -> set[str]:
+    """Return the names of files that are not there, or have another size."""
+    folder = folder_of(store)
+    links: dict[Path, bool] = {}
+
+    def is_link(path: Path) -> bool:
+        if path not in links:
+            links[path] = path.is_symlink()
+        return links[path]
+
+    return {
+        part.name
+        for part in parts
+        if is_link(folder) or is_link((folder / part.name).parent) or _size(folder / part.name) != part.bytes
+    }
 
 
 def _is_ours(name: str) -> bool:
@@ -123,7 +175,7 @@ def swap(change: sqlite3.Connection, node_id: str, old: Iterable[Part], new: Ite
     names = [(time.time(), part.name) for part in old]
     change.executemany("UPDATE files SET retired = ? WHERE name = ?", names)
     rows = [
-        (part.name, node_id, TABLE_VERSION, part.rows, part.bytes, part.sha256, json.dumps(part.chunks), part.compacted)
+        (part.name, node_id, TABLE_VERSION, part.rows, part.bytes, part.sha256, " ".join(part.chunks), part.compacted)
         for part in new
     ]
     change.executemany("INSERT OR REPLACE INTO files VALUES (?, ?, ?, ?, ?, ?, ?, ?, NULL)", rows)
@@ -144,7 +196,7 @@ def note_repeats(store: Store, node_id: str, parts: Sequence[Part], name: str) -
     """
     with store.catalog.changing() as change:
         if parts_of(store, node_id)[node_id] == list(parts):
-            change.execute("UPDATE nodes SET compared = 1, repeats = ? WHERE node_id = ?", [name, node_id])
+            seal(store, change, node_id, compared=1, repeats=name)
 
 
 def sweep(store: Store, node_ids: Iterable[str]) -> None:
@@ -157,6 +209,7 @@ def sweep(store: Store, node_ids: Iterable[str]) -> None:
     known = dict(store.catalog.rows("SELECT name, retired FROM files UNION ALL SELECT repeats, NULL FROM nodes"))
     gone = [name for name, retired in known.items() if retired is not None and retired < now - _GRACE]
     for node_id in node_ids:
+        refuse_links(store, node_id)
         for file in names_in(folder / f"node_id={node_id}"):
             path = folder / f"node_id={node_id}" / file
             with suppress(OSError):

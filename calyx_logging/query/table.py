@@ -26,7 +26,18 @@ from calyx_logging.hub.inventory import Held, Holdings, digest_of, holdings_of
 from calyx_logging.hub.store import Entry, Note, Store
 from calyx_logging.query.duckdb_views import find_repeats
 from calyx_logging.query.executors import EACH, Engine, or_threads
-from calyx_logging.query.in_force import Part, folder_of, note_repeats, parts_of, repeats_of, swap, sweep
+from calyx_logging.query.in_force import (
+    Part,
+    folder_of,
+    gone_of,
+    note_repeats,
+    parts_of,
+    refuse_links,
+    repeats_of,
+    seal,
+    swap,
+    sweep,
+)
 from calyx_logging.query.rows import TABLE_VERSION, batches_of, rows_in, schema, write_parquet
 
 __all__ = ["Made", "Refreshed", "Task", "make", "name_of", "refresh"]
@@ -120,7 +131,13 @@ def make(task: Task) -> Made:
 
 
 def refresh(
-    store: Store, node_ids: Iterable[str], engine: Engine | None = None, *, check: bool = False, anew: bool = False
+    store: Store,
+    node_ids: Iterable[str],
+    engine: Engine | None = None,
+    *,
+    check: bool = False,
+    anew: bool = False,
+    look: bool = False,
 ) -> Refreshed:
     """Make the files that are missing, and put them in force, with what is in the store no longer left out.
 
@@ -130,6 +147,7 @@ def refresh(
         engine: makes them; None for this process.
         check: look at every file that is in force, and make again what is not whole.
         anew: make everything again.
+        look: look at every chunk of the nodes, also where the catalog says that the table has it.
 
     Raises:
         StorageError: a folder cannot be read, or the table cannot be written.
@@ -141,14 +159,17 @@ def refresh(
     nodes = list(node_ids)
     is_needed = False
     for node_id in nodes:
-        entries = store.load(node_id)
-        if not (check or anew) and _tabled(store, node_id) == {entry.manifest_sha256 for entry in entries}:
+        entries, parts = store.load(node_id), parts_of(store, node_id)[node_id]
+        gone = gone_of(store, parts)
+        is_tabled = _tabled(store, node_id) == {entry.manifest_sha256 for entry in entries}
+        if is_tabled and not (gone or check or anew or look):
             continue
-        parts, holdings, made[node_id] = parts_of(store, node_id)[node_id], holdings_of(store, entries), []
+        damaged |= gone
+        holdings, made[node_id] = holdings_of(store, entries), []
         result.warnings += [*holdings.warnings, *_missing(store, holdings)]
         if check:
             with suppress(StorageError), store.catalog.changing() as change:
-                change.execute("UPDATE nodes SET compared = 0 WHERE node_id = ?", [node_id])
+                seal(store, change, node_id, compared=0)
             result.warnings += _damaged(parts, holdings)
             damaged |= {part.name for part in parts if not _is_whole(store, part)}
         good = [] if anew else _good(parts, holdings, damaged)
@@ -261,8 +282,9 @@ def _put_in_force(
             [part for part in before if part not in parts],
             [part for part in parts if part not in before],
         )
-        change.execute("INSERT OR IGNORE INTO nodes (node_id) VALUES (?)", [node_id])
-        change.execute("UPDATE nodes SET compared = 0 WHERE node_id = ?", [node_id])
+        seal(store, change, node_id, compared=0)
+    else:
+        seal(store, change, node_id)
     change.execute("UPDATE bundles SET tabled = 0 WHERE node_id = ?", [node_id])
     done = [(TABLE_VERSION, node_id, manifest_sha256) for manifest_sha256 in _done(holdings, parts)]
     change.executemany("UPDATE bundles SET tabled = ? WHERE node_id = ? AND manifest_sha256 = ?", done)
@@ -315,6 +337,8 @@ def _is_whole(store: Store, part: Part) -> bool:
 def _find_out_whether_writable(store: Store, tasks: Sequence[Task]) -> None:
     """Check once that the table can be written, before thousands of tasks fail."""
     try:
+        for node_id in {task.node_id for task in tasks}:
+            refuse_links(store, node_id)
         for task in tasks[:1]:
             folder = task.folder / f"node_id={task.node_id}"
             files.make_dirs(folder)

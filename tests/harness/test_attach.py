@@ -80,6 +80,36 @@ def test_the_way_to_the_hub(node: Node, made: dict[str, Path], tmp_path: Path) -
     assert (done.returncode, "complete" in done.stdout) == (0, True), done.stdout
 
 
+def test_where_they_are_written(node: Node, tmp_path: Path) -> None:
+    """Cases of any name have folders of their own; of one name, the later ones are numbered; none is replaced."""
+    logging.config.dictConfig(config(node))
+    ids = ("6*7", "mmlu/12", "mmlu_12", "what is 2+2?", "x" * 300, "..", "con", "\U0001f600", "a.")
+    expected = [f"of {case_id}" for case_id in ids]
+    path = tmp_path / "log.txt"
+    with benchmark_run(suite="s", run_id="r-1", root=node.root, logger="harness") as run:
+        for case_id in ids:
+            path.write_text(f"of {case_id}")
+            with run.case(case_id):
+                run.attach(path)
+        for n in range(3):
+            path.write_text(f"time {n}")
+            run.attach(path)
+    close_logging()
+    for _ in range(2):
+        done = telemetry(
+            "files", "log.txt", "--root", node.root, "--to", tmp_path / "out", "--run", run.run_instance_id
+        )
+        assert (done.returncode, done.stderr) == (0, "")
+        written = list((tmp_path / "out").rglob("log*.txt"))
+        assert sorted(one.read_text() for one in written) == sorted([*expected, "time 0", "time 1", "time 2"])
+    assert {one.name for one in written} == {"log.txt", "log.2.txt", "log.3.txt"}
+    for one in written:
+        one.write_text("mine")
+    done = telemetry("files", "log.txt", "--root", node.root, "--to", tmp_path / "out")
+    assert (done.returncode, done.stderr.count("another file of that name")) == (1, len(written))
+    assert {one.read_text() for one in written} == {"mine"}
+
+
 def test_what_is_not_taken(
     node: Node, made: dict[str, Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -494,6 +494,107 @@ def test_a_catalog_of_a_newer_version(store: Store, tmp_path: Path) -> None:
     assert store.catalog.path.read_bytes() == before
 
 
+BAD = (
+    "DELETE FROM files WHERE name = (SELECT min(name) FROM files)",
+    "UPDATE files SET retired = 1.0 WHERE name = (SELECT min(name) FROM files)",
+    "UPDATE files SET version = 99",
+    "UPDATE files SET chunks = '[\"x'",
+    "UPDATE files SET chunks = x'ff00'",
+    "UPDATE files SET name = x'ff' WHERE name = (SELECT min(name) FROM files)",
+    "UPDATE files SET rows = 1, bytes = 'many'",
+    "UPDATE nodes SET repeats = (SELECT min(name) FROM files), compared = 1",
+    "UPDATE nodes SET repeats = x'01', compared = 1",
+    "UPDATE nodes SET node_id = x'01'",
+    "UPDATE bundles SET node_id = x'01'",
+    "UPDATE bundles SET folder = CAST(x'ff' AS TEXT)",
+    "UPDATE bundles SET manifest_sha256 = 'x', mark = 'y'",
+    "UPDATE notes SET scan = x'00', bytes = 'x'",
+    "DROP TABLE files",
+    "DROP TABLE nodes",
+    "DROP TABLE bundles",
+    "DROP TABLE notes",
+    "DELETE FROM nodes",
+    "DELETE FROM bundles",
+)
+
+
+@pytest.mark.parametrize("sql", BAD)
+def test_values_in_a_catalog_that_are_wrong(store: Store, tmp_path: Path, sql: str) -> None:
+    """As a flipped bit would make them: no event is missing from an answer, and everything goes on."""
+    node = make_node(tmp_path, "n-1")
+    bundles = [make_bundle(node, range(n, n + 3), second=n * 10) for n in range(0, 12, 3)]
+    for bundle in bundles[:3]:
+        assert telemetry("import", bundle, "--root", store.root).returncode == 0
+    with closing(sqlite3.connect(store.catalog.path)) as other, other:
+        other.execute(sql)
+    count = ("query", "--from", "hub", "--root", store.root, "SELECT count(*) AS n FROM events", "--json")
+    for _ in range(2):
+        done = telemetry(*count)
+        assert json.loads(done.stdout) == [{"n": 9}], done.stderr
+    assert telemetry("audit", "--root", store.root).returncode == 0
+    done = telemetry("import", bundles[3], "--root", store.root)
+    if done.returncode:  # it was noticed when it was about to be changed
+        assert done.stderr.count("\n") == 1, done.stderr
+        done = telemetry("import", bundles[3], "--root", store.root)
+    assert done.returncode == 0, done.stderr
+    assert telemetry("table", "--root", store.root).returncode == 0
+    assert json.loads(telemetry(*count).stdout) == [{"n": 12}]
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="links")
+@pytest.mark.parametrize("where", ["", "node_id=n-1"])
+def test_a_table_that_is_a_link(store: Store, tmp_path: Path, where: str) -> None:
+    """Nothing is read or written where it leads; queries are answered, and the rest says what to do."""
+    node = make_node(tmp_path, "n-1")
+    first, second = (make_bundle(node, range(n, n + 3), second=n * 10) for n in (0, 3))
+    import_bundle(store, first)
+    table.refresh(store, ["n-1"])
+    linked, elsewhere = folder_of(store) / where, tmp_path / "elsewhere"
+    shutil.move(linked, elsewhere)
+    linked.symlink_to(elsewhere)
+    os.utime(next(elsewhere.rglob("*.parquet")), (0, 0))
+    before = tree(elsewhere)
+    assert telemetry("import", second, "--root", store.root).returncode == 0
+    done = telemetry("query", "--from", "hub", "--root", store.root, "SELECT count(*) AS n FROM events", "--json")
+    assert (json.loads(done.stdout), "symbolic link" in done.stderr) == ([{"n": 6}], True), done.stderr
+    for option in ("--check", "--compact", "--anew"):
+        done = telemetry("table", option, "--root", store.root)
+        assert (done.returncode, "symbolic link" in done.stderr) == (4, True), done.stderr
+    assert tree(elsewhere) == before
+    linked.unlink()
+    assert telemetry("table", "--root", store.root).returncode == 0
+    assert rows(store, "SELECT count(*) AS n FROM events") == [{"n": 6}]
+
+
+def test_a_chunk_that_is_put_back(store: Store, tmp_path: Path) -> None:
+    """Its rows were left out while it was away; they are there again when it is, however it came."""
+    node = make_node(tmp_path, "n-1")
+    first, second = (make_bundle(node, range(n, n + 3), second=n * 10) for n in (0, 3))
+    folder = import_bundle(store, first).folder
+    assert folder is not None
+    (chunk,) = folder.glob("*.jsonl")
+    data = chunk.read_bytes()
+    for back in ("imported", "copied"):
+        chunk.unlink()
+        assert telemetry("import", second, "--root", store.root).returncode == 0
+        assert telemetry("table", "--root", store.root).returncode == 1
+        if back == "imported":
+            assert telemetry("import", first, "--root", store.root).returncode == 0
+        else:
+            chunk.write_bytes(data)
+            assert telemetry("table", "--root", store.root).returncode == 0
+        assert rows(store, "SELECT count(*) AS n FROM events") == [{"n": 6}]
+
+
+def test_a_table_that_was_deleted(store: Store, tmp_path: Path) -> None:
+    """The command makes it again."""
+    import_bundle(store, make_bundle(make_node(tmp_path, "n-1"), range(3)))
+    for _ in range(2):
+        done = telemetry("table", "--root", store.root, "--json")
+        assert json.loads(done.stdout)["made"] == 1
+        shutil.rmtree(folder_of(store))
+
+
 def test_names_in_a_catalog_that_lead_elsewhere(store: Store, tmp_path: Path) -> None:
     """No file outside the table is read or deleted, whatever the catalog says."""
     import_bundle(store, make_bundle(make_node(tmp_path, "n-1"), range(3)))
