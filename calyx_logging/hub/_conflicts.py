@@ -60,6 +60,7 @@ def put_back(store: Store, bundle: VerifiedBundle, held: Holdings, folder: Path,
         if not is_foreign(chunk.filename):
             hashes.add(chunk.sha256)
     if back:
+        store.catalog.forget_table(bundle.manifest.node_id)
         warnings.append(f"put back in the store, where they were missing or damaged: {', '.join(back[:5])}")
 
 

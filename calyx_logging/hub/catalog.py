@@ -21,55 +21,16 @@ import orjson
 
 from calyx_logging.core import files
 from calyx_logging.core.os_lock import OsLock
-from calyx_logging.errors import ManifestError, StorageError
-from calyx_logging.format.manifest import loads_object
-from calyx_logging.node import is_node_id
+from calyx_logging.errors import StorageError
+from calyx_logging.hub._catalog_schema import OURS, SCHEMA, VERSION, take_over
 
-__all__ = ["Catalog", "add_notes", "indexed_in"]
+__all__ = ["Catalog"]
 
-_VERSION = 3
-_OURS = int.from_bytes(b"calx", "big")
 _WAIT = 60.0
 """Seconds to wait for another process that changes it."""
 
 _DAMAGED = frozenset({sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 """SQLITE_ERROR: a table is missing."""
-
-_SCHEMA = f"""
-CREATE TABLE bundles (
-    node_id TEXT NOT NULL, folder TEXT NOT NULL, manifest_sha256 TEXT NOT NULL, imported_at TEXT NOT NULL,
-    mark TEXT NOT NULL DEFAULT '',           -- the state of the manifest's file: time, size, inode
-    listed INTEGER NOT NULL DEFAULT 0,       -- whether .import_index.json names it
-    tabled INTEGER NOT NULL DEFAULT 0,       -- the version of the table that has its rows
-    PRIMARY KEY (node_id, folder, manifest_sha256)
-) WITHOUT ROWID;
-CREATE INDEX bundles_by_manifest ON bundles (manifest_sha256);
-CREATE INDEX bundles_by_listed ON bundles (listed);
-CREATE INDEX bundles_by_tabled ON bundles (tabled, node_id);
-CREATE TABLE notes (                         -- what an import learnt of a chunk
-    node_id TEXT NOT NULL, manifest_sha256 TEXT NOT NULL, sha256 TEXT NOT NULL, filename TEXT NOT NULL,
-    bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, scan TEXT NOT NULL,
-    PRIMARY KEY (node_id, manifest_sha256, sha256)
-) WITHOUT ROWID;
-CREATE TABLE nodes (
-    node_id TEXT PRIMARY KEY,
-    mtime_ns INTEGER NOT NULL DEFAULT -1,    -- of its folder, when the names in it were those of its bundles
-    compared INTEGER NOT NULL DEFAULT 0,     -- whether it is known which rows of its files in force repeat an event
-    repeats TEXT NOT NULL DEFAULT '',        -- the file that says which; none if there are none
-    digest TEXT NOT NULL DEFAULT ''          -- of these two, and of its files in force
-) WITHOUT ROWID;
-CREATE TABLE files (                         -- Parquet files of the table
-    name TEXT PRIMARY KEY, node_id TEXT NOT NULL, version INTEGER NOT NULL, rows INTEGER NOT NULL,
-    bytes INTEGER NOT NULL, sha256 TEXT NOT NULL,
-    chunks TEXT NOT NULL,                    -- hashes of the chunks whose rows it has, as JSON
-    compacted INTEGER NOT NULL DEFAULT 0,
-    retired REAL                             -- since when it is not in force, in seconds since the epoch
-) WITHOUT ROWID;
-CREATE INDEX files_by_node ON files (node_id);
-CREATE TABLE about (name TEXT PRIMARY KEY, value TEXT) WITHOUT ROWID;  -- index: the state of .import_index.json
-PRAGMA application_id = {_OURS};
-PRAGMA user_version = {_VERSION};
-"""
 
 
 class Catalog:
@@ -218,7 +179,7 @@ class Catalog:
         if self._opened is None or self._of != _identity(self.path):
             try:
                 connection = self._open()
-                is_ours = connection is not None and _version(connection) == _VERSION
+                is_ours = connection is not None and _version(connection) == VERSION
             except sqlite3.DatabaseError as error:
                 if _code(error) not in _DAMAGED:
                     raise
@@ -239,10 +200,10 @@ class Catalog:
         try:
             with OsLock(self._folder / ".catalog.lock"):
                 found = self._state()
-                if found is not None and found > _VERSION:
+                if found is not None and found > VERSION:
                     hint = "use that version here; queries and audits read the store without it"
                     raise StorageError("was made by a newer version of calyx-logging", path=self.path, hint=hint)
-                if found != _VERSION or (self._bad is not None and self._bad == _identity(self.path)):
+                if found != VERSION or (self._bad is not None and self._bad == _identity(self.path)):
                     self._create()
         except OSError as error:
             raise StorageError.of(error, "make the catalog", error.filename or self.path, "check the rights") from error
@@ -275,8 +236,8 @@ class Catalog:
                     files.remove(path.with_name(path.name + suffix))
         connection = _connect(draft)
         try:
-            connection.executescript(f"PRAGMA journal_mode = WAL; BEGIN; {_SCHEMA}")
-            _take_over(connection, self._folder, self.index)
+            connection.executescript(f"PRAGMA journal_mode = WAL; BEGIN; {SCHEMA}")
+            take_over(connection, self._folder, self.index)
             connection.execute("COMMIT")
         finally:
             connection.close()
@@ -309,8 +270,8 @@ class Catalog:
     def _memory(self) -> sqlite3.Connection:
         """Make one in memory, from the import index."""
         connection = _connect(":memory:")
-        connection.executescript(_SCHEMA)
-        _take_over(connection, self._folder, self.index)
+        connection.executescript(SCHEMA)
+        take_over(connection, self._folder, self.index)
         return connection
 
     def _keep(self, connection: sqlite3.Connection | None, *, in_memory: bool) -> None:
@@ -338,7 +299,7 @@ def _code(error: Exception) -> int:
 
 def _version(connection: sqlite3.Connection) -> int | None:
     """Return the version of a catalog; None if it is another program's file."""
-    is_ours = connection.execute("PRAGMA application_id").fetchone() == (_OURS,)
+    is_ours = connection.execute("PRAGMA application_id").fetchone() == (OURS,)
     return int(connection.execute("PRAGMA user_version").fetchone()[0]) if is_ours else None
 
 
@@ -358,51 +319,3 @@ def _mark(path: Path) -> str:
     except OSError:
         return ""
     return f"{state.st_mtime_ns} {state.st_size} {state.st_ino}"
-
-
-def indexed_in(index: Path) -> list[tuple[str, str, str, str]] | None:
-    """Return node id, folder, manifest hash and time of each bundle in an import index; None if it cannot be read."""
-    try:
-        document = loads_object(files.read_regular(index), "the import index")
-    except (OSError, ManifestError):
-        return None
-    imports: Any = document.get("imports")
-    found = []
-    for one in imports if isinstance(imports, list) else ():
-        if isinstance(one, dict):
-            names = ("source_node_id", "export_folder", "manifest_sha256", "imported_at")
-            node_id, folder, manifest_sha256, imported_at = (str(one.get(name)) for name in names)
-            if all(isinstance(one.get(name), str) for name in names):  # those of the first generation have no hash
-                found.append((node_id, folder, manifest_sha256, imported_at))
-    return found
-
-
-def _take_over(connection: sqlite3.Connection, folder: Path, index: Path) -> None:
-    """Begin with what the import index lists, and with the notes that version 0.1 kept beside it."""
-    entries = [entry for entry in indexed_in(index) or () if is_node_id(entry[0])]
-    connection.executemany(
-        "INSERT OR IGNORE INTO bundles (node_id, folder, manifest_sha256, imported_at, listed) VALUES (?, ?, ?, ?, 1)",
-        entries,
-    )
-    connection.executemany("INSERT OR IGNORE INTO nodes (node_id) VALUES (?)", {(node_id,) for node_id, *_ in entries})
-    for node_id, _, manifest_sha256, _ in entries:
-        if manifest_sha256.isalnum():
-            path = folder / ".checked" / node_id / f"{manifest_sha256}.json"
-            with suppress(OSError, ManifestError, KeyError, TypeError, ValueError):
-                add_notes(
-                    connection, node_id, manifest_sha256, loads_object(files.read_regular(path), "notes")["chunks"]
-                )
-
-
-def add_notes(
-    connection: sqlite3.Connection, node_id: str, manifest_sha256: str, chunks: Iterable[dict[str, Any]]
-) -> None:
-    """Add notes about a bundle's chunks, as documents of a scan with `filename`, `sha256`, `bytes` and `mtime_ns`."""
-    rows = [
-        (
-            *(node_id, manifest_sha256, str(one["sha256"]), str(one["filename"])),
-            *(int(one["bytes"]), int(one["mtime_ns"]), orjson.dumps(one).decode()),
-        )
-        for one in chunks
-    ]
-    connection.executemany("INSERT OR REPLACE INTO notes VALUES (?, ?, ?, ?, ?, ?, ?)", rows)

@@ -321,10 +321,7 @@ def _put_in(
     if known := next((entry for entry in entries if entry.manifest_sha256 == bundle.manifest_sha256), None):
         result.outcome, result.folder = "already imported", store.bundle(known)
         if not dry_run:
-            before = len(result.warnings)
             put_back(store, bundle, held, result.folder, result.warnings)
-            if len(result.warnings) > before:
-                store.catalog.forget_table(node_id)
         return True
     if scans is None:
         return False

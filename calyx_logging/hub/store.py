@@ -34,8 +34,9 @@ from calyx_logging.core.times import utc_text
 from calyx_logging.errors import ConfigError, ManifestError, RootNotFound, StorageError
 from calyx_logging.format.line_check import Scan
 from calyx_logging.format.manifest import MANIFEST_NAME, Manifest, is_safe_filename
+from calyx_logging.hub._catalog_schema import add_notes, indexed_in
 from calyx_logging.hub._staging import staging_in
-from calyx_logging.hub.catalog import Catalog, add_notes, indexed_in
+from calyx_logging.hub.catalog import Catalog
 from calyx_logging.node import is_node_id
 
 __all__ = ["Entry", "Note", "Store", "find_hub"]

@@ -159,24 +159,12 @@ def refresh(
     nodes = list(node_ids)
     is_needed = False
     for node_id in nodes:
-        entries, parts = store.load(node_id), parts_of(store, node_id)[node_id]
-        gone = gone_of(store, parts)
-        is_tabled = _tabled(store, node_id) == {entry.manifest_sha256 for entry in entries}
-        if is_tabled and not (gone or check or anew or look):
-            continue
-        damaged |= gone
-        holdings, made[node_id] = holdings_of(store, entries), []
-        result.warnings += [*holdings.warnings, *_missing(store, holdings)]
-        if check:
-            with suppress(StorageError), store.catalog.changing() as change:
-                seal(store, change, node_id, compared=0)
-            result.warnings += _damaged(parts, holdings)
-            damaged |= {part.name for part in parts if not _is_whole(store, part)}
-        good = [] if anew else _good(parts, holdings, damaged)
-        new = _tasks(store, node_id, holdings, good)
-        done = _done(holdings, good) & {entry.manifest_sha256 for entry in store.indexed(node_id)}
-        is_needed = is_needed or bool(new) or good != parts or done != _tabled(store, node_id)
-        tasks += new
+        plan = _plan(store, node_id, result, check=check, anew=anew, look=look)
+        if plan is not None:
+            made[node_id] = []
+            tasks += plan.tasks
+            damaged |= plan.damaged
+            is_needed = is_needed or plan.is_needed
     size = sum(path.lstat().st_size for task in tasks for path, _, _ in task.chunks)
     _find_out_whether_writable(store, tasks)
     since = time.monotonic()
@@ -199,6 +187,34 @@ def refresh(
     for node_id in nodes:
         _look_for_repeats(store, node_id)
     return result
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """What there is to do for a node: files to make, files that are damaged, and whether anything is to change."""
+
+    tasks: list[Task]
+    damaged: set[str]
+    is_needed: bool
+
+
+def _plan(store: Store, node_id: str, result: Refreshed, *, check: bool, anew: bool, look: bool) -> _Plan | None:
+    """Compare a node's files with its chunks; None where there is nothing to be done, by what the catalog says."""
+    entries, parts = store.load(node_id), parts_of(store, node_id)[node_id]
+    damaged, tabled = gone_of(store, parts), _tabled(store, node_id)
+    if not (damaged or check or anew or look) and tabled == {entry.manifest_sha256 for entry in entries}:
+        return None
+    holdings = holdings_of(store, entries)
+    result.warnings += [*holdings.warnings, *_missing(store, holdings)]
+    if check:
+        with suppress(StorageError), store.catalog.changing() as change:
+            seal(store, change, node_id, compared=0)
+        result.warnings += _damaged(parts, holdings)
+        damaged |= {part.name for part in parts if not _is_whole(store, part)}
+    good = [] if anew else _good(parts, holdings, damaged)
+    tasks = _tasks(store, node_id, holdings, good)
+    done = _done(holdings, good) & {entry.manifest_sha256 for entry in store.indexed(node_id)}
+    return _Plan(tasks, damaged, bool(tasks) or good != parts or done != tabled)
 
 
 def _tabled(store: Store, node_id: str) -> set[str]:
