@@ -29,6 +29,9 @@ __all__ = ["Catalog"]
 _WAIT = 60.0
 """Seconds to wait for another process that changes it."""
 
+_ERRORS = (sqlite3.DatabaseError, UnicodeDecodeError)
+"""The latter comes from damaged names in the schema."""
+
 _DAMAGED = frozenset({sqlite3.SQLITE_ERROR, sqlite3.SQLITE_CORRUPT, sqlite3.SQLITE_NOTADB})
 """SQLITE_ERROR: a table is missing."""
 
@@ -42,6 +45,7 @@ class Catalog:
     Attributes:
         path: its file.
         index: the first generation's import index, which it writes for others, and begins with.
+        opened: how often it was opened; more than before means that it is another file now.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -53,6 +57,7 @@ class Catalog:
         self._of: tuple[int, int] | None = None
         self._in_memory = False
         self._bad: tuple[int, int] | None = None
+        self.opened = 0
 
     def rows(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a SELECT.
@@ -63,7 +68,7 @@ class Catalog:
         with self._mutex:
             try:
                 return self._fetch(sql, values)
-            except (sqlite3.DatabaseError, UnicodeDecodeError) as error:
+            except _ERRORS as error:
                 if _code(error) not in _DAMAGED or self._in_memory:
                     raise self._error(error, "read") from error
                 self._bad = _identity(self.path)
@@ -96,7 +101,7 @@ class Catalog:
                     with suppress(sqlite3.Error):  # a failed commit may have rolled it back
                         connection.execute("ROLLBACK")
                     raise
-            except sqlite3.DatabaseError as error:
+            except _ERRORS as error:
                 if _code(error) in _DAMAGED:
                     self._bad = _identity(self.path)
                     self._renew()
@@ -153,6 +158,16 @@ class Catalog:
         with self.changing() as change:
             change.execute("UPDATE bundles SET tabled = 0 WHERE node_id = ?", [node_id])
 
+    def renew(self) -> None:
+        """Make it anew from the import index and the folders, because something in it is wrong.
+
+        Raises:
+            StorageError: it cannot be written.
+        """
+        with self._mutex:
+            self._bad = _identity(self.path)
+            self._renew()
+
     def share(self) -> None:
         """Let several machines use it at once, on a file system that they share: its log then needs no common memory.
 
@@ -164,7 +179,7 @@ class Catalog:
         with self._mutex:
             try:
                 self._connection().execute("PRAGMA journal_mode = DELETE")
-            except sqlite3.DatabaseError as error:
+            except _ERRORS as error:
                 raise self._error(error, "change") from error
 
     def close(self) -> None:
@@ -180,7 +195,7 @@ class Catalog:
             try:
                 connection = self._open()
                 is_ours = connection is not None and _version(connection) == VERSION
-            except sqlite3.DatabaseError as error:
+            except _ERRORS as error:
                 if _code(error) not in _DAMAGED:
                     raise
                 is_ours = False
@@ -213,14 +228,14 @@ class Catalog:
         """Return the version of a sound file; None where there is none."""
         try:
             connection = self._open()
-        except sqlite3.DatabaseError:
+        except _ERRORS:
             return None
         if connection is None:
             return None
         try:
             is_sound = connection.execute("PRAGMA quick_check(1)").fetchone() == ("ok",)
             return _version(connection) if is_sound else None
-        except sqlite3.DatabaseError as error:
+        except _ERRORS as error:
             if _code(error) not in _DAMAGED:
                 raise
             return None
@@ -254,7 +269,7 @@ class Catalog:
                     "PRAGMA synchronous = NORMAL"
                 )  # after a loss of power it may be older, never damaged
                 _version(connection)
-            except sqlite3.DatabaseError:
+            except _ERRORS:
                 connection.close()
                 raise
             return connection
@@ -278,6 +293,7 @@ class Catalog:
         if self._opened is not None:
             self._opened.close()
         self._opened, self._in_memory, self._of = connection, in_memory, _identity(self.path)
+        self.opened += 1
         if connection is not None:
             weakref.finalize(self, connection.close)
 
@@ -294,6 +310,7 @@ def _connect(place: Path | str, *, uri: bool = False) -> sqlite3.Connection:
 
 
 def _code(error: Exception) -> int:
+    """Return SQLite's code of an error, without its details; SQLITE_ERROR where Python found it."""
     return int(getattr(error, "sqlite_errorcode", sqlite3.SQLITE_ERROR)) & 0xFF
 
 

@@ -23,7 +23,18 @@ from calyx_logging.query import spark
 from calyx_logging.query._chunk_tables import in_files
 from calyx_logging.query.duckdb_views import MEMORY, attach, temporary
 from calyx_logging.query.executors import Engine
-from calyx_logging.query.in_force import Part, behind, folder_of, lost, parts_of, refuse_links, repeats_of, seal, swap
+from calyx_logging.query.in_force import (
+    Part,
+    behind,
+    folder_of,
+    is_sound,
+    lost,
+    parts_of,
+    refuse_links,
+    repeats_of,
+    seal,
+    swap,
+)
 from calyx_logging.query.rows import COLUMNS, rows_in
 from calyx_logging.query.spark import SparkEngine
 from calyx_logging.query.sql import first_lines, unless_interrupted
@@ -59,23 +70,7 @@ def connect(
         ConfigError: the extra `query` is not installed.
         ChunkError, StorageError: what is in the store cannot be read.
     """
-    tell = warn or (lambda text: None)
-    parts = parts_of(store)
-    gone = lost(store, parts)
-    wanted = sorted({*behind(store)} - {*gone})
-    extra: list[ChunkRef] = []
-    if wanted or gone:
-        try:
-            done = [refresh(store, wanted, engine), refresh(store, gone, engine, check=True)]
-            for warning in (warning for one in done for warning in one.warnings):
-                tell(warning)
-            parts = parts_of(store)
-        except StorageError as error:
-            tell(f"the table cannot be brought up to date ({error}); it is made for this query alone")
-            parts = {node_id: some for node_id, some in parts_of(store).items() if node_id not in gone}
-            extra = [
-                ref for node_id in (*wanted, *gone) for ref in _not_in(store, node_id, parts.get(node_id, []), tell)
-            ]
+    parts, extra = _up_to_date(store, engine, warn or (lambda text: None))
     more_of = {ref.node_id for ref in extra}
     repeats = {node_id: repeats_of(store, node_id) for node_id in parts if node_id not in more_of}
     known = {node_id: paths for node_id, paths in repeats.items() if paths is not None}
@@ -89,6 +84,31 @@ def connect(
         if isinstance(engine, SparkEngine):
             return spark.attach(engine.spark, loose, once, those)
         return attach(folder, loose, once, those, memory=memory, closed=closed, plain=plain)
+
+
+def _up_to_date(
+    store: Store, engine: Engine | None, tell: Callable[[str], None]
+) -> tuple[dict[str, list[Part]], list[ChunkRef]]:
+    """Bring the table up to date; return its files by node, and the chunks that are in none."""
+    while True:
+        wanted, gone = store.nodes(), list[str]()
+        parts: dict[str, list[Part]] = {}
+        try:
+            if not is_sound(store, parts_of(store)):
+                store.catalog.renew()
+            parts, opened = parts_of(store), store.catalog.opened
+            gone = lost(store, parts)
+            wanted = sorted({*behind(store)} - {*gone})
+            for node_ids, check in ((wanted, False), (gone, True)):
+                for warning in refresh(store, node_ids, engine, check=check).warnings if node_ids else ():
+                    tell(warning)
+        except StorageError as error:
+            tell(f"the table cannot be brought up to date ({error}); it is made for this query alone")
+            parts = {node_id: some for node_id, some in parts.items() if node_id not in gone}
+            nodes = [*wanted, *gone]
+            return parts, [ref for node_id in nodes for ref in _not_in(store, node_id, parts.get(node_id, []), tell)]
+        if opened == store.catalog.opened:  # else it was damaged, and another one says something else
+            return parts_of(store), []
 
 
 def _not_in(store: Store, node_id: str, parts: list[Part], tell: Callable[[str], None]) -> list[ChunkRef]:

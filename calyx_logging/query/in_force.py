@@ -25,6 +25,7 @@ __all__ = [
     "behind",
     "folder_of",
     "gone_of",
+    "is_sound",
     "lost",
     "note_repeats",
     "parts_of",
@@ -82,7 +83,7 @@ def parts_of(store: Store, node_id: str | None = None) -> dict[str, list[Part]]:
     one = () if node_id is None else (node_id,)
     rows = store.catalog.rows(f"{sql}{' AND node_id = ?' * len(one)} ORDER BY name", (TABLE_VERSION, *one))
     for node, name, count, size, sha256, chunks, compacted in rows:
-        if _is_ours(name):
+        if _is_ours(name) and name.startswith(f"node_id={node}/"):
             part = Part(name, count, size, sha256, tuple(chunks.split()), bool(compacted))
             found.setdefault(node, []).append(part)
     return found
@@ -99,13 +100,19 @@ def behind(store: Store) -> list[str]:
 
 
 def lost(store: Store, parts: dict[str, list[Part]]) -> list[str]:
-    """Return the nodes that lack a file that is in force, or of which the catalog is not as it was written."""
-    noted = {node_id: tuple(more) for node_id, *more in store.catalog.rows(f"SELECT node_id, {_NOTED} FROM nodes")}
-    return sorted(
-        node_id
-        for node_id in noted.keys() | parts.keys()
-        if gone_of(store, parts.get(node_id, []))
-        or noted.get(node_id, (0, "", "none"))[2] != _digest(parts.get(node_id, []), *noted.get(node_id, (0, ""))[:2])
+    """Return the nodes that lack a file that is in force, or have it with another size."""
+    return sorted(node_id for node_id, some in parts.items() if gone_of(store, some))
+
+
+def is_sound(store: Store, parts: dict[str, list[Part]]) -> bool:
+    """Tell whether the catalog says of the table what was written there; else it is damaged, and to be made anew."""
+    noted = {node_id: more for node_id, *more in store.catalog.rows(f"SELECT node_id, {_NOTED} FROM nodes")}
+    if parts.keys() - noted.keys():
+        return False
+    return all(
+        digest == _digest(parts.get(node_id, []), compared, repeats)
+        for node_id, (compared, repeats, digest) in noted.items()
+        if digest or compared or repeats or parts.get(node_id)
     )
 
 

@@ -30,6 +30,7 @@ from calyx_logging.query.in_force import (
     Part,
     folder_of,
     gone_of,
+    is_sound,
     note_repeats,
     parts_of,
     refuse_links,
@@ -158,6 +159,8 @@ def refresh(
     tasks: list[Task] = []
     nodes = list(node_ids)
     is_needed = False
+    if (check or look) and not is_sound(store, parts_of(store)):
+        store.catalog.renew()
     for node_id in nodes:
         plan = _plan(store, node_id, result, check=check, anew=anew, look=look)
         if plan is not None:
