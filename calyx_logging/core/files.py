@@ -246,7 +246,7 @@ def replace_file(path: Path, data: bytes) -> None:
     rename_over(temporary, path)
 
 
-def write_file(path: Path, write: Callable[[BinaryIO], None]) -> None:
+def write_file(path: Path, write: Callable[[BinaryIO], None], *, sync: bool = True) -> None:
     """Replace a file by one that `write` fills, and sync it; if that fails, remove it."""
     remove(path)
     fd = os.open(path, _NEW | os.O_RDWR, 0o666)
@@ -254,7 +254,8 @@ def write_file(path: Path, write: Callable[[BinaryIO], None]) -> None:
         with os.fdopen(fd, "w+b") as stream:
             write(stream)
             stream.flush()
-            _sync_fd(fd)
+            if sync:
+                _sync_fd(fd)
     except BaseException:
         with contextlib.suppress(OSError):
             os.unlink(path)
@@ -270,10 +271,17 @@ def sync_file(path: Path) -> None:
         os.close(fd)
 
 
-def rename_over(source: Path, target: Path) -> None:
-    """Rename a synced file, replacing the target if it exists, and sync the directory."""
+def rename_over(source: Path, target: Path, *, sync: bool = True) -> None:
+    """Rename a file, replacing the target if it exists, and sync the directory; the file has to be synced before.
+
+    Args:
+        source: the file.
+        target: its new name.
+        sync: false for what can be made again, and need not outlast a loss of power.
+    """
     _with_retries(lambda: os.replace(source, target))
-    sync_dir(target.parent)
+    if sync:
+        sync_dir(target.parent)
 
 
 def rename_new(source: Path, target: Path) -> None:

@@ -172,7 +172,7 @@ def _named(made: Path, key: str) -> Path:
     if _is_whole(target):
         files.remove(made)
     else:  # what is there under this name is damaged
-        files.rename_over(made, target)
+        files.rename_over(made, target, sync=False)
     return target
 
 

@@ -166,7 +166,7 @@ def _compact_month(store: Store, node_id: str, month: str, parts: list[Part], me
         if rows is None or rows != sum(part.rows for part in parts):
             raise StorageError(f"the set has {rows} rows, and its files have others", path=temporary_file)
         part = Part(name, rows, temporary_file.stat().st_size, digest_of(temporary_file), chunks, compacted=True)
-        files.rename_over(temporary_file, folder / name)
+        files.rename_over(temporary_file, folder / name, sync=False)
     finally:
         with suppress(OSError):
             files.remove(temporary_file)

@@ -197,7 +197,7 @@ def column_text(name: str) -> str:
 
 
 def write_parquet(path: Path, batches: Iterable[pyarrow.RecordBatch]) -> int:
-    """Write rows to a Parquet file (zstd), synced; return how many.
+    """Write rows to a Parquet file (zstd), which is not synced; return how many.
 
     Raises:
         OSError: it cannot be written; nothing of it is left.
@@ -227,7 +227,7 @@ def write_parquet(path: Path, batches: Iterable[pyarrow.RecordBatch]) -> int:
             if held:
                 writer.write_table(pa.Table.from_batches(held))
 
-    files.write_file(path, write)
+    files.write_file(path, write, sync=False)
     return count
 
 

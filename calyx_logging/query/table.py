@@ -115,7 +115,7 @@ def make(task: Task) -> Made:
         files.make_dirs(target.parent)
         rows = write_parquet(temporary, batches)
         size, digest = temporary.stat().st_size, digest_of(temporary)
-        files.rename_over(temporary, target)
+        files.rename_over(temporary, target, sync=False)
         return Made(task.node_id, Part(name, rows, size, digest, tuple(sorted(good))), tuple(warnings))
     except CalyxError as error:
         warnings.append(str(error))
@@ -319,7 +319,7 @@ def _look_for_repeats(store: Store, node_id: str) -> None:
         name = ""
         if find_repeats([folder / part.name for part in parts], made):
             name = f"node_id={node_id}/repeats-{digest_of(made)[:32]}.parquet"
-            files.rename_over(made, folder / name)
+            files.rename_over(made, folder / name, sync=False)
         note_repeats(store, node_id, parts, name)
     except (CalyxError, OSError):  # without the database, and where nothing can be noted, it stays unknown
         with suppress(OSError):
