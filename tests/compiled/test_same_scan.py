@@ -154,17 +154,6 @@ def test_chunks_of_others(lines: list[bytes], block: int) -> None:
     assert compiled == python
 
 
-@settings(max_examples=600)
-@given(st.lists(SOUND | CONTROLS | TEXTS | altered(), max_size=8))
-def test_events_with_their_numbers(lines: list[bytes]) -> None:
-    """The events from which rows are made, and the lines that are none, of any bytes."""
-    found = []
-    for context in (None, in_python()):
-        with context or pytest.MonkeyPatch.context():
-            found.append(list(line_check.numbered_events(io.BytesIO(b"".join(lines)), "n")))
-    assert found[0] == found[1]
-
-
 @settings(max_examples=1500)
 @given(st.lists(SOUND | CONTROLS | TEXTS | altered(), max_size=8))
 def test_what_is_found_in_lines(tmp_path_factory: pytest.TempPathFactory, lines: list[bytes]) -> None:
