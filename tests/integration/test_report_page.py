@@ -383,7 +383,7 @@ def test_a_run_its_cases_and_events(opened: Open, report: Path, logged: Node) ->
         line
         for path in sorted(logged.outbox.glob("*.jsonl"))
         for line in path.read_text("utf-8").split("\n")
-        if line and json.loads(line).get("run_id") == "bad"
+        if line and json.loads(line).get("run_id") == "bad" and "control" not in json.loads(line)
     ]
     assert page.locator("#run-events li").count() == len(lines)
     page.select_option("#run-events select[aria-label=Level]", "error")
