@@ -20,7 +20,7 @@ try:
     from calyx_logging.format.run_paths import is_run_name
     from calyx_logging.node import is_node_id
     from calyx_logging.query.attachments import attachments_at, blocks_of_attachment
-    from calyx_logging.scripts.cli import count_text, json_option, print_json, remark, run, shown, size_text, tell
+    from calyx_logging.scripts.cli import count_text, json_option, print_json, remark, run, size_text, tell
     from calyx_logging.scripts.sources import from_option
 except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py files") from None
@@ -67,7 +67,7 @@ def _text(one: Attachment) -> str:
     where = ", ".join(text for text in (one.run_id, one.case_id, one.run_instance_id) if text)
     state = f"not attached: {one.left_out}" if one.left_out else "" if one.is_whole else "parts of it are missing"
     size = "" if one.size is None else size_text(one.size)
-    return shown("  ".join(text for text in (one.node_id, where, one.name, size, state) if text))
+    return "  ".join(text for text in (one.node_id, where, one.name, size, state) if text)
 
 
 def _document(one: Attachment, written: Path | str | None) -> dict[str, Any]:
@@ -90,7 +90,7 @@ def _write_all(found: Iterable[Attachment], target: Path) -> Iterator[tuple[int,
                 path = path.with_name(f"{path.stem}.{taken[path]}{path.suffix}")
             yield number, _write(one, path)
         except (CalyxError, OSError) as error:
-            yield number, f"{shown(one.name)} of {one.node_id}: {error}"
+            yield number, f"{one.name} of {one.node_id}: {error}"
 
 
 def _place(one: Attachment, target: Path) -> Path:

@@ -4,7 +4,7 @@
    names that are twice or, in inner objects, not in order) is left to Python, and so is what is rare. So the text of a
    field serves as its value, and the hash of a line's fields in order is the one that Python makes. */
 
-enum { MOST_FIELDS = 256, FEW_DIGITS = 15, LONG_RUN = 18, HASH_BYTES = 16 };
+enum { MOST_FIELDS = 256, LONG_RUN = 18, HASH_BYTES = 16 };
 
 /* ---------------------------------------------------------------- the hash: BLAKE2b (RFC 7693), of 16 bytes */
 

@@ -46,7 +46,7 @@ CREATE TABLE nodes (
 CREATE TABLE files (                         -- Parquet files of the table
     name TEXT PRIMARY KEY, node_id TEXT NOT NULL, version INTEGER NOT NULL, rows INTEGER NOT NULL,
     bytes INTEGER NOT NULL, sha256 TEXT NOT NULL,
-    chunks TEXT NOT NULL,                    -- hashes of the chunks whose rows it has, as JSON
+    chunks TEXT NOT NULL,                    -- hashes of the chunks whose rows it has, with spaces between
     compacted INTEGER NOT NULL DEFAULT 0,
     retired REAL                             -- since when it is not in force, in seconds since the epoch
 ) WITHOUT ROWID;
@@ -86,9 +86,8 @@ def take_over(connection: sqlite3.Connection, folder: Path, index: Path) -> None
         if manifest_sha256.isalnum():
             path = folder / ".checked" / node_id / f"{manifest_sha256}.json"
             with suppress(OSError, ManifestError, KeyError, TypeError, ValueError):
-                add_notes(
-                    connection, node_id, manifest_sha256, loads_object(files.read_regular(path), "notes")["chunks"]
-                )
+                notes = loads_object(files.read_regular(path), "notes")
+                add_notes(connection, node_id, manifest_sha256, notes["chunks"])
 
 
 def add_notes(

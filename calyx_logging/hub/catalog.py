@@ -24,7 +24,7 @@ from calyx_logging.core.os_lock import OsLock
 from calyx_logging.errors import StorageError
 from calyx_logging.hub._catalog_schema import OURS, SCHEMA, VERSION, take_over
 
-__all__ = ["Catalog"]
+__all__ = ["Catalog", "mark_of"]
 
 _WAIT = 60.0
 """Seconds to wait for another process that changes it."""
@@ -45,7 +45,7 @@ class Catalog:
     Attributes:
         path: its file.
         index: the first generation's import index, which it writes for others, and begins with.
-        opened: how often it was opened; more than before means that it is another file now.
+        generation: how often a file was opened or closed; where it differs from before, it may say something else.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -57,7 +57,7 @@ class Catalog:
         self._of: tuple[int, int] | None = None
         self._in_memory = False
         self._bad: tuple[int, int] | None = None
-        self.opened = 0
+        self.generation = 0
 
     def rows(self, sql: str, values: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """Return the rows of a SELECT.
@@ -106,7 +106,7 @@ class Catalog:
                     self._bad = _identity(self.path)
                     self._renew()
                 raise self._error(error, "change") from error
-            except StorageError:
+            except StorageError:  # of `rows` in the body, which may have found it damaged
                 if self._bad is not None and self._bad == _identity(self.path):
                     self._renew()
                 raise
@@ -118,7 +118,7 @@ class Catalog:
             StorageError: the catalog cannot be written.
             OSError: the index cannot be written.
         """
-        is_ours = self.rows("SELECT value FROM about WHERE name = 'index'") == [(_mark(self.index),)]
+        is_ours = self.rows("SELECT value FROM about WHERE name = 'index'") == [(_state_of(self.index),)]
         if is_ours and not self.rows("SELECT 1 FROM bundles WHERE NOT listed LIMIT 1"):
             return
         with self.changing() as change:
@@ -137,7 +137,7 @@ class Catalog:
             data = orjson.dumps({"imports": imports}, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
             files.replace_file(self.index, data)
             change.execute("UPDATE bundles SET listed = 1 WHERE NOT listed")
-            change.execute("INSERT OR REPLACE INTO about VALUES ('index', ?)", [_mark(self.index)])
+            change.execute("INSERT OR REPLACE INTO about VALUES ('index', ?)", [_state_of(self.index)])
 
     def forget_notes(self, node_id: str, hashes: Iterable[str]) -> None:
         """Forget what was noted of chunks that are no longer what they were, so that whoever asks next reads them.
@@ -265,9 +265,8 @@ class Catalog:
         try:
             connection = _connect(self.path)
             try:
-                connection.execute(
-                    "PRAGMA synchronous = NORMAL"
-                )  # after a loss of power it may be older, never damaged
+                # after a loss of power it may be older, but not damaged
+                connection.execute("PRAGMA synchronous = NORMAL")
                 _version(connection)
             except _ERRORS:
                 connection.close()
@@ -293,7 +292,7 @@ class Catalog:
         if self._opened is not None:
             self._opened.close()
         self._opened, self._in_memory, self._of = connection, in_memory, _identity(self.path)
-        self.opened += 1
+        self.generation += 1
         if connection is not None:
             weakref.finalize(self, connection.close)
 
@@ -329,10 +328,18 @@ def _identity(path: Path) -> tuple[int, int] | None:
     return state.st_ino, state.st_dev
 
 
-def _mark(path: Path) -> str:
-    """Return a text that changes when a file does."""
+def _state_of(index: Path) -> str:
     try:
-        state = path.lstat()
+        return mark_of(index)
     except OSError:
         return ""
+
+
+def mark_of(path: Path) -> str:
+    """Return a text that changes when a file is replaced or written to.
+
+    Raises:
+        OSError: there is no such file.
+    """
+    state = path.lstat()
     return f"{state.st_mtime_ns} {state.st_size} {state.st_ino}"

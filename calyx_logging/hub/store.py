@@ -36,7 +36,7 @@ from calyx_logging.format.line_check import Scan
 from calyx_logging.format.manifest import MANIFEST_NAME, Manifest, is_safe_filename
 from calyx_logging.hub._catalog_schema import add_notes, indexed_in
 from calyx_logging.hub._staging import staging_in
-from calyx_logging.hub.catalog import Catalog
+from calyx_logging.hub.catalog import Catalog, mark_of
 from calyx_logging.node import is_node_id
 
 __all__ = ["Entry", "Note", "Store", "find_hub"]
@@ -154,7 +154,7 @@ class Store:
                 path = self.folder / node / name / MANIFEST_NAME
                 if not is_safe_filename(name) or not _is_folder(path.parent) or path.is_symlink() or not path.is_file():
                     continue
-                now = None if anew else _mark(path.stat())
+                now = None if anew else mark_of(path)
                 entry = next((entry for entry, mark in known[name] if mark == now), None)
                 if entry is None:
                     digest = self._read_manifest(path, anew=anew)[0]
@@ -197,12 +197,13 @@ class Store:
 
     def note_names(self) -> None:
         """Note of nodes that the names in their folders are known, so that nobody reads them until they change."""
-        before = time.time() - _TICK
-        known = [
-            (self.folder / node, node) for node, is_as_known in list(self._look_at_names()) if is_as_known
-        ]  # what changes from here on is seen: by its time, or because that is too young to be noted
-        states = [(int(folder.stat().st_mtime_ns), node) for folder, node in known if _is_folder(folder)]
-        old = [(mtime_ns, node) for mtime_ns, node in states if mtime_ns < before * 1e9]
+        old = []
+        for node, is_as_known in list(self._look_at_names()):
+            # a change from here on is seen: by its time, or because that is too young to be noted
+            if is_as_known and _is_folder(self.folder / node):
+                changed = self.folder.joinpath(node).stat().st_mtime_ns
+                if changed < (time.time() - _TICK) * 1e9:
+                    old.append((changed, node))
         if old:
             with self.catalog.changing() as change:
                 change.executemany("UPDATE nodes SET mtime_ns = ? WHERE node_id = ?", old)
@@ -217,7 +218,7 @@ class Store:
         Raises:
             StorageError: it cannot be written.
         """
-        marks = {entry: _mark((self.bundle(entry) / MANIFEST_NAME).stat()) for entry in entries}
+        marks = {entry: mark_of(self.bundle(entry) / MANIFEST_NAME) for entry in entries}
         with self.catalog.changing() as change:
             for node_id in node_ids:
                 here = {entry: mark for entry, mark in marks.items() if entry.node_id == node_id}
@@ -265,7 +266,7 @@ class Store:
     def _read_manifest(self, path: Path, *, anew: bool = False) -> tuple[str, Manifest | None]:
         """Return a manifest's hash and value (None if invalid), cached until its file is replaced."""
         try:
-            mark = _mark(path.stat())
+            mark = mark_of(path)
             known = self._read.get(path)
             if known is not None and known[0] == mark and not anew:
                 return known[1:]
@@ -299,23 +300,13 @@ class Store:
 
     def notes(self, entries: Iterable[Entry]) -> dict[str, Note]:
         """Return the notes about the chunks of bundles, by hash; without those that cannot be read."""
-        wanted: dict[str, list[str]] = defaultdict(list)
-        for entry in entries:
-            wanted[entry.node_id].append(entry.manifest_sha256)
+        sql = "SELECT sha256, bytes, mtime_ns, scan FROM notes WHERE node_id = ? AND manifest_sha256 = ?"
         found: dict[str, Note] = {}
-        for node_id, manifests in wanted.items():
-            by_manifest: dict[str, list[tuple[str, Note]]] = defaultdict(list)
-            one = " AND manifest_sha256 = ?" if len(manifests) == 1 else ""
-            sql = f"SELECT manifest_sha256, sha256, bytes, mtime_ns, scan FROM notes WHERE node_id = ?{one}"
-            for manifest_sha256, sha256, size, mtime_ns, scan in self.catalog.rows(
-                sql, [node_id, *manifests][: 1 + bool(one)]
-            ):
+        for entry in entries:
+            for sha256, size, mtime_ns, scan in self.catalog.rows(sql, [entry.node_id, entry.manifest_sha256]):
                 with suppress(KeyError, TypeError, ValueError):
-                    note = Note(Scan.of_document(orjson.loads(scan)), size, mtime_ns)
-                    by_manifest[manifest_sha256].append((sha256, note))
-            for manifest_sha256 in manifests:  # the first that brought a chunk is, as a rule, where it lies
-                for sha256, note in by_manifest.get(manifest_sha256, ()):
-                    found.setdefault(sha256, note)
+                    # the first that brought a chunk is, as a rule, where it lies
+                    found.setdefault(sha256, Note(Scan.of_document(orjson.loads(scan)), size, mtime_ns))
         return found
 
     def note_checked(self, manifest: Manifest, manifest_sha256: str, scans: Mapping[str, Scan], folder: Path) -> None:
@@ -370,11 +361,6 @@ _ENTRY = "node_id, folder, manifest_sha256, imported_at"
 
 def _key(entry: Entry) -> tuple[str, str, str]:
     return entry.node_id, entry.folder, entry.manifest_sha256
-
-
-def _mark(state: os.stat_result) -> str:
-    """Return a text that changes when a file is replaced."""
-    return f"{state.st_mtime_ns} {state.st_size} {state.st_ino}"
 
 
 def _bundles_in(folder: Path) -> list[str]:

@@ -1,7 +1,7 @@
 """The hub's store as one database: the stored table, brought up to date, and its compaction.
 
 from calyx_logging.query.hub_table import connect
-db = connect(Store(root))           # an Ibis backend, as of `database`
+db = connect(Store(root))           # an Ibis backend, as of `duckdb_views`
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from calyx_logging.query.in_force import (
     Part,
     behind,
     folder_of,
-    is_sound,
+    is_as_written,
     lost,
     parts_of,
     refuse_links,
@@ -42,6 +42,9 @@ from calyx_logging.query.table import name_of, refresh
 
 __all__ = ["compact", "connect"]
 
+_TRIES = 3
+"""So often is a catalog read again that turns out to be damaged."""
+
 _SORTED = "ts, writer, seq, chunk, line"
 
 
@@ -54,7 +57,7 @@ def connect(
     warn: Callable[[str], None] | None = None,
     plain: bool = False,
 ) -> Any:
-    """Return an Ibis backend over everything that the store holds, with the views of `database`.
+    """Return an Ibis backend over everything that the store holds, with the views of `views`.
 
     What is not in the stored table yet is put there first; where that cannot be written, into a temporary one.
 
@@ -90,13 +93,13 @@ def _up_to_date(
     store: Store, engine: Engine | None, tell: Callable[[str], None]
 ) -> tuple[dict[str, list[Part]], list[ChunkRef]]:
     """Bring the table up to date; return its files by node, and the chunks that are in none."""
-    while True:
+    for _ in range(_TRIES):
         wanted, gone = store.nodes(), list[str]()
         parts: dict[str, list[Part]] = {}
         try:
-            if not is_sound(store, parts_of(store)):
+            if not is_as_written(store, parts_of(store)):
                 store.catalog.renew()
-            parts, opened = parts_of(store), store.catalog.opened
+            parts, generation = parts_of(store), store.catalog.generation
             gone = lost(store, parts)
             wanted = sorted({*behind(store)} - {*gone})
             for node_ids, check in ((wanted, False), (gone, True)):
@@ -107,8 +110,9 @@ def _up_to_date(
             parts = {node_id: some for node_id, some in parts.items() if node_id not in gone}
             nodes = [*wanted, *gone]
             return parts, [ref for node_id in nodes for ref in _not_in(store, node_id, parts.get(node_id, []), tell)]
-        if opened == store.catalog.opened:  # else it was damaged, and another one says something else
-            return parts_of(store), []
+        if generation == store.catalog.generation:
+            break  # else it was damaged, and another one says something else
+    return parts_of(store), []
 
 
 def _not_in(store: Store, node_id: str, parts: list[Part], tell: Callable[[str], None]) -> list[ChunkRef]:

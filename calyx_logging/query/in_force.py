@@ -25,7 +25,7 @@ __all__ = [
     "behind",
     "folder_of",
     "gone_of",
-    "is_sound",
+    "is_as_written",
     "lost",
     "note_repeats",
     "parts_of",
@@ -104,7 +104,7 @@ def lost(store: Store, parts: dict[str, list[Part]]) -> list[str]:
     return sorted(node_id for node_id, some in parts.items() if gone_of(store, some))
 
 
-def is_sound(store: Store, parts: dict[str, list[Part]]) -> bool:
+def is_as_written(store: Store, parts: dict[str, list[Part]]) -> bool:
     """Tell whether the catalog says of the table what was written there; else it is damaged, and to be made anew."""
     noted = {node_id: more for node_id, *more in store.catalog.rows(f"SELECT node_id, {_NOTED} FROM nodes")}
     if parts.keys() - noted.keys():

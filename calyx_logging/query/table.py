@@ -30,7 +30,7 @@ from calyx_logging.query.in_force import (
     Part,
     folder_of,
     gone_of,
-    is_sound,
+    is_as_written,
     note_repeats,
     parts_of,
     refuse_links,
@@ -159,7 +159,7 @@ def refresh(
     tasks: list[Task] = []
     nodes = list(node_ids)
     is_needed = False
-    if (check or look) and not is_sound(store, parts_of(store)):
+    if (check or look) and not is_as_written(store, parts_of(store)):
         store.catalog.renew()
     for node_id in nodes:
         plan = _plan(store, node_id, result, check=check, anew=anew, look=look)
@@ -194,7 +194,7 @@ def refresh(
 
 @dataclass(frozen=True)
 class _Plan:
-    """What there is to do for a node: files to make, files that are damaged, and whether anything is to change."""
+    """Work for a node: files to make, files that are damaged, and whether anything is to change."""
 
     tasks: list[Task]
     damaged: set[str]
