@@ -96,6 +96,6 @@ def test_servers_that_configure_logging_when_they_start(node: Node) -> None:
 
 
 def test_it_is_public() -> None:
-    """Under its name, with the level as its argument."""
+    """`calyx_logging.doctor` takes the level as its argument."""
     assert callable(calyx_logging.doctor)
     assert calyx_logging.doctor(logging.CRITICAL).loggers[0].logger == "root"

@@ -458,6 +458,23 @@ def test_a_manifest_that_was_altered_where_the_index_is_lost(store: Store, tmp_p
     assert "do not belong together" in "\n".join(audited(store).damaged)
 
 
+def test_notes_of_an_earlier_version(store: Store, tmp_path: Path) -> None:
+    """A hub without a catalog begins with the import index, and with the notes that were kept beside it."""
+    import_bundle(store, make_bundle(make_node(tmp_path, "n-1"), range(3)))
+    store.catalog.write_index()
+    (entry,) = store.load("n-1")
+    notes = [json.loads(scan) for (scan,) in store.catalog.rows("SELECT scan FROM notes")]
+    assert len(notes) == 1
+    before = store.notes([entry])
+    path = store.folder / ".checked" / "n-1" / f"{entry.manifest_sha256}.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"chunks": notes}))
+    store.catalog.close()
+    store.catalog.path.unlink()
+    again = Store(store.root)
+    assert (again.load("n-1"), again.notes([entry])) == ([entry], before)
+
+
 def test_a_disk_that_rots(store: Store, tmp_path: Path) -> None:
     """A chunk that changes and keeps its length and time: a deep audit finds it, and from then on everybody does."""
     folder = import_bundle(store, make_bundle(make_node(tmp_path, "n-1"), range(3))).folder

@@ -1,4 +1,4 @@
-"""A real harness: lm_eval with its dummy model, offline, under capture; what the doctor says of such harnesses."""
+"""Run lm_eval, a real harness, with its dummy model, offline and captured, and ask the doctor about it."""
 
 from __future__ import annotations
 

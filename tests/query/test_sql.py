@@ -176,7 +176,7 @@ def test_a_case_is_as_it_last_ended(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("lacking", ["suite", "run_instance_id", "none"])
 def test_a_resumed_run_may_lack_a_name(tmp_path: Path, lacking: str) -> None:
-    """What was done again is left out, also where a run's suite or instance is null."""
+    """Cases that were done again are left out, also where a run's suite or instance is null."""
     run = {"suite": "s", "run_id": "r", "run_instance_id": "i"}
     run.pop(lacking, None)
     again, case = {**run, "resumed_as": "j"}, {"stage": "case_ended"}
