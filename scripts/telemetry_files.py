@@ -38,8 +38,8 @@ def command(
     """List the files that runs attached (all, or those of these names), with their size and where they belong.
 
     With --to they are written, each checked against its hash. A file that is there already is never replaced; of
-    several of one name in one place, the second gets a 2 in its name, and so on. What cannot be in a folder's name is
-    replaced. Exit code 1 when there is none, or one is not whole.
+    several with the same name and place, the second gets a 2 in its name, and so on. Characters that cannot be in a
+    folder's name are replaced. Exit code 1 when there is none, or one is not whole.
     """
     found = [
         one

@@ -1,8 +1,8 @@
 """A file as control lines: how a run's logs, predictions and results travel with its events.
 
-Each line of `control: file` holds one part of a file (`data`: zlib, then base64), and a last one says how many parts,
-how many bytes and which SHA-256 the file has. So a file is kept, exported, verified, imported once and acknowledged as
-events are. A file that was not taken has a last line alone, which says why (`left_out`).
+Each line with `control: file` holds one part of a file (`data`: zlib, then base64). A last line gives the number of
+parts and bytes and the SHA-256. Files are thus kept, exported, verified, imported once and acknowledged like events. A
+file that was not attached has only a last line, which says why (`left_out`).
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ FILE = "file"
 """The `control` of these lines."""
 
 PART_BYTES = 512 * 1024
-"""The most bytes of the file in one line."""
+"""Maximum number of the file's bytes in one line."""
 
 _OF_RUN = ("suite", "run_id", "run_instance_id", "case_id")
 _MAX_PARTS = 1_000_000
@@ -49,14 +49,14 @@ def file_lines(file: str, name: str, blocks: Iterable[bytes]) -> Iterator[tuple[
 
 @dataclass
 class Attachment:
-    """A file that a run left, as its last line describes it.
+    """A file that a run attached, as its last line describes it; the values come from a node and are not trusted.
 
     Attributes:
-        node_id, ts_utc, name: whose, when, and what it was called; nothing of this is to be trusted.
+        node_id, ts_utc, name: the node, the time, and the file's name.
         suite, run_id, run_instance_id, case_id: of the run; None where there was none.
         size, sha256, parts: of the file, the size in bytes; None if it was not taken.
         left_out: why it was not taken.
-        here: where each of its parts is that are there.
+        here: the places of the parts that were found, by number.
     """
 
     node_id: str
@@ -106,7 +106,7 @@ class Attachment:
 
 
 class Attachments:
-    """The files in lines that come in any order, and each line perhaps more than once."""
+    """Collects attached files from lines in any order; lines may be repeated."""
 
     def __init__(self) -> None:
         self._found: dict[tuple[str, str], Attachment] = {}

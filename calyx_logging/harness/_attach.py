@@ -18,7 +18,7 @@ from calyx_logging.handlers import OutboxHandler
 __all__ = ["MAX_BYTES", "attach"]
 
 MAX_BYTES = 64 * 1024 * 1024
-"""The most bytes of a file that is attached, unless a limit is given."""
+"""Default limit for the size of a file, in bytes."""
 
 
 def attach(
@@ -28,14 +28,14 @@ def attach(
     fields: Mapping[str, Any],
     max_bytes: int = MAX_BYTES,
 ) -> bool:
-    """Write a file's lines into the outboxes of handlers; False if it was not taken whole, which is said.
+    """Write a file into the outboxes of handlers; return False, and say so, if that fails.
 
     Args:
         handlers: whose outboxes.
         path: of the file.
-        name: that it is to have; None for its own.
-        fields: of the run, for its last line.
-        max_bytes: the most that is taken; of a larger file nothing is.
+        name: the name to record; None for the file's own.
+        fields: fields of the run, for the last line.
+        max_bytes: larger files are not attached.
 
     Raises:
         ConfigError: the name cannot be a file's name everywhere, or the limit is no number of bytes.

@@ -266,18 +266,18 @@ class BenchmarkRun:
             self._take_down(outcome, case_entry | ({} if failure is None else {"error": _text_of(failure)}))
 
     def attach(self, path: str | os.PathLike[str], name: str | None = None, *, max_bytes: int = MAX_BYTES) -> bool:
-        """Send a file along with the run's events, as it is now: a log, predictions, whatever belongs to the result.
+        """Send a copy of a file along with the run's events, such as a log or predictions.
 
-        Its bytes go into the outbox, compressed, and from there the way of events; `calyx-telemetry files` gives them
-        back. Inside a case it is the case's. No processor sees them. Envelope and receipt follow at the run's end.
+        The compressed bytes are kept in the outbox like events; `calyx-telemetry files` writes the file again. Called
+        inside a case, it records the case. Processors do not see the bytes. Envelope and receipt follow at the end.
 
         Args:
             path: the file.
-            name: the name it is to have; its own by default.
-            max_bytes: the most that is taken.
+            name: the name to record; the file's own by default.
+            max_bytes: larger files are not attached.
 
         Returns:
-            Whether it was taken. If not, that is said on standard error and in the outbox; the run goes on.
+            Whether it was attached. If not, standard error and the outbox say why, and the run goes on.
 
         Raises:
             ConfigError: the name cannot be a file's name everywhere, or the limit is no number of bytes.

@@ -1,4 +1,4 @@
-"""The catalog's tables, and what a new one begins with."""
+"""The catalog's tables, and the initial content of a new one."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ CREATE TABLE bundles (
 CREATE INDEX bundles_by_manifest ON bundles (manifest_sha256);
 CREATE INDEX bundles_by_listed ON bundles (listed);
 CREATE INDEX bundles_by_tabled ON bundles (tabled, node_id);
-CREATE TABLE notes (                         -- what an import learnt of a chunk
+CREATE TABLE notes (                         -- findings of an import about a chunk
     node_id TEXT NOT NULL, manifest_sha256 TEXT NOT NULL, sha256 TEXT NOT NULL, filename TEXT NOT NULL,
     bytes INTEGER NOT NULL, mtime_ns INTEGER NOT NULL, scan TEXT NOT NULL,
     PRIMARY KEY (node_id, manifest_sha256, sha256)
 ) WITHOUT ROWID;
 CREATE TABLE nodes (
     node_id TEXT PRIMARY KEY,
-    mtime_ns INTEGER NOT NULL DEFAULT -1,    -- of its folder, when the names in it were those of its bundles
-    compared INTEGER NOT NULL DEFAULT 0,     -- whether it is known which rows of its files in force repeat an event
-    repeats TEXT NOT NULL DEFAULT '',        -- the file that says which; none if there are none
-    digest TEXT NOT NULL DEFAULT ''          -- of these two, and of its files in force
+    mtime_ns INTEGER NOT NULL DEFAULT -1,    -- of its folder, at a time when its names were those of its bundles
+    compared INTEGER NOT NULL DEFAULT 0,     -- whether repeated events have been looked for in its files
+    repeats TEXT NOT NULL DEFAULT '',        -- the file that lists their rows; empty if there are none
+    digest TEXT NOT NULL DEFAULT ''          -- hash of these two and of its files in force
 ) WITHOUT ROWID;
 CREATE TABLE files (                         -- Parquet files of the table
     name TEXT PRIMARY KEY, node_id TEXT NOT NULL, version INTEGER NOT NULL, rows INTEGER NOT NULL,
@@ -75,7 +75,7 @@ def indexed_in(index: Path) -> list[tuple[str, str, str, str]] | None:
 
 
 def take_over(connection: sqlite3.Connection, folder: Path, index: Path) -> None:
-    """Begin with what the import index lists, and with the notes that version 0.1 kept beside it."""
+    """Fill a new catalog from the import index, and from the notes that version 0.1 kept in files."""
     entries = [entry for entry in indexed_in(index) or () if is_node_id(entry[0])]
     connection.executemany(
         "INSERT OR IGNORE INTO bundles (node_id, folder, manifest_sha256, imported_at, listed) VALUES (?, ?, ?, ?, 1)",

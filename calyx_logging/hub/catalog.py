@@ -1,10 +1,10 @@
-"""The hub's catalog: one SQLite file in which everything that was learnt of the store is kept.
+"""The hub's catalog: one SQLite file that records what the hub knows about its store.
 
-    telemetry/federated/.catalog.sqlite3      bundles, what their chunks' lines say, the table's files, repeated events
+    telemetry/federated/.catalog.sqlite3      bundles, the contents of their chunks, the table's files
 
-Invariants: the store's folders are the truth, and the catalog follows them, so that one that is lost, damaged or out of
-date does no harm; what belongs together changes in one transaction, whoever is killed where. Reading writes nothing:
-where there is no catalog, or none that can be read, one in memory takes its place, filled from the import index.
+Invariants: the folders are what counts, and the catalog can be rebuilt from them, so a lost, damaged or outdated one
+does no harm; related changes are made in one transaction, so a killed process leaves all of them or none. Reading
+writes nothing: if there is no readable catalog, one in memory stands in for it, filled from the import index.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class Catalog:
     Attributes:
         path: its file.
         index: the first generation's import index, which it writes for others, and begins with.
-        generation: how often a file was opened or closed; where it differs from before, it may say something else.
+        generation: counts how often the file was opened; if it has changed, earlier answers may be outdated.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -80,7 +80,7 @@ class Catalog:
     def _fetch(self, sql: str, values: Sequence[Any]) -> list[tuple[Any, ...]]:
         rows = self._connection().execute(sql, values).fetchall()
         if any(type(value) is bytes for row in rows for value in row):
-            raise sqlite3.DatabaseError("a text in it is none")  # nobody puts such values there
+            raise sqlite3.DatabaseError("it holds a value of the wrong type")
         return rows
 
     @contextmanager
@@ -140,7 +140,7 @@ class Catalog:
             change.execute("INSERT OR REPLACE INTO about VALUES ('index', ?)", [_state_of(self.index)])
 
     def forget_notes(self, node_id: str, hashes: Iterable[str]) -> None:
-        """Forget what was noted of chunks that are no longer what they were, so that whoever asks next reads them.
+        """Forget the notes about damaged chunks, so that they are read again when somebody asks.
 
         Raises:
             StorageError: the catalog cannot be written.
@@ -150,7 +150,7 @@ class Catalog:
             change.executemany("DELETE FROM notes WHERE node_id = ? AND sha256 = ?", keys)
 
     def forget_table(self, node_id: str) -> None:
-        """Forget that the table has the rows of a node's bundles, because some of their chunks are others now.
+        """Mark a node's bundles as missing from the table, because some of their chunks have changed.
 
         Raises:
             StorageError: the catalog cannot be written.
@@ -159,7 +159,7 @@ class Catalog:
             change.execute("UPDATE bundles SET tabled = 0 WHERE node_id = ?", [node_id])
 
     def renew(self) -> None:
-        """Make it anew from the import index and the folders, because something in it is wrong.
+        """Rebuild it from the import index, because its content is wrong; the folders supply the rest.
 
         Raises:
             StorageError: it cannot be written.
@@ -169,7 +169,7 @@ class Catalog:
             self._renew()
 
     def share(self) -> None:
-        """Let several machines use it at once, on a file system that they share: its log then needs no common memory.
+        """Change its journal to one that several machines can use at the same time, on a shared file system.
 
         Raises:
             StorageError: it cannot be written.
@@ -183,14 +183,14 @@ class Catalog:
                 raise self._error(error, "change") from error
 
     def close(self) -> None:
-        """Close the file, which is opened again when it is needed."""
+        """Close the file; it is opened again when needed."""
         with self._mutex:
             self._keep(None, in_memory=False)
 
     # -------------------------------------------------------------- the file
 
     def _connection(self) -> sqlite3.Connection:
-        """Return the connection, a new one where the file is not the one it was."""
+        """Return the connection, opening it again if the file was replaced."""
         if self._opened is None or self._of != _identity(self.path):
             try:
                 connection = self._open()
@@ -211,12 +211,12 @@ class Catalog:
         return connection
 
     def _renew(self) -> None:
-        """Make it anew, unless another process has done so, or a newer version knows better."""
+        """Rebuild it, unless another process has already done so, or a newer version made it."""
         try:
             with OsLock(self._folder / ".catalog.lock"):
                 found = self._state()
                 if found is not None and found > VERSION:
-                    hint = "use that version here; queries and audits read the store without it"
+                    hint = "use that version here; queries and audits work without the catalog"
                     raise StorageError("was made by a newer version of calyx-logging", path=self.path, hint=hint)
                 if found != VERSION or (self._bad is not None and self._bad == _identity(self.path)):
                     self._create()
@@ -243,7 +243,7 @@ class Catalog:
             connection.close()
 
     def _create(self) -> None:
-        """Put a new one in the place of what is there."""
+        """Replace the file by a new catalog."""
         draft = self.path.with_name(f"{self.path.name}.new")
         for path in (draft, self.path):
             for suffix in ("-wal", "-shm", "-journal", ""):  # what is left of a damaged one would be read with the new
@@ -259,7 +259,7 @@ class Catalog:
         files.rename_over(draft, self.path)
 
     def _open(self) -> sqlite3.Connection | None:
-        """Open the file, for writing where that is possible; None where there is none."""
+        """Open the file, for writing if possible; None if it does not exist."""
         if self.path.is_symlink() or not self.path.is_file():
             return None
         try:
@@ -299,7 +299,7 @@ class Catalog:
     def _error(self, error: Exception, what: str) -> StorageError:
         hint = "free some space" if _code(error) == sqlite3.SQLITE_FULL else "check the rights and the disk"
         if _code(error) in _DAMAGED:
-            hint = "it has been made anew: do it once more"
+            hint = "it has been rebuilt: run the command again"
         return StorageError(f"cannot {what} the catalog: {error}", path=self.path, hint=hint)
 
 

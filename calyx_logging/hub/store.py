@@ -1,7 +1,7 @@
 """The hub's store: imported bundles by node, and the staging area.
 
     telemetry/federated/<node_id>/<YYYYMMDD_HHMMSS>/    an imported bundle's chunks, verbatim, and its manifest
-    telemetry/federated/.catalog.sqlite3                what was learnt of them, see `catalog`
+    telemetry/federated/.catalog.sqlite3                what is known about them, see `catalog`
     telemetry/federated/.import_index.json              which bundles are in it, for the first generation
     telemetry/federated/.import.lock                    held while bundles are put in
     telemetry/federated/.staging/                       copies being verified, each with a lock while its importer lives
@@ -10,8 +10,8 @@
     telemetry/federated/.refused/                       which bundles were refused, and why
     telemetry/federated/.allowed_signers, .revoked_keys whose signatures are valid
 
-Invariants: a bundle's folder has its final name only when it is whole; the folders are the truth, from which loading
-mends what the catalog says.
+Invariants: a bundle's folder has its final name only when it is whole; loading compares the catalog with the folders,
+which are what counts.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ __all__ = ["Entry", "Note", "Store", "find_hub"]
 
 _STORE = Path("telemetry", "federated")
 _TICK = 3.0
-"""Seconds after which a folder's time of change has changed if the folder has, on every file system."""
+"""Seconds between two changes of a folder that give it different times of change on every file system."""
 
 
 @dataclass(frozen=True)
@@ -93,9 +93,9 @@ class Store:
         root: the folder that holds `telemetry`.
 
     Attributes:
-        catalog: what was learnt of the bundles.
-        unsettled: nodes of bundles that the catalog did not know when they were loaded: the import that put them in may
-            have been killed before it was done.
+        catalog: records what is known about the bundles.
+        unsettled: nodes with bundles that the catalog did not know when they were loaded; their import may have been
+            killed before it finished.
     """
 
     def __init__(self, root: Path) -> None:
@@ -196,7 +196,7 @@ class Store:
             yield node, names == set(_bundles_in(self.folder / node) if node in here else ())
 
     def note_names(self) -> None:
-        """Note of nodes that the names in their folders are known, so that nobody reads them until they change."""
+        """Record which nodes' folders match the catalog, so that they are not listed again until they change."""
         old = []
         for node, is_as_known in list(self._look_at_names()):
             # a change from here on is seen: by its time, or because that is too young to be noted
@@ -239,7 +239,7 @@ class Store:
                 change.execute("INSERT OR IGNORE INTO nodes (node_id) VALUES (?)", [node_id])
 
     def missing(self, node_id: str, entries: Iterable[Entry]) -> list[Entry]:
-        """List a node's bundles that were here and are gone, unless somebody took them out of the import index, too.
+        """List a node's bundles that have vanished, except those that were also removed from the import index.
 
         Args:
             node_id: of the node.

@@ -31,7 +31,7 @@ from calyx_logging.query.rows import TABLE_VERSION, batches_of, schema, write_pa
 __all__ = ["in_files"]
 
 _WORTH_KEEPING = 8 * 1024 * 1024
-"""Bytes of chunks whose rows are made as fast as anything can be looked up."""
+"""Below this many bytes of chunks, making the rows is as fast as looking them up."""
 
 _OURS = re.compile(r"[0-9a-f]{32}-[0-9a-f]{32}\.parquet|\.[0-9a-f]{16}\.tmp", re.ASCII)
 _LEFT = 86_400.0
@@ -40,7 +40,7 @@ _LEFT = 86_400.0
 
 @dataclass(frozen=True)
 class _Task:
-    """A chunk, and where its file is to be: at a path for one query, or, where it can be, in a folder to be kept."""
+    """A chunk and the path of its file for one query; with `kept`, the folder and key to keep it under instead."""
 
     ref: ChunkRef
     target: Path
@@ -63,7 +63,7 @@ def in_files(
         folder: a temporary one.
         engine: makes the files; None for this process.
         warn: is told of chunks that cannot be read, which are left out; None raises.
-        keep: whether files of sealed chunks are kept beside them, and those that are there are used.
+        keep: use and keep files of sealed chunks in a folder beside them.
 
     Raises:
         ChunkError, StorageError: a chunk cannot be read, or the folder cannot be written.
@@ -128,7 +128,7 @@ def _in_file(task: _Task) -> Path | CalyxError | None:
 
 
 def _keys_of(refs: Iterable[ChunkRef]) -> dict[ChunkRef, str]:
-    """Return the keys of the chunks that never change: ours, and sealed."""
+    """Return keys for the chunks that never change, which are our own sealed ones."""
     found = {}
     for ref in refs:
         name = ChunkName.parse(ref.path.name)
@@ -142,7 +142,7 @@ def _keys_of(refs: Iterable[ChunkRef]) -> dict[ChunkRef, str]:
 
 
 def _kept_in(folder: Path) -> dict[str, Path]:
-    """Return the files of a folder by key; none where it is a link, or cannot be read."""
+    """Return a folder's files by key; nothing if it is a link or cannot be read."""
     if folder.is_symlink():
         return {}
     with suppress(StorageError):
@@ -159,7 +159,7 @@ def _is_whole(path: Path) -> bool:
 
 
 def _to_be_kept(folder: Path) -> Path | None:
-    """Return a path for a new file in a folder that is no link; None where there can be none."""
+    """Return a path for a new file in the folder; None if it is a link or cannot be made."""
     with suppress(OSError):
         files.make_dirs(folder)
         return None if folder.is_symlink() else folder / f".{secrets.token_hex(8)}.tmp"
@@ -167,7 +167,7 @@ def _to_be_kept(folder: Path) -> Path | None:
 
 
 def _named(made: Path, key: str) -> Path:
-    """Give a file its name, unless another query has just made the same."""
+    """Rename a finished file by its content, unless another query has just made the same one."""
     target = made.with_name(f"{key}-{digest_of(made)[:32]}.parquet")
     if _is_whole(target):
         files.remove(made)

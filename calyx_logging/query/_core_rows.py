@@ -1,4 +1,4 @@
-"""Rows of plain lines, as columns, by the compiled core; `rows` makes all others, and all where there is no core."""
+"""Make rows of plain lines as columns, in the compiled core; `rows` makes all others."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Find the files that runs attached, in the chunks of an outbox, a hub or a bundle, and give their bytes back.
+"""Find the files that runs attached in the chunks of an outbox, a hub or a bundle, and return their contents.
 
-Plain reading, without the extra `query`. Names and contents come from nodes and are not to be trusted.
+This works without the extra `query`. Names and contents come from nodes and are not trusted.
 """
 
 from __future__ import annotations
@@ -64,7 +64,7 @@ def blocks_of_attachment(attachment: Attachment) -> Iterator[bytes]:
 
 
 def _lines(path: Path) -> Iterator[tuple[_Place, bytes]]:
-    """Yield the lines that may be of a file, and where they are."""
+    """Yield lines that may hold part of a file, with their places."""
     try:
         stream = open_chunk(path)
     except StorageError as error:

@@ -1,9 +1,9 @@
-"""Publish the hub's stored table as a Delta Lake table, over the same files, for programs that know nothing of us.
+"""Publish the files of the hub's stored table as a Delta Lake table, for other programs.
 
     telemetry/federated/.table/_delta_log/      which of the table's files are in force, in Delta's form
 
-The log follows the catalog: it may be deleted (then nothing is published any more), and is made anew where it cannot be
-read. Its rows are all lines of the chunks; docs/query.md says how to leave out those that are no events.
+The log follows the catalog. Deleting it ends the publication; a damaged one is made again. The rows are all lines of
+the chunks; docs/query.md says how to leave out those that are not events.
 
 Needs the extra `delta`.
 """
@@ -74,7 +74,7 @@ def publish(store: Store) -> int:
 
 
 def _change(table: Any, parts: dict[str, Part], folder: Path) -> None:
-    """Commit what has come and gone, if anything has."""
+    """Commit the files that were added and removed, if there are any."""
     import pyarrow as pa
     from deltalake.transaction import AddAction, RemoveAction
 

@@ -129,8 +129,8 @@ def attach(
     Args:
         folder: a temporary one, deleted when the backend is closed.
         loose: in which an event may be there several times.
-        known: of whose rows it is known which are there before; all files that hold events of their nodes.
-        repeats: the files that say so.
+        known: files of nodes whose repeated rows are known; each node's files are all here, or all in `loose`.
+        repeats: the files that list these rows.
         memory: as for `connect_chunks`.
         closed: likewise.
         plain: likewise.
@@ -173,7 +173,7 @@ def attach(
 
 
 def find_repeats(parquet: Sequence[Path], target: Path) -> bool:
-    """Write which rows of one node's files repeat others (node id, bundle, chunk, line), which count, if any does.
+    """Write the places (node id, bundle, chunk, line) of the rows of one node that repeat an event, if there are any.
 
     Returns:
         Whether the file was written.

@@ -43,7 +43,7 @@ from calyx_logging.query.table import name_of, refresh
 __all__ = ["compact", "connect"]
 
 _TRIES = 3
-"""So often is a catalog read again that turns out to be damaged."""
+"""How often the catalog is read if it keeps being rebuilt."""
 
 _SORTED = "ts, writer, seq, chunk, line"
 
@@ -92,7 +92,7 @@ def connect(
 def _up_to_date(
     store: Store, engine: Engine | None, tell: Callable[[str], None]
 ) -> tuple[dict[str, list[Part]], list[ChunkRef]]:
-    """Bring the table up to date; return its files by node, and the chunks that are in none."""
+    """Bring the table up to date; return its files by node, and the chunks that it still lacks."""
     for _ in range(_TRIES):
         wanted, gone = store.nodes(), list[str]()
         parts: dict[str, list[Part]] = {}
@@ -111,7 +111,7 @@ def _up_to_date(
             nodes = [*wanted, *gone]
             return parts, [ref for node_id in nodes for ref in _not_in(store, node_id, parts.get(node_id, []), tell)]
         if generation == store.catalog.generation:
-            break  # else it was damaged, and another one says something else
+            break  # else the catalog was damaged and has been replaced meanwhile
     return parts_of(store), []
 
 

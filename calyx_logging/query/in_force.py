@@ -1,7 +1,7 @@
-"""Which files of the hub's stored table are in force, by the catalog, which readers and writers alone go by.
+"""List the files of the hub's stored table that are in force, according to the catalog.
 
-A file that the catalog does not name has no rows. One that is no longer in force stays for a while, for those who have
-just begun to read it.
+Readers and writers use this list alone: a file that it does not name is not read. A file that is no longer in force
+stays for a while, for queries that have already begun.
 """
 
 from __future__ import annotations
@@ -105,7 +105,7 @@ def lost(store: Store, parts: dict[str, list[Part]]) -> list[str]:
 
 
 def is_as_written(store: Store, parts: dict[str, list[Part]]) -> bool:
-    """Tell whether the catalog says of the table what was written there; else it is damaged, and to be made anew."""
+    """Tell whether the catalog's data on the table matches its digests; if not, it is damaged and must be rebuilt."""
     noted = {node_id: more for node_id, *more in store.catalog.rows(f"SELECT node_id, {_NOTED} FROM nodes")}
     if parts.keys() - noted.keys():
         return False
@@ -120,13 +120,13 @@ _NOTED = "compared, repeats, digest"
 
 
 def _digest(parts: Iterable[Part], compared: int, repeats: str) -> str:
-    """Return a hash of what the catalog says of a node's table; nothing of a node that has none."""
+    """Return a hash of the catalog's data on a node's table."""
     text = repr((sorted(map(repr, parts)), compared, repeats))
     return sha256_of(text.encode("utf-8", "surrogatepass"))[:32]
 
 
 def seal(store: Store, change: sqlite3.Connection, node_id: str, **values: int | str) -> None:
-    """Set `compared` or `repeats` of a node, and its digest, at the end of a change of its files."""
+    """Set values of a node (`compared`, `repeats`), and update its digest; call this after each change of its files."""
     change.execute("INSERT OR IGNORE INTO nodes (node_id) VALUES (?)", [node_id])
     for name, value in values.items():
         change.execute(f"UPDATE nodes SET {name} = ? WHERE node_id = ?", [value, node_id])
@@ -136,14 +136,14 @@ def seal(store: Store, change: sqlite3.Connection, node_id: str, **values: int |
 
 
 def refuse_links(store: Store, node_id: str) -> None:
-    """Refuse to work in a folder that is a link: what it leads to is not the hub's.
+    """Refuse to work in a folder that is a symbolic link, because its target is not the hub's.
 
     Raises:
         StorageError: the table's folder is one, or the node's in it.
     """
     for folder in (folder_of(store), folder_of(store) / f"node_id={node_id}"):
         if folder.is_symlink():
-            raise StorageError("is a symbolic link", path=folder, hint="delete it: the table is made anew")
+            raise StorageError("is a symbolic link", path=folder, hint="delete the link: the table is then made again")
 
 
 def gone_of(store: Store, parts: Iterable[Part]) -> set[str]:
@@ -189,14 +189,14 @@ def swap(change: sqlite3.Connection, node_id: str, old: Iterable[Part], new: Ite
 
 
 def repeats_of(store: Store, node_id: str) -> list[Path] | None:
-    """Return the file that says which rows of a node repeat others, or no file if none does; None: it is not known."""
+    """Return the file that lists a node's repeated rows, or an empty list if it has none; None if it is unknown."""
     found = store.catalog.rows("SELECT repeats FROM nodes WHERE node_id = ? AND compared", [node_id])
     paths = [folder_of(store) / name for (name,) in found if name and _is_ours(name)]
     return paths if found and all(path.is_file() and not path.is_symlink() for path in paths) else None
 
 
 def note_repeats(store: Store, node_id: str, parts: Sequence[Part], name: str) -> None:
-    """Note which file says which rows of a node's files repeat others (none: ''), if these are still its files.
+    """Record the file that lists a node's repeated rows ('' if it has none), if its files have not changed since.
 
     Raises:
         StorageError: the catalog cannot be written.

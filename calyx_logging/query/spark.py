@@ -161,8 +161,8 @@ def attach(
     Args:
         spark: the session.
         loose: files in which an event may be there several times.
-        known: files of whose rows it is known which are there before.
-        repeats: the files that say so.
+        known: files of nodes whose repeated rows are known.
+        repeats: the files that list these rows.
 
     Raises:
         ConfigError: the extra is not installed.

@@ -84,7 +84,7 @@ class Refreshed:
 
 
 def name_of(node_id: str, begin: str, chunks: Iterable[str]) -> str:
-    """Return the name of the file that has the rows of chunks, by their hashes, and begins with a bundle or a month."""
+    """Return the file name for the rows of these chunks (given by their hashes), beginning with a bundle or month."""
     content = "\n".join([str(TABLE_VERSION), begin, *sorted(chunks)])
     begin = begin if _IN_ORDER.match(begin) else "000000"
     return f"node_id={node_id}/{begin}-{sha256_of(content.encode('utf-8', 'surrogatepass'))[:32]}.parquet"
@@ -93,7 +93,7 @@ def name_of(node_id: str, begin: str, chunks: Iterable[str]) -> str:
 def make(task: Task) -> Made:
     """Write the rows of a bundle's chunks to a file.
 
-    A chunk that is not as it was when it came has no rows. Errors are for the one who asked: they are returned.
+    A chunk that has changed since it was imported gets no rows. Errors are returned as warnings.
     """
     good: dict[str, Path] = {}
     warnings = []
@@ -140,7 +140,7 @@ def refresh(
     anew: bool = False,
     look: bool = False,
 ) -> Refreshed:
-    """Make the files that are missing, and put them in force, with what is in the store no longer left out.
+    """Make the files that are missing, and put them in force; drop those of chunks that are no longer in the store.
 
     Args:
         store: the hub's.
@@ -148,7 +148,7 @@ def refresh(
         engine: makes them; None for this process.
         check: look at every file that is in force, and make again what is not whole.
         anew: make everything again.
-        look: look at every chunk of the nodes, also where the catalog says that the table has it.
+        look: compare with the chunks of all these nodes, even if the catalog says that the table has them.
 
     Raises:
         StorageError: a folder cannot be read, or the table cannot be written.
@@ -202,7 +202,7 @@ class _Plan:
 
 
 def _plan(store: Store, node_id: str, result: Refreshed, *, check: bool, anew: bool, look: bool) -> _Plan | None:
-    """Compare a node's files with its chunks; None where there is nothing to be done, by what the catalog says."""
+    """Compare a node's files with its chunks; None if, according to the catalog, there is nothing to do."""
     entries, parts = store.load(node_id), parts_of(store, node_id)[node_id]
     damaged, tabled = gone_of(store, parts), _tabled(store, node_id)
     if not (damaged or check or anew or look) and tabled == {entry.manifest_sha256 for entry in entries}:
@@ -229,7 +229,7 @@ def _tabled(store: Store, node_id: str) -> set[str]:
 
 
 def _tasks(store: Store, node_id: str, holdings: Holdings, good: Iterable[Part]) -> list[Task]:
-    """Return what there is to do for the chunks that are in no good file, bundle by bundle."""
+    """Return tasks for the chunks that are not in a good file, bundle by bundle."""
     there = {sha256 for part in good for sha256 in part.chunks}
     missing: dict[Entry, list[Held]] = {}
     for sha256, held in holdings.by_hash.items():
@@ -264,7 +264,7 @@ def _good(parts: Sequence[Part], holdings: Holdings, damaged: set[str]) -> list[
 
 
 def _done(holdings: Holdings, parts: Iterable[Part]) -> set[str]:
-    """Return the manifests' hashes of the bundles of which files have every chunk that is in the store."""
+    """Return the manifest hashes of the bundles whose chunks, as far as the store has them, are all in files."""
     missing = holdings.by_hash.keys() - {sha256 for part in parts for sha256 in part.chunks}
     return {  # a chunk that another superseded is in no file, and its bundle is done all the same
         entry.manifest_sha256
@@ -310,7 +310,7 @@ def _put_in_force(
 
 
 def _look_for_repeats(store: Store, node_id: str) -> None:
-    """Note which rows of a node repeat others; else each query has to look for them."""
+    """Find a node's repeated rows and record them, so that queries need not look for them."""
     if repeats_of(store, node_id) is not None:
         return
     folder, parts = folder_of(store), parts_of(store, node_id)[node_id]
