@@ -19,6 +19,7 @@ from calyx_logging.core import files
 from calyx_logging.core.carriers import Leftover, left_by, left_folder, shown, sort_names
 from calyx_logging.errors import ArchiveError, ManifestError
 from calyx_logging.format.chunk import SEALED_SUFFIX
+from calyx_logging.format.chunk_stats import ChunkStats
 from calyx_logging.format.manifest import (
     MANIFEST_NAME,
     MAX_MANIFEST,
@@ -28,7 +29,7 @@ from calyx_logging.format.manifest import (
     is_safe_filename,
 )
 
-__all__ = ["Copied", "listed_in", "unlisted", "unpack", "was_a_bundle"]
+__all__ = ["Copied", "listed_in", "manifest_in", "unlisted", "unpack", "was_a_bundle"]
 
 _FOLDER = re.compile(r"[0-9]{8}_[0-9]{6}", re.ASCII)
 _MAX_NAMED = 1000
@@ -55,12 +56,14 @@ class Copied:
         faults: one for each file that was not copied.
         warnings: what was left out.
         inside: the bundle's folder in an archive of several; empty for anything else.
+        seen: the stats and scans of chunks that were read while they were copied, by file name.
     """
 
     folder: Path
     faults: list[Fault]
     warnings: list[str]
     inside: str = ""
+    seen: dict[str, ChunkStats] = field(default_factory=dict)
 
 
 @dataclass
@@ -231,7 +234,7 @@ def _unpack_bundle(bundle: _Bundle, copied: Copied, budget: _Budget) -> None:
         faults.append(Fault("malformed", MANIFEST_NAME, expected, "more: unpack it, and import that"))
         return
     faults += _unpack_file(MANIFEST_NAME, manifest, MAX_MANIFEST, staged)
-    listed = listed_in(staged)
+    listed = listed_in(manifest_in(staged))
     there = sort_names(by_name, listed)
     copied.warnings.extend(there.warnings())
     faults += _irregular(bundle, there.leftovers)
@@ -296,13 +299,19 @@ def _unsafe(paths: list[str]) -> Iterator[Fault]:
 # ------------------------------------------------------------------ what is listed
 
 
-def listed_in(staged: Path) -> dict[str, int | None]:
+def manifest_in(staged: Path) -> Manifest | None:
+    """Return a copy's manifest; None if it cannot be read, of which `check` says the reason."""
+    try:
+        return Manifest.parse(files.read_regular(staged / MANIFEST_NAME))
+    except (OSError, ManifestError):
+        return None
+
+
+def listed_in(manifest: Manifest | None) -> dict[str, int | None]:
     """Return the files that a bundle may have, with their lengths from the manifest if that is readable."""
     listed: dict[str, int | None] = dict.fromkeys(OWN_NAMES, MAX_MANIFEST)
-    try:
-        manifest = Manifest.parse(files.read_regular(staged / MANIFEST_NAME))
-    except (OSError, ManifestError):
-        return listed  # `check` reports what is wrong with it
+    if manifest is None:
+        return listed
     return {chunk.filename: chunk.bytes for chunk in manifest.chunks if is_safe_filename(chunk.filename)} | listed
 
 

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -50,15 +50,27 @@ def verify(folder: Path, *, progress: Progress | None = None) -> VerifiedBundle:
     return VerifiedBundle(folder, report.manifest, report.manifest_sha256, report.warnings, report.events)
 
 
-def check(folder: Path, *, progress: Progress | None = None) -> Report:
-    """Check a bundle and report all its faults; `progress` receives the numbers of bytes read.
+def check(
+    folder: Path,
+    *,
+    progress: Progress | None = None,
+    with_scans: bool = False,
+    seen: Mapping[str, ChunkStats] | None = None,
+) -> Report:
+    """Check a bundle and report all its faults.
+
+    Args:
+        folder: of the bundle.
+        progress: receives the numbers of bytes read.
+        with_scans: whether to scan the chunks' lines in the same pass.
+        seen: the stats of chunks, by file name, that need not be read again.
 
     Raises:
         StorageError: the folder cannot be listed.
     """
     folder = files.reachable(folder)
     names = _listing(folder)
-    report = judge(names, lambda name: _blocks(folder / name), progress=progress)
+    report = judge(names, lambda name: _blocks(folder / name), progress=progress, with_scans=with_scans, seen=seen)
     if MANIFEST_NAME not in names:
         below = sorted(
             name for name in names if left_folder(name) is None and (folder / name / MANIFEST_NAME).is_file()

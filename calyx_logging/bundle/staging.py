@@ -1,7 +1,8 @@
 """Find arriving bundles, and copy one into staging, from a folder or an archive.
 
 Names are not trusted: only plain file names that the manifest lists are joined to a path. Each file that is not copied
-is a fault, or a warning where a carrier left it; `bundle.check` checks those that are.
+is a fault, or a warning where a carrier left it; `verdict` checks those that are. A chunk of a folder is read once:
+it is hashed and its lines are scanned while it is copied.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Protocol
 
-from calyx_logging.bundle._unpacking import Copied, listed_in, unlisted, unpack, was_a_bundle
+from calyx_logging.bundle._unpacking import Copied, listed_in, manifest_in, unlisted, unpack, was_a_bundle
 from calyx_logging.bundle.archive import is_archive, members_of, unpacked_limit
 from calyx_logging.bundle.folder import check
 from calyx_logging.bundle.verification import OWN_NAMES, Fault, Progress, Report
@@ -22,7 +23,9 @@ from calyx_logging.core.parallel import several_at_once
 from calyx_logging.core.reading import blocks_of
 from calyx_logging.errors import ArchiveError, ChunkError, ManifestError, StorageError
 from calyx_logging.format.chunk import open_chunk
+from calyx_logging.format.chunk_stats import stats_for
 from calyx_logging.format.manifest import MANIFEST_NAME, MAX_MANIFEST
+from calyx_logging.node import is_node_id
 
 __all__ = ["Copied", "Found", "Source", "bring", "bundles_in", "bytes_of", "verdict"]
 
@@ -210,7 +213,7 @@ def verdict(copied: Copied) -> Report:
     Raises:
         StorageError: the copy cannot be read.
     """
-    report = check(copied.folder)
+    report = check(copied.folder, with_scans=True, seen=copied.seen)
     warnings = tuple(dict.fromkeys([*copied.warnings, *report.warnings]))
     if copied.faults and not any(copied.folder.iterdir()):
         return replace(report, faults=tuple(copied.faults), warnings=warnings)  # only the reasons matter
@@ -235,17 +238,24 @@ def _copy_folder(source: Source, copied: Copied, progress: Progress | None) -> I
             names.remove(name)
 
     def copy(name: str, there: str) -> Fault | None:
+        blocks = _counted(source.blocks(there), progress)
+        stats = None if node_id is None or name in OWN_NAMES else stats_for(name, scanned_for=node_id)
         try:
-            files.write_new(copied.folder / name, _counted(source.blocks(there), progress))
+            files.write_new(copied.folder / name, blocks if stats is None else stats.through(blocks))
         except (ChunkError, StorageError) as error:
             return Fault("unreadable", name, "a regular file", error.message)
+        if stats is not None:
+            copied.seen[name] = stats
         return None
 
+    manifest, node_id = None, None
     if MANIFEST_NAME in names:
         names.remove(MANIFEST_NAME)
         if (fault := copy(MANIFEST_NAME, MANIFEST_NAME)) is not None:
             yield fault
-    there = sort_names(names, listed_in(copied.folder))
+        manifest = manifest_in(copied.folder)
+        node_id = manifest.node_id if manifest is not None and is_node_id(manifest.node_id) else None
+    there = sort_names(names, listed_in(manifest))
     copied.warnings.extend(there.warnings())
     yield from unlisted(there.others)
     yield from filter(None, several_at_once(lambda pair: copy(*pair), sorted(there.found.items())))

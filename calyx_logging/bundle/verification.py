@@ -8,7 +8,7 @@ that carriers leave beside the bundle's are warnings, by the list in `core.carri
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from calyx_logging.core.carriers import SortedNames, pair_names, sort_names
@@ -16,7 +16,8 @@ from calyx_logging.core.parallel import several_at_once
 from calyx_logging.core.reading import sha256_of
 from calyx_logging.errors import CalyxError, ChunkError, ManifestError, StorageError
 from calyx_logging.format.chunk import SEALED_SUFFIX
-from calyx_logging.format.chunk_stats import stats_for
+from calyx_logging.format.chunk_stats import ChunkStats, stats_for
+from calyx_logging.format.line_check import Scan
 from calyx_logging.format.manifest import (
     MANIFEST_NAME,
     MAX_MANIFEST,
@@ -76,6 +77,7 @@ class Report:
         faults: all of them.
         warnings: what the user should know.
         events: the events in its chunks, without control lines, as far as the chunks can be read.
+        scans: of its chunks' lines, by file name, if they were wanted.
     """
 
     manifest: Manifest | None
@@ -83,18 +85,28 @@ class Report:
     faults: tuple[Fault, ...]
     warnings: tuple[str, ...]
     events: int = 0
+    scans: Mapping[str, Scan] = field(default_factory=dict)
 
 
-_EntryOf = Callable[[str, str], tuple[ChunkEntry, int] | Fault]
+_StatsOf = Callable[[str, str], ChunkStats | Fault]
 
 
-def judge(names: Collection[str], read: Read, *, progress: Progress | None = None) -> Report:
+def judge(
+    names: Collection[str],
+    read: Read,
+    *,
+    progress: Progress | None = None,
+    with_scans: bool = False,
+    seen: Mapping[str, ChunkStats] | None = None,
+) -> Report:
     """Find all faults of a bundle.
 
     Args:
         names: the names of its files.
         read: reads one of them; several are read at once, in threads.
         progress: receives the numbers of chunk bytes read.
+        with_scans: whether to scan the chunks' lines in the same pass; bad lines are no faults here.
+        seen: the stats of chunks, by file name, that need not be read again.
     """
     if MANIFEST_NAME not in names:
         fault = Fault("missing", MANIFEST_NAME, "the bundle's manifest", "no such file")
@@ -107,9 +119,16 @@ def judge(names: Collection[str], read: Read, *, progress: Progress | None = Non
         return Report(None, None, (fault,), tuple(sort_names(names, OWN_NAMES).warnings()))
     there = sort_names(names, names_of(manifest))
     digest = sha256_of(data)
-    logged: list[int] = []
+    stats_of = partial(
+        _stats_of,
+        read=read,
+        progress=progress,
+        scanned_for=manifest.node_id if with_scans and is_node_id(manifest.node_id) else None,
+        seen=seen or {},
+    )
+    read_of: dict[str, ChunkStats] = {}
     faults = _manifest_faults(manifest)
-    faults += _chunk_faults(manifest, there, partial(_entry_of, read=read, progress=progress), logged)
+    faults += _chunk_faults(manifest, there, stats_of, read_of)
     if SUMS_NAME in names:
         try:
             faults += _sums_faults(manifest, digest, parse_sums(_whole(SUMS_NAME, read)))
@@ -117,7 +136,9 @@ def judge(names: Collection[str], read: Read, *, progress: Progress | None = Non
             faults.append(Fault("malformed", SUMS_NAME, "", _error_text(error)))
     elif not manifest.is_legacy:
         faults.append(Fault("missing", SUMS_NAME, "a line for each file", "no such file"))
-    return Report(manifest, digest, tuple(faults), tuple(there.warnings()), sum(logged))
+    logged = sum(stats.logged for stats in read_of.values())
+    scans = {name: stats.scanner.result() for name, stats in read_of.items() if stats.scanner is not None}
+    return Report(manifest, digest, tuple(faults), tuple(there.warnings()), logged, scans)
 
 
 def names_of(manifest: Manifest) -> set[str]:
@@ -158,8 +179,10 @@ def _manifest_faults(manifest: Manifest) -> list[Fault]:
     return faults
 
 
-def _chunk_faults(manifest: Manifest, there: SortedNames, entry_of: _EntryOf, logged: list[int]) -> list[Fault]:
-    """Find the faults of the chunks; add each chunk's number of events to `logged`."""
+def _chunk_faults(
+    manifest: Manifest, there: SortedNames, stats_of: _StatsOf, read_of: dict[str, ChunkStats]
+) -> list[Fault]:
+    """Find the faults of the chunks; put each chunk's stats into `read_of`."""
     faults: list[Fault] = []
     missing: dict[str, str] = {}
     here: list[ChunkEntry] = []
@@ -172,31 +195,41 @@ def _chunk_faults(manifest: Manifest, there: SortedNames, entry_of: _EntryOf, lo
             missing[entry.sha256] = entry.filename
             faults.append(Fault("missing", entry.filename, f"sha256 {entry.sha256}", "no such file"))
 
-    def look_at(entry: ChunkEntry) -> tuple[ChunkEntry, int] | Fault:
-        return entry_of(entry.filename, there.found[entry.filename])
+    def look_at(entry: ChunkEntry) -> ChunkStats | Fault:
+        return stats_of(entry.filename, there.found[entry.filename])
 
     for entry, found in zip(here, several_at_once(look_at, here), strict=True):
         if isinstance(found, Fault):
             faults.append(found)
         else:
-            faults.extend(_differences(entry, found[0]))
-            logged.append(found[1])
+            faults.extend(_differences(entry, found.entry(entry.filename)))
+            read_of[entry.filename] = found
     for name in there.others:
-        extra = entry_of(name, name) if missing else None
-        twin = missing.get(extra[0].sha256) if isinstance(extra, tuple) else None
+        extra = stats_of(name, name) if missing else None
+        twin = missing.get(extra.entry(name).sha256) if isinstance(extra, ChunkStats) else None
         found_text = f"the content of {twin}: it was renamed" if twin else "a file that the manifest does not name"
         faults.append(Fault("extra", name, "", found_text))
     return faults
 
 
-def _entry_of(name: str, there: str, *, read: Read, progress: Progress | None) -> tuple[ChunkEntry, int] | Fault:
-    """Return the entry and the number of events of a chunk whose file has the name `there`."""
+def _stats_of(
+    name: str,
+    there: str,
+    *,
+    read: Read,
+    progress: Progress | None,
+    scanned_for: str | None,
+    seen: Mapping[str, ChunkStats],
+) -> ChunkStats | Fault:
+    """Return the stats of a chunk whose file has the name `there`."""
+    if name in seen:
+        return seen[name]
     try:
-        stats = stats_for(name)
+        stats = stats_for(name, scanned_for=scanned_for)
         for block in stats.through(read(there)):
             if progress is not None:
                 progress(len(block))
-        return stats.entry(name), stats.logged
+        return stats
     except (ChunkError, StorageError, OSError) as error:
         return Fault("unreadable", name, "a regular file", _error_text(error))
 

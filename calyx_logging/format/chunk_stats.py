@@ -24,8 +24,9 @@ from calyx_logging.errors import EventError
 from calyx_logging.events.event import CONTROL_SOURCE, decode
 from calyx_logging.format.chunk import MAX_LINE, ChunkName
 from calyx_logging.format.legacy import is_foreign
+from calyx_logging.format.line_check import Scanner
 from calyx_logging.format.manifest import ChunkEntry
-from calyx_logging.format.plain_lines import read_plain_lines
+from calyx_logging.format.plain_lines import PlainLines, read_plain_lines
 
 __all__ = ["ChunkStats", "stats_for", "stats_of"]
 
@@ -53,9 +54,11 @@ class ChunkStats:
         first_seq, last_seq: the least and the greatest.
         node_ids: the node ids in the events.
         by_position: whether lines may be read by position; otherwise each one is parsed.
+        scanner: checks every line in the same pass, if that is wanted.
     """
 
     by_position: bool = True
+    scanner: Scanner | None = None
     size: int = 0
     events: int = 0
     bad_lines: int = 0
@@ -121,19 +124,27 @@ class ChunkStats:
             self._see_lines(lines)
 
     def _see_lines(self, lines: memoryview | None) -> None:
-        """Read whole lines; None is one that is too long to be an event."""
+        """Read whole lines, and have them scanned; None is one that is too long to be an event."""
+        plain = None if self.scanner is None else self.scanner.see(lines)
+        if self.scanner is None or plain is None or not plain.events:
+            self._read(lines)
+        elif lines is not None:
+            self._take_plain(plain, self.scanner.node_id)
+            for _, start, end in plain.others:  # their ends may be those of our writers all the same
+                self._read(lines[start:end])
+
+    def _read(self, lines: memoryview | None) -> None:
         if lines is None:
             self.events += 1
             self.bad_lines += 1
         elif (head := _HEAD.match(lines)) is None or not self._see_by_core(lines, head[1].decode()):
-            data = bytes(lines).removesuffix(b"\n")
-            if self.by_position:
-                self._count_controls(data)
-                for group in _by_digits(data.split(b"\n")):
+            found = bytes(lines).removesuffix(b"\n").split(b"\n")
+            if CORE is None and self.by_position:
+                for group in _by_digits(found):
                     self._see_alike(group)
             else:
-                for line in data.split(b"\n"):
-                    self._see(line, may_be_control=True)
+                for line in found:
+                    self._see(line)
 
     def _see_by_core(self, lines: memoryview, node_id: str) -> bool:
         """Read lines by the compiled core: those that are read by position by their ends, others as a whole."""
@@ -141,18 +152,16 @@ class ChunkStats:
         if plain is None:
             return False
         if plain.events:
-            self.events += plain.events
-            self.node_ids.add(node_id)
-            self._take(plain.first_ts_utc, min((first for first, _ in plain.runs), default=None))
-            self._take(plain.last_ts_utc, max((last for _, last in plain.runs), default=None))
+            self._take_plain(plain, node_id)
         for _, start, end in plain.others:
-            self._see(bytes(lines[start:end]), may_be_control=True)
+            self._see(bytes(lines[start:end]))
         return True
 
-    def _count_controls(self, lines: bytes) -> None:
-        for line in reading.lines_with(lines, _MARK):
-            with suppress(EventError):
-                self.controls += _is_control(decode(line))
+    def _take_plain(self, plain: PlainLines, node_id: str) -> None:
+        self.events += plain.events
+        self.node_ids.add(node_id)
+        self._take(plain.first_ts_utc, min((first for first, _ in plain.runs), default=None))
+        self._take(plain.last_ts_utc, max((last for _, last in plain.runs), default=None))
 
     def _see_alike(self, lines: list[bytes]) -> None:
         """Read lines by position if they share a beginning and the length of their end; otherwise split the group."""
@@ -167,9 +176,10 @@ class ChunkStats:
             first, last = _TAIL.fullmatch(tails[0]), _TAIL.fullmatch(tails[-1])
             if first and last and earliest and latest and earliest[1] == latest[1]:
                 self.events += len(lines)
-                self.node_ids.add(earliest[1].decode())
-                self._take(earliest[2].decode(), int(first[1]))
-                self._take(latest[2].decode(), int(last[1]))
+                self._take_ends(earliest, first)
+                self._take_ends(latest, last)
+                for line in reading.lines_with(b"\n".join(lines), _MARK):
+                    self._count_control(line)
                 return
         if len(lines) <= _FEW:
             for line in lines:
@@ -179,21 +189,33 @@ class ChunkStats:
             self._see_alike(lines[:middle])
             self._see_alike(lines[middle:])
 
-    def _see(self, line: bytes, *, may_be_control: bool = False) -> None:
+    def _see(self, line: bytes) -> None:
         if not line.strip():
             return
         self.events += 1
+        if self.by_position and (head := _HEAD.match(line)) and (tail := _TAIL.search(line)):
+            self._take_ends(head, tail)
+            if _MARK in line:
+                self._count_control(line)
+            return
         try:
             event = decode(line)
         except EventError:
             self.bad_lines += 1
             return
-        if may_be_control:
-            self.controls += _is_control(event)
+        self.controls += _is_control(event)
         if isinstance(node_id := event.get("node_id"), str):
             self.node_ids.add(node_id)
         seq = event.get("seq")
         self._take(_normal_time(event.get("ts_utc")), seq if type(seq) is int else None)
+
+    def _count_control(self, line: bytes) -> None:
+        with suppress(EventError):
+            self.controls += _is_control(decode(line))
+
+    def _take_ends(self, head: re.Match[bytes], tail: re.Match[bytes]) -> None:
+        self.node_ids.add(head[1].decode())
+        self._take(head[2].decode(), int(tail[1]))
 
     def _take(self, when: str | None, seq: int | None) -> None:
         if when is not None:
@@ -234,9 +256,14 @@ def _normal_time(text: object) -> str | None:
     return None if moment is None else moment_text(moment)
 
 
-def stats_for(filename: str) -> ChunkStats:
-    """Create empty stats for a file; only our own chunks are read by position."""
-    return ChunkStats(by_position=not is_foreign(filename))
+def stats_for(filename: str, *, scanned_for: str | None = None) -> ChunkStats:
+    """Create empty stats for a file; only our own chunks are read by position.
+
+    Args:
+        filename: of the chunk.
+        scanned_for: the node to which its events must belong, if its lines are to be scanned, too.
+    """
+    return ChunkStats(not is_foreign(filename), None if scanned_for is None else Scanner(scanned_for))
 
 
 def stats_of(stream: BinaryIO, filename: str) -> ChunkStats:

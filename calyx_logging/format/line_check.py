@@ -11,7 +11,7 @@ import json
 import threading
 from array import array
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -24,12 +24,13 @@ from calyx_logging.errors import EventError
 from calyx_logging.events.event import CONTROL_SOURCE, LARGE, decode
 from calyx_logging.events.values import safe_repr
 from calyx_logging.format.chunk import MAX_LINE, open_chunk
-from calyx_logging.format.plain_lines import beginning_of, read_plain_lines
+from calyx_logging.format.plain_lines import PlainLines, beginning_of, read_plain_lines
 
 __all__ = [
     "BadLine",
     "GapLine",
     "Scan",
+    "Scanner",
     "event_of",
     "lines_in",
     "lines_of",
@@ -136,6 +137,43 @@ class Scan:
         return scan
 
 
+class Scanner:
+    """Scan a chunk's lines as they come, many at once.
+
+    Args:
+        node_id: the node to which its events must belong.
+        with_ids: whether to keep a hash of each event id.
+    """
+
+    def __init__(self, node_id: str, *, with_ids: bool = False) -> None:
+        self._scan = Scan(ids=array("q") if with_ids else None)
+        self.node_id = node_id
+        self._number = 1
+        self._seqs: list[int] = []
+
+    def see(self, lines: memoryview | None) -> PlainLines | None:
+        """Check the next lines, as `lines_of` gives them; return what the compiled core read, None if nothing."""
+        scan, number = self._scan, self._number
+        plain = None if lines is None else read_plain_lines(lines, self.node_id, with_ids=scan.ids is not None)
+        if plain is None or lines is None:
+            split = lines_in(lines)
+            _see_lines(scan, split, number, self.node_id, self._seqs)
+            self._number += len(split)
+        else:
+            _take_plain(scan, plain)
+            for before, start, end in plain.others:
+                _see_lines(scan, [bytes(lines[start:end])], number + before, self.node_id, self._seqs)
+            self._number += plain.events + len(plain.others)
+        _join(scan, self._seqs)
+        return plain
+
+    def result(self) -> Scan:
+        """Return the scan of all lines seen."""
+        scan = self._scan
+        runs = runs_of(scan.seqs)
+        return replace(scan, seqs=runs, repeated=scan.repeated - sum(last - first + 1 for first, last in runs))
+
+
 def scan_chunk(path: Path, node_id: str, *, with_ids: bool = False) -> Scan:
     """Read every line of a chunk.
 
@@ -149,21 +187,11 @@ def scan_chunk(path: Path, node_id: str, *, with_ids: bool = False) -> Scan:
         StorageError: it cannot be opened.
         OSError: it cannot be read.
     """
-    scan = Scan(ids=array("q") if with_ids else None)
-    seqs: list[int] = []
+    scanner = Scanner(node_id, with_ids=with_ids)
     with open_chunk(path) as stream:
-        number = 1
         for lines in lines_of(stream):
-            seen = None if lines is None else _see_plain(scan, lines, number, node_id, seqs)
-            if seen is None:
-                split = lines_in(lines)
-                _see_lines(scan, split, number, node_id, seqs)
-                seen = len(split)
-            number += seen
-            _join(scan, seqs)
-    scan.seqs = runs_of(scan.seqs)
-    scan.repeated -= sum(last - first + 1 for first, last in scan.seqs)
-    return scan
+            scanner.see(lines)
+    return scanner.result()
 
 
 def numbered_lines(stream: BinaryIO) -> Iterator[tuple[int, bytes]]:
@@ -225,11 +253,8 @@ def _see_lines(scan: Scan, lines: list[bytes], number: int, node_id: str, seqs: 
     scan.events += events
 
 
-def _see_plain(scan: Scan, lines: memoryview, number: int, node_id: str, seqs: list[int]) -> int | None:
-    """Check lines by the compiled core, and those that it leaves as `_see_lines` does; return how many there are."""
-    plain = read_plain_lines(lines, node_id, with_ids=scan.ids is not None)
-    if plain is None:
-        return None
+def _take_plain(scan: Scan, plain: PlainLines) -> None:
+    """Add the lines that the compiled core has read."""
     scan.events += plain.events
     if scan.ids is not None:
         scan.ids.extend(plain.id_hashes)
@@ -241,9 +266,6 @@ def _see_plain(scan: Scan, lines: memoryview, number: int, node_id: str, seqs: l
             scan.seqs.append([first, last])
     if len(plain.runs) > 1:
         scan.seqs = runs_of(scan.seqs)
-    for before, start, end in plain.others:
-        _see_lines(scan, [bytes(lines[start:end])], number + before, node_id, seqs)
-    return plain.events + len(plain.others)
 
 
 def event_of(line: bytes, node_id: str | None) -> dict[str, Any] | None:

@@ -221,7 +221,9 @@ class Catalog:
                 if found != VERSION or (self._bad is not None and self._bad == _identity(self.path)):
                     self._create()
         except OSError as error:
-            raise StorageError.of(error, "make the catalog", error.filename or self.path, "check the rights") from error
+            raise StorageError.of(
+                error, "make the catalog", error.filename or self.path, "check rights and disk"
+            ) from error
         self._keep(None, in_memory=False)
 
     def _state(self) -> int | None:

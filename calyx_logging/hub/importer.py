@@ -28,10 +28,9 @@ from calyx_logging.bundle.signing import MANIFEST_NAMESPACE, signers_of, verify_
 from calyx_logging.bundle.staging import Copied, Source, bring, verdict
 from calyx_logging.bundle.verification import Fault, Progress
 from calyx_logging.core import files
-from calyx_logging.core.parallel import several_at_once
 from calyx_logging.core.times import TIMESTAMP_FORMAT, parse_timestamp, utc_text
 from calyx_logging.errors import CalyxError, SignatureError, StorageError
-from calyx_logging.format.line_check import Scan, scan_chunk
+from calyx_logging.format.line_check import Scan
 from calyx_logging.format.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest
 from calyx_logging.hub._conflicts import bring_back_manifest, compare, put_back, set_aside, tidy
 from calyx_logging.hub._known import known_bundle
@@ -167,15 +166,9 @@ def _import_staged(
     _check_signature(store, bundle, policy, result)
     if result.faults:
         return result
-    known = store.has(bundle.manifest_sha256)
-    while True:
-        scans = None if known else _scan(bundle, policy, result)
-        if result.faults:
-            return result
-        with store.alone():
-            if _put_in(store, bundle, result, scans, policy, dry_run, now):
-                return result
-        known = False  # it was in the store, but has just been removed
+    with store.alone():
+        _put_in(store, bundle, result, report.scans, policy, dry_run, now)
+    return result
 
 
 def _note(store: Store, result: ImportResult, now: float) -> None:
@@ -259,11 +252,9 @@ def _check_signature(store: Store, bundle: VerifiedBundle, policy: Policy, resul
         result.faults.append(Fault("signature", SIGNATURE_NAME, f"one by a key of node {node_id}", error.message))
 
 
-def _scan(bundle: VerifiedBundle, policy: Policy, result: ImportResult) -> dict[str, Scan]:
-    """Scan every line of every chunk; a line that is no event of the node is a fault, or a warning if accepted."""
+def _judge_lines(bundle: VerifiedBundle, scans: Mapping[str, Scan], policy: Policy, result: ImportResult) -> None:
+    """Add a fault for each line that is no event of the node, or a warning if such lines are accepted."""
     manifest = bundle.manifest
-    found = several_at_once(lambda chunk: scan_chunk(bundle.path / chunk.filename, manifest.node_id), manifest.chunks)
-    scans = {chunk.filename: scan for chunk, scan in zip(manifest.chunks, found, strict=True)}
     bad = {name: scan for name, scan in scans.items() if scan.bad_count}
     result.bad_lines = sum(scan.bad_count for scan in bad.values())
     if policy.accept_bad_lines:
@@ -273,7 +264,6 @@ def _scan(bundle: VerifiedBundle, policy: Policy, result: ImportResult) -> dict[
         ]
     else:
         result.faults = list(_line_faults(bad, manifest.node_id))
-    return scans
 
 
 def _line_faults(bad: Mapping[str, Scan], node_id: str) -> Iterator[Fault]:
@@ -297,12 +287,12 @@ def _put_in(
     store: Store,
     bundle: VerifiedBundle,
     result: ImportResult,
-    scans: Mapping[str, Scan] | None,
+    scans: Mapping[str, Scan],
     policy: Policy,
     dry_run: bool,
     now: float,
-) -> bool:
-    """Refuse, or rename into place and index, holding the store's lock; False if the lines must be read first."""
+) -> None:
+    """Refuse, or rename into place and index, holding the store's lock."""
     node_id = bundle.manifest.node_id
     if not store.is_sound(node_id):
         raise StorageError(
@@ -322,22 +312,23 @@ def _put_in(
         result.outcome, result.folder = "already imported", store.bundle(known)
         if not dry_run:
             put_back(store, bundle, held, result.folder, result.warnings)
-        return True
-    if scans is None:
-        return False
+        return
+    _judge_lines(bundle, scans, policy, result)
+    if result.faults:
+        return
     others = [name for name in store.spellings_of(node_id) if name != node_id]
     if others:
         result.faults.append(Fault("contradicts", MANIFEST_NAME, f"node {others[0]}, which is here", f"node {node_id}"))
-        return True
+        return
     rewritten: list[Rewrite] = []
     accepted = rewritten if policy.accepts_rewritten(bundle.manifest) else None
     there, superseded = compare(bundle, held, result.faults, accepted)
     if dry_run:
         result.outcome = "refused" if result.faults else "would be imported"
-        return True
+        return
     if result.faults:
         result.folder = store.quarantined(node_id, bundle.manifest_sha256) or _quarantine(store, bundle, now)
-        return True
+        return
     if rewritten:
         _accept(store, bundle, rewritten, result)
     store.note_checked(bundle.manifest, bundle.manifest_sha256, scans, bundle.path)
@@ -353,7 +344,6 @@ def _put_in(
             set_aside(store, node_id, one.path, result.warnings)
     result.outcome, result.folder = "imported", target
     _save(store, [*entries, Entry(node_id, target.name, bundle.manifest_sha256, utc_text(now))], [node_id], result)
-    return True
 
 
 def _quarantine(store: Store, bundle: VerifiedBundle, now: float) -> Path:

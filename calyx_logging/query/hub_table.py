@@ -94,7 +94,7 @@ def _up_to_date(
 ) -> tuple[dict[str, list[Part]], list[ChunkRef]]:
     """Bring the table up to date; return its files by node, and the chunks that it still lacks."""
     for _ in range(_TRIES):
-        wanted, gone = store.nodes(), list[str]()
+        wanted, gone, failed = store.nodes(), list[str](), set[str]()
         parts: dict[str, list[Part]] = {}
         try:
             if not is_as_written(store, parts_of(store)):
@@ -103,16 +103,20 @@ def _up_to_date(
             gone = lost(store, parts)
             wanted = sorted({*behind(store)} - {*gone})
             for node_ids, check in ((wanted, False), (gone, True)):
-                for warning in refresh(store, node_ids, engine, check=check).warnings if node_ids else ():
-                    tell(warning)
+                if node_ids:
+                    made = refresh(store, node_ids, engine, check=check)
+                    failed |= made.failed
+                    for warning in made.warnings:
+                        tell(warning)
+            parts = parts_of(store)
         except StorageError as error:
             tell(f"the table cannot be brought up to date ({error}); it is made for this query alone")
             parts = {node_id: some for node_id, some in parts.items() if node_id not in gone}
-            nodes = [*wanted, *gone]
-            return parts, [ref for node_id in nodes for ref in _not_in(store, node_id, parts.get(node_id, []), tell)]
+            failed = {*wanted, *gone}
+            break
         if generation == store.catalog.generation:
             break  # else the catalog was damaged and has been replaced meanwhile
-    return parts_of(store), []
+    return parts, [ref for node_id in sorted(failed) for ref in _not_in(store, node_id, parts.get(node_id, []), tell)]
 
 
 def _not_in(store: Store, node_id: str, parts: list[Part], tell: Callable[[str], None]) -> list[ChunkRef]:

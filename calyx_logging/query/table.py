@@ -64,20 +64,22 @@ class Task:
 
 @dataclass(frozen=True)
 class Made:
-    """Result of a task: its file, None if there is none, and what was wrong with chunks."""
+    """Result of a task: its file, None if there is none, what was wrong with chunks, and whether writing failed."""
 
     node_id: str
     part: Part | None
     warnings: tuple[str, ...] = ()
+    failed: bool = False
 
 
 @dataclass
 class Refreshed:
-    """Result of `refresh`: files made, rows in them, and what could not be made."""
+    """Result of `refresh`: files made, rows in them, what could not be made, and nodes with a file not written."""
 
     files: int = 0
     rows: int = 0
     warnings: list[str] = field(default_factory=list)
+    failed: set[str] = field(default_factory=set)
 
 
 # ------------------------------------------------------------------ one bundle, on any engine
@@ -125,7 +127,7 @@ def make(task: Task) -> Made:
         warnings.append(f"{target}: {type(error).__name__}: {error}")
     with suppress(OSError):
         files.remove(temporary)
-    return Made(task.node_id, None, tuple(warnings))
+    return Made(task.node_id, None, tuple(warnings), failed=True)
 
 
 # ------------------------------------------------------------------ nodes
@@ -173,6 +175,8 @@ def refresh(
     since = time.monotonic()
     for one in or_threads(engine, size).map(make, tasks, size):
         result.warnings += one.warnings
+        if one.failed:
+            result.failed.add(one.node_id)
         if one.part is not None:
             made[one.node_id].append(one.part)
             result.files += 1

@@ -68,6 +68,21 @@ def both_scans(path: Path) -> tuple[Any, Any]:
     return found[0], found[1]
 
 
+def assert_same_in_one_pass(path: Path, node_id: str) -> None:
+    """Stats and scan taken in one pass are those of a pass each."""
+    for context in (pytest.MonkeyPatch.context(), in_python()):
+        with context, path.open("rb") as stream:
+            alone = chunk_stats.stats_of(stream, path.name)
+            scan = line_check.scan_chunk(path, node_id)
+            both = chunk_stats.stats_for(path.name, scanned_for=node_id)
+            assert b"".join(both.through([path.read_bytes()])) == path.read_bytes()
+        assert both.entry(path.name) == alone.entry(path.name)
+        if not scan.bad_count:  # the middle of a bad line is looked at or not
+            assert (both.bad_lines, both.controls, both.node_ids) == (alone.bad_lines, alone.controls, alone.node_ids)
+        assert both.scanner is not None
+        assert both.scanner.result().document() == scan.document()
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
@@ -162,6 +177,19 @@ def test_what_is_found_in_lines(tmp_path_factory: pytest.TempPathFactory, lines:
     path.write_bytes(b"".join(lines))
     compiled, python = both_scans(path)
     assert compiled == python
+
+
+@settings(max_examples=600)
+@given(
+    st.lists(SOUND | CONTROLS | TEXTS | altered(), max_size=8), st.sampled_from((OURS, THEIRS)), st.sampled_from("no")
+)
+def test_one_pass_finds_what_two_do(
+    tmp_path_factory: pytest.TempPathFactory, lines: list[bytes], name: str, node_id: str
+) -> None:
+    """Stats and scan of a chunk taken together, of the node's and of another's, ours and foreign."""
+    path = tmp_path_factory.getbasetemp() / name
+    path.write_bytes(b"".join(lines))
+    assert_same_in_one_pass(path, node_id)
 
 
 @settings(max_examples=3000)

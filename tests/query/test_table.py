@@ -315,6 +315,24 @@ def test_two_at_once(fleet: tuple[Path, Truth], store: Store, monkeypatch: pytes
     check_answers(store, truth)
 
 
+def test_a_file_that_cannot_be_written(fleet: tuple[Path, Truth], store: Store) -> None:
+    """A query takes the rows that a failed write left out of the table from the chunks; a later one mends the table."""
+    folder, truth = fleet
+    import_all(store, folder)
+    table.refresh(store, store.nodes())
+    in_the_way = folder_of(store) / parts_of(store)["node-0001"][0].name
+    shutil.rmtree(folder_of(store))
+    in_the_way.mkdir(parents=True)
+    warnings: list[str] = []
+    check_answers_of(hub_table.connect(store, warn=warnings.append), truth)
+    assert len(warnings) == 1
+    assert str(in_the_way) in warnings[0]
+    assert in_force.behind(store) == ["node-0001"]
+    in_the_way.rmdir()
+    check_answers(store, truth)
+    assert in_force.behind(store) == []
+
+
 def test_a_store_that_cannot_be_written(
     fleet: tuple[Path, Truth], store: Store, monkeypatch: pytest.MonkeyPatch
 ) -> None:
