@@ -63,12 +63,22 @@ class Truth:
         hour[1] += is_error
         run = self.runs.setdefault(
             f"{node} {event['run_id']} {event['run_instance_id']}",
-            {"events": 0, "errors": 0, "cases": 0, "completed": 0, "exit_status": None, "started": when, "ended": when},
+            {
+                **dict.fromkeys(("events", "errors", "cases", "completed", "said", "passed", "broken"), 0),
+                "exit_status": None,
+                "started": when,
+                "ended": when,
+            },
         )
         run["events"] += 1
         run["errors"] += is_error
-        run["cases"] += event["stage"] == "case_ended"
-        run["completed"] += event["stage"] == "case_ended" and event.get("outcome") == "completed"
+        if event["stage"] == "case_ended":
+            is_completed = event.get("outcome") == "completed"
+            run["cases"] += 1
+            run["completed"] += is_completed
+            run["said"] += "passed" in event
+            run["passed"] += is_completed and event.get("passed", False)
+            run["broken"] += not is_completed and "passed" not in event
         run["exit_status"] = event.get("exit_status", run["exit_status"])
         run["started"], run["ended"] = min(run["started"], when), max(run["ended"], when)
         if is_error:
@@ -129,6 +139,8 @@ def events_of(node: str, number: int, count: int, rng: random.Random) -> Iterato
         }
         if ends_case and not is_last:
             event["outcome"] = "completed" if rng.random() < 0.9 else "failed"
+            if number % 2 and n % 10 > 4:
+                event["passed"] = n % 3 > 0
         if is_last:
             event["exit_status"] = "normal" if rng.random() < 0.9 else "exception"
         if event["level"] in ("error", "critical"):
@@ -138,7 +150,10 @@ def events_of(node: str, number: int, count: int, rng: random.Random) -> Iterato
 
 SUITES = ("arithmetic", "reading", "tool_use", "long_context")
 MODELS = {"llama-3.1-8b": 0.9, "qwen-2.5-7b": 0.95, "mistral-7b": 0.85, "phi-4-mini": 0.7}
-"""The rate at which each model passes a case."""
+"""The rate at which each model completes a case; its scores are the higher, the greater it is."""
+
+JUDGED = ("arithmetic", "tool_use")
+"""Suites whose cases say whether they passed."""
 
 
 def tidy_events_of(node: str, number: int, count: int, rng: random.Random) -> Iterator[tuple[dict[str, Any], datetime]]:
@@ -178,7 +193,11 @@ def tidy_events_of(node: str, number: int, count: int, rng: random.Random) -> It
             is_good = is_easy or rng.random() < MODELS[model]
             seconds = round((moment - case_began).total_seconds(), 6)
             event |= {"stage": "case_ended", "outcome": "completed" if is_good else "error", "duration_s": seconds}
-            event |= {"message": f"case {event['outcome']}", "score": round(rng.random(), 2) if is_good else 0.0}
+            event |= {"message": f"case {event['outcome']}"}
+            if is_good:
+                event["score"] = round(rng.random() ** (1 - MODELS[model]), 2)
+                if suite in JUDGED:
+                    event["passed"] = event["score"] >= 0.5
             if not is_good:
                 event |= {"level": "error", "exception": [an_exception(rng, n)]}
         if is_end and ends is not None:
@@ -186,7 +205,7 @@ def tidy_events_of(node: str, number: int, count: int, rng: random.Random) -> It
             seconds = round((moment - began).total_seconds(), 6)
             event |= {"stage": "run_ended", "message": "run ended", "exit_status": ends, "level": status}
             event |= {"duration_s": seconds}
-            for name in ("case_id", "outcome", "exception", "score"):
+            for name in ("case_id", "outcome", "exception", "score", "passed"):
                 event.pop(name, None)
             if ends in ("error", "timeout"):
                 event["exception"] = [{"type": "TimeoutError", "value": f"no answer in {seconds} s", "frames": []}]
@@ -338,11 +357,14 @@ def differences(answer: Callable[[str], list[dict[str, Any]]], truth: Truth) -> 
     for name, said in truth.runs.items():
         row = runs.get(name)
         if row is not None:
-            is_so = {field: row[field] for field in ("events", "errors", "cases", "completed", "exit_status")}
+            fields = ("events", "errors", "cases", "completed", "judged", "passed", "exit_status")
+            is_so = {field: row[field] for field in fields}
             times = {field: row[field].isoformat(timespec="microseconds") + "+00:00" for field in ("started", "ended")}
-            compare(f"run {name}", said, {**is_so, **times})
-            rate = said["completed"] / said["cases"] if said["cases"] else None
-            compare(f"pass rate of {name}", rate, row["pass_rate"])
+            judged = said["said"] + said["broken"] if said["said"] else 0
+            expected = {**{field: said[field] for field in ("started", "ended")}, "judged": judged}
+            expected |= {field: said[field] for field in fields if field != "judged"}
+            compare(f"run {name}", expected, {**is_so, **times})
+            compare(f"pass rate of {name}", said["passed"] / judged if judged else None, row["pass_rate"])
     errors = {row["node_id"]: row["event_id"] for row in answer("last-errors")}
     compare("last errors", {node: event_id for node, (_, event_id) in truth.last_errors.items()}, errors)
     compare("gaps", truth.gaps, len(answer("gaps")))

@@ -155,7 +155,7 @@ BAD_FIXTURE = PASSES + "\n    def test_four(none_of_this_name): pass\n"
     [
         (SUITE, [], (12, 9, 8, "normal", "failed")),
         (PASSES, [], (3, 2, 2, "normal", "passed")),
-        (PASSES, ["-k", "nothing"], (0, 0, 0, "normal", "passed")),
+        (PASSES, ["-k", "nothing"], (0, 0, 0, "normal", "completed")),
         (BAD_FIXTURE, [], (4, 2, 2, "normal", "failed")),
         (ENDS_EARLY, [], (3, 2, 2, "incomplete", "incomplete")),
         ("import nothing_of_this_name", [], (0, 0, 0, "error", "failed")),
@@ -176,7 +176,7 @@ def test_the_cases_of_a_session(node: Node, folder: Path) -> None:
     run_pytest(folder, *asked(node))
     found = {row["case_id"].partition("::")[2]: (row["outcome"], row["passed"]) for row in named(node, "cases")}
     del found[""]  # the case_id that a test's own record has
-    assert found.pop("test_skipped") == ("skipped", False)
+    assert found.pop("test_skipped") == ("skipped", None)
     assert found.pop("test_fails") == ("completed", False)
     assert found.pop("test_error") == found.pop("test_error_later") == ("error", False)
     assert set(found.values()) == {("completed", True)}

@@ -63,7 +63,10 @@ class RunEnvelope:
         started_at, ended_at: UTC, as `ts_utc`; `ended_at` is None until the run has ended.
         exit_status: `normal`, `incomplete` (also while it runs, or if it died), `timeout` or `error`.
         cases_expected: the number of cases expected; None if not given.
-        cases_completed: cases that ended, with any outcome.
+        cases_completed: cases that ran to their end, in this instance and those that it continues.
+        pass_at: the least score of a case that passes; None if not given.
+        cases_judged, cases_passed: cases of this instance with a verdict, and those that passed. Where there are any,
+            those that did not complete are judged, too.
         node_id: the node's id; None if the root has none.
         execution_log: the execution log; None if the run wrote none.
         receipts: the other files it left.
@@ -84,6 +87,9 @@ class RunEnvelope:
     receipts: tuple[FileDigest, ...] = ()
     error: str | None = None
     continues: tuple[str, ...] = ()
+    pass_at: float | None = None
+    cases_judged: int = 0
+    cases_passed: int = 0
 
     @classmethod
     def start(
@@ -94,19 +100,22 @@ class RunEnvelope:
         *,
         node_id: str | None = None,
         cases_expected: int | None = None,
+        pass_at: float | None = None,
         continues: Iterable[str] = (),
         clock: Callable[[], float] = time.time,
     ) -> Self:
         """Make the envelope of a run that begins now."""
         started_at = utc_text(clock())
         made = cls(suite, run_id, run_instance_id, started_at, cases_expected=cases_expected, node_id=node_id)
-        return replace(made, continues=tuple(continues))
+        return replace(made, pass_at=pass_at, continues=tuple(continues))
 
     def end(
         self,
         exit_status: str,
         *,
         cases_completed: int,
+        cases_judged: int = 0,
+        cases_passed: int = 0,
         execution_log: FileDigest | None = None,
         receipts: Iterable[FileDigest] = (),
         error: str | None = None,
@@ -124,17 +133,20 @@ class RunEnvelope:
             ended_at=utc_text(clock()),
             exit_status=exit_status,
             cases_completed=cases_completed,
+            cases_judged=cases_judged,
+            cases_passed=cases_passed,
             execution_log=execution_log,
             receipts=tuple(receipts),
             error=error,
         )
 
     def to_bytes(self) -> bytes:
-        """Serialise as JSON, with `node_id`, `error` and `continues` only if they are set."""
+        """Serialise as JSON; `node_id`, `error`, `continues`, `pass_at` and verdicts only if there are any."""
         document = {"envelope_version": _VERSION, **asdict(self)}
-        for name in ("node_id", "error", "continues"):
-            if not document[name]:
-                del document[name]
+        unset = [name for name in ("node_id", "error", "continues") if not document[name]]
+        unset += ["pass_at"] * (self.pass_at is None) + ["cases_judged", "cases_passed"] * (not self.cases_judged)
+        for name in unset:
+            del document[name]
         return json.dumps(document, indent=1, ensure_ascii=True).encode() + b"\n"
 
     @classmethod
@@ -160,14 +172,18 @@ class RunEnvelope:
                 raise TypeError(f"{name} is {value!r:.100}")
         if texts["exit_status"] not in EXIT_STATUSES:
             raise ValueError(f"exit_status is {texts['exit_status']!r:.100}")
-        expected, completed = document.get("cases_expected"), document.get("cases_completed", 0)
-        if not (expected is None or type(expected) is int) or type(completed) is not int:
-            raise TypeError("cases_expected or cases_completed is not a number")
+        counts = {name: document.get(name, 0) for name in ("cases_completed", "cases_judged", "cases_passed")}
+        expected, pass_at = document.get("cases_expected"), document.get("pass_at")
+        if not (expected is None or type(expected) is int) or any(type(count) is not int for count in counts.values()):
+            raise TypeError("a number of cases is not a number")
+        if not (pass_at is None or type(pass_at) in (int, float)):
+            raise TypeError("pass_at is not a number")
         log = document.get("execution_log")
         return cls(
             **texts,
             cases_expected=expected,
-            cases_completed=completed,
+            pass_at=pass_at,
+            **counts,
             execution_log=None if log is None else FileDigest(**log),
             receipts=tuple(FileDigest(**each) for each in document.get("receipts", ())),
             continues=tuple(str(each) for each in document.get("continues", ())),

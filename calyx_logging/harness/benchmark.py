@@ -38,6 +38,7 @@ from calyx_logging.handlers.execution_log import ExecutionLogHandler
 from calyx_logging.harness._attach import MAX_BYTES, attach
 from calyx_logging.harness._bound import bind, bound_case, unbind
 from calyx_logging.harness._earlier import Earlier, case_id_of, earlier_instances
+from calyx_logging.harness._tally import Tally
 from calyx_logging.harness.doctor import goes_into_a_queue, outbox_handlers, outbox_handlers_for
 from calyx_logging.node import Node, find_root
 
@@ -64,7 +65,8 @@ class Case:
     def note(self, /, **fields: Any) -> None:
         """Add fields to the case's result.
 
-        The names `event`, `stage`, `case_id`, `started_at`, `outcome`, `duration_s` and `error` get a `_` appended.
+        `score` and `passed` are the case's result, `model` is whose it is; queries and the report read them. The names
+        `event`, `stage`, `case_id`, `started_at`, `outcome`, `duration_s` and `error` get a `_` appended.
         """
         self.fields.update({f"{name}_" if name in _OWN else name: value for name, value in fields.items()})
 
@@ -88,7 +90,7 @@ class BenchmarkRun:
         run_id: str,
         run_instance_id: str,
         *,
-        cases_expected: int | None,
+        tally: Tally,
         execution_log: bool,
         logger: logging.Logger,
         resume: bool = False,
@@ -101,16 +103,15 @@ class BenchmarkRun:
         outbox = None if self.node_id is None else Node(root, self.node_id).outbox
         earlier = earlier_instances(self.results_dir, outbox, suite, run_id) if resume else Earlier()
         self.continues = tuple(earlier.instances)
-        self._completed, self._before = earlier.completed, len(earlier.completed)
+        self._completed, self._tally = earlier.completed, tally
+        tally.before = len(earlier.completed)
         self.fields = {"suite": suite, "run_id": run_id, context.RUN_INSTANCE: run_instance_id}
         if self.continues:  # one run, in queries and in the report
             self.fields |= {context.RUN_INSTANCE: self.continues[0], "resumed_as": run_instance_id}
         self.environment = {context.CHILD_VARIABLE: json.dumps(self.fields)}
         self._root = root
         self._logger = logger
-        self._cases_expected = cases_expected
         self._has_log = execution_log
-        self._outcomes: list[str] = []  # no lock: a fork or a signal handler could find it held
         self._torn = False
         self._exit_status: str | None = None
         self._began = 0.0
@@ -135,7 +136,9 @@ class BenchmarkRun:
             undo.callback(context.end, self.fields)
             undo.callback(unbind, bind(self.fields, self._block), self.fields, self._block)
             self._began = time.monotonic()
-            self._log(logging.INFO, "run started", None, stage="run_started", cases_expected=self._cases_expected)
+            declared = {} if self._tally.pass_at is None else {"pass_at": self._tally.pass_at}
+            expected = self._tally.expected
+            self._log(logging.INFO, "run started", None, stage="run_started", cases_expected=expected, **declared)
             self._left = undo.pop_all()
         heard = outbox_handlers_for(self._logger, logging.INFO) or goes_into_a_queue(self._logger)
         if self.node_id is not None and not heard:
@@ -163,7 +166,8 @@ class BenchmarkRun:
             self.run_id,
             self.run_instance_id,
             node_id=self.node_id,
-            cases_expected=self._cases_expected,
+            cases_expected=self._tally.expected,
+            pass_at=self._tally.pass_at,
             continues=self.continues,
         )
         self._envelope.write(self.envelope_path)
@@ -180,9 +184,11 @@ class BenchmarkRun:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> Literal[False]:
-        status = self._exit_status or self._status_after(error)
+        status = self._exit_status or self._tally.status_after(error)
         level = logging.INFO if status == "normal" else logging.WARNING if status != "error" else logging.ERROR
-        counts = {"cases_expected": self._cases_expected, "cases_completed": self._count_completed()}
+        counts = {"cases_expected": self._tally.expected, "cases_completed": self._tally.completed}
+        if self._tally.judged:
+            counts |= {"cases_judged": self._tally.judged, "cases_passed": self._tally.passed}
         seconds = round(time.monotonic() - self._began, 6)
         self._log(level, "run ended", error, stage="run_ended", exit_status=status, duration_s=seconds, **counts)
         assert self._left is not None
@@ -199,25 +205,15 @@ class BenchmarkRun:
                 attach(handlers, path, None, self.fields)
         return False
 
-    def _count_completed(self) -> int:
-        return self._before + self._outcomes.count("completed")
-
-    def _status_after(self, error: BaseException | None) -> str:
-        if error is None or (isinstance(error, SystemExit) and not error.code):
-            expected = self._cases_expected
-            ended = len(self._outcomes) - self._outcomes.count("interrupted") + self._before
-            return "normal" if expected is None or ended >= expected else "incomplete"
-        if isinstance(error, TimeoutError):
-            return "timeout"
-        return "error" if isinstance(error, Exception) else "incomplete"
-
     def _end_envelope(self, status: str, error: BaseException | None) -> None:
         assert self._envelope is not None
         log = run_paths.execution_log(self._root, self.run_id, self.run_instance_id)
         reason = None if error is None else self._cleaned({"error": _text_of(error)}).get("error")
         ended = self._envelope.end(
             status,
-            cases_completed=self._count_completed(),
+            cases_completed=self._tally.completed,
+            cases_judged=self._tally.judged,
+            cases_passed=self._tally.passed,
             execution_log=FileDigest.of(log, self._root) if log.is_file() else None,
             receipts=[FileDigest.of(self.receipt_path, self._root)],
             error=None if reason is None else plain_text(reason),
@@ -259,6 +255,7 @@ class BenchmarkRun:
             raise
         finally:
             result = {"outcome": outcome, "duration_s": round(time.monotonic() - began, 6), **case.fields}
+            result |= self._tally.verdict(outcome, case.fields)
             level = logging.INFO if failure is None else logging.ERROR
             self._log(level, f"case {outcome}", failure, stage="case_ended", case_id=case_id, **result)
             unbind(bound, ("case_id",), block)
@@ -312,7 +309,7 @@ class BenchmarkRun:
 
     def _take_down(self, outcome: str, case_entry: dict[str, Any]) -> None:
         line = json.dumps(lower(self._cleaned(case_entry))[0], ensure_ascii=True).encode() + b"\n"
-        self._outcomes.append(outcome)
+        self._tally.take(outcome, case_entry.get("passed"))
         if outcome == "completed":
             self._completed.add(case_entry["case_id"])
         try:
@@ -343,6 +340,7 @@ def benchmark_run(
     run_id: str,
     run_instance_id: str | None = None,
     cases_expected: int | None = None,
+    pass_at: float | None = None,
     root: str | Path | None = None,
     execution_log: bool = False,
     logger: str | logging.Logger = "benchmark",
@@ -358,6 +356,8 @@ def benchmark_run(
         run_id: the id of this configuration.
         run_instance_id: the id of this execution; new by default.
         cases_expected: the number of cases that should end, those of earlier instances included.
+        pass_at: the least `score` with which a completed case passes; it is noted as `passed`, unless the harness notes
+            that itself. Without either, a case has completed, and nobody says that it passed.
         root: the folder with `runtime`; default as in `OutboxHandler`. A root given here need not have a node id.
         execution_log: whether to write an execution log (`ExecutionLogHandler`) of all records that reach the root
             logger during the run.
@@ -367,7 +367,7 @@ def benchmark_run(
             `run_instance_id`, and its own as `resumed_as`. Without earlier instances it is a run like any other.
 
     Raises:
-        ConfigError: an id may not be part of a file name, or the instance is not new.
+        ConfigError: an id may not be part of a file name, the instance is not new, or an argument is wrong.
         NodeError: there is no root.
         StorageError: the results folder cannot be written.
     """
@@ -376,14 +376,12 @@ def benchmark_run(
     check_root(root)
     if not isinstance(resume, bool):
         raise ConfigError(f"resume is {resume!r}: give true or false")
-    if cases_expected is not None and (type(cases_expected) is not int or cases_expected < 0):
-        raise ConfigError(f"cases_expected is {cases_expected!r}: give a number of cases, or leave it out")
     return BenchmarkRun(
         find_root(root),
         suite,
         run_paths.check_run_name("run_id", run_id),
         run_paths.check_run_name("run_instance_id", new_instance_id() if run_instance_id is None else run_instance_id),
-        cases_expected=cases_expected,
+        tally=Tally(cases_expected, pass_at),
         execution_log=execution_log,
         logger=logging.getLogger(logger) if isinstance(logger, str) else logger,
         resume=resume,

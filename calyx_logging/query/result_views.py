@@ -1,11 +1,12 @@
 """The SQL of the views of results: runs, cases, suites, models, and what else the named queries give.
 
-A case counts each time it ended (`stage` is `case_ended`). It is completed if its `outcome` is
-`completed`, and passed if it is completed and has no false `passed`. One whose `outcome` is `skipped` is neither, and
-does not make its run fail. A score is not a verdict.
+A case counts each time it ended (`stage` is `case_ended`); `_scores` says when it is completed, and when it passed.
+One that was skipped is neither, and does not make its run fail.
 """
 
 from __future__ import annotations
+
+from calyx_logging.query._scores import COUNTS, OF_CASES, RATE, count, intervals
 
 __all__ = ["ERRORS", "RUN", "result_views"]
 
@@ -24,7 +25,6 @@ _IS_ERROR = f"coalesce(level IN {ERRORS}, false)"
 _AT = "coalesce(ts, CAST('0001-01-01 00:00:00' AS TIMESTAMP))"
 """When an event was; one without a time comes before all others."""
 
-_RATE = "CASE WHEN cases > 0 THEN passed / cases END AS pass_rate"
 _EXTENT = "min(ts) AS started, max(ts) AS ended, count(*) AS events"
 
 
@@ -42,16 +42,15 @@ def result_views(text_of: str, micros: str, last: str) -> dict[str, str]:
         "cases": _cases(last),
         "suites": _rates("suite"),
         "suites_by_node": _rates("suite, node_id"),
-        "models": _models(),
+        "models": _models("suite, model", "WHERE model IS NOT NULL"),
+        "leaderboard": _leaderboard("suite, model"),
+        "leaderboard_by_node": _leaderboard("suite, model, node_id"),
+        "changes": _changes(),
         "nodes": _nodes(),
         **{f"events_by_{unit}": _events_by(unit) for unit in ("minute", "hour", "day")},
         "errors_by_kind": _errors_by_kind(),
         "last_errors": _last_errors(text_of),
     }
-
-
-def _count(condition: str) -> str:
-    return f"count(CASE WHEN {condition} THEN 1 END)"
 
 
 def _same(one: str, other: str, names: tuple[str, ...]) -> str:
@@ -72,7 +71,7 @@ def _run_events() -> str:
 WITH begun AS (
     SELECT {_RUN}, ts, {part} AS part FROM logged WHERE run_id IS NOT NULL AND stage = 'run_started'
 ), resumed AS (
-    SELECT {_RUN}, max_by(part, {_AT}) AS last_part FROM begun GROUP BY {_RUN} HAVING {_count("part <> ''")} > 0
+    SELECT {_RUN}, max_by(part, {_AT}) AS last_part FROM begun GROUP BY {_RUN} HAVING {count("part <> ''")} > 0
 ), last_cases AS (
     SELECT {keys}, max_by({part}, {_AT}) AS last_part FROM logged AS e JOIN resumed AS r ON {_same("e", "r", RUN)}
     WHERE e.stage = 'case_ended' GROUP BY {keys}
@@ -89,51 +88,56 @@ WITH begun AS (
 SELECT *, {_IS_ERROR} AS is_error, coalesce(stage = 'case_ended', false) AS has_ended,
     coalesce(stage = 'case_ended' AND outcome = 'completed', false) AS is_completed,
     coalesce(stage = 'case_ended' AND outcome = 'skipped', false) AS is_skipped,
-    coalesce(stage = 'case_ended' AND outcome = 'completed', false) AND coalesce(passed, true) AS is_passed
+    CASE WHEN stage = 'case_ended' AND outcome IS DISTINCT FROM 'skipped' AND passed IS NOT NULL
+        THEN passed AND outcome IS NOT DISTINCT FROM 'completed' END AS verdict
 FROM staged"""
 
 
 def _runs(micros: str) -> str:
     """Each run: its cases, how many completed and passed, how it ended, how long it took.
 
-    `outcome` is `passed`; `failed` where a case was neither passed nor skipped, or the run ended with an error;
-    `timeout`; `incomplete` where it says so, has not ended, or fewer cases ended than were expected. Of several ends
-    the worst counts.
+    `outcome` is `failed` where a case was neither completed nor skipped, or the run ended with an error; `timeout`;
+    `incomplete` where it says so, has not ended, or fewer cases ended than were expected; otherwise `passed` where the
+    harness said of every case that it passed, and `completed` where it did not. Of several ends the worst counts.
     """
     status = "CASE WHEN stage = 'run_ended' THEN exit_status END"
     known = ", ".join(f"'{name}'" for name in _STATUSES)
-    counts = ", ".join(_count(f"{status} = '{name}'") + f" AS ends_{name}" for name in _STATUSES)
+    counts = ", ".join(count(f"{status} = '{name}'") + f" AS ends_{name}" for name in _STATUSES)
     worst = " ".join(f"WHEN ends_{name} > 0 THEN '{name}'" for name in _STATUSES)
     return f"""
 WITH found AS (
-    SELECT {_RUN}, {_EXTENT}, {_count("is_error")} AS errors, {_count("has_ended")} AS cases,
-        {_count("is_completed")} AS completed, {_count("is_passed")} AS passed, {_count("is_skipped")} AS skipped,
+    SELECT {_RUN}, {_EXTENT}, {count("is_error")} AS errors, {OF_CASES},
         max(CASE WHEN stage = 'run_started' THEN cases_expected END) AS cases_expected,
         max(CASE WHEN {status} NOT IN ({known}) THEN {status} END) AS other, {counts}
     FROM run_events GROUP BY {_RUN}
 ), ended AS (
     SELECT *, CASE WHEN other IS NOT NULL THEN other {worst} END AS exit_status FROM found
 )
-SELECT {_RUN}, started, ended, events, errors, cases, completed, passed, cases_expected, exit_status, CASE
+SELECT {_RUN}, started, ended, events, errors, cases, completed, skipped, judged, passed, scores, mean_score,
+    stddev_score, cases_expected, exit_status, CASE
         WHEN exit_status IS NULL OR exit_status = 'incomplete' THEN 'incomplete'
         WHEN exit_status = 'timeout' THEN 'timeout'
-        WHEN exit_status <> 'normal' OR passed + skipped < cases THEN 'failed'
+        WHEN exit_status <> 'normal' OR completed + skipped < cases THEN 'failed'
         WHEN cases_expected > cases THEN 'incomplete'
-        ELSE 'passed' END AS outcome,
-    {_RATE}, ({micros.format("ended")} - {micros.format("started")}) / 1e6 AS duration_s
+        WHEN passed > 0 AND passed + skipped = cases THEN 'passed'
+        ELSE 'completed' END AS outcome,
+    {RATE}, ({micros.format("ended")} - {micros.format("started")}) / 1e6 AS duration_s
 FROM ended"""
 
 
 def _cases(last: str) -> str:
-    """Each case of each run; `outcome` and what follows it are those of the last time it ended, null before."""
+    """Each case of each run; `outcome` and what follows it are those of the last time it ended, null before.
+
+    `passed` is also null where the harness did not say.
+    """
 
     def at_last(value: str) -> str:
         return f"{last}({value}, {_AT}) FILTER (WHERE has_ended)"
 
     names = ("duration_s", "score", "score_text", "model", "exception_type")
     return f"""
-SELECT {_RUN}, case_id, {_EXTENT}, {_count("is_error")} AS errors, {_count("has_ended")} AS attempts,
-    {at_last("outcome")} AS outcome, {at_last("is_passed")} AS passed,
+SELECT {_RUN}, case_id, {_EXTENT}, {count("is_error")} AS errors, {count("has_ended")} AS attempts,
+    {at_last("outcome")} AS outcome, {at_last("verdict")} AS passed,
     {", ".join(f"{at_last(name)} AS {name}" for name in names)}
 FROM run_events WHERE case_id IS NOT NULL GROUP BY {_RUN}, case_id"""
 
@@ -142,29 +146,77 @@ def _rates(keys: str) -> str:
     """The runs of each suite (on each node) and their cases, and how long the runs took."""
     return f"""
 WITH found AS (
-    SELECT {keys}, count(*) AS runs, {_count("outcome = 'passed'")} AS runs_passed,
-        CAST(sum(cases) AS BIGINT) AS cases, CAST(sum(completed) AS BIGINT) AS completed,
-        CAST(sum(passed) AS BIGINT) AS passed, round(sum(duration_s), 6) AS run_seconds,
+    SELECT {keys}, count(*) AS runs, {count("outcome IN ('passed', 'completed')")} AS runs_completed,
+        {", ".join(f"CAST(sum({name}) AS BIGINT) AS {name}" for name in COUNTS)},
+        sum(mean_score * scores) / nullif(sum(scores), 0) AS mean_score, round(sum(duration_s), 6) AS run_seconds,
         median(duration_s) AS median_run_s
     FROM runs GROUP BY {keys}
 )
-SELECT *, {_RATE} FROM found"""
+SELECT *, {RATE} FROM found"""
 
 
-def _models() -> str:
-    """Each model in each suite, of cases that say their `model`: how they ended, their scores, how long they took.
-
-    Scores beyond 1e300 would spoil every sum.
-    """
-    number = "CASE WHEN score BETWEEN -1e300 AND 1e300 THEN score END"
+def _models(keys: str, where: str) -> str:
+    """Each model in each suite: how its cases ended, their scores, how long they took."""
     return f"""
 WITH found AS (
-    SELECT suite, model, count(DISTINCT {_run_key()}) AS runs, count(*) AS cases,
-        {_count("is_completed")} AS completed, {_count("is_passed")} AS passed, count({number}) AS scores,
-        avg({number}) AS mean_score, round(sum(duration_s), 6) AS case_seconds, median(duration_s) AS median_case_s
-    FROM run_events WHERE has_ended AND model IS NOT NULL GROUP BY suite, model
+    SELECT {keys}, count(DISTINCT {_run_key()}) AS runs, {OF_CASES},
+        round(sum(duration_s), 6) AS case_seconds, median(duration_s) AS median_case_s
+    FROM (SELECT * FROM run_events WHERE has_ended) AS ends {where} GROUP BY {keys}
+), rated AS (
+    SELECT *, {RATE} FROM found
 )
-SELECT *, {_RATE} FROM found"""
+SELECT *, {intervals()} FROM rated"""
+
+
+def _leaderboard(keys: str) -> str:
+    """Each model in each suite (on each node) with one number: its pass rate if the suite is judged, else its score.
+
+    `low` and `high` are the ends of its 95 % interval, `n` the cases behind it. A suite is judged if the harness said
+    of any of its cases whether it passed. Cases without a model are a row of their own.
+    """
+    judged = "max(judged) OVER (PARTITION BY suite) > 0"
+    columns = {"value": "mean_score", "low": "score_low", "high": "score_high", "n": "scores"}
+    rates = {"value": "pass_rate", "low": "pass_low", "high": "pass_high", "n": "judged"}
+    chosen = ", ".join(f"CASE WHEN {judged} THEN {rates[name]} ELSE {columns[name]} END AS {name}" for name in columns)
+    return f"""
+SELECT {keys}, CASE WHEN {judged} THEN 'pass_rate' ELSE 'mean_score' END AS measure, {chosen}, stddev_score,
+    runs, cases, completed, skipped, judged, passed, scores, median_case_s
+FROM ({_models(keys, "")}) AS models"""
+
+
+def _changes() -> str:
+    """Each configuration (suite and run_id) with several runs that had cases: its last run beside the one before.
+
+    `measure` is as in the leaderboard, but by these two runs. `low` and `high` are the ends of the 95 % interval of
+    `change`, by the two runs' own intervals (MOVER: Zou and Donner, 2008), as if their cases were independent.
+    """
+    names = ("pass_rate", "pass_low", "pass_high", "judged"), ("mean_score", "score_low", "score_high", "scores")
+    judged = "a.judged > 0 AND b.judged > 0"
+    columns = ", ".join(
+        f"CASE WHEN {judged} THEN {side}.{rate} ELSE {side}.{score} END AS {name}{suffix}"
+        for rate, score, name in zip(*names, ("value", "lowest", "highest", "n"), strict=True)
+        for side, suffix in (("a", ""), ("b", "_before"))
+    )
+    now = "node_id, run_instance_id, ended, outcome"
+    before = ", ".join(f"b.{name} AS {name}_before" for name in now.split(", "))
+    root = "sqrt(pow({} - {}, 2) + pow({} - {}, 2))"
+    down = root.format("value", "lowest", "highest_before", "value_before")
+    up = root.format("highest", "value", "value_before", "lowest_before")
+    return f"""
+WITH ranked AS (
+    SELECT *, row_number() OVER (PARTITION BY suite, run_id ORDER BY ended DESC, node_id, run_instance_id) AS place,
+        {intervals()}
+    FROM runs WHERE cases > 0 AND ended IS NOT NULL
+), pairs AS (
+    SELECT a.suite, a.run_id, {", ".join(f"a.{name}" for name in now.split(", "))}, {before},
+        CASE WHEN {judged} THEN 'pass_rate' ELSE 'mean_score' END AS measure, {columns}
+    FROM ranked AS a JOIN ranked AS b ON a.run_id = b.run_id AND a.suite IS NOT DISTINCT FROM b.suite
+    WHERE a.place = 1 AND b.place = 2
+)
+SELECT suite, run_id, {now}, measure, value, n, value - value_before AS change, value - value_before - {down} AS low,
+    value - value_before + {up} AS high, value_before, n_before, node_id_before, run_instance_id_before, ended_before,
+    outcome_before
+FROM pairs"""
 
 
 def _run_key() -> str:
@@ -175,7 +227,7 @@ def _run_key() -> str:
 def _nodes() -> str:
     """Each node: what it logged, and when."""
     return f"""
-SELECT node_id, count(*) AS events, {_count(_IS_ERROR)} AS errors, {_count("level = 'warning'")} AS warnings,
+SELECT node_id, count(*) AS events, {count(_IS_ERROR)} AS errors, {count("level = 'warning'")} AS warnings,
     count(DISTINCT CASE WHEN run_id IS NOT NULL THEN {_run_key()} END) AS runs, count(DISTINCT writer) AS writers,
     min(ts) AS first_ts, max(ts) AS last_ts
 FROM logged GROUP BY node_id"""
@@ -184,7 +236,7 @@ FROM logged GROUP BY node_id"""
 def _events_by(unit: str) -> str:
     """Events, and errors among them, of each node in each stretch of time (UTC)."""
     return f"""
-SELECT node_id, date_trunc('{unit}', ts) AS {unit}, count(*) AS events, {_count(_IS_ERROR)} AS errors
+SELECT node_id, date_trunc('{unit}', ts) AS {unit}, count(*) AS events, {count(_IS_ERROR)} AS errors
 FROM logged GROUP BY node_id, date_trunc('{unit}', ts)"""
 
 

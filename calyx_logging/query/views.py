@@ -21,8 +21,8 @@ WHERE = ("node_id", "bundle", "chunk", "line")
 """Columns that tell a hub's rows apart, and are those of `repeats`."""
 
 VIEWS = (
-    *("events", "runs", "cases", "suites", "models", "nodes", "files", "chunks", "bundles", "gaps", "processes"),
-    *("recoveries", "lines"),
+    *("events", "runs", "cases", "suites", "models", "leaderboard", "changes", "nodes", "files"),
+    *("chunks", "bundles", "gaps", "processes", "recoveries", "lines"),
 )
 """Names of the views that are documented."""
 

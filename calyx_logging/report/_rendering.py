@@ -39,6 +39,7 @@ __all__ = [
     "moment_of",
     "number",
     "percent",
+    "score",
     "when",
 ]
 
@@ -102,8 +103,11 @@ def number(value: object) -> str:
     return "–" if value is None else f"{value:,}"
 
 
-def _decimal(value: float) -> str:
-    return f"{value:.4g}" if math.isfinite(value) else "–"
+def score(value: float | None) -> str:
+    """Format a score with three digits, or as many as it has before the point; a dash if it is no number."""
+    if value is None or not math.isfinite(value):
+        return "–"
+    return f"{value:,.0f}" if 1000 <= abs(value) < 1e9 else f"{value:#.3g}".removesuffix(".")
 
 
 def percent(value: float) -> str:
@@ -147,14 +151,18 @@ def when(value: object) -> Any:
 
 
 def ago(value: object, now: float) -> str:
-    """Format how long before the making of the page a time was."""
+    """Format how long before the making of the page a time was, in its largest unit."""
     moment = moment_of(value)
     if value is None or moment is None:
         return ""
     seconds = now - moment.timestamp()
     if seconds < -60:
         return f"({duration(-seconds)} after this page was made, says its clock)"
-    return f"({duration(max(0.0, round(seconds)))} before this page)"
+    days, hours, minutes = seconds / 86_400, seconds / 3600, seconds / 60
+    for count, unit in ((days, "day"), (hours, "hour"), (minutes, "minute")):
+        if count >= 1:
+            return f"{count:.0f} {unit}{'s' * (round(count) != 1)} ago"
+    return "just before this page"
 
 
 # ------------------------------------------------------------------ the page
@@ -180,7 +188,7 @@ def _environment() -> Environment:
         "clean": _clean,
         "named": _named,
         "number": number,
-        "decimal": _decimal,
+        "score": score,
         "percent": percent,
         "duration": duration,
         "when": when,

@@ -23,6 +23,7 @@ from calyx_logging.report._rendering import (
     percent,
     when,
 )
+from calyx_logging.report._results import changes, heat_map
 from calyx_logging.report.collect import MAX_ROWS, MAX_TILES, Answer, Facts, run_key
 from calyx_logging.report.events import Packed
 from calyx_logging.report.health import Condition
@@ -31,10 +32,10 @@ __all__ = ["Sheet"]
 
 _MAX_FINDINGS = 20
 _MAX_RUN_CHARACTERS = 1_000_000
-_OUTCOMES = (("passed", "✓"), ("failed", "✗"), ("timeout", "◷"), ("incomplete", "…"))
+_OUTCOMES = (("passed", "✓"), ("completed", "●"), ("failed", "✗"), ("timeout", "◷"), ("incomplete", "…"))
 _RUN = (
-    *("suite", "run_id", "run_instance_id", "started", "ended", "events", "errors", "cases", "completed", "passed"),
-    *("cases_expected", "exit_status", "outcome", "duration_s"),
+    *("suite", "run_id", "run_instance_id", "started", "ended", "events", "errors", "cases", "completed", "skipped"),
+    *("judged", "passed", "scores", "mean_score", "cases_expected", "exit_status", "outcome", "duration_s"),
 )
 _PROCESS = (
     *("process", "host", "user", "program", "cwd", "python", "platform", "pid", "git_commit", "git_dirty"),
@@ -95,6 +96,7 @@ class Sheet:
         nodes = self._nodes()
         to_be_shown = [node for node in nodes if node["findings"] or node["state"] != "fine"]
         writers = self._writers()
+        changed = changes(facts.answers["changes"].rows, {run_key(row) for row in self._run_rows})
         return {
             "title": source.where,
             "what": what,
@@ -106,6 +108,8 @@ class Sheet:
             "nothing": not facts.totals["events"],
             "verdict": self._verdict(nodes, outcomes),
             "totals": self._totals(outcomes),
+            "leaderboard": heat_map(facts.answers["leaderboard"].rows),
+            "changes": Answer("changes", changed[:MAX_ROWS], len(changed)),
             "nodes": nodes[:MAX_TILES],
             "nodes_left_out": facts.node_count - len(nodes[:MAX_TILES]),
             "run_count": runs.count,
@@ -152,19 +156,20 @@ class Sheet:
             runs = sum(row["runs"] for row in outcomes.values())
             words = {"failed": "failed", "timeout": "timed out", "incomplete": "did not complete"}
             parts = [f"{outcomes[name]['runs']:,} {word}" for name, word in words.items() if name in outcomes]
-            say(
-                "problem" if parts else "fine",
-                f"Of {_counted(runs, 'run')} {', '.join(parts)}." if parts else f"{_counted(runs, 'run')}, all passed.",
-            )
+            every = "all passed" if set(outcomes) == {"passed"} else "all completed"
+            said = f"Of {_counted(runs, 'run')} {', '.join(parts)}." if parts else f"{_counted(runs, 'run')}, {every}."
+            say("problem" if parts else "fine", said)
         return lines
 
     def _totals(self, outcomes: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
-        totals, sums = self.facts.totals, dict.fromkeys(("runs", "cases", "passed"), 0)
+        totals, sums = self.facts.totals, dict.fromkeys(("runs", "cases", "completed", "judged", "passed"), 0)
         for row in outcomes.values():
             for name in sums:
                 sums[name] += row[name]
         seconds = sum(row["seconds"] or 0 for row in outcomes.values())
-        rate = f"{percent(sums['passed'] / sums['cases'])} passed" if sums["cases"] else ""
+        rate = f"{number(sums['completed'])} completed" if sums["cases"] else ""
+        if sums["judged"]:
+            rate += f"; {percent(sums['passed'] / sums['judged'])} of {number(sums['judged'])} passed"
         found = [
             ("Nodes", number(self.facts.node_count), ""),
             ("Runs", number(sums["runs"]), f"{duration(seconds)} of runs" if sums["runs"] else ""),
@@ -172,7 +177,6 @@ class Sheet:
             ("Events", number(totals["events"] or 0), ""),
             ("Errors", number(totals["errors"] or 0), ""),
             ("Warnings", number(totals["warnings"] or 0), ""),
-            ("First event", when(totals["first_ts"]), ""),
             ("Last event", when(totals["last_ts"]), ago(totals["last_ts"], self.made_at)),
         ]
         if self.facts.bad_lines:
@@ -185,11 +189,11 @@ class Sheet:
         """Return the nodes' rows, those with problems first."""
         rows = {row["node_id"]: row for row in self.facts.answers["nodes"].rows}
         names = [*rows, *(name for name in self._conditions if name not in rows)]
-        tiles = [self._tile(name, rows.get(name), self._conditions.get(name)) for name in names]
+        rows_of_nodes = [self._node_row(name, rows.get(name), self._conditions.get(name)) for name in names]
         order = {"problem": 0, "some": 1, "fine": 2}
-        return sorted(tiles, key=lambda tile: (order[tile["state"]], str(tile["node_id"])))
+        return sorted(rows_of_nodes, key=lambda row: (order[row["state"]], str(row["node_id"])))
 
-    def _tile(self, node_id: str | None, row: dict[str, Any] | None, condition: Condition | None) -> dict[str, Any]:
+    def _node_row(self, node_id: str | None, row: dict[str, Any] | None, condition: Condition | None) -> dict[str, Any]:
         nothing = None if self.facts.answers["nodes"].left_out else 0
         numbers = row or {"events": nothing, "errors": nothing, "runs": nothing, "first_ts": None, "last_ts": None}
         verdict = _verdict_on(condition)
@@ -204,7 +208,7 @@ class Sheet:
             "is_known": verdict is not None,
             "verdict": "not looked at" if verdict is None else str(verdict),
             "state": "problem" if is_bad else "fine" if is_fine else "some",
-            "delivery": () if condition is None else condition.delivery,
+            "delivery": () if condition is None else [one for one in condition.delivery if one.chunks],
             "bundles": None if condition is None else condition.bundles,
             "last_bundle": None if condition is None else condition.last_bundle,
             "clock": None if condition is None else condition.clock,

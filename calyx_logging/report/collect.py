@@ -38,6 +38,9 @@ MAX_RUNS = 5000
 MAX_ROWS = 200
 """Maximum number of rows of every other list."""
 
+MAX_RESULTS = 2000
+"""Maximum number of results of models, and of changes, that are looked at."""
+
 MAX_CASES = 5000
 """Maximum number of cases of one run."""
 
@@ -196,7 +199,7 @@ def gather(
     found = Facts(source, warnings=list(warnings))
     tell("asking: runs")
     _ask_runs(backend, found, choice)
-    limits = {"nodes": MAX_NODES, "suites-by-node": 2 * MAX_ROWS}
+    limits = {"nodes": MAX_NODES, "suites-by-node": 2 * MAX_ROWS, "leaderboard": MAX_RESULTS, "changes": MAX_RESULTS}
     for name in _NAMED:
         tell(f"asking: {name}")
         found.answers[name] = _ask(backend, named(backend, name), name, limits.get(name, MAX_ROWS))
@@ -219,7 +222,10 @@ def gather(
     return found
 
 
-_NAMED = ("nodes", "suites", "suites-by-node", "models", "last-errors", "errors-by-kind", "files", "gaps", "recoveries")
+_NAMED = (
+    *("nodes", "suites", "suites-by-node", "models", "leaderboard", "leaderboard-by-node", "changes"),
+    *("last-errors", "errors-by-kind", "files", "gaps", "recoveries"),
+)
 
 
 def run_key(row: dict[str, Any]) -> str:
@@ -276,7 +282,7 @@ def _ask_runs(backend: Any, found: Facts, choice: Choice) -> None:
     runs = named(backend, "runs")
     newest = [ibis.desc("ended"), ibis.desc("started"), *RUN]
     found.answers["runs"] = _ask(backend, runs.order_by(newest), "runs", MAX_RUNS)
-    numbers = ("events", "errors", "cases", "completed", "passed")
+    numbers = ("events", "errors", "cases", "completed", "skipped", "judged", "passed")
     sums = {name: runs[name].sum().cast("int64") for name in numbers}
     by_outcome = runs.group_by("outcome").aggregate(runs=runs.count(), seconds=runs.duration_s.sum(), **sums)
     found.outcomes = rows_of(backend, by_outcome.order_by("outcome"))

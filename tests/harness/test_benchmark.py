@@ -18,6 +18,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -105,6 +106,38 @@ def test_the_files_of_a_run(node: Node, configure: Configure) -> None:
         assert (digest.sha256, digest.bytes) == (hashlib.sha256(data).hexdigest(), len(data))
     logger.removeHandler(log)
     log.close()
+
+
+def test_who_passed(node: Node, configure: Configure) -> None:
+    """The threshold decides where the harness does not; event, receipt, envelope and query say the same."""
+    logger = configure()
+    scores = {"a": 0.5, "b": 0.49, "c": float("nan"), "d": "0.9", "e": True, "f": 1, "g": None, "h": 1.0}
+    with benchmark_run(suite="s", run_id="r", root=node.root, logger=logger, pass_at=0.5) as run:
+        for case_id, score in scores.items():
+            with suppress(ValueError), run.case(case_id) as case:
+                case.note(score=score)
+                if case_id == "g":
+                    case.note(passed=True)
+                if case_id == "h":
+                    raise ValueError("too late")
+        with run.case("i"):
+            pass
+    close_logging()
+    said = {"a": True, "b": False, "f": True, "g": True}
+    events = events_of(node.outbox)
+    assert {one["case_id"]: one["passed"] for one in events if "passed" in one} == said
+    receipt = [json.loads(line) for line in run.receipt_path.read_bytes().splitlines()]
+    assert {one["case_id"]: one["passed"] for one in receipt if "passed" in one} == said
+    envelope = RunEnvelope.read(run.envelope_path)
+    counts = (envelope.cases_completed, envelope.cases_judged, envelope.cases_passed)
+    assert (envelope.pass_at, *counts) == (0.5, 8, 5, 3)
+    assert next(one["pass_at"] for one in events if one.get("stage") == "run_started") == 0.5
+    (ended,) = (one for one in events if one.get("stage") == "run_ended")
+    assert (ended["cases_completed"], ended["cases_judged"], ended["cases_passed"]) == counts
+    pytest.importorskip("ibis")
+    (row,) = json.loads(telemetry("query", "--named", "runs", "--json", "--root", node.root).stdout)
+    assert tuple(row[name] for name in ("completed", "judged", "passed")) == counts
+    assert (row["outcome"], row["pass_rate"]) == ("failed", 0.6)
 
 
 @pytest.mark.parametrize(
@@ -498,6 +531,9 @@ def test_bad_input(node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         {"run_instance_id": ""},
         {"run_id": "日" * 100},
         {"cases_expected": -1},
+        {"pass_at": "0.5"},
+        {"pass_at": True},
+        {"pass_at": float("nan")},
         {"logger": None},
         {"root": 123},
         {"root": b"x"},
@@ -598,9 +634,9 @@ def test_a_run_is_resumed(node: Node) -> None:
     assert {name: row[name] for name in ("cases", "completed", "passed", "exit_status", "outcome")} == {
         "cases": 5,
         "completed": 5,
-        "passed": 5,
+        "passed": 0,
         "exit_status": "normal",
-        "outcome": "passed",
+        "outcome": "completed",
     }
 
 

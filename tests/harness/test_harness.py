@@ -542,6 +542,8 @@ def test_an_envelope_from_start_to_end(tmp_path: Path) -> None:
             {"exit_status": "fine"},
             {"cases_expected": "2"},
             {"cases_completed": None},
+            {"cases_judged": 1.5},
+            {"pass_at": "0.5"},
             {"execution_log": {"path": "x"}},
             {"receipts": 3},
             {"node_id": 4},

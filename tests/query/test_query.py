@@ -155,12 +155,13 @@ def test_cases_suites_and_models(places: dict[str, list[str]]) -> None:
     }
     assert [case["exception_type"] for case in cases] == [None, "ValueError", None, None, None, None]
     (suite,) = answer(places["hub"], "--named", "suites")
-    assert [suite[name] for name in ("suite", "runs", "runs_passed", "cases", "completed", "passed")] == [
+    assert [suite[name] for name in ("suite", "runs", "runs_completed", "cases", "completed", "judged", "passed")] == [
         "arithmetic",
         2,
         1,
         6,
         5,
+        6,
         4,
     ]
     models = answer(places["hub"], "--named", "models")
@@ -190,15 +191,21 @@ def test_odd_durations_and_scores(tmp_path: Path, value: Any) -> None:
     assert cases[0]["duration_s"] == 2.5
     assert cases[1]["duration_s"] in (None, 1.0)
     (run,) = run_named(outbox, "runs").to_pylist()
-    assert (run["outcome"], run["cases"], run["passed"]) == ("incomplete", 2, 2)
+    assert (run["outcome"], run["cases"], run["passed"]) == ("incomplete", 2, 0)
 
 
 @pytest.mark.parametrize(
     ("status", "cases", "outcome"),
     [
-        ("normal", ["completed"], "passed"),
+        ("normal", ["completed"], "completed"),
+        ("normal", ["completed", "skipped"], "completed"),
+        ("normal", ["passed", "skipped"], "passed"),
+        ("normal", ["passed", "completed"], "completed"),
+        ("normal", ["passed", "not passed"], "completed"),
+        ("normal", ["skipped"], "completed"),
         ("normal", ["completed", "error"], "failed"),
-        ("normal", [], "passed"),
+        ("normal", ["passed", "error"], "failed"),
+        ("normal", [], "completed"),
         ("error", ["completed"], "failed"),
         ("exception", ["completed"], "failed"),
         ("timeout", ["completed"], "timeout"),
@@ -207,13 +214,15 @@ def test_odd_durations_and_scores(tmp_path: Path, value: Any) -> None:
     ],
 )
 def test_the_outcome_of_a_run(tmp_path: Path, status: str | None, cases: list[str], outcome: str) -> None:
-    """The outcome follows from how the run ended and whether its cases passed."""
+    """It follows from how the run ended, whether its cases completed, and whether the harness said that all passed."""
     node = provision(tmp_path, "n-1").node
     logging.config.dictConfig(config(node))
     log = logging.getLogger("harness")
     log.info("begins", extra={"run_id": "r", "stage": "run_started"})
     for n, how in enumerate(cases):
-        log.info("case", extra={"run_id": "r", "case_id": str(n), "stage": "case_ended", "outcome": how})
+        said = {"passed": how == "passed"} if "passed" in how else {}
+        ended = {"stage": "case_ended", "outcome": "completed" if said else how, **said}
+        log.info("case", extra={"run_id": "r", "case_id": str(n), **ended})
     if status is not None:
         log.info("ends", extra={"run_id": "r", "stage": "run_ended", "exit_status": status})
     close_logging()

@@ -70,7 +70,9 @@ def test_what_anybody_writes_first(root: Path) -> None:
     """Scores are compared and averaged, a run is a row, and a field is found under its name."""
     assert answer(root, "select avg(score) as mean from events where score > 0.1") == [{"mean": 0.75}]
     (run,) = answer(root, "select * from runs")
-    assert (run["outcome"], run["cases"], run["passed"], run["cases_expected"]) == ("failed", 2, 1, 2)
+    assert (run["outcome"], run["cases"], run["cases_expected"]) == ("completed", 2, 2)
+    assert (run["judged"], run["passed"], run["pass_rate"]) == (1, 0, 0.0)
+    assert (run["scores"], run["mean_score"]) == (2, 0.4)
     assert answer(root, "select rest.outcome as o, count(*) as n from events group by all order by n, o") == [
         {"o": '"completed"', "n": 2},
         {"o": None, "n": 2},
@@ -89,9 +91,9 @@ def test_what_anybody_writes_first(root: Path) -> None:
 def test_named_queries_give_numbers_and_booleans(root: Path) -> None:
     done = telemetry("query", "--root", root, "--named", "cases", "--json")
     found = [(row["score"], row["score_text"], row["passed"], row["duration_s"]) for row in json.loads(done.stdout)]
-    assert found == [(0.05, "0.05", False, 1.5), (0.75, "0.75", True, 0.5)]
+    assert found == [(0.05, "0.05", False, 1.5), (0.75, "0.75", None, 0.5)]
     done = telemetry("query", "--root", root, "select case_id, passed, score from cases order by 1", "--csv")
-    assert done.stdout.splitlines()[1:] == ["a,false,0.05", "b,true,0.75"]
+    assert done.stdout.splitlines()[1:] == ["a,false,0.05", "b,,0.75"]
 
 
 @pytest.mark.parametrize(
@@ -171,7 +173,7 @@ def test_a_case_is_as_it_last_ended(tmp_path: Path) -> None:
     )
     rows = run_sql(connect_chunks([chunk], plain=True), "SELECT * FROM cases ORDER BY case_id").to_pylist()
     found = [[row[name] for name in ("outcome", "passed", "score", "exception_type", "attempts")] for row in rows]
-    assert found == [["completed", True, None, None, 2], ["completed", True, 1.0, None, 1]]
+    assert found == [["completed", None, None, None, 2], ["completed", None, 1.0, None, 1]]
 
 
 @pytest.mark.parametrize("lacking", ["suite", "run_instance_id", "none"])
@@ -190,7 +192,7 @@ def test_a_resumed_run_may_lack_a_name(tmp_path: Path, lacking: str) -> None:
         {**again, "stage": "run_ended", "exit_status": "normal"},
     )
     (found,) = run_sql(connect_chunks([chunk], plain=True), "SELECT * FROM runs").to_pylist()
-    assert (found["cases"], found["passed"], found["outcome"]) == (2, 2, "passed")
+    assert (found["cases"], found["completed"], found["outcome"]) == (2, 2, "completed")
 
 
 @pytest.mark.skipif(os.name == "nt", reason="links need rights there")

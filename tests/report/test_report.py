@@ -124,6 +124,18 @@ def milliseconds(text: str) -> float:
     return datetime.fromisoformat(text).replace(tzinfo=UTC).timestamp() * 1000
 
 
+def of(some: int, everything: int) -> str:
+    return str(some) if some == everything else f"{some} of {everything}"
+
+
+def rate(row: dict[str, Any]) -> str:
+    return f"{100 * row['pass_rate']:.1f} % {row['passed']} of {row['judged']}" if row["judged"] else "–"
+
+
+def mean(row: dict[str, Any]) -> str:
+    return f"{row['mean_score']:#.3g} n {row['scores']}" if row["scores"] else "–"
+
+
 @pytest.mark.parametrize("place", ["outbox", "bundle", "hub"])
 def test_the_numbers_are_the_named_queries(places: dict[str, Source], place: str) -> None:
     """Numbers in tables, totals and scripts match the named queries that the command runs on the same place."""
@@ -132,28 +144,49 @@ def test_the_numbers_are_the_named_queries(places: dict[str, Source], place: str
     runs, suites, models = answer(source, "runs"), answer(source, "suites"), answer(source, "models")
     assert [row["run_id"] for row in runs] == ["good", "bad", "slow"]
     names = ("suite", "run_id", "run_instance_id", "started", "ended", "events", "errors", "cases", "completed")
-    more = ("passed", "cases_expected", "exit_status", "outcome", "duration_s")
+    more = (
+        "skipped",
+        "judged",
+        "passed",
+        "scores",
+        "mean_score",
+        "cases_expected",
+        "exit_status",
+        "outcome",
+        "duration_s",
+    )
     expected = [
         [row[name] if name not in ("started", "ended") else milliseconds(row[name]) for name in (*names, *more)]
         for row in reversed(runs)
     ]
     assert [row[2:-1] for row in page.facts["runs"]] == [pytest.approx(row) for row in expected]
     assert [row[0] for row in page.facts["runs"]] == [run_key({"node_id": "n-1", **row}) for row in reversed(runs)]
-    shown = [[row[0], *row[1:3]] for row in page.rows("Suites")]
-    assert shown == [[row["suite"], str(row["runs_passed"]), str(row["runs"])] for row in suites]
-    rates = [f"{100 * row['pass_rate']:.1f} % {row['passed']} of {row['cases']}" for row in suites]
-    assert [row[3] for row in page.rows("Suites")] == rates == ["75.0 % 6 of 8", "0.0 % 0 of 1"]
-    rates = [f"{100 * row['pass_rate']:.1f} % {row['passed']} of {row['cases']}" for row in models]
-    assert [row[1:4] for row in page.rows("Models")] == [
-        [row["model"], str(row["runs"]), rate] for row, rate in zip(models, rates, strict=True)
+    shown = [row[:5] for row in page.rows("Suites")]
+    assert shown == [
+        [row["suite"], of(row["runs_completed"], row["runs"]), of(row["completed"], row["cases"]), rate(row), mean(row)]
+        for row in suites
     ]
+    assert [row[3] for row in shown] == ["75.0 % 6 of 8", "–"]
+    assert [row[1:6] for row in page.rows("Models")] == [
+        [row["model"], str(row["runs"]), of(row["completed"], row["cases"]), rate(row), mean(row)] for row in models
+    ]
+    best = {(row["suite"], row["model"]): row for row in answer(source, "leaderboard")}
+    head, *lines = page.by_heading["Results"]
+    assert [line[0] for line in lines] == ["model-a", "<b>model-b</b>"]
+    assert head == ["Model", "arithmetic passed", "reading mean score"]
+    for model, arithmetic, reading in lines:
+        row = best["arithmetic", model]
+        ends = f"{100 * row['low']:.1f} to {100 * row['high']:.1f} %"
+        assert " ".join(arithmetic.split()) == f"{100 * row['value']:.1f} %{ends}, n {row['n']}"
+        assert reading == "–"
+    assert answer(source, "changes") == []
     kinds = answer(source, "errors-by-kind")
     assert [row[:4] for row in page.rows("By kind")] == [
         [row["exception_type"] or "(none)", row["logger"], str(row["events"]), str(row["nodes"])] for row in kinds
     ]
     (node,), (last,) = answer(source, "nodes"), answer(source, "last-errors")
-    tile = page.text[page.text.index("First event", page.text.index("Nodes\n")) :]
-    assert f"{node['events']} in {node['runs']} runs" in tile
+    (row,) = page.rows("Nodes")
+    assert (row[0], *row[3:6]) == (node["node_id"], *(str(node[name]) for name in ("runs", "events", "errors")))
     assert [row[-1] for row in page.rows("The last of each node")] == [last["message"]] == ["outside of runs"]
     by_minute = answer(source, "events-by-minute")
     assert page.facts["activity"] == [[milliseconds(r["minute"]), r["events"], r["errors"]] for r in by_minute]

@@ -97,7 +97,7 @@ class TimeLine {
   draw() {
     const rows = this.rows, height = rows.length > 30 ? 16 : rows.length > 12 ? 22 : 34, all = rows.length <= ROWS;
     this.box.style.height = `${Math.max(130, Math.min(rows.length, ROWS) * height) + 100}px`;
-    const colours = Object.fromEntries(["passed", "failed", "timeout", "incomplete"].map((name) => [name, colour(name)]));
+    const colours = Object.fromEntries(["passed", "completed", "failed", "timeout", "incomplete"].map((name) => [name, colour(name)]));
     const edge = colour("card"), ink = colour("ink"), seen = new Set(this.seen);
     const narrow = this.box.clientWidth < 600, side = narrow ? 84 : 150;
     const [start, end] = this.window || [this.from, this.to];
@@ -146,7 +146,7 @@ class TimeLine {
     return { type: "group", children: [bar, ...inside] };
   }
   said(run) {
-    const rate = run.cases ? `${count(run.passed)} of ${count(run.cases)} cases passed` : "no cases";
+    const rate = run.judged ? `${count(run.passed)} of ${count(run.judged)} cases passed` : run.cases ? `${count(run.completed)} of ${count(run.cases)} cases completed` : "no cases";
     return [`${run.outcome}: ${short(visible(run.run_id), 60)}`, `node ${short(visible(run.node), 60)}, suite ${short(visible(run.suite ?? "none"), 60)}`, `${exact_time(run.started)} to ${exact_time(run.ended)} (${duration(run.duration)})`, `${rate}, ${count(run.errors)} errors, ${count(run.events)} events`, ...((this.cases[run.key] || []).length < (facts.case_counts[run.key] || 0) && run.chosen ? ["not all of its cases are drawn"] : [])].join("\n");
   }
   span() {
@@ -194,7 +194,7 @@ class TimeLine {
     const wanted = new Set(runs);
     this.seen = this.runs.filter((run) => wanted.has(run));
     if (this.chosen >= 0 && !wanted.has(this.runs[this.chosen])) this.chosen = -1;
-    this.draw();
+    if (this.box.offsetWidth) this.draw();
   }
   choose(step) {
     if (!this.seen.length) return;
@@ -209,4 +209,4 @@ class TimeLine {
 }
 
 const case_outcome = (one) =>
-  one.outcome === null ? (one.attempts ? "failed" : "incomplete") : one.outcome === "timeout" ? "timeout" : one.outcome === "completed" ? (one.passed === false ? "failed" : "passed") : ["interrupted", "skipped"].includes(one.outcome) ? "incomplete" : "failed";
+  one.outcome === null ? (one.attempts ? "failed" : "incomplete") : one.outcome === "timeout" ? "timeout" : one.outcome === "completed" ? (one.passed === null ? "completed" : one.passed ? "passed" : "failed") : ["interrupted", "skipped"].includes(one.outcome) ? "incomplete" : "failed";

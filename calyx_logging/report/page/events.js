@@ -90,7 +90,11 @@ class EventList {
   // box: where; key: of the blob; hash: what its links begin with; said: of how many, and where the rest is
   constructor(box, key, hash, counts, query) {
     // a list of one run, or of events from many places
-    Object.assign(this, { box, key, hash, counts, query, events: [], most: 200, ready: null, is_run: by_key.has(key) });
+    Object.assign(this, { box, key, hash, counts, query, events: [], ready: null, is_run: by_key.has(key) });
+    this.most = this.first;
+  }
+  get first() {
+    return this.is_run ? 200 : 30;
   }
   open() {
     this.ready ??= this.load();
@@ -126,7 +130,7 @@ class EventList {
     this.further = make("button", { type: "button", class: "events-more" });
     this.further.addEventListener("click", () => { this.most += 500; this.draw(); });
     for (const control of [this.level, this.source, this.of_case, this.text]) {
-      control.addEventListener("input", () => { this.most = 200; this.draw(); });
+      control.addEventListener("input", () => { this.most = this.first; this.draw(); });
     }
     const tools = make("form", { class: "tools", role: "search" }, this.level, this.source, this.of_case, this.text);
     tools.addEventListener("submit", (event) => event.preventDefault());

@@ -1,6 +1,6 @@
 // ------------------------------------------------------------------ runs: the table, one run, two side by side
 
-const NAMES = ["key", "node", "suite", "run_id", "instance", "started", "ended", "events", "errors", "cases", "completed", "passed", "expected", "exit_status", "outcome", "duration", "chosen"];
+const NAMES = ["key", "node", "suite", "run_id", "instance", "started", "ended", "events", "errors", "cases", "completed", "skipped", "judged", "passed", "scores", "mean_score", "expected", "exit_status", "outcome", "duration", "chosen"];
 const runs = facts.runs.map((row) => {
   const run = Object.fromEntries(NAMES.map((name, index) => [name, row[index]]));
   run.node = facts.nodes[run.node];
@@ -23,7 +23,7 @@ function run_row(run) {
   return make("tr", { class: run.chosen ? "chosen" : null }, outcome_cell(run.outcome),
     make("td", {}, make("a", { href: `#run/${run.key}` }, shown(run.run_id || "(empty)", 120))), make("td", {}, shown(run.node)),
     make("td", {}, run.suite === null ? "–" : shown(run.suite, 120)), make("td", {}, time_text(run.started)),
-    make("td", { class: "n" }, duration(run.duration)), rate_cell(run.passed, run.cases, run.expected),
+    make("td", { class: "n" }, duration(run.duration)), result_cell(run),
     make("td", { class: "n" }, count(run.errors)), make("td", { class: "n" }, count(run.events)));
 }
 
@@ -38,7 +38,7 @@ function filter_runs() {
 
 function begin_runs() {
   if (!$("#run-table")) return;
-  run_table = new GrowingTable($("#run-table"), $("#run-more"), run_row, (run, by) => (by === "rate" ? (run.cases ? run.passed / run.cases : null) : run[by]));
+  run_table = new GrowingTable($("#run-table"), $("#run-more"), run_row, (run, by) => (by === "rate" ? (run.judged ? run.passed / run.judged : run.mean_score) : run[by]), 30);
   const form = $("#run-filter");
   for (const node of [...new Set(runs.map((run) => run.node))].sort(compare_values)) form.elements.node.append(make("option", { value: node }, visible(node)));
   form.addEventListener("input", filter_runs);
@@ -46,7 +46,6 @@ function begin_runs() {
   filter_runs();
   if (runs.some((run) => run.started !== null)) {
     line = new TimeLine($("#timeline"), runs, (run) => { location.hash = `#run/${run.key}`; });
-    line.draw();
   } else $("#timeline").replaceChildren(make("p", { class: "muted" }, "No run has a time."));
 }
 
@@ -67,13 +66,14 @@ function case_of(row) {
 async function begin_cases() {
   const found = (await blob("cases")) || {};
   for (const [key, rows] of Object.entries(found)) cases[key] = rows.map(case_of);
-  // on the time line those that did not pass lie on top
-  for (const rows of Object.values(cases)) rows.in_layers = [...rows].sort((a, b) => (case_outcome(b) === "passed") - (case_outcome(a) === "passed"));
-  if (line) { line.cases = cases; line.draw(); }
+  // on the time line those that failed lie on top
+  const is_fine = (one) => ["passed", "completed"].includes(case_outcome(one));
+  for (const rows of Object.values(cases)) rows.in_layers = [...rows].sort((a, b) => is_fine(b) - is_fine(a));
+  if (line) { line.cases = cases; draw_charts(); }
 }
 
-// `completed` says that it came to an end: what counts is whether it passed.
-const case_said = (one) => (one.outcome === null ? (one.attempts ? "ended, no outcome" : "has not ended") : one.outcome === "completed" ? case_outcome(one) : one.outcome);
+// That a case passed is the harness's word; without it, it completed.
+const case_said = (one) => (one.outcome === null ? (one.attempts ? "ended, no outcome" : "has not ended") : one.outcome !== "completed" ? one.outcome : one.passed === null ? "completed" : one.passed ? "passed" : "not passed");
 
 function case_row(one) {
   const outcome = case_outcome(one), said = case_said(one);
@@ -105,11 +105,11 @@ async function show_run(key, event_id, nth) {
   $("#all").hidden = true;
   $("#one").hidden = false;
   $("#h-run").replaceChildren("Run ", shown(run.run_id, 200));
-  const has_ended = run.exit_status !== null, not_passed = run.cases - run.passed;
-  const verdict = has_ended ? `it ended as ${visible(run.exit_status).slice(0, 80)}${not_passed ? `, and ${count(not_passed)} of its ${count(run.cases)} cases did not pass` : ""}` : "its end was not seen: it goes on, or was killed";
+  const has_ended = run.exit_status !== null, broken = run.cases - run.completed - run.skipped;
+  const verdict = has_ended ? `it ended as ${visible(run.exit_status).slice(0, 80)}${broken ? `, and ${count(broken)} of its ${count(run.cases)} cases did not complete` : ""}` : "its end was not seen: it goes on, or was killed";
   $("#run-said").replaceChildren(make("span", { class: `o-${run.outcome}` }, `${SIGNS[run.outcome]} ${run.outcome}`), `: ${verdict}`);
   const totals = [["Node", shown(run.node)], ["Suite", run.suite === null ? "–" : shown(run.suite, 200)], ["Instance", run.instance === null ? "–" : shown(run.instance, 200)], ["Started", time_text(run.started)], [has_ended ? "Ended" : "Last event", time_text(run.ended)], [has_ended ? "Took" : "Took until then", duration(run.duration)],
-    ["Cases passed", run.cases ? `${count(run.passed)} of ${count(run.cases)}` : "no cases"], ["Cases expected", count(run.expected)], ["Errors", count(run.errors)], ["Events", count(run.events)]];
+    ["Cases completed", run.cases ? `${count(run.completed)} of ${count(run.cases)}` : "no cases"], ["Cases expected", count(run.expected)], ...(run.judged ? [["Cases passed", `${percent(run.passed / run.judged)}, ${count(run.passed)} of ${count(run.judged)}`]] : []), ...(run.scores ? [["Mean score", `${score(run.mean_score)}, n ${count(run.scores)}`]] : []), ["Errors", count(run.errors)], ["Events", count(run.events)]];
   $("#run-totals").replaceChildren(...totals.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
   show_processes(key);
   show_envelope(key);
@@ -245,10 +245,9 @@ async function go() {
     await (other === "event" ? show_run(one, nth, Number(parts[4]) || 1) : show_run(one));
     return;
   }
-  const was_run = $("#all").hidden;
   $("#all").hidden = false;
   $("#one").hidden = true;
-  if (was_run) draw_charts();
+  show_section(what);
   if (what === "compare" && one && by_key.has(one) && by_key.has(other)) {
     await cases_ready;
     const form = $("#compare-form").elements;
@@ -262,14 +261,27 @@ async function go() {
     if (await lists.get(what).go(other, Number(nth) || 1, parts[4])) return;
     say(`This page has no event ${visible(other).slice(0, 100)}.`);
   }
-  const section = what && document.getElementById(what === "outside" ? "health" : what);
-  if (section && section.tagName === "SECTION") section.scrollIntoView();
 }
 
+// One section at a time, as its link says; without scripts, and on paper, all of them.
+function show_section(what) {
+  const named = document.getElementById(what === "outside" ? "health" : what || "overview");
+  const section = named && named.tagName === "SECTION" && $("#all").contains(named) ? named : $("#overview");
+  const is_new = !section.classList.contains("here");
+  for (const one of document.querySelectorAll("#all > section")) one.classList.toggle("here", one === section);
+  for (const link of document.querySelectorAll(".top nav a")) {
+    if (link.getAttribute("href") === `#${section.id}`) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+  if (!is_new) return;
+  window.scrollTo(0, 0);
+  draw_charts();
+}
+
+// A chart that is not seen has no width.
 function draw_charts() {
-  if ($("#all").hidden) return; // a chart that is not seen has no width
-  if (line) line.draw();
-  draw_activity();
+  if (line && $("#timeline").offsetWidth) line.draw();
+  if ($("#activity") && $("#activity").offsetWidth) draw_activity();
 }
 
 function again() {
@@ -314,6 +326,7 @@ function begin_choices() {
     document.documentElement.dataset.theme = "light";
     unfolded = [...document.querySelectorAll("details:not([hidden], [open])")];
     for (const details of unfolded) details.open = true;
+    $("#all").classList.remove("tabs");
     draw_charts();
     for (const chart of charts.values()) {
       chart.resize({ width: PAPER });
@@ -322,6 +335,7 @@ function begin_choices() {
   });
   window.addEventListener("afterprint", () => {
     for (const details of unfolded) details.open = false;
+    $("#all").classList.add("tabs");
     if (before === undefined) delete document.documentElement.dataset.theme;
     else document.documentElement.dataset.theme = before;
     draw_charts();
@@ -331,10 +345,14 @@ function begin_choices() {
   document.addEventListener("keydown", (event) => { if (event.key === "Escape" && !$("#one").hidden && !/^(INPUT|SELECT)$/.test(event.target.tagName)) location.hash = "#runs"; });
 }
 
+$("#all").classList.add("tabs");
 begin_choices();
-for (const table of document.querySelectorAll("table.plain")) sortable(table, (column, descending) => sort_rows(table, column, descending));
+for (const table of document.querySelectorAll("table.plain")) {
+  sortable(table, (column, descending) => sort_rows(table, column, descending));
+  fold(table);
+}
 begin_runs();
-draw_activity();
+show_section(location.hash.slice(1).split("/")[0]);
 for (const box of document.querySelectorAll(".events")) {
   const key = box.dataset.blob, list = new EventList(box, key, `#${key}`, facts.blobs[key], box.dataset.query);
   lists.set(key, list);

@@ -30,12 +30,29 @@ function sort_rows(table, column, descending) {
   rows.sort((a, b) => compare_values(a[0], b[0]));
   if (descending) rows.reverse();
   body.replaceChildren(...rows.map((pair) => pair[1]));
+  fold(table);
+}
+
+// Of a table in the page only the first rows are seen, until a button shows all of them.
+const FIRST_ROWS = 15;
+const unfolded = new WeakSet();
+
+function fold(table) {
+  const first = Number(table.dataset.first) || FIRST_ROWS, rows = [...table.tBodies[0].rows];
+  const is_folded = !unfolded.has(table) && rows.length > first + 2;
+  rows.forEach((row, index) => { row.classList.toggle("folded", is_folded && index >= first); });
+  const box = table.parentElement, old = box.nextElementSibling;
+  if (old && old.classList.contains("unfold")) old.remove();
+  if (!is_folded) return;
+  const button = make("button", { type: "button", class: "unfold" }, `Show all ${count(rows.length)} rows`);
+  button.addEventListener("click", () => { unfolded.add(table); fold(table); });
+  box.after(button);
 }
 
 // A table of rows that are made when they are shown, a hundred more at a time.
 class GrowingTable {
-  constructor(table, button, row, get) {
-    Object.assign(this, { table, button, row, get, rows: [], shown: 100 });
+  constructor(table, button, row, get, first = 100) {
+    Object.assign(this, { table, button, row, get, first, rows: [], shown: first });
     sortable(table, (_, descending, by) => {
       this.rows = [...this.rows].sort((a, b) => compare_values(get(a, by), get(b, by)));
       if (descending) this.rows.reverse();
@@ -45,7 +62,7 @@ class GrowingTable {
   }
   show(rows) {
     this.rows = rows;
-    this.shown = 100;
+    this.shown = this.first;
     for (const head of this.table.tHead.rows[0].cells) head.removeAttribute("aria-sort");
     this.draw();
   }
@@ -58,12 +75,18 @@ class GrowingTable {
   }
 }
 
-const SIGNS = { passed: "✓", failed: "✗", timeout: "◷", incomplete: "…" };
+const SIGNS = { passed: "✓", completed: "●", failed: "✗", timeout: "◷", incomplete: "…" };
 const outcome_cell = (outcome) => make("td", { class: `o-${outcome}` }, `${SIGNS[outcome] || "·"} ${outcome}`);
 
-function rate_cell(passed, cases, expected) {
-  const more = expected > cases ? `, ${count(expected)} expected` : "";
-  if (!cases) return make("td", {}, "–", make("span", { class: "muted" }, more));
+// What a run gave: cases passed if its harness judges them, else its mean score, else how many completed.
+function result_cell(run) {
+  const more = run.expected > run.cases ? `, ${count(run.expected)} expected` : "";
+  const scores = run.scores ? ` mean ${score(run.mean_score)}` : "";
+  if (!run.judged) {
+    const completed = run.cases ? `${count(run.completed)} of ${count(run.cases)} completed${more}` : more.slice(2);
+    return make("td", {}, scores.trim() || (completed ? "" : "–"), make("span", { class: "muted" }, `${scores && completed ? ", " : ""}${completed}`));
+  }
+  const { passed, judged: cases } = run;
   const bar = document.createElementNS("http://www.w3.org/2000/svg", "svg");
   for (const [name, value] of [["class", "bar"], ["width", 60], ["height", 8], ["viewBox", "0 0 60 8"], ["aria-hidden", "true"]]) bar.setAttribute(name, value);
   for (const [name, width] of [["rest", 60], ["part", (60 * passed) / cases]]) {
@@ -73,5 +96,5 @@ function rate_cell(passed, cases, expected) {
     part.setAttribute("height", 8);
     bar.append(part);
   }
-  return make("td", {}, bar, ` ${percent(passed / cases)} `, make("span", { class: "muted" }, `${count(passed)} of ${count(cases)}${more}`));
+  return make("td", {}, bar, ` ${percent(passed / cases)} `, make("span", { class: "muted" }, `${count(passed)} of ${count(cases)}${scores && `,${scores}`}${more}`));
 }

@@ -39,6 +39,11 @@ function shown(value, most = 2000) {
 }
 
 const count = (value) => (value === null || value === undefined ? "–" : value.toLocaleString("en-US"));
+function score(value) {
+  if (value === null || value === undefined || !isFinite(value)) return "–";
+  const size = Math.abs(value);
+  return size >= 1000 && size < 1e9 ? Math.round(value).toLocaleString("en-US") : size !== 0 && (size >= 1e9 || size < 1e-4) ? value.toExponential(2) : value.toPrecision(3);
+}
 const percent = (value) => (value === null ? "–" : `${(100 * value).toFixed(1)} %`);
 
 function duration(seconds) {

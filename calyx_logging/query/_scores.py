@@ -1,0 +1,65 @@
+"""The SQL of results of cases: how many completed, were judged and passed, their scores, and how sure that is.
+
+A case that ended is completed if its `outcome` is `completed`, and skipped if that is `skipped`. It passed only if the
+harness said so (`passed`), and it is completed. Where anything was judged, a case that did not complete counts as one
+that did not pass; where nothing was, there is no pass rate. A score is not a verdict.
+"""
+
+from __future__ import annotations
+
+__all__ = ["COUNTS", "OF_CASES", "RATE", "count", "intervals"]
+
+_Z = 1.959964
+"""Quantile of the normal distribution for an interval of 95 %."""
+
+_SCORE = "CASE WHEN has_ended AND score BETWEEN -1e100 AND 1e100 THEN score END"
+"""A score that does not spoil a sum of squares."""
+
+RATE = "CASE WHEN judged > 0 THEN passed / judged END AS pass_rate"
+
+COUNTS = ("cases", "completed", "skipped", "judged", "passed", "scores")
+"""Columns of `OF_CASES` that can be summed."""
+
+
+def count(condition: str) -> str:
+    """Return the SQL that counts the rows for which a condition is true."""
+    return f"count(CASE WHEN {condition} THEN 1 END)"
+
+
+OF_CASES = f"""
+        {count("has_ended")} AS cases, {count("is_completed")} AS completed, {count("is_skipped")} AS skipped,
+        CASE WHEN {count("verdict IS NOT NULL")} > 0
+            THEN {count("has_ended AND NOT is_skipped AND (verdict IS NOT NULL OR NOT is_completed)")}
+            ELSE 0 END AS judged,
+        {count("verdict")} AS passed, count({_SCORE}) AS scores, avg({_SCORE}) AS mean_score,
+        stddev_samp({_SCORE}) AS stddev_score"""
+"""Aggregates over rows of `run_events`."""
+
+
+def _double(value: float) -> str:
+    """Return a number with an exponent, so that no engine takes it for a decimal one."""
+    return f"{value:.12e}"
+
+
+def intervals() -> str:
+    """Return columns with the 95 % intervals of `pass_rate` (Wilson) and `mean_score` (Student's t; from 3 scores on).
+
+    The quantile of t is its expansion around the normal one (Abramowitz and Stegun, 26.7.5), within 1 % from two
+    degrees of freedom on.
+    """
+    z = _Z
+    whole = f"(judged + {_double(z * z)})"
+    middle = f"(passed + {_double(z * z / 2)}) / {whole}"
+    half = f"{_double(z)} * sqrt(passed * CAST(judged - passed AS DOUBLE) / judged + {_double(z * z / 4)}) / {whole}"
+    rate = f"CASE WHEN judged > 0 THEN {middle} {{}} {half} END AS pass_{{}}"
+    terms = (
+        (z**3 + z) / 4,
+        (5 * z**5 + 16 * z**3 + 3 * z) / 96,
+        (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
+        (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
+    )
+    powers = [f"{_double(term)} / pow(scores - 1, {power})" for power, term in enumerate(terms, 1)]
+    t = " + ".join([_double(z), *powers])
+    mean = f"CASE WHEN scores > 2 THEN mean_score {{}} ({t}) * stddev_score / sqrt(scores) END AS score_{{}}"
+    ends = (("-", "low"), ("+", "high"))
+    return ", ".join([*(rate.format(*end) for end in ends), *(mean.format(*end) for end in ends)])

@@ -1,0 +1,155 @@
+"""Results: who is best, how sure that is, what has changed; a verdict is the harness's, a score is a number."""
+
+from __future__ import annotations
+
+import statistics
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from calyx_logging.events.event import encode, with_seq
+from calyx_logging.format.reader import ChunkRef
+
+pytest.importorskip("duckdb")
+pytest.importorskip("pyarrow")
+
+from calyx_logging.query.duckdb_views import connect_chunks
+from calyx_logging.query.named import run_named
+
+CHUNK = "20261122_080000__harness__3f9a1c20-0000.jsonl"
+T = {2: 4.302653, 3: 3.182446, 9: 2.262157}
+"""Quantiles of Student's t for 95 %, by degrees of freedom (NIST/SEMATECH e-Handbook, 1.3.6.7.2)."""
+
+
+def ask(folder: Path, name: str, runs: list[tuple[dict[str, Any], list[dict[str, Any]]]]) -> list[dict[str, Any]]:
+    """Return the rows of a named query, of runs with their cases, one run after the other."""
+    events = []
+    for number, (run, cases) in enumerate(runs):
+        own = {"suite": "s", "run_id": "r", "run_instance_id": f"i-{number}", **run}
+        events.append({**own, "stage": "run_started"})
+        for n, case in enumerate(cases):
+            events.append({**own, "stage": "case_ended", "case_id": str(n), "outcome": "completed", **case})
+        events.append({**own, "stage": "run_ended", "exit_status": "normal"})
+    lines = []
+    for seq, event in enumerate(events):
+        stamp = {"node_id": "n-1", "ts_utc": f"2026-11-22T08:00:00.{seq:06d}+00:00", "event_id": f"id-{seq}"}
+        lines.append(with_seq(encode({**stamp, "source": "bench_harness", "level": "info", **event}), seq))
+    path = folder / CHUNK
+    path.write_bytes(b"".join(lines))
+    return run_named(connect_chunks([ChunkRef(path, "n-1")], plain=True), name).to_pylist()
+
+
+def passing(passed: int, n: int) -> list[dict[str, Any]]:
+    return [{"passed": k < passed} for k in range(n)]
+
+
+def scoring(*scores: float) -> list[dict[str, Any]]:
+    return [{"score": score} for score in scores]
+
+
+@pytest.mark.parametrize(
+    ("passed", "n", "low", "high"),
+    [  # Newcombe 1998, Statistics in Medicine 17, table I, method 3
+        (81, 263, 0.2553, 0.3662),
+        (15, 148, 0.0624, 0.1605),
+        (0, 20, 0.0000, 0.1611),
+        (1, 29, 0.0061, 0.1718),
+        (20, 20, 0.8389, 1.0000),
+    ],
+)
+def test_the_interval_of_a_pass_rate(tmp_path: Path, passed: int, n: int, low: float, high: float) -> None:
+    """Wilson's score interval, as published."""
+    (row,) = ask(tmp_path, "leaderboard", [({"model": "m"}, passing(passed, n))])
+    assert (row["measure"], row["value"], row["n"]) == ("pass_rate", passed / n, n)
+    assert (row["low"], row["high"]) == (pytest.approx(low, abs=6e-5), pytest.approx(high, abs=6e-5))
+
+
+@pytest.mark.parametrize("scores", [(0.1, 0.4, 0.9), (0.1, 0.2, 0.3, 0.9), tuple(k / 10 for k in range(10))])
+def test_the_interval_of_a_mean_score(tmp_path: Path, scores: tuple[float, ...]) -> None:
+    """Student's t, within a hundredth of its width."""
+    (row,) = ask(tmp_path, "leaderboard", [({"model": "m"}, scoring(*scores))])
+    assert (row["measure"], row["n"], row["judged"], row["passed"]) == ("mean_score", len(scores), 0, 0)
+    half = T[len(scores) - 1] * statistics.stdev(scores) / len(scores) ** 0.5
+    assert row["value"] == pytest.approx(statistics.mean(scores))
+    assert row["stddev_score"] == pytest.approx(statistics.stdev(scores))
+    assert row["high"] - row["value"] == pytest.approx(half, rel=0.01)
+    assert row["value"] - row["low"] == pytest.approx(half, rel=0.01)
+
+
+@pytest.mark.parametrize("scores", [(), (0.5,), (0.5, 0.7), (1e300, 1e308), (float("nan"),)])
+def test_too_little_for_an_interval(tmp_path: Path, scores: tuple[float, ...]) -> None:
+    """No interval of fewer than three scores; absurd ones count as none, and spoil nothing."""
+    (row,) = ask(tmp_path, "models", [({"model": "m"}, [{}, *scoring(*scores)])])
+    assert (row["score_low"], row["score_high"], row["pass_rate"], row["pass_low"]) == (None, None, None, None)
+    assert row["scores"] == sum(score < 1 for score in scores)
+
+
+def test_the_best_comes_first(tmp_path: Path) -> None:
+    """By suite; where a suite is judged all its models are measured by that, and cases without a model have a row."""
+    rows = ask(
+        tmp_path,
+        "leaderboard",
+        [
+            ({"model": "worse"}, passing(1, 4)),
+            ({"model": "better"}, passing(3, 4)),
+            ({}, passing(2, 4)),
+            ({"model": "unjudged"}, scoring(1.0, 1.0)),
+            ({"model": "x", "suite": "scored"}, scoring(0.2, 0.4)),
+            ({"model": "y", "suite": "scored"}, scoring(0.3, 0.5)),
+        ],
+    )
+    assert [(row["suite"], row["model"], row["measure"], row["value"], row["n"]) for row in rows] == [
+        ("s", "better", "pass_rate", 0.75, 4),
+        ("s", None, "pass_rate", 0.5, 4),
+        ("s", "worse", "pass_rate", 0.25, 4),
+        ("s", "unjudged", "pass_rate", None, 0),
+        ("scored", "y", "mean_score", pytest.approx(0.4), 2),
+        ("scored", "x", "mean_score", pytest.approx(0.3), 2),
+    ]
+
+
+def test_what_did_not_complete_did_not_pass(tmp_path: Path) -> None:
+    """It counts as judged where anything is; a verdict before an exception does not hold, nor one of a skipped case."""
+    cases = [
+        {"passed": True},
+        {"passed": True, "outcome": "error"},
+        {"outcome": "timeout"},
+        {},
+        {"passed": False, "outcome": "skipped"},
+    ]
+    (run,) = ask(tmp_path, "runs", [({}, cases)])
+    assert [run[name] for name in ("cases", "completed", "skipped", "judged", "passed")] == [5, 2, 1, 3, 1]
+    assert (run["pass_rate"], run["outcome"]) == (pytest.approx(1 / 3), "failed")
+    found = ask(tmp_path, "cases", [({}, cases)])
+    assert [row["passed"] for row in found] == [True, False, None, None, None]
+
+
+def test_what_has_changed(tmp_path: Path) -> None:
+    """The last two runs of each configuration; the interval of the change is as published; others are left out."""
+    rows = ask(
+        tmp_path,
+        "changes",
+        [
+            ({}, passing(1, 2)),
+            ({}, passing(48, 80)),
+            ({}, passing(56, 70)),
+            ({"run_id": "once"}, passing(1, 2)),
+            ({"run_id": "empty"}, []),
+            ({"run_id": "empty"}, passing(1, 2)),
+            ({"run_id": "scored", "suite": None}, scoring(0.1, 0.2, 0.3)),
+            ({"run_id": "scored", "suite": None}, scoring(0.4, 0.5)),
+        ],
+    )
+    assert [(row["suite"], row["run_id"], row["measure"]) for row in rows] == [
+        ("s", "r", "pass_rate"),
+        (None, "scored", "mean_score"),
+    ]
+    judged, scored = rows
+    assert (judged["run_instance_id"], judged["run_instance_id_before"]) == ("i-2", "i-1")
+    assert (judged["value"], judged["value_before"], judged["n"], judged["n_before"]) == (0.8, 0.6, 70, 80)
+    assert judged["change"] == pytest.approx(0.2)
+    # Newcombe 1998, Statistics in Medicine 17, table II, example (a), method 10
+    assert (judged["low"], judged["high"]) == (pytest.approx(0.0524, abs=6e-5), pytest.approx(0.3339, abs=6e-5))
+    assert scored["change"] == pytest.approx(0.25)
+    assert (scored["low"], scored["high"]) == (None, None)
