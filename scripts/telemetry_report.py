@@ -10,8 +10,9 @@ try:
 
     from calyx_logging.errors import ConfigError
     from calyx_logging.query.executors import Here, Pool
-    from calyx_logging.report.collect import Choice, Source
+    from calyx_logging.report.collect import MAX_WHOLE, Choice
     from calyx_logging.report.report import MAX_BYTES, MEMORY, make_report, write_report
+    from calyx_logging.report.source import Source
     from calyx_logging.scripts.cli import (
         count_text,
         json_option,
@@ -48,9 +49,9 @@ _UNITS = {"": 1, "kb": 1000, "mb": 1_000_000, "gb": 1_000_000_000}
 )
 @click.option(
     "--last",
-    type=click.IntRange(0, 200),
+    type=click.IntRange(0, MAX_WHOLE),
     metavar="N",
-    help="Show the last N runs whole, instead of --run. Default: 20.",
+    help="Show the last N runs whole. Default: as many as fit.",
 )
 @click.option(
     "--max-size", default=f"{MAX_BYTES // 1_000_000}MB", show_default=True, metavar="SIZE", help="Of the page, at most."
@@ -125,7 +126,7 @@ def command(
 def _bytes(text: str) -> int:
     found = re.fullmatch(r"([0-9]{1,12}(?:\.[0-9]{1,9})?)\s*([kmg]?b)?", text.strip().lower())
     if found is None:
-        raise ConfigError(f"--max-size {text!r} is no size", hint="give a number with a unit, such as 6MB")
+        raise ConfigError(f"--max-size {text!r} is no size", hint="give a number with a unit, such as 20MB")
     return int(float(found[1]) * _UNITS[found[2] or ""])
 
 

@@ -14,7 +14,7 @@ hub's stored table (`refresh`, `snapshot`, `hub_table`), wherever `executors` or
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from calyx_logging.hub.store import Store, find_hub
@@ -35,6 +35,7 @@ def connect(
     closed: bool = False,
     warn: Callable[[str], None] | None = None,
     plain: bool = False,
+    tables: Collection[str] = (),
 ) -> Any:
     """An Ibis backend with the views `events`, `runs`, `cases`, `nodes`, `gaps` and so on (docs/query.md).
 
@@ -45,6 +46,7 @@ def connect(
         memory: that the database takes at most.
         closed: whether queries may read no other file, and write none (DuckDB's; Spark's may).
         warn: is told of what cannot be read; None raises, except at a hub.
+        tables: views to compute once, because many questions use them (DuckDB's).
         plain: whether what `run_sql` and `run_named` need is enough; it is there sooner, without Ibis.
 
     Raises:
@@ -54,6 +56,8 @@ def connect(
     if place == "hub":
         store = Store(find_hub(root))
         store.asked_for(())
-        return hub_table.connect(store, engine, memory=memory, closed=closed, warn=warn, plain=plain)
+        return hub_table.connect(store, engine, memory=memory, closed=closed, warn=warn, plain=plain, tables=tables)
     chunks, keep = chunks_at(place, root)(), place == "outbox"
-    return connect_chunks(chunks, engine, memory=memory, closed=closed, warn=warn, plain=plain, keep=keep)
+    return connect_chunks(
+        chunks, engine, memory=memory, closed=closed, warn=warn, plain=plain, keep=keep, tables=tables
+    )

@@ -7,7 +7,7 @@ the extra `query`.
 from __future__ import annotations
 
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -74,6 +74,7 @@ def connect_chunks(
     warn: Callable[[str], None] | None = None,
     plain: bool = False,
     keep: bool = False,
+    tables: Collection[str] = (),
 ) -> Any:
     """Return an Ibis backend (DuckDB) with the views of `views`.
 
@@ -87,6 +88,7 @@ def connect_chunks(
         warn: is told of chunks that cannot be read, and left out; None raises.
         plain: whether it is to be a `Database`.
         keep: whether the table of sealed chunks is kept beside them, for the next query.
+        tables: views to compute once, because many questions use them.
 
     Raises:
         ConfigError: the extra `query` is not installed.
@@ -94,7 +96,7 @@ def connect_chunks(
     """
     with temporary() as folder:
         files = in_files(chunks, folder.path, engine, warn, keep=keep)
-        return attach(folder, files, memory=memory, closed=closed, plain=plain)
+        return attach(folder, files, memory=memory, closed=closed, plain=plain, tables=tables)
 
 
 class Database:
@@ -123,6 +125,7 @@ def attach(
     memory: str = MEMORY,
     closed: bool = False,
     plain: bool = False,
+    tables: Collection[str] = (),
 ) -> Any:
     """Return the backend over Parquet files.
 
@@ -134,6 +137,7 @@ def attach(
         memory: as for `connect_chunks`.
         closed: likewise.
         plain: likewise.
+        tables: likewise.
 
     Raises:
         ConfigError: the extra `query` is not installed, or it is no amount of memory.
@@ -148,13 +152,15 @@ def attach(
         con.execute(f"CREATE VIEW known AS {_rows_of(known, _ALL)}")
         con.execute(_REPEATS)
         dialect = _DIALECT
+        if not con.execute("SELECT 1 FROM repeats_of_loose LIMIT 1").fetchone():  # to tell rows apart costs as much
+            dialect = replace(dialect, single="SELECT * FROM loose WHERE bad_line IS NULL")
         if repeats:
             given = ", ".join(map(_literal, repeats))
             con.execute(f"CREATE TEMP TABLE repeats AS FROM read_parquet([{given}], hive_partitioning = false)")
             anti = f"SELECT * FROM known ANTI JOIN repeats USING ({', '.join(WHERE)}) WHERE bad_line IS NULL"
-            dialect = replace(_DIALECT, known=anti)
+            dialect = replace(dialect, known=anti)
         for name, sql in views(dialect).items():
-            con.execute(f"CREATE VIEW {name} AS {sql}")
+            con.execute(f"CREATE {'TEMP TABLE' if name in tables else 'VIEW'} {name} AS {sql}")
     except Exception as error:
         unless_interrupted(error)
         hint = "at a hub, calyx-telemetry table --check makes damaged files again"

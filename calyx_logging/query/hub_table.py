@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import secrets
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -56,6 +56,7 @@ def connect(
     closed: bool = False,
     warn: Callable[[str], None] | None = None,
     plain: bool = False,
+    tables: Collection[str] = (),
 ) -> Any:
     """Return an Ibis backend over everything that the store holds, with the views of `views`.
 
@@ -68,6 +69,7 @@ def connect(
         closed: whether queries may read no file but the table's, and write none; DuckDB's alone.
         warn: is told of chunks that cannot be read, and of a table that cannot be written.
         plain: whether it is to be a `Database`, where DuckDB answers.
+        tables: views to compute once, where DuckDB answers.
 
     Raises:
         ConfigError: the extra `query` is not installed.
@@ -86,7 +88,7 @@ def connect(
         loose += in_files(extra, folder.path, engine, warn)
         if isinstance(engine, SparkEngine):
             return spark.attach(engine.spark, loose, once, those)
-        return attach(folder, loose, once, those, memory=memory, closed=closed, plain=plain)
+        return attach(folder, loose, once, those, memory=memory, closed=closed, plain=plain, tables=tables)
 
 
 def _up_to_date(

@@ -38,6 +38,7 @@ def result_views(text_of: str, micros: str, last: str) -> dict[str, str]:
     """
     return {
         "run_events": _run_events(),
+        "ends": "SELECT * FROM run_events WHERE has_ended",
         "runs": _runs(micros),
         "cases": _cases(last),
         "suites": _rates("suite"),
@@ -161,7 +162,7 @@ def _models(keys: str, where: str) -> str:
 WITH found AS (
     SELECT {keys}, count(DISTINCT {_run_key()}) AS runs, {OF_CASES},
         round(sum(duration_s), 6) AS case_seconds, median(duration_s) AS median_case_s
-    FROM (SELECT * FROM run_events WHERE has_ended) AS ends {where} GROUP BY {keys}
+    FROM ends {where} GROUP BY {keys}
 ), rated AS (
     SELECT *, {RATE} FROM found
 )

@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 _PAGE = Path(__file__).parent / "page"
-_SCRIPTS = ("text.js", "tables.js", "events.js", "charts.js", "main.js")
+_SCRIPTS = ("text.js", "tables.js", "events.js", "charts.js", "case.js", "main.js")
 _MAX_TEXT = 300
 _MAX_UNSEEN = 10
 """Maximum number of invisible characters that are listed one by one."""

@@ -7,9 +7,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
-import shlex
-import subprocess
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -17,16 +14,14 @@ from typing import Any
 
 from calyx_logging.errors import CalyxError, ConfigError
 from calyx_logging.hub.rejections import Refusal
-from calyx_logging.hub.store import find_hub
-from calyx_logging.node import Node
 from calyx_logging.query.executors import Engine
 from calyx_logging.query.named import named
 from calyx_logging.query.result_views import RUN
-from calyx_logging.query.rows import column_text
 from calyx_logging.query.sql import clear_errors, run_sql
 from calyx_logging.report.health import Condition, conditions_at, refused_at
+from calyx_logging.report.source import Source
 
-__all__ = ["Answer", "Choice", "Facts", "Source", "gather", "of_some_runs", "rows_of", "run_key"]
+__all__ = ["Answer", "Choice", "Facts", "gather", "of_some_runs", "rows_of", "run_key"]
 
 MAX_NODES = 20_000
 """Maximum number of nodes that are queried."""
@@ -41,6 +36,12 @@ MAX_ROWS = 200
 MAX_RESULTS = 2000
 """Maximum number of results of models, and of changes, that are looked at."""
 
+MAX_WHOLE = 1000
+"""Maximum number of runs that are shown whole."""
+
+MAX_EVENTS = 5000
+"""Maximum number of events of one run, and of errors."""
+
 MAX_CASES = 5000
 """Maximum number of cases of one run."""
 
@@ -50,9 +51,6 @@ MAX_PROCESSES = 20
 MAX_DAYS = 20_000
 MAX_POINTS = 1500
 """Maximum number of points of a chart over time."""
-
-_TOUCHED = set('"$`\\!')
-"""Characters that a shell interprets inside double quotes."""
 
 _UNITS = (("minute", "events-by-minute", 60), ("hour", "events-by-hour", 3600), ("day", "events-by-day", 86400))
 
@@ -73,54 +71,28 @@ class Answer:
 
 @dataclass(frozen=True)
 class Choice:
-    """Choice of the runs that are shown whole: those with one of the ids, or else the last ones."""
+    """Choice of the runs that are shown whole: those with one of the ids, or else the last ones.
+
+    Attributes:
+        ids: of runs, or of their instances.
+        last: how many of the newest; None for as many as have this many events:
+        events: of all chosen runs together, where neither is said.
+    """
 
     ids: tuple[str, ...] = ()
-    last: int = 20
+    last: int | None = None
+    events: int = 100_000
 
-
-@dataclass(frozen=True)
-class Source:
-    """Place a report is made from: `outbox`, `hub` or a bundle's folder; its root; a readable location."""
-
-    place: str
-    root: str | None
-    where: str
-
-    @classmethod
-    def find(cls, place: str, root: str | None) -> Source:
-        """Find the place as the commands do, with paths that are valid from any folder.
-
-        Raises:
-            CalyxError: there is none.
-        """
-        if place not in ("outbox", "hub"):
-            place = place if "://" in place else os.path.abspath(place)  # noqa: PTH100  # without `..`, links as they are
-            return cls(place, None, column_text(place))
-        found = os.path.abspath(Node.find(root).root if place == "outbox" else find_hub(root))  # noqa: PTH100
-        return cls(place, found, column_text(found))
-
-    def command(self, name: str, *args: str) -> str:
-        """Return a command line that reads from the same place."""
-        options = [] if self.place == "outbox" else ["--from", self.place]
-        return command_line(["calyx-telemetry", name, *options, *self._root(), *args])
-
-    def audit_command(self) -> str:
-        """Return the command line that shows what is missing there, as far as a command does."""
-        if self.place in ("outbox", "hub"):
-            return command_line(["calyx-telemetry", "status" if self.place == "outbox" else "audit", *self._root()])
-        return command_line(["calyx-telemetry", "verify", self.place])
-
-    def _root(self) -> list[str]:
-        return [] if self.root is None else ["--root", self.root]
-
-
-def command_line(words: Sequence[str]) -> str:
-    """Quote words for this system's shell; SQL with quotes goes in double quotes, which all shells know."""
-    words = [column_text(word) for word in words]
-    if os.name == "nt":
-        return subprocess.list2cmdline(words)
-    return " ".join(f'"{word}"' if "'" in word and not _TOUCHED & set(word) else shlex.quote(word) for word in words)
+    def newest_of(self, rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Return the runs to show whole, of all runs, the newest first; at least one."""
+        if self.last is not None:
+            return rows[: self.last]
+        room = self.events
+        for number, row in enumerate(rows[:MAX_WHOLE]):
+            room -= min(row["events"], MAX_EVENTS)
+            if room < 0:
+                return rows[: max(1, number)]
+        return rows[:MAX_WHOLE]
 
 
 @dataclass
@@ -287,7 +259,7 @@ def _ask_runs(backend: Any, found: Facts, choice: Choice) -> None:
     by_outcome = runs.group_by("outcome").aggregate(runs=runs.count(), seconds=runs.duration_s.sum(), **sums)
     found.outcomes = rows_of(backend, by_outcome.order_by("outcome"))
     if not choice.ids:
-        found.chosen = found.answers["runs"].rows[: choice.last]
+        found.chosen = choice.newest_of(found.answers["runs"].rows)
         return
     ids = [one for one in choice.ids if can_be_asked(one)]
     chosen = runs.filter(runs.run_id.isin(ids) | runs.run_instance_id.isin(ids))

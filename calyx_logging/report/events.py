@@ -24,21 +24,21 @@ from calyx_logging.format.line_check import numbered_lines
 from calyx_logging.format.reader import ChunkRef
 from calyx_logging.query.result_views import ERRORS, RUN
 from calyx_logging.query.rows import column_text
-from calyx_logging.report.collect import can_be_asked, of_some_runs, rows_of, run_key
+from calyx_logging.report.collect import MAX_EVENTS, can_be_asked, of_some_runs, rows_of, run_key
 
 __all__ = ["NOT_READ", "Excerpt", "Packed", "excerpts_of", "pack"]
 
-MAX_EVENTS = 5000
-"""Maximum number of events of one run, and of errors."""
-
-MAX_OF_RUNS = 100_000
+MAX_OF_RUNS = 200_000
 """Maximum number of events of all runs together."""
 
 MAX_OUTSIDE = 1000
-MAX_LINE = 16_000
+MAX_LINE = 32_000
 """Maximum length of an event in characters; in longer ones the long values are cut."""
 
 _MAX_VALUE = 2_000
+_MAX_NESTED = 24_000
+"""Maximum length of a value with its texts shortened, in characters of JSON."""
+
 _ALIKE = 3
 """Maximum number of events taken for one id."""
 
@@ -219,9 +219,23 @@ def _short(value: Any) -> Any:
         return value if len(value) <= _MAX_VALUE else f"{value[:_MAX_VALUE]}… ({len(value):,} characters)"
     try:
         text = json.dumps(value)
+        if len(text) <= _MAX_VALUE:
+            return value
+        inside = _with_short_texts(value)  # such as a conversation, which stays one
+        if len(json.dumps(inside)) <= _MAX_NESTED:
+            return inside
     except (ValueError, RecursionError):
         return "(it is too deep to be shown)"
-    return value if len(text) <= _MAX_VALUE else f"{text[:_MAX_VALUE]}… ({len(text):,} characters of JSON)"
+    return f"{text[:_MAX_VALUE]}… ({len(text):,} characters of JSON)"
+
+
+def _with_short_texts(value: Any) -> Any:
+    """Shorten the texts inside a value."""
+    if isinstance(value, dict):
+        return {name: _with_short_texts(inner) for name, inner in value.items()}
+    if isinstance(value, list):
+        return [_with_short_texts(inner) for inner in value]
+    return _short(value) if isinstance(value, str) else value
 
 
 def pack(excerpts: list[Excerpt], room: int) -> list[Packed]:

@@ -12,7 +12,7 @@ import secrets
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -27,20 +27,27 @@ from calyx_logging.query.executors import Engine, Here
 from calyx_logging.query.locations import chunks_at
 from calyx_logging.report._rendering import cell, check_installed, clipped
 from calyx_logging.report._view import Sheet
-from calyx_logging.report.collect import Choice, Facts, Source, gather, run_key
+from calyx_logging.report.collect import Choice, Facts, gather, run_key
 from calyx_logging.report.events import NOT_READ, Packed, excerpts_of, pack, packed_text
+from calyx_logging.report.source import Source
 
 __all__ = ["MAX_BYTES", "MEMORY", "Report", "make_report", "write_report"]
 
 MEMORY = "512MB"
 """Default memory limit of the database: with the processes beside it, less than 1 GiB in all."""
 
-MAX_BYTES = 6_000_000
+MAX_BYTES = 20_000_000
 """Default maximum size of the page."""
 
+_EVENT_BYTES = 100
+"""Bytes that a usual event takes in the page, packed."""
+
 _ENVELOPE = 20_000
-_CASES = 1_000_000
-"""Characters of the page that cases may take."""
+_TABLES = ("ends", "runs")
+"""Views from which most answers are made."""
+
+_CASES = 0.2
+"""Share of the page that cases may take."""
 
 _CASE = (
     *("case_id", "started", "ended", "outcome", "passed", "attempts", "events", "errors"),
@@ -78,7 +85,7 @@ def make_report(
 
     Args:
         source: what it is made from.
-        choice: which runs are shown whole; the last 20 by default.
+        choice: which runs are shown whole; by default as many of the last ones as usually fit into the page.
         engine: does what there is to do; None for this process.
         memory: that the database takes at most.
         max_bytes: how large the page may become; events are left out, and counted, so that it does not.
@@ -95,9 +102,12 @@ def make_report(
     warnings: list[str] = []
     tell("reading")
     engine = engine or Here()
-    backend = connect(source.root, source.place, engine=engine, memory=memory, closed=True, warn=warnings.append)
+    backend = connect(
+        source.root, source.place, engine=engine, memory=memory, closed=True, warn=warnings.append, tables=_TABLES
+    )
     try:
-        facts = gather(backend, source, choice or Choice(), engine, step=step, warnings=warnings)
+        choice = replace(choice or Choice(), events=max_bytes // _EVENT_BYTES)
+        facts = gather(backend, source, choice, engine, step=step, warnings=warnings)
         tell("fetching events")
         excerpts = excerpts_of(backend, chunks_at(source.place, source.root)(), facts.chosen, _errors_named(facts))
     finally:
@@ -106,7 +116,9 @@ def make_report(
     if gone:
         facts.warnings.append(f"{gone} events cannot be shown: their chunks have gone since they were counted")
     tell("making the page")
-    sheet = Sheet(facts, clock(), __version__, _cases(facts), _envelopes(source, facts.chosen), again)
+    sheet = Sheet(
+        facts, clock(), __version__, _cases(facts, int(_CASES * max_bytes)), _envelopes(source, facts.chosen), again
+    )
     empty = [Packed(excerpt.key, "", 0, excerpt.count) for excerpt in excerpts]
     frame = len(sheet.render(empty)) + 200 * len(empty)
     if frame > max_bytes:
@@ -148,8 +160,8 @@ def _with_score(case: dict[str, Any]) -> dict[str, Any]:
     return case | {"score": case["score_text"]} if case["score"] is None else case
 
 
-def _cases(facts: Facts) -> str:
-    """Pack the chosen runs' cases for the page; leave out the last ones if there are too many."""
+def _cases(facts: Facts, room: int) -> str:
+    """Pack the chosen runs' cases into so many characters; leave out the last ones if there are too many."""
     rows = {
         key: [[cell(case[name]) for name in _CASE] for case in map(_with_score, found)]
         for key, found in facts.cases.items()
@@ -157,7 +169,7 @@ def _cases(facts: Facts) -> str:
     }
     while True:
         data = packed_text(rows)
-        if len(data) <= _CASES:
+        if len(data) <= room:
             return data
         rows = {key: found[: len(found) * 2 // 3] for key, found in rows.items()}
 

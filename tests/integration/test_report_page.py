@@ -15,6 +15,7 @@ import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from datetime import datetime, timedelta
 from importlib import import_module
 from pathlib import Path
@@ -23,12 +24,13 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from calyx_logging import Node, provision
+from calyx_logging import Node, benchmark_run, provision
 from calyx_logging.hub.importer import import_bundle
 from calyx_logging.hub.store import Store
 from calyx_logging.outbox.export import export
-from calyx_logging.report.collect import Choice, Source, run_key
+from calyx_logging.report.collect import Choice, run_key
 from calyx_logging.report.report import make_report
+from calyx_logging.report.source import Source
 from conftest import close_logging, config
 from fleet_data import make_fleet
 from sessions import HOSTILE, logged_node
@@ -454,6 +456,105 @@ def test_a_link_opens_at_its_event(opened: Open, report: Path, logged: Node) -> 
     page.wait_for_selector("#errors li.here .detail")
 
 
+TALK = [
+    {"role": "system", "content": "You are careful."},
+    {
+        "role": "user",
+        "content": [
+            {"type": "text", "text": "What is 6 x 7?"},
+            {"type": "image_url", "image_url": {"url": "http://x/y"}},
+        ],
+    },
+    {"role": "assistant", "content": "", "tool_calls": [{"function": {"name": "multiply", "arguments": '{"a": 6}'}}]},
+    {"role": "tool", "name": "multiply", "content": "42"},
+]
+
+
+@pytest.fixture(scope="module")
+def answered(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A page of three runs of the same cases, in the forms of different harnesses."""
+    root = tmp_path_factory.mktemp("answered")
+    node = provision(root, "n-1").node
+    logging.config.dictConfig(config(node, max_bytes=100_000))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("CALYX_ROOT", str(root))
+        for model, answer in (
+            ("a", "I think it is 42."),
+            ("b", "I think it is 43, surely."),
+            ("c", "I think it is 42."),
+        ):
+            with benchmark_run(suite="s", run_id=model, pass_at=0.5, logger="harness") as run:
+                with run.case("talk", model=model) as case:
+                    said = {"role": "assistant", "content": answer}
+                    case.note(
+                        messages=[*TALK, said], target="42", score=float("42" in answer), usage={"total_tokens": 9}
+                    )
+                with run.case("inspect", model=model, input="How many?") as case:
+                    message = {"role": "assistant", "content": [{"type": "text", "text": answer}]}
+                    output = {"choices": [{"message": message}], "usage": {"input_tokens": 1234, "output_tokens": 5}}
+                    case.note(output=output, target=["42", "forty-two"], score=1.0)
+                with suppress(ValueError), run.case("lm_eval/1") as case:
+                    case.note(doc={"question": "q"}, resps=[["x"]], difficulty="hard")
+                    raise ValueError("no answer")
+                with run.case("events", model=model):
+                    log = logging.getLogger("harness")
+                    log.info("asked", extra={"role": "user", "content": "and now?"})
+                    log.info("told", extra={"role": "assistant", "content": "nothing"})
+    close_logging()
+    path = root / "report.html"
+    path.write_bytes(make_report(Source("outbox", str(root), "here")).html)
+    return path
+
+
+def test_a_case(opened: Open, answered: Path) -> None:
+    """What was asked, answered and expected, as a conversation; in other runs what differs is marked."""
+    keys = {run[3]: run[0] for run in facts_of(answered)["runs"]}
+    page = opened(answered, f"#run/{keys['a']}").page
+    page.click("#case-table a:has-text('talk')")
+    page.wait_for_selector("#case:not([hidden]) #case-others tbody tr")
+    assert page.evaluate("location.hash") == f"#run/{keys['a']}/case/talk"
+    assert page.locator("#run").is_hidden()
+    assert texts(page, "#h-case, #case-outcome") == ["Case talk", "✓ passed"]
+    totals = dict(zip(texts(page, "#case-totals dt"), texts(page, "#case-totals dd"), strict=True))
+    assert (totals["Score"], totals["Model"], totals["Tokens"]) == ("1.0", "a", "9") or totals["Score"] == "1"
+    assert texts(page, ".told h2") == ["Expected", "Answer", "Conversation"]
+    assert texts(page, ".pair pre") == ["42", "I think it is 42."]
+    assert texts(page, ".talk .role") == ["system", "user", "assistant", "tool multiply", "assistant"]
+    assert texts(page, ".talk pre") == [
+        "You are careful.",
+        "What is 6 x 7? [image_url: http://x/y]",
+        '→ multiply({"a": 6})',
+        "42",
+        "I think it is 42.",
+    ]
+    others = page.locator("#case-others tbody tr")
+    rows = {row[0]: row[1:] for row in (texts(others.nth(n), "th, td") for n in range(others.count()))}
+    assert rows["b"][2] == "✗ not passed"
+    assert rows["c"][-1] == "the same answer"
+    assert texts(page, "#case-others mark") == ["43,", "surely."]
+    assert page.locator("#case-events li").count() == 1
+    page.keyboard.press("n")
+    page.wait_for_selector("#h-case:has-text('inspect')")
+    totals = dict(zip(texts(page, "#case-totals dt"), texts(page, "#case-totals dd"), strict=True))
+    assert (totals["Tokens in"], totals["Tokens out"]) == ("1,234", "5")
+    assert texts(page, ".told pre")[0] == "How many?"
+    assert texts(page, ".pair pre")[1] == "I think it is 42."
+    page.keyboard.press("f")
+    page.wait_for_selector("#h-case:has-text('lm_eval/1')")
+    assert page.evaluate("location.hash") == f"#run/{keys['a']}/case/lm_eval%2F1"
+    assert texts(page, "#case-outcome") == ["✗ error: ValueError"]
+    said = dict(zip(texts(page, ".told h2"), texts(page, ".told pre"), strict=False))
+    assert said["Input"] == '{ "question": "q" }'
+    assert said["Exception"].endswith("ValueError: no answer")
+    assert texts(page, ".told dd") == ["hard"]
+    page.click("#case-steps a:text-is('next')")
+    page.wait_for_selector("#h-case:has-text('events')")
+    assert texts(page, ".talk pre") == ["and now?", "nothing"]
+    assert texts(page, "#case-outcome") == ["● completed"]
+    page.keyboard.press("Escape")
+    page.wait_for_selector("#run:not([hidden])")
+
+
 def test_two_runs_side_by_side(opened: Open, report: Path) -> None:
     """Two runs are compared by the cases that differ, and the comparison has a link."""
     page = opened(report, "#compare").page
@@ -572,6 +673,10 @@ def hostile(tmp_path_factory: pytest.TempPathFactory) -> Path:
         run = {"run_id": text, "suite": text, "run_instance_id": f"{text}{n}", "case_id": text, "model": text}
         log.error(text, extra={**run, text: text, "__proto__": {"polluted": 1}, "constructor": text, "event_id": text})
         log.info("", extra={**run, "stage": "case_ended", "outcome": text, "score": text, "duration_s": text})
+        talk: Any = [{"role": text, "content": text, "tool_calls": [{"function": {"name": text, "arguments": text}}]}]
+        talk += [{"role": "user", "content": [{"type": text, "image_url": {"url": text}}, text, None, {"text": text}]}]
+        told = {"messages": talk, "target": text, "output": {"choices": [{"message": talk[0]}]}, "usage": {text: text}}
+        log.info("", extra={**run, **told, "stage": "case_ended", "passed": text, text: {text: [text]}})
         log.info("", extra={**run, "stage": "run_ended", "exit_status": text})
         shape: Any = [
             {"type": text, "value": text, "frames": [{"filename": text, "name": text, "lineno": text}, None, 3]}
@@ -617,7 +722,11 @@ def test_hostile_texts_are_text(opened: Open, hostile: Path) -> None:
     elements = {"B", "I", "IMG", "IFRAME", "OBJECT", "EMBED"}
     keys = [run[0] for run in facts_of(hostile)["runs"]]
     assert len(keys) == len(HOSTILE) + 2
-    for place in ["#errors", "#health", "#compare", *(f"#run/{key}" for key in keys)]:
+    of_cases = page.evaluate(
+        "Object.entries(cases).flatMap(([key, all]) => all.map((one) => case_link(key, one.case_id)))"
+    )
+    assert len(of_cases) >= len(HOSTILE)
+    for place in ["#errors", "#health", "#compare", "#suites", *(f"#run/{key}" for key in keys), *of_cases]:
         page.evaluate("(hash) => { location.hash = hash; }", place)
         page.wait_for_timeout(150)
         for _ in range(2):

@@ -35,9 +35,10 @@ pytest.importorskip("pyarrow")
 pytest.importorskip("jinja2")
 
 from calyx_logging.report._rendering import UNSEEN
-from calyx_logging.report.collect import Choice, Source, run_key
+from calyx_logging.report.collect import Choice, run_key
 from calyx_logging.report.events import MAX_LINE, shortened
 from calyx_logging.report.report import MAX_BYTES, make_report
+from calyx_logging.report.source import Source
 
 
 @pytest.fixture(scope="module")
@@ -340,12 +341,25 @@ def test_a_cut_event_is_json() -> None:
     deep: Any = "x"
     for _ in range(300):
         deep = [deep]
-    for fields in ({"a": deep, "b": "y" * 20_000}, {"n": 2**80, "t": ["z" * 9000] * 3}):
+    for fields in ({"a": deep, "b": "y" * 40_000}, {"n": 2**80, "t": ["z" * 9000] * 30}):
         line = json.dumps({"node_id": "n", "ts_utc": "t", "event_id": "e", "source": "s", **fields}).encode()
         text, is_cut = shortened(line)
         assert is_cut
         assert json.loads(text)["node_id"] == "n"
         assert len(text) <= MAX_LINE + 2000
+
+
+def test_a_long_conversation_stays_one() -> None:
+    """Its texts are cut, so that the page can show who said what."""
+    talk = [{"role": "user", "content": "q" * 30_000}, {"role": "assistant", "content": "a" * 30_000}]
+    line = json.dumps({"node_id": "n", "ts_utc": "t", "event_id": "e", "source": "s", "messages": talk}).encode()
+    text, is_cut = shortened(line)
+    assert is_cut
+    found = json.loads(text)["messages"]
+    assert [(one["role"], one["content"][:3], len(one["content"]) < 2100) for one in found] == [
+        ("user", "qqq", True),
+        ("assistant", "aaa", True),
+    ]
 
 
 # ------------------------------------------------------------------ what is missing

@@ -88,9 +88,9 @@ const IN_LINE = new Set(["ts_utc", "level", "message", "exception", "case_id"]);
 
 class EventList {
   // box: where; key: of the blob; hash: what its links begin with; said: of how many, and where the rest is
-  constructor(box, key, hash, counts, query) {
-    // a list of one run, or of events from many places
-    Object.assign(this, { box, key, hash, counts, query, events: [], ready: null, is_run: by_key.has(key) });
+  constructor(box, key, hash, counts, query, only = null) {
+    // a list of one run (or of those of its events that `only` says), or of events from many places
+    Object.assign(this, { box, key, hash, counts, query, only, events: [], ready: null, is_run: by_key.has(key) });
     this.most = this.first;
   }
   get first() {
@@ -109,6 +109,7 @@ class EventList {
       ids.set(id, nth);
       return { event, line, id, nth, index, where: found.where[index], cut: found.cut[index] };
     });
+    if (this.only) [this.events, this.gap] = [this.events.filter(this.only), null];
     this.build();
   }
   build() {
@@ -147,14 +148,14 @@ class EventList {
   draw() {
     const found = this.wanted();
     const of_all = this.counts.count > this.events.length ? ` here (${count(this.counts.count)} in all)` : "";
-    this.said.textContent = `${found.length === this.events.length ? "" : `${count(found.length)} of `}${count(this.events.length)} events${of_all}`;
+    this.said.textContent = `${found.length === this.events.length ? "" : `${count(found.length)} of `}${counted(this.events.length, "event")}${of_all}`;
     this.list.replaceChildren(...found.slice(0, this.most).flatMap((one) => (one.index === this.gap ? [this.gap_row(), this.row(one)] : [this.row(one)])));
     this.further.hidden = found.length <= this.most;
     this.further.textContent = `Show more (${count(found.length - this.most)} left)`;
     return found;
   }
   gap_row() {
-    return make("li", { class: "gap muted" }, `${count(this.counts.count - this.events.length)} events between these are not in this page`);
+    return make("li", { class: "gap muted" }, `${counted(this.counts.count - this.events.length, "event")} between these ${this.counts.count - this.events.length === 1 ? "is" : "are"} not in this page`);
   }
   // where an event of a list over many runs is from
   place_of(event) {

@@ -79,7 +79,7 @@ function case_row(one) {
   const outcome = case_outcome(one), said = case_said(one);
   const why = one.exception_type === null ? "" : make("span", { class: "muted" }, " ", shown(one.exception_type, 80));
   return make("tr", {}, make("td", { class: `o-${outcome}` }, `${SIGNS[outcome]} `, shown(said, 60), why, one.attempts > 1 ? make("span", { class: "muted" }, ` (${one.attempts} times)`) : ""),
-    make("th", { scope: "row" }, shown(one.case_id, 200)), make("td", {}, one.model === null ? "–" : shown(one.model, 120)), make("td", {}, time_text(one.started)),
+    make("th", { scope: "row" }, make("a", { href: case_link(case_table.key, one.case_id) }, shown(one.case_id, 200))), make("td", {}, one.model === null ? "–" : shown(one.model, 120)), make("td", {}, time_text(one.started)),
     make("td", { class: "n" }, duration(one.duration)), make("td", { class: "n" }, one.score === null ? "–" : shown(one.score, 40)), make("td", { class: "n" }, count(one.errors)), make("td", { class: "n" }, count(one.events)));
 }
 
@@ -96,14 +96,22 @@ function query_of(run) {
 
 const score_of = (one) => (one.score === null ? null : isNaN(Number(one.score)) ? one.score : Number(one.score));
 
+// The events of a run that is in the page.
+function list_of(key, run) {
+  if (!run.chosen) return null;
+  if (!lists.has(key)) lists.set(key, new EventList(make("div"), key, `#run/${key}`, facts.blobs[key], query_of(run)));
+  return lists.get(key);
+}
+
 async function show_run(key, event_id, nth) {
   const run = by_key.get(key);
   if (run === undefined) {
     say("This page has no run with that link; it may be another page's.");
     return;
   }
-  $("#all").hidden = true;
-  $("#one").hidden = false;
+  $("#all").hidden = $("#case").hidden = true;
+  $("#one").hidden = $("#run").hidden = false;
+  mark_link("runs");
   $("#h-run").replaceChildren("Run ", shown(run.run_id, 200));
   const has_ended = run.exit_status !== null, broken = run.cases - run.completed - run.skipped;
   const verdict = has_ended ? `it ended as ${visible(run.exit_status).slice(0, 80)}${broken ? `, and ${count(broken)} of its ${count(run.cases)} cases did not complete` : ""}` : "its end was not seen: it goes on, or was killed";
@@ -116,6 +124,7 @@ async function show_run(key, event_id, nth) {
   await cases_ready;
   const found = cases[key] || [], in_all = facts.case_counts[key] || 0;
   case_table ??= new GrowingTable($("#case-table"), $("#case-more"), case_row, (one, by) => (by === "score" ? score_of(one) : by === "outcome" ? case_outcome(one) : one[by]));
+  case_table.key = key;
   case_table.show(found);
   const ends = found.reduce((sum, one) => sum + one.attempts, 0), again = found.filter((one) => one.attempts > 1).length;
   const missing = !run.chosen || found.length < in_all;
@@ -126,8 +135,7 @@ async function show_run(key, event_id, nth) {
   if (!run.chosen) {
     box.replaceChildren(make("p", {}, "The events of this run are not in this page. See them by ", make("code", {}, shown(`${facts.report} --run ${quoted(name_of(run))}`)), ", or ask: ", make("code", {}, shown(query_of(run)))));
   } else {
-    if (!lists.has(key)) lists.set(key, new EventList(make("div"), key, `#run/${key}`, facts.blobs[key], query_of(run)));
-    const list = lists.get(key);
+    const list = list_of(key, run);
     box.replaceChildren(list.box);
     await list.open();
     if (event_id !== undefined) {
@@ -242,7 +250,8 @@ async function go() {
   const [what, one, other, nth] = parts;
   $("#trouble").hidden = true;
   if (what === "run") {
-    await (other === "event" ? show_run(one, nth, Number(parts[4]) || 1) : show_run(one));
+    if (other === "case") await show_case(one, nth);
+    else await (other === "event" ? show_run(one, nth, Number(parts[4]) || 1) : show_run(one));
     return;
   }
   $("#all").hidden = false;
@@ -263,16 +272,20 @@ async function go() {
   }
 }
 
+function mark_link(id) {
+  for (const link of document.querySelectorAll(".top nav a")) {
+    if (link.getAttribute("href") === `#${id}`) link.setAttribute("aria-current", "page");
+    else link.removeAttribute("aria-current");
+  }
+}
+
 // One section at a time, as its link says; without scripts, and on paper, all of them.
 function show_section(what) {
   const named = document.getElementById(what === "outside" ? "health" : what || "overview");
   const section = named && named.tagName === "SECTION" && $("#all").contains(named) ? named : $("#overview");
   const is_new = !section.classList.contains("here");
   for (const one of document.querySelectorAll("#all > section")) one.classList.toggle("here", one === section);
-  for (const link of document.querySelectorAll(".top nav a")) {
-    if (link.getAttribute("href") === `#${section.id}`) link.setAttribute("aria-current", "page");
-    else link.removeAttribute("aria-current");
-  }
+  mark_link(section.id);
   if (!is_new) return;
   window.scrollTo(0, 0);
   draw_charts();
@@ -342,7 +355,7 @@ function begin_choices() {
   });
   let waiting = null;
   window.addEventListener("resize", () => { clearTimeout(waiting); waiting = setTimeout(draw_charts, 150); });
-  document.addEventListener("keydown", (event) => { if (event.key === "Escape" && !$("#one").hidden && !/^(INPUT|SELECT)$/.test(event.target.tagName)) location.hash = "#runs"; });
+  document.addEventListener("keydown", (event) => { if (event.key === "Escape" && !$("#one").hidden && !/^(INPUT|SELECT)$/.test(event.target.tagName)) location.hash = $("#case").hidden ? "#runs" : location.hash.split("/case/")[0]; });
 }
 
 $("#all").classList.add("tabs");

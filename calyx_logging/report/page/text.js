@@ -44,6 +44,7 @@ function score(value) {
   const size = Math.abs(value);
   return size >= 1000 && size < 1e9 ? Math.round(value).toLocaleString("en-US") : size !== 0 && (size >= 1e9 || size < 1e-4) ? value.toExponential(2) : value.toPrecision(3);
 }
+const counted = (value, thing) => `${count(value)} ${thing}${value === 1 ? "" : "s"}`;
 const percent = (value) => (value === null ? "–" : `${(100 * value).toFixed(1)} %`);
 
 function duration(seconds) {
