@@ -27,6 +27,7 @@ PICTURES = {
     "fleet-runs": ("fleet", "#runs", None),
     "fleet-health": ("fleet", "#health", None),
     "ladder-run": ("ladder", "#runs", "a run"),
+    "ladder-case": ("ladder", "#runs", "a case"),
 }
 
 
@@ -65,7 +66,11 @@ def photograph(browser: Any, pages: dict[str, Path], target: Path) -> None:
                 page = context.new_page()
                 page.goto(pages[page_name].as_uri() + place)
                 page.locator("html[data-ready=yes]").wait_for(state="attached")
-                if what is not None:  # the newest run with a failed case, with its error expanded
+                if what == "a case":  # one that did not pass
+                    page.click("#run-table a:has-text('instant')")
+                    page.click("#case-table tr:has-text('not passed') a")
+                    page.wait_for_selector("#case-others tbody tr")
+                elif what == "a run":  # the newest run with a failed case, with its error expanded
                     page.click("#run-table a >> nth=0")
                     page.select_option("#run-events select[aria-label=Level]", "error")
                     page.click("#run-events li .line >> nth=0")

@@ -58,7 +58,9 @@ def logging_config(root: Path) -> dict[str, object]:
 
 def climb(root: Path, model: str, limit: float) -> str:
     """Run one rung and return its result."""
-    run = benchmark_run(suite=SUITE, run_id=model, cases_expected=len(CASES), root=root, logger=log, resume=True)
+    run = benchmark_run(
+        suite=SUITE, run_id=model, cases_expected=len(CASES), pass_at=1.0, root=root, logger=log, resume=True
+    )
     todo = run.remaining(CASES)
     if not todo:
         return "complete already"
@@ -79,12 +81,14 @@ def ask_all(run: BenchmarkRun, model: str, todo: list[str], deadline: float) -> 
     process.start()
     try:
         for case_id in todo:
-            with run.case(case_id, model=model) as case:
+            expected = CASES[case_id]
+            with run.case(case_id, model=model, expected=expected) as case:
                 here.send(case_id)
                 if not here.poll(max(deadline - time.monotonic(), 0)):
                     raise TimeoutError(f"no answer to {case_id} in the time limit")
                 answer = here.recv()
-                case.note(answer=answer, score=float(answer == CASES[case_id]))
+                messages = [{"role": "user", "content": case_id}, {"role": "assistant", "content": answer}]
+                case.note(messages=messages, score=float(answer == expected))
         here.send(None)
     finally:
         process.kill()
