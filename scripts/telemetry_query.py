@@ -50,6 +50,14 @@ _NUMBERS = ("int", "uint", "double", "float", "decimal")
     metavar="N",
     help="Number of events before and after it.",
 )
+@click.option(
+    "--run",
+    "runs",
+    multiple=True,
+    metavar="RUN",
+    help="For --named compare: a run_id or instance; the first is the base.",
+)
+@click.option("--case", "case_id", metavar="ID", help="For --named case: id of the case.")
 @click.option("--shell", is_flag=True, help="A prompt for SQL, with history and completion.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV.")
 @click.option("--parquet", type=click.Path(path_type=Path), metavar="FILE", help="Write a Parquet file.")
@@ -63,6 +71,8 @@ def command(
     name: str | None,
     event_id: str | None,
     count: int,
+    runs: tuple[str, ...],
+    case_id: str | None,
     shell: bool,
     as_csv: bool,
     parquet: Path | None,
@@ -72,8 +82,8 @@ def command(
     jobs: int | None,
     as_json: bool,
 ) -> None:
-    """Query events in SQL (DuckDB's), over the views events, runs, cases, suites, models, nodes, chunks, bundles, gaps,
-    processes, recoveries, files and lines. Without a query it is read from standard input.
+    """Query events in SQL (DuckDB's), over the views events, runs, cases, suites, models, leaderboard, changes, nodes,
+    chunks, bundles, gaps, processes, recoveries, files and lines. Without a query it is read from standard input.
 
     Columns of events: node_id, ts (UTC), event_id, source, seq, level, logger, message, run_id, run_instance_id, suite,
     stage, case_id, decision_type, model, outcome, passed, score (a number), score_text, duration_s, exit_status,
@@ -100,7 +110,9 @@ def command(
     if sql is not None:
         rows = run_sql(backend, _as_unicode(sql))
     else:
-        rows = run_named(backend, name or "", event_id=event_id, count=count, verdicts=verdicts)
+        rows = run_named(
+            backend, name or "", event_id=event_id, count=count, runs=runs, case_id=case_id, verdicts=verdicts
+        )
     if name == "around" and not rows.any():
         raise EventError(f"there is no event {event_id!r}", hint="name one that is there, as tail or query shows it")
     if parquet is not None:
@@ -141,6 +153,11 @@ def _text(value: Any) -> str:
     return value.isoformat() if isinstance(value, (date, time)) else str(value)
 
 
+def _brief(value: Any) -> str:
+    """Return a value for people: the last digits of a sum are noise."""
+    return f"{value:.10g}" if isinstance(value, float) else _text(value)
+
+
 def _draw(batches: Rows) -> None:
     """Draw a table, or one value per line if it is wider than the terminal; a pipe is as wide as COLUMNS says."""
     from rich import box
@@ -151,7 +168,7 @@ def _draw(batches: Rows) -> None:
 
     names = [shown(name) for name in batches.schema.names]
     found = batches.values()
-    rows = [[shown(_text(value)) for value in row] for row in islice(found, _MAX_ROWS)]
+    rows = [[shown(_brief(value)) for value in row] for row in islice(found, _MAX_ROWS)]
     more = sum(1 for _ in found)
     widths = [max(map(cell_len, column)) for column in zip(names, *rows, strict=True)]
     width = sum(widths) + 3 * len(widths) + 1

@@ -7,7 +7,7 @@ that did not pass; where nothing was, there is no pass rate. A score is not a ve
 
 from __future__ import annotations
 
-__all__ = ["COUNTS", "OF_CASES", "RATE", "count", "intervals"]
+__all__ = ["COUNTS", "OF_CASES", "RATE", "count", "intervals", "t_quantile"]
 
 _Z = 1.959964
 """Quantile of the normal distribution for an interval of 95 %."""
@@ -42,24 +42,29 @@ def _double(value: float) -> str:
 
 
 def intervals() -> str:
-    """Return columns with the 95 % intervals of `pass_rate` (Wilson) and `mean_score` (Student's t; from 3 scores on).
-
-    The quantile of t is its expansion around the normal one (Abramowitz and Stegun, 26.7.5), within 1 % from two
-    degrees of freedom on.
-    """
+    """Return columns with the 95 % intervals of `pass_rate` (Wilson) and `mean_score` (Student's t, from 3 scores)."""
     z = _Z
     whole = f"(judged + {_double(z * z)})"
     middle = f"(passed + {_double(z * z / 2)}) / {whole}"
     half = f"{_double(z)} * sqrt(passed * CAST(judged - passed AS DOUBLE) / judged + {_double(z * z / 4)}) / {whole}"
     rate = f"CASE WHEN judged > 0 THEN {middle} {{}} {half} END AS pass_{{}}"
+    t = t_quantile("scores")
+    mean = f"CASE WHEN scores > 2 THEN mean_score {{}} {t} * stddev_score / sqrt(scores) END AS score_{{}}"
+    ends = (("-", "low"), ("+", "high"))
+    return ", ".join([*(rate.format(*end) for end in ends), *(mean.format(*end) for end in ends)])
+
+
+def t_quantile(count: str) -> str:
+    """Return the quantile of Student's t for a two-sided 95 % interval of a mean of `count` numbers.
+
+    It is the expansion around the normal quantile (Abramowitz and Stegun, 26.7.5), within 1 % from three numbers on.
+    """
+    z = _Z
     terms = (
         (z**3 + z) / 4,
         (5 * z**5 + 16 * z**3 + 3 * z) / 96,
         (3 * z**7 + 19 * z**5 + 17 * z**3 - 15 * z) / 384,
         (79 * z**9 + 776 * z**7 + 1482 * z**5 - 1920 * z**3 - 945 * z) / 92160,
     )
-    powers = [f"{_double(term)} / pow(scores - 1, {power})" for power, term in enumerate(terms, 1)]
-    t = " + ".join([_double(z), *powers])
-    mean = f"CASE WHEN scores > 2 THEN mean_score {{}} ({t}) * stddev_score / sqrt(scores) END AS score_{{}}"
-    ends = (("-", "low"), ("+", "high"))
-    return ", ".join([*(rate.format(*end) for end in ends), *(mean.format(*end) for end in ends)])
+    powers = [f"{_double(term)} / pow({count} - 1, {power})" for power, term in enumerate(terms, 1)]
+    return f"({' + '.join([_double(z), *powers])})"

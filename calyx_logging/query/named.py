@@ -1,12 +1,14 @@
-"""Ask the named queries, which are views in a certain order, and `around`; the same on every engine."""
+"""Ask the named queries: views in a certain order, and `around`, `compare` and `case`; the same on every engine."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 from calyx_logging.errors import ConfigError
 from calyx_logging.format.completeness import Verdict
+from calyx_logging.query._compare import case, compare, is_of_runs
 from calyx_logging.query.sql import Rows, run_sql
 
 __all__ = ["NAMES", "named", "run_named"]
@@ -17,10 +19,10 @@ _ORDER = {
     "cases": "node_id, suite, run_id, run_instance_id, started, case_id",
     "suites": "suite",
     "suites-by-node": "suite, node_id",
-    "models": "suite, model",
+    "models": "suite, pass_rate DESC, mean_score DESC, model",
     "leaderboard": "suite, value DESC, model",
-    "leaderboard-by-node": "suite, model, value DESC, node_id",
-    "changes": "suite, run_id",
+    "leaderboard-by-node": "suite, model, node_id",
+    "changes": "suite, run_id, node_id",
     "events-by-minute": "node_id, minute",
     "events-by-hour": "node_id, hour",
     "events-by-day": "node_id, day",
@@ -31,7 +33,8 @@ _ORDER = {
     "processes": "node_id, ts",
     "recoveries": "node_id, ts",
 }
-NAMES = (*_ORDER, "around")
+_WITH_ARGUMENTS = {"around": "--event-id ID", "compare": "--run ONE --run OTHER", "case": "--case ID"}
+NAMES = (*_ORDER, *_WITH_ARGUMENTS)
 """All named queries."""
 
 
@@ -41,6 +44,8 @@ def named(
     *,
     event_id: str | None = None,
     count: int = 5,
+    runs: Sequence[str] = (),
+    case_id: str | None = None,
     verdicts: Mapping[str, Verdict] | None = None,
 ) -> Any:
     """The Ibis expression of a named query; `.to_pandas()`, `.to_pyarrow()` and so on run it.
@@ -50,13 +55,15 @@ def named(
         name: of `NAMES`.
         event_id: for `around`: of the event.
         count: for `around`: so many events before it, and after it.
+        runs: for `compare`: ids of runs, or of their instances; the others are held against the first.
+        case_id: for `case`: of the case.
         verdicts: for `nodes`: adds the columns `verdict` and `lost` (`calyx_logging.query.verdicts.verdicts_at`).
 
     Raises:
-        ConfigError: there is none of that name, or the event id is missing.
+        ConfigError: there is no query of that name, or no such run; an argument is missing.
     """
-    sql = _sql_of(name, event_id, count, verdicts)
-    if event_id is not None or verdicts:
+    sql = _sql_of(backend, name, _Arguments(event_id, count, tuple(runs), case_id, verdicts or {}))
+    if name in _WITH_ARGUMENTS or verdicts:
         return backend.sql(sql)
     import ibis
 
@@ -70,27 +77,69 @@ def run_named(
     *,
     event_id: str | None = None,
     count: int = 5,
+    runs: Sequence[str] = (),
+    case_id: str | None = None,
     verdicts: Mapping[str, Verdict] | None = None,
 ) -> Rows:
     """The rows of a named query; the arguments are those of `named`, and the backend also one of `run_sql`.
 
     Raises:
-        ConfigError: there is none of that name, the event id is missing, or the engine refuses it.
+        ConfigError: as for `named`; or the engine refuses it.
     """
-    return run_sql(backend, _sql_of(name, event_id, count, verdicts))
+    return run_sql(backend, _sql_of(backend, name, _Arguments(event_id, count, tuple(runs), case_id, verdicts or {})))
 
 
-def _sql_of(name: str, event_id: str | None, count: int, verdicts: Mapping[str, Verdict] | None) -> str:
+@dataclass(frozen=True)
+class _Arguments:
+    """Arguments of a named query."""
+
+    event_id: str | None
+    count: int
+    runs: tuple[str, ...]
+    case_id: str | None
+    verdicts: Mapping[str, Verdict]
+
+    def of(self) -> set[str]:
+        """Return the queries whose arguments are given."""
+        given = {"around": self.event_id is not None, "compare": bool(self.runs), "case": self.case_id is not None}
+        return {name for name, is_given in given.items() if is_given}
+
+
+def _sql_of(backend: Any, name: str, given: _Arguments) -> str:
     if name not in NAMES:
         raise ConfigError(f"there is no query {name!r}", hint=f"there are {', '.join(NAMES)}")
-    if (name == "around") != (event_id is not None):
-        raise ConfigError("the query around, and no other, needs an event id", hint="--named around --event-id ID")
-    if event_id is not None:
-        return _around(event_id, count)
+    for wants in sorted(given.of() ^ ({name} & _WITH_ARGUMENTS.keys())):
+        example = f"--named {wants} {_WITH_ARGUMENTS[wants]}"
+        raise ConfigError(f"the query {wants}, and no other, needs {example.split()[2]}", hint=example)
+    if given.event_id is not None:
+        return _around(given.event_id, given.count)
+    if given.case_id is not None:
+        return case(_text(given.case_id))
+    if given.runs:
+        _find_runs(backend, given.runs)
+        return compare([_text(one) for one in given.runs])
     view, order = name.replace("-", "_"), ", ".join(f"{key} NULLS LAST" for key in _ORDER[name].split(", "))
-    if name == "nodes" and verdicts:
-        return f"{_with_verdicts(verdicts)} ORDER BY {order}"
+    if name == "nodes" and given.verdicts:
+        return f"{_with_verdicts(given.verdicts)} ORDER BY {order}"
     return f"SELECT * FROM {view} ORDER BY {order}"
+
+
+def _find_runs(backend: Any, wanted: Sequence[str]) -> None:
+    """Check that there is a run with each of these ids.
+
+    Raises:
+        ConfigError: there is none with one of them, or there are fewer than two in all.
+    """
+    condition = is_of_runs([_text(one) for one in wanted])
+    rows = run_sql(backend, f"SELECT DISTINCT run_id, run_instance_id FROM runs WHERE {condition}").to_pylist()
+    there = {name for row in rows for name in row.values()}
+    for one in wanted:
+        if one not in there:
+            raise ConfigError(
+                f"there is no run {one!r}", hint="name a run_id or a run_instance_id, as --named runs has it"
+            )
+    if len(rows) < 2:
+        raise ConfigError("there is one run with that id", hint=f"name another, too: {_WITH_ARGUMENTS['compare']}")
 
 
 def _text(value: str) -> str:

@@ -6,12 +6,10 @@ One that was skipped is neither, and does not make its run fail.
 
 from __future__ import annotations
 
+from calyx_logging.query._compare import RUN, changes
 from calyx_logging.query._scores import COUNTS, OF_CASES, RATE, count, intervals
 
 __all__ = ["ERRORS", "RUN", "result_views"]
-
-RUN = ("node_id", "suite", "run_id", "run_instance_id")
-"""Columns that identify a run."""
 
 _RUN = ", ".join(RUN)
 _STATUSES = ("error", "timeout", "incomplete", "normal")
@@ -46,10 +44,10 @@ def result_views(text_of: str, micros: str, last: str) -> dict[str, str]:
         "models": _models("suite, model", "WHERE model IS NOT NULL"),
         "leaderboard": _leaderboard("suite, model"),
         "leaderboard_by_node": _leaderboard("suite, model, node_id"),
-        "changes": _changes(),
+        "changes": changes(),
         "nodes": _nodes(),
         **{f"events_by_{unit}": _events_by(unit) for unit in ("minute", "hour", "day")},
-        "errors_by_kind": _errors_by_kind(),
+        "errors_by_kind": _errors_by_kind(text_of),
         "last_errors": _last_errors(text_of),
     }
 
@@ -181,43 +179,8 @@ def _leaderboard(keys: str) -> str:
     chosen = ", ".join(f"CASE WHEN {judged} THEN {rates[name]} ELSE {columns[name]} END AS {name}" for name in columns)
     return f"""
 SELECT {keys}, CASE WHEN {judged} THEN 'pass_rate' ELSE 'mean_score' END AS measure, {chosen}, stddev_score,
-    runs, cases, completed, skipped, judged, passed, scores, median_case_s
+    runs, cases, completed, skipped, judged, passed, scores, mean_score, median_case_s
 FROM ({_models(keys, "")}) AS models"""
-
-
-def _changes() -> str:
-    """Each configuration (suite and run_id) with several runs that had cases: its last run beside the one before.
-
-    `measure` is as in the leaderboard, but by these two runs. `low` and `high` are the ends of the 95 % interval of
-    `change`, by the two runs' own intervals (MOVER: Zou and Donner, 2008), as if their cases were independent.
-    """
-    names = ("pass_rate", "pass_low", "pass_high", "judged"), ("mean_score", "score_low", "score_high", "scores")
-    judged = "a.judged > 0 AND b.judged > 0"
-    columns = ", ".join(
-        f"CASE WHEN {judged} THEN {side}.{rate} ELSE {side}.{score} END AS {name}{suffix}"
-        for rate, score, name in zip(*names, ("value", "lowest", "highest", "n"), strict=True)
-        for side, suffix in (("a", ""), ("b", "_before"))
-    )
-    now = "node_id, run_instance_id, ended, outcome"
-    before = ", ".join(f"b.{name} AS {name}_before" for name in now.split(", "))
-    root = "sqrt(pow({} - {}, 2) + pow({} - {}, 2))"
-    down = root.format("value", "lowest", "highest_before", "value_before")
-    up = root.format("highest", "value", "value_before", "lowest_before")
-    return f"""
-WITH ranked AS (
-    SELECT *, row_number() OVER (PARTITION BY suite, run_id ORDER BY ended DESC, node_id, run_instance_id) AS place,
-        {intervals()}
-    FROM runs WHERE cases > 0 AND ended IS NOT NULL
-), pairs AS (
-    SELECT a.suite, a.run_id, {", ".join(f"a.{name}" for name in now.split(", "))}, {before},
-        CASE WHEN {judged} THEN 'pass_rate' ELSE 'mean_score' END AS measure, {columns}
-    FROM ranked AS a JOIN ranked AS b ON a.run_id = b.run_id AND a.suite IS NOT DISTINCT FROM b.suite
-    WHERE a.place = 1 AND b.place = 2
-)
-SELECT suite, run_id, {now}, measure, value, n, value - value_before AS change, value - value_before - {down} AS low,
-    value - value_before + {up} AS high, value_before, n_before, node_id_before, run_instance_id_before, ended_before,
-    outcome_before
-FROM pairs"""
 
 
 def _run_key() -> str:
@@ -241,11 +204,12 @@ SELECT node_id, date_trunc('{unit}', ts) AS {unit}, count(*) AS events, {count(_
 FROM logged GROUP BY node_id, date_trunc('{unit}', ts)"""
 
 
-def _errors_by_kind() -> str:
+def _errors_by_kind(text_of: str) -> str:
     """Errors by the type of their exception (null without one) and their logger."""
     return f"""
 SELECT exception_type, logger, count(*) AS events, count(DISTINCT node_id) AS nodes, min(ts) AS first_ts,
-    max(ts) AS last_ts, max_by(substr(message, 1, 500), ts) AS last_message, max_by(event_id, ts) AS last_event_id
+    max(ts) AS last_ts, max_by(substr(message, 1, 500), ts) AS last_message, max_by(event_id, ts) AS last_event_id,
+    max_by(substr({text_of}(rest, '$.exception[0].value'), 1, 500), ts) AS last_exception
 FROM logged WHERE {_IS_ERROR} GROUP BY exception_type, logger"""
 
 

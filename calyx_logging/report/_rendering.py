@@ -44,7 +44,7 @@ __all__ = [
 ]
 
 _PAGE = Path(__file__).parent / "page"
-_SCRIPTS = ("text.js", "tables.js", "events.js", "charts.js", "case.js", "main.js")
+_SCRIPTS = ("text.js", "tables.js", "events.js", "charts.js", "case.js", "compare.js", "main.js")
 _MAX_TEXT = 300
 _MAX_UNSEEN = 10
 """Maximum number of invisible characters that are listed one by one."""
@@ -119,6 +119,8 @@ def duration(seconds: float | None) -> str:
     """Format a duration in readable units; a dash if it is no number."""
     if seconds is None or not math.isfinite(seconds):
         return "–"
+    if 0 < seconds < 0.01:
+        return f"{1000 * seconds:.2g} ms"
     if seconds < 1:
         return f"{1000 * seconds:.0f} ms"
     if seconds < 60:
@@ -162,7 +164,7 @@ def ago(value: object, now: float) -> str:
     for count, unit in ((days, "day"), (hours, "hour"), (minutes, "minute")):
         if count >= 1:
             return f"{count:.0f} {unit}{'s' * (round(count) != 1)} ago"
-    return "just before this page"
+    return "less than a minute ago"
 
 
 # ------------------------------------------------------------------ the page

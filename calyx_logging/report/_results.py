@@ -26,7 +26,7 @@ Row = dict[str, Any]
 def heat_map(rows: list[Row]) -> dict[str, Any]:
     """Arrange the leaderboard: a column for each suite, a row for each model, the best first.
 
-    Suites with the most cases come first. A cell's shade goes from 0, the lowest value of its suite, to 10, the
+    Suites with the most cases come first. A cell's shade goes from 1, the lowest value of its suite, to 10, the
     highest; values from 0 to 1 that are all near the highest have the upper shades. Models are in the order of their
     mean shade.
 
@@ -43,7 +43,10 @@ def heat_map(rows: list[Row]) -> dict[str, Any]:
     names = sorted(cases, key=lambda suite: (-cases[suite], str(suite)))
     suites, cells = [], dict[tuple[Any, Any], Row]()
     for suite in names[:_MAX_SUITES]:
-        some = [row for row in rows if row["suite"] == suite and _is_number(row["value"])]
+        of_suite = [row for row in rows if row["suite"] == suite]
+        unjudged = [row for row in of_suite if not _is_number(row["value"]) and row["scores"]]
+        cells |= {(row["model"], suite): _unjudged(row) for row in unjudged}
+        some = [row for row in of_suite if _is_number(row["value"])]
         shade_of = _shading([row["value"] for row in some])
         best = max((row["value"] for row in some), default=None)
         for row in some:
@@ -52,7 +55,7 @@ def heat_map(rows: list[Row]) -> dict[str, Any]:
         suites.append({"name": suite, "measure": some[0]["measure"] if some else "mean_score"})
     models: dict[str | None, list[int]] = {}
     for (model, _), cell in cells.items():
-        models.setdefault(model, []).append(cell["shade"])
+        models.setdefault(model, []).append(cell.get("shade", 0))
     ordered = sorted(models, key=lambda model: (-sum(models[model]) / len(models[model]), str(model)))
     shown = names[:_MAX_SUITES]
     return {
@@ -81,22 +84,23 @@ def changes(rows: list[Row], keys: Container[str]) -> list[Row]:
             continue
         is_clear = _is_number(row["low"]) and (row["low"] > 0 or row["high"] < 0)
         key = run_key(row)
-        before = {"value": row["value_before"], "measure": row["measure"], "n": row["n_before"]}
+        before = {"value": row["value_before"], "measure": row["measure"]}
         found.append(
             {
-                **{name: row[name] for name in ("suite", "run_id", "ended", "change", "measure")},
+                **{name: row[name] for name in ("suite", "run_id", "node_id", "ended", "outcome", "change", "measure")},
                 "key": key if key in keys else None,
                 "now": _value(row),
                 "before": _value(before),
-                "n": row["n"],
-                "n_before": row["n_before"],
+                **{name: row[name] for name in ("n", "better", "worse", "same")},
                 "is_clear": is_clear,
                 "way": "same" if row["change"] == 0 else "up" if row["change"] > 0 else "down",
                 "size": _signed(row["change"], row["measure"]),
                 "range": _range(row["low"], row["high"], row["measure"], _signed),
             }
         )
-    return sorted(found, key=lambda row: (not row["is_clear"], -abs(row["change"]), str(row["suite"]), row["run_id"]))
+    return sorted(
+        found, key=lambda row: (not row["is_clear"], -abs(row["change"]), str(row["suite"]), row["key"] or "")
+    )
 
 
 def _is_number(value: object) -> bool:
@@ -107,7 +111,8 @@ def _shading(values: list[float]) -> Callable[[float], int]:
     least, most = min(values, default=0.0), max(values, default=1.0)
     if least >= 0 and most <= 1:
         least = min(least, max(0.0, most - _NEAR))
-    return lambda value: round(_SHADES * (value - least) / (most - least)) if most > least else _SHADES // 2
+    most_less_one = _SHADES - 1
+    return lambda value: 1 + round(most_less_one * (value - least) / (most - least)) if most > least else _SHADES // 2
 
 
 def _cell(row: Row) -> Row:
@@ -117,6 +122,11 @@ def _cell(row: Row) -> Row:
         "n": row["n"],
         "range": _range(row["low"], row["high"], row["measure"], _plain),
     }
+
+
+def _unjudged(row: Row) -> Row:
+    """Return the cell of a model whose cases have no verdict, in a suite in which others have."""
+    return {"value": None, "text": f"mean score {score(row['mean_score'])}", "n": row["scores"]}
 
 
 def _value(row: Row) -> str:

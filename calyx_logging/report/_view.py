@@ -39,6 +39,7 @@ _RUN = (
 )
 _PROCESS = (
     *("process", "host", "user", "program", "cwd", "python", "platform", "pid", "git_commit", "git_dirty"),
+    "packages_sha256",
     *("cpu", "cpus", "memory_bytes", "ts", "ended", "reason", "exit_code", "signal", "exception_type"),
 )
 
@@ -117,6 +118,7 @@ class Sheet:
             "outcome_names": [
                 {"name": name, "sign": sign, "count": outcomes.get(name, {}).get("runs", 0)} for name, sign in _OUTCOMES
             ],
+            "all_chosen": runs.count == len(facts.chosen),
             "chosen_text": "one" if len(facts.chosen) == 1 else f"{len(facts.chosen):,}",
             "answers": facts.answers,
             "queries": self._queries(),
@@ -172,7 +174,7 @@ class Sheet:
             rate += f"; {percent(sums['passed'] / sums['judged'])} of {number(sums['judged'])} passed"
         found = [
             ("Nodes", number(self.facts.node_count), ""),
-            ("Runs", number(sums["runs"]), f"{duration(seconds)} of runs" if sums["runs"] else ""),
+            ("Runs", number(sums["runs"]), f"{duration(seconds)} in all" if sums["runs"] else ""),
             ("Cases", number(sums["cases"]), rate),
             ("Events", number(totals["events"] or 0), ""),
             ("Errors", number(totals["errors"] or 0), ""),
@@ -318,9 +320,9 @@ def _on_completeness(verdicts: list[Verdict | None]) -> tuple[str, str]:
     if unknown := len(verdicts) - len(known):
         return "problem", f"Whether anything is missing is not known of {_counted(unknown, 'node')}."
     if tails := sum(verdict.kind == "complete but for unknown tails" for verdict in known):
-        whose = "the tail of a killed writer is" if one else f"tails of killed writers of {_counted(tails, 'node')} are"
-        return "some", f"Nothing known is missing; {whose} unknown."
-    return "fine", "Nothing known is missing." if one else f"All {len(verdicts):,} nodes are complete."
+        whose = "what a killed process logged last is" if one else f"of {_counted(tails, 'node')} the last events are"
+        return "some", f"No event is known to be missing; {whose} unknown."
+    return "fine", "No event is known to be missing." if one else f"All {len(verdicts):,} nodes are complete."
 
 
 def _counted(count: int, thing: str) -> str:

@@ -13,6 +13,7 @@ from datetime import datetime
 from typing import Any
 
 from calyx_logging.errors import CalyxError, ConfigError
+from calyx_logging.format.run_paths import ENVELOPE_SUFFIX, RECEIPT_SUFFIX
 from calyx_logging.hub.rejections import Refusal
 from calyx_logging.query.executors import Engine
 from calyx_logging.query.named import named
@@ -174,7 +175,11 @@ def gather(
     limits = {"nodes": MAX_NODES, "suites-by-node": 2 * MAX_ROWS, "leaderboard": MAX_RESULTS, "changes": MAX_RESULTS}
     for name in _NAMED:
         tell(f"asking: {name}")
-        found.answers[name] = _ask(backend, named(backend, name), name, limits.get(name, MAX_ROWS))
+        answer = named(backend, name)
+        if name == "files":  # those that are sent by themselves are not worth a row
+            for suffix in (ENVELOPE_SUFFIX, RECEIPT_SUFFIX):
+                answer = answer.filter(~answer.name.fill_null("").endswith(suffix))
+        found.answers[name] = _ask(backend, answer, name, limits.get(name, MAX_ROWS))
     tell("asking: events over time")
     _ask_totals(backend, found)
     _ask_activity(backend, found)

@@ -31,7 +31,7 @@ from calyx_logging.outbox.export import export
 from calyx_logging.report.collect import Choice, run_key
 from calyx_logging.report.report import make_report
 from calyx_logging.report.source import Source
-from conftest import close_logging, config
+from conftest import close_logging, config, telemetry
 from fleet_data import make_fleet
 from sessions import HOSTILE, logged_node
 
@@ -166,7 +166,7 @@ def test_it_opens_from_disk_at_any_width(opened: Open, fleet: Path, size: str, s
             "&& !e.closest('option, select') && e.tagName !== 'SELECT').map((e) => e.outerHTML.slice(0, 200))"
         )
         assert cut == [], section
-        assert page.locator(f"#{section} canvas").count() == {"runs": 1, "health": 1}.get(section, 0)
+        assert page.locator(f"#{section} canvas").count() == {"runs": 1, "health": 1, "compare": 1}.get(section, 0)
     background = page.evaluate("getComputedStyle(document.body).backgroundColor")
     assert (background == "rgb(20, 23, 26)") == (scheme == "dark")
 
@@ -178,7 +178,7 @@ def test_the_first_screen_answers(opened: Open, fleet: Path) -> None:
     for selector in (
         "#overview .verdict",
         "#overview .heat tbody tr >> nth=3",
-        "#overview h2:text('Changed') + div tr",
+        "#overview h2:text('Changed') + p + div tr",
     ):
         box = page.locator(selector).first.bounding_box()
         assert box["y"] + box["height"] < 900, selector
@@ -197,7 +197,7 @@ def test_the_first_screen_answers(opened: Open, fleet: Path) -> None:
     errors = [int(text) for text in texts(page, "#overview table[data-first='10'] td:nth-child(6)")]
     assert errors == sorted(errors)
     assert nodes.count() == 50
-    page.click("#overview h2:text('Changed') + div a >> nth=0")
+    page.click("#overview h2:text('Changed') + p + div a >> nth=0")
     page.locator("#one:not([hidden])").wait_for()
 
 
@@ -389,7 +389,7 @@ def test_a_run_its_cases_and_events(opened: Open, report: Path, logged: Node) ->
     page.get_by_role("link", name="bad", exact=True).click()
     page.wait_for_selector("#run-events li")
     assert texts(page, "#h-run") == ["Run bad"]
-    assert texts(page, "#run-said")[0] == "✗ failed: it ended as normal, and 1 of its 4 cases did not complete"
+    assert texts(page, "#run-said")[0] == "✗ failed: 1 of its 4 cases did not complete"
     totals = dict(zip(texts(page, "#run-totals dt"), texts(page, "#run-totals dd"), strict=True))
     assert (totals["Cases completed"], totals["Cases passed"]) == ("3 of 4", "50.0 %, 2 of 4")
     assert totals["Mean score"] == "0.375, n 4"
@@ -496,10 +496,17 @@ def answered(tmp_path_factory: pytest.TempPathFactory) -> Path:
                 with suppress(ValueError), run.case("lm_eval/1") as case:
                     case.note(doc={"question": "q"}, resps=[["x"]], difficulty="hard")
                     raise ValueError("no answer")
+                log = logging.getLogger("harness")
+                for step in range(6):
+                    log.info("training", extra={"step": step, "loss": 1 / (step + 1)})
                 with run.case("events", model=model):
-                    log = logging.getLogger("harness")
                     log.info("asked", extra={"role": "user", "content": "and now?"})
                     log.info("told", extra={"role": "assistant", "content": "nothing"})
+        for run_id, scores in (("scored", (0.1, 0.5, 0.7, 0.2)), ("scored-2", (0.4, 0.5, 0.1, 0.9, 1.0))):
+            with benchmark_run(suite="s", run_id=run_id, logger="harness") as run:
+                for case_id, score in zip(("talk", "inspect", "lm_eval/1", "events", "more"), scores, strict=False):
+                    with run.case(case_id) as case:
+                        case.note(score=score)
     close_logging()
     path = root / "report.html"
     path.write_bytes(make_report(Source("outbox", str(root), "here")).html)
@@ -529,8 +536,9 @@ def test_a_case(opened: Open, answered: Path) -> None:
     ]
     others = page.locator("#case-others tbody tr")
     rows = {row[0]: row[1:] for row in (texts(others.nth(n), "th, td") for n in range(others.count()))}
-    assert rows["b"][2] == "✗ not passed"
+    assert rows["b"][3] == "✗ not passed"
     assert rows["c"][-1] == "the same answer"
+    assert rows["scored"][-1] == "–"
     assert texts(page, "#case-others mark") == ["43,", "surely."]
     assert page.locator("#case-events li").count() == 1
     page.keyboard.press("n")
@@ -555,27 +563,56 @@ def test_a_case(opened: Open, answered: Path) -> None:
     page.wait_for_selector("#run:not([hidden])")
 
 
-def test_two_runs_side_by_side(opened: Open, report: Path) -> None:
-    """Two runs are compared by the cases that differ, and the comparison has a link."""
+def test_runs_side_by_side(opened: Open, report: Path) -> None:
+    """Runs are compared with a base by the cases that both have, and the comparison has a link."""
     page = opened(report, "#compare").page
     keys = {run[3]: run[0] for run in facts_of(report)["runs"]}
-    page.select_option("#compare-form [name=a]", keys["good"])
-    page.select_option("#compare-form [name=b]", keys["bad"])
-    rows = page.locator("#compare-table tbody tr")
-    assert rows.count() == 4  # the models are others
-    assert texts(page, "#compare-said") == [
-        "4 cases differ, 0 are the same. Of those in both runs 2 passed in the one only, 0 in the other only; "
-        "0 are in one run only. Shaded ones ended otherwise."
-    ]
-    cells = {row[0]: row[1:4] for row in (texts(rows.nth(n), "th, td") for n in range(4))}
-    assert cells["0+0"] == ["model", "✓ passed", "✓ passed"]
-    assert cells["1+1"] == ["outcome, model", "✓ passed", "✗ error"]
-    assert cells["2+2"] == ["outcome, model", "✓ passed", "✗ not passed"]
+    page.evaluate("(keys) => compare_all(keys)", [keys["good"], keys["bad"]])
     assert page.evaluate("location.hash") == f"#compare/{keys['good']}/{keys['bad']}"
-    page.select_option("#compare-form [name=b]", keys["good"])
-    assert rows.count() == 0
+    assert texts(page, "#compare-said") == ["2 cases differ, 2 are the same."]
+    rows = page.locator("#compare-table tbody tr")
+    cells = {row[0]: row[1:] for row in (texts(rows.nth(n), "th, td") for n in range(rows.count()))}
+    assert cells == {
+        "1+1": ["outcome", "✓ passed 0.25", "✗ error 0.25"],
+        "2+2": ["outcome", "✓ passed 0.5", "✗ not passed 0.5"],
+    }
     page.check("#compare-form [name=all]")
     assert rows.count() == 4
+    page.select_option("#compare-form [name=add]", keys["slow"])
+    assert texts(page, "#compare-table thead th")[2:] == ["Base: good", "bad", "slow"]
+    assert "of different suites" in page.inner_text("#compare-said")
+    page.click("#compare-runs tr:has-text('slow') button")
+    assert page.evaluate("location.hash") == f"#compare/{keys['good']}/{keys['bad']}"
+    page.select_option("#compare-form [name=base]", keys["bad"])
+    assert page.locator("#compare-runs tbody tr").count() == 1
+    page.click("#compare-table a >> nth=0")
+    page.wait_for_selector("#case:not([hidden])")
+
+
+def test_the_comparison_is_the_named_query(opened: Open, answered: Path) -> None:
+    """Change, interval and counts of each run, by verdicts and by scores; what differs in configuration; a curve."""
+    names = ["a", "b", "c", "scored", "scored-2"]
+    keys = {run[3]: run[0] for run in facts_of(answered)["runs"]}
+    page = opened(answered, "#compare").page
+    for base, others in (("a", ["b", "c"]), ("scored", ["scored-2", "a"])):
+        options = [word for name in (base, *others) for word in ("--run", name)]
+        done = telemetry("query", "--root", answered.parent, "--named", "compare", *options, "--json")
+        expected = {row["run_id"]: row for row in json.loads(done.stdout)[1:]}
+        page.evaluate("(keys) => compare_all(keys)", [keys[name] for name in (base, *others)])
+        for name in others:
+            found = page.evaluate("([a, b]) => beside(by_key.get(a), by_key.get(b))", [keys[name], keys[base]])
+            wanted = {
+                field: expected[name][field] for field in ("n", "better", "worse", "same", "change", "low", "high")
+            }
+            assert {field: found[field] for field in wanted} == pytest.approx(wanted)
+            assert wanted["n"] > 1
+    assert set(names) == set(keys)
+    page.evaluate("(keys) => compare_all(keys)", [keys["a"], keys["scored"]])
+    page.wait_for_selector("#compare-differences tbody tr")
+    assert texts(page, "#compare-differences tbody tr") == ["pass_at 0.5 –"]
+    assert page.evaluate("[...$('#curves-form').elements.field.options].map((one) => one.value)") == ["loss"]
+    assert page.locator("#curves canvas").count() == 1
+    assert page.evaluate("charts.get($('#curves')).getOption().series[0].data") == [[n, 1 / (n + 1)] for n in range(6)]
 
 
 def test_zones(opened: Open, report: Path) -> None:

@@ -36,7 +36,7 @@ pytestmark = [
     pytest.mark.skipif(sys.platform == "win32", reason="Spark's own scripts are for POSIX"),
     pytest.mark.skipif(shutil.which("java") is None and "JAVA_HOME" not in os.environ, reason="Spark needs Java"),
 ]
-NAMED = [name for name in NAMES if name != "around"]
+NAMED = [name for name in NAMES if name not in ("around", "compare", "case")]
 
 
 def in_nine_digits(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -144,7 +144,12 @@ def test_a_worker_is_killed_in_the_middle(cluster: Cluster, tmp_path: Path) -> N
         for name in ("runs", "gaps", "nodes") if is_compacted else NAMED:
             rows = in_nine_digits(run_named(far, name).to_pylist())
             assert rows == in_nine_digits(run_named(embedded, name).to_pylist()), name
-            assert rows or name in ("processes", "recoveries", "files")
+            assert rows or name in ("processes", "recoveries", "files", "changes")
+        first, second = (row["run_instance_id"] for row in run_named(embedded, "runs").to_pylist()[:2])
+        for name, arguments in (("compare", {"runs": [first, second]}), ("case", {"case_id": "case-000001"})):
+            rows = in_nine_digits(run_named(far, name, **arguments).to_pylist())
+            assert rows == in_nine_digits(run_named(embedded, name, **arguments).to_pylist())
+            assert len(rows) > 1
         for event_id in truth.sample[:2]:
             rows = run_named(far, "around", event_id=event_id).to_pylist()
             assert rows == run_named(embedded, "around", event_id=event_id).to_pylist()

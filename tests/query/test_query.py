@@ -86,7 +86,7 @@ def answer(options: list[str], *args: str) -> Any:
     return json.loads(done.stdout)
 
 
-@pytest.mark.parametrize("name", [name for name in NAMES if name != "around"])
+@pytest.mark.parametrize("name", [name for name in NAMES if name not in ("around", "compare", "case")])
 def test_the_same_answer_everywhere(places: dict[str, list[str]], name: str) -> None:
     """Named queries, from outbox, bundle and hub."""
     answers = {place: answer(options, "--named", name) for place, options in places.items()}
@@ -96,6 +96,16 @@ def test_the_same_answer_everywhere(places: dict[str, list[str]], name: str) -> 
     for place in ("bundle", "hub"):  # the last digit of a mean depends on who is added to whom first
         assert answers[place] == [pytest.approx(row) for row in answers["outbox"]]
     assert answers["outbox"] or name in ("changes", "gaps", "processes", "recoveries")
+
+
+@pytest.mark.parametrize(
+    "options", [("compare", "--run", "good", "--run", "bad"), ("case", "--case", "1")], ids=["compare", "case"]
+)
+def test_the_same_answer_to_questions_with_arguments(places: dict[str, list[str]], options: tuple[str, ...]) -> None:
+    """From outbox, bundle and hub."""
+    answers = {place: answer(where, "--named", *options) for place, where in places.items()}
+    assert answers["outbox"] == answers["bundle"] == answers["hub"]
+    assert len(answers["hub"]) == 2
 
 
 def test_every_event_value_by_value(places: dict[str, list[str]], logged: Node) -> None:
@@ -392,7 +402,7 @@ def test_what_came_before_and_after(places: dict[str, list[str]], tmp_path: Path
     assert [row["line"] for row in lines] == [1, 2, 3, 4, 5]
     for args in (["around"], ["runs", "--event-id", "x"]):
         done = telemetry("query", *places["outbox"], "--named", *args)
-        assert (done.returncode, "needs an event id" in done.stderr) == (2, True), done.stderr
+        assert (done.returncode, "needs --event-id" in done.stderr) == (2, True), done.stderr
 
 
 def test_a_chunk_that_is_named_twice(logged: Node) -> None:

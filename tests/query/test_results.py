@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from calyx_logging.errors import ConfigError
 from calyx_logging.events.event import encode, with_seq
 from calyx_logging.format.reader import ChunkRef
 
@@ -22,10 +23,12 @@ T = {2: 4.302653, 3: 3.182446, 9: 2.262157}
 """Quantiles of Student's t for 95 %, by degrees of freedom (NIST/SEMATECH e-Handbook, 1.3.6.7.2)."""
 
 
-def ask(folder: Path, name: str, runs: list[tuple[dict[str, Any], list[dict[str, Any]]]]) -> list[dict[str, Any]]:
+def ask(
+    folder: Path, name: str, session: list[tuple[dict[str, Any], list[dict[str, Any]]]], **arguments: Any
+) -> list[dict[str, Any]]:
     """Return the rows of a named query, of runs with their cases, one run after the other."""
     events = []
-    for number, (run, cases) in enumerate(runs):
+    for number, (run, cases) in enumerate(session):
         own = {"suite": "s", "run_id": "r", "run_instance_id": f"i-{number}", **run}
         events.append({**own, "stage": "run_started"})
         for n, case in enumerate(cases):
@@ -37,7 +40,7 @@ def ask(folder: Path, name: str, runs: list[tuple[dict[str, Any], list[dict[str,
         lines.append(with_seq(encode({**stamp, "source": "bench_harness", "level": "info", **event}), seq))
     path = folder / CHUNK
     path.write_bytes(b"".join(lines))
-    return run_named(connect_chunks([ChunkRef(path, "n-1")], plain=True), name).to_pylist()
+    return run_named(connect_chunks([ChunkRef(path, "n-1")], plain=True), name, **arguments).to_pylist()
 
 
 def passing(passed: int, n: int) -> list[dict[str, Any]]:
@@ -126,7 +129,7 @@ def test_what_did_not_complete_did_not_pass(tmp_path: Path) -> None:
 
 
 def test_what_has_changed(tmp_path: Path) -> None:
-    """The last two runs of each configuration; the interval of the change is as published; others are left out."""
+    """The last two runs of each configuration on a node, by the cases that both have; others are left out."""
     rows = ask(
         tmp_path,
         "changes",
@@ -135,21 +138,79 @@ def test_what_has_changed(tmp_path: Path) -> None:
             ({}, passing(48, 80)),
             ({}, passing(56, 70)),
             ({"run_id": "once"}, passing(1, 2)),
+            ({"run_id": "once", "node_id": "n-2"}, passing(2, 2)),
             ({"run_id": "empty"}, []),
             ({"run_id": "empty"}, passing(1, 2)),
             ({"run_id": "scored", "suite": None}, scoring(0.1, 0.2, 0.3)),
             ({"run_id": "scored", "suite": None}, scoring(0.4, 0.5)),
+            ({"run_id": "stopped"}, passing(3, 10)),
+            ({"run_id": "stopped"}, passing(3, 6)),
         ],
     )
     assert [(row["suite"], row["run_id"], row["measure"]) for row in rows] == [
         ("s", "r", "pass_rate"),
+        ("s", "stopped", "pass_rate"),
         (None, "scored", "mean_score"),
     ]
-    judged, scored = rows
+    judged, stopped, scored = rows
     assert (judged["run_instance_id"], judged["run_instance_id_before"]) == ("i-2", "i-1")
-    assert (judged["value"], judged["value_before"], judged["n"], judged["n_before"]) == (0.8, 0.6, 70, 80)
-    assert judged["change"] == pytest.approx(0.2)
-    # Newcombe 1998, Statistics in Medicine 17, table II, example (a), method 10
-    assert (judged["low"], judged["high"]) == (pytest.approx(0.0524, abs=6e-5), pytest.approx(0.3339, abs=6e-5))
-    assert scored["change"] == pytest.approx(0.25)
+    assert (judged["value"], judged["value_before"], judged["n"]) == (0.8, 48 / 70, 70)
+    assert (judged["shared"], judged["better"], judged["worse"], judged["same"]) == (70, 8, 0, 62)
+    assert judged["change"] == pytest.approx(8 / 70)
+    half = 1.994945 * statistics.stdev([1] * 8 + [0] * 62) / 70**0.5  # Student's t with 69 degrees of freedom
+    assert judged["low"] == pytest.approx(8 / 70 - half, rel=1e-3)
+    assert judged["high"] == pytest.approx(8 / 70 + half, rel=1e-3)
+    assert (stopped["n"], stopped["change"], stopped["low"], stopped["high"]) == (6, 0, 0, 0)
+    assert (scored["n"], scored["value"], scored["change"]) == (2, pytest.approx(0.45), pytest.approx(0.3))
     assert (scored["low"], scored["high"]) == (None, None)
+
+
+def test_runs_beside_the_first(tmp_path: Path) -> None:
+    """By the cases that both have: verdicts where both are judged, else scores; intervals of paired differences."""
+    first = [{"passed": True}, {"passed": True}, {"passed": False}, {"outcome": "error"}, {"outcome": "skipped"}]
+    second = [{"passed": False}, {"passed": True}, {"passed": True}, {"passed": True}, {"passed": True}, {}]
+    scores, others = (0.1, 0.5, 0.7, 0.2), (0.4, 0.5, 0.1, 0.9, 1.0)
+    runs: list[tuple[dict[str, Any], list[dict[str, Any]]]] = [
+        ({"run_id": "a"}, first),
+        ({"run_id": "b"}, second),
+        ({"run_id": "c"}, scoring(*scores)),
+        ({"run_id": "d"}, scoring(*others)),
+    ]
+    base, other = ask(tmp_path, "compare", runs, runs=["a", "b"])
+    assert (base["run_id"], base["judged"], base["passed"], base["shared"]) == ("a", 4, 2, None)
+    assert [other[name] for name in ("run_id", "shared", "n", "better", "worse", "same")] == [*("b", 5, 4, 2, 1, 1)]
+    assert other["change"] == 0.25
+    half = T[3] * statistics.stdev([-1, 0, 1, 1]) / 2
+    assert (other["low"], other["high"]) == (pytest.approx(max(-1, 0.25 - half)), 1)
+    base, same, other = ask(tmp_path, "compare", runs, runs=["c", "i-2", "d", "b"])[:3]
+    assert [row["run_id"] for row in (base, same, other)] == ["c", "d", "b"]
+    assert (same["shared"], same["n"], same["better"], same["worse"], same["same"]) == (4, 4, 2, 1, 1)
+    differences = [new - old for new, old in zip(others, scores, strict=False)]
+    assert same["change"] == pytest.approx(statistics.mean(differences))
+    half = T[3] * statistics.stdev(differences) / 2
+    assert same["high"] == pytest.approx(same["change"] + half, rel=0.01)
+    assert (other["shared"], other["n"], other["change"], other["low"]) == (4, 0, None, None)
+
+
+def test_runs_that_cannot_be_compared(tmp_path: Path) -> None:
+    """A run that is not there is named; one alone has nothing beside it."""
+    runs: list[tuple[dict[str, Any], list[dict[str, Any]]]] = [({"run_id": "a'b"}, passing(1, 2)), ({}, passing(1, 2))]
+    with pytest.raises(ConfigError, match="there is no run 'none'"):
+        ask(tmp_path, "compare", runs, runs=["a'b", "none"])
+    with pytest.raises(ConfigError, match="there is one run with that id"):
+        ask(tmp_path, "compare", runs, runs=["a'b"])
+    for name, arguments in (("compare", {}), ("runs", {"runs": ["r"]}), ("case", {}), ("around", {"case_id": "0"})):
+        with pytest.raises(ConfigError, match="needs --"):
+            ask(tmp_path, name, runs, **arguments)
+    assert [row["run_id"] for row in ask(tmp_path, "compare", runs, runs=["a'b", "r"])] == ["a'b", "r"]
+
+
+def test_a_case_in_all_runs(tmp_path: Path) -> None:
+    """As it last ended in each."""
+    runs: list[tuple[dict[str, Any], list[dict[str, Any]]]] = [
+        ({"model": "x"}, [{"case_id": "it's", "score": 0.5}]),
+        ({"model": "y"}, [{"case_id": "it's", "passed": True}, {"case_id": "other"}]),
+    ]
+    rows = ask(tmp_path, "case", runs, case_id="it's")
+    assert [(row["model"], row["score"], row["passed"]) for row in rows] == [("x", 0.5, None), ("y", None, True)]
+    assert ask(tmp_path, "case", runs, case_id="none") == []

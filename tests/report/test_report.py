@@ -385,8 +385,8 @@ def test_a_hole_a_kill_a_lost_bundle_and_a_refused_one(tmp_path: Path) -> None:
     assert "sha256" in refused[4]
     import_bundle(Store(hub), first)
     page = Page(make_report(Source("hub", str(hub), "")).html)
-    assert "Nothing known is missing." in page.text
-    assert "No bundle was refused that is not here." in page.text
+    assert "No event is known to be missing." in page.text
+    assert "No refused bundle is missing here." in page.text
 
 
 def test_a_killed_writer_and_its_recovery(tmp_path: Path) -> None:
@@ -424,7 +424,7 @@ def test_what_was_pruned_is_not_missing(tmp_path: Path) -> None:
     assert len(chunks) > 2
     chunks[0].unlink()
     page = Page(make_report(Source("outbox", str(node.root), "")).html)
-    assert "Nothing known is missing." in page.text
+    assert "No event is known to be missing." in page.text
     shutil.rmtree(node.outbox / ".manifests")
     shutil.rmtree(node.exports)
     page = Page(make_report(Source("outbox", str(node.root), "")).html)
@@ -663,7 +663,7 @@ def test_what_could_not_be_looked_at_is_not_called_complete(tmp_path: Path) -> N
     page = Page(make_report(Source.find("outbox", str(tmp_path))).html)
     assert "Whether anything is missing is not known of 1 node." in page.text
     assert "They could not all be looked at." in page.text
-    assert "Nothing known is missing." not in page.text
+    assert "No event is known to be missing." not in page.text
 
 
 @pytest.mark.parametrize(

@@ -160,15 +160,16 @@ async function show_case(key, id) {
   if (list) await list.open();
   const events = list ? list.events.filter((other) => text_of(field(other.event, "case_id")) === String(one.case_id)) : [];
   const told = told_of(events.map((other) => other.event));
-  const totals = [["Score", one.score === null ? "–" : shown(one.score, 60)], ["Model", one.model === null ? "–" : shown(one.model, 200)], ["Took", duration(one.duration)], ...told.tokens.map(([name, value]) => [name, count(value)]), ["Node", shown(run.node)], ["Started", time_text(one.started)], ...(one.attempts > 1 ? [["Ended", `${count(one.attempts)} times`]] : [])];
+  const pass_at = list ? list.events.map((other) => field(other.event, "pass_at")).find((value) => typeof value === "number") : undefined;
+  const totals = [["Score", one.score === null ? "–" : shown(exact_score(one.score), 60)], ["Model", one.model === null ? "–" : shown(one.model, 200)], ["Took", duration(one.duration)], ...told.tokens.map(([name, value]) => [name, count(value)]), ["Node", shown(run.node)], ["Started", time_text(one.started)], ...(pass_at === undefined ? [] : [["Passes at", shown(pass_at, 40)]]), ...(one.attempts > 1 ? [["Ended", `${count(one.attempts)} times`]] : [])];
   $("#case-totals").replaceChildren(...totals.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
   const pair = [text_block("Expected", told.expected), text_block("Answer", told.answer)].filter(Boolean);
   const rest = told.others.length ? make("section", { class: "told" }, make("h2", {}, "Other fields"), make("div", { class: "detail" }, make("dl", {}, ...told.others.slice(0, 100).flatMap(([name, value]) => [make("dt", {}, shown(name, 100)), make("dd", {}, shown(value_text(value), 4000))])))) : null;
   $("#case-told").replaceChildren(...[text_block("Input", told.input), pair.length ? make("div", { class: "pair" }, ...pair) : null, told.messages ? conversation_block(told.messages) : null, ...told.traces.map((text) => text_block("Exception", text)), rest].filter(Boolean));
   const box = make("div"), whole = { events: events.length, count: Math.max(one.events, events.length) };
   $("#case-events").replaceChildren(box);
-  if (run.chosen) await new EventList(box, key, `#run/${key}`, whole, query_of(run), (other) => text_of(field(other.event, "case_id")) === String(one.case_id)).open();
-  else box.append(make("p", {}, "The events of this run are not in this page: ", make("code", {}, shown(query_of(run)))));
+  if (run.chosen) await new EventList(box, key, `#run/${key}`, whole, query_of(run, one.case_id), (other) => text_of(field(other.event, "case_id")) === String(one.case_id)).open();
+  else box.append(make("p", {}, "The events of this run are not in this page: ", make("code", {}, shown(query_of(run, one.case_id)))));
   await show_others(key, one, told.answer);
   window.scrollTo(0, 0);
   $("#h-case").focus({ preventScroll: true });
@@ -184,8 +185,8 @@ async function show_others(key, one, answer) {
     const list = list_of(run.key, run), outcome = case_outcome(other);
     await list.open();
     const text = told_of(list.events.map((found) => found.event).filter((event) => text_of(field(event, "case_id")) === String(one.case_id))).answer;
-    rows.push(make("tr", { class: outcome === case_outcome(one) ? null : "differs" }, make("th", { scope: "row" }, make("a", { href: case_link(run.key, other.case_id) }, shown(run.run_id, 120))), make("td", {}, shown(run.node)), make("td", {}, other.model === null ? "–" : shown(other.model, 120)), make("td", { class: `o-${outcome}` }, `${SIGNS[outcome]} `, shown(case_said(other), 60)),
-      make("td", { class: "n" }, other.score === null ? "–" : shown(other.score, 40)), make("td", { class: "n" }, duration(other.duration)), make("td", { class: "text" }, text === undefined ? "–" : text === answer ? make("span", { class: "muted" }, "the same answer") : marked(short(text, 1500), answer === undefined ? text : answer))));
+    rows.push(make("tr", { class: outcome === case_outcome(one) ? null : "differs" }, make("th", { scope: "row" }, make("a", { href: case_link(run.key, other.case_id) }, shown(run.run_id, 120))), make("td", {}, time_text(run.started)), make("td", {}, shown(run.node)), make("td", {}, other.model === null ? "–" : shown(other.model, 120)), make("td", { class: `o-${outcome}` }, `${SIGNS[outcome]} `, shown(case_said(other), 60)),
+      make("td", { class: "n" }, other.score === null ? "–" : shown(exact_score(other.score), 40)), make("td", { class: "n" }, duration(other.duration)), make("td", { class: "text" }, text === undefined ? "–" : text === answer ? make("span", { class: "muted" }, "the same answer") : marked(short(text, 1500), answer === undefined ? text : answer))));
   }
   $("#case-others tbody").replaceChildren(...rows);
   $("#case-others-left").textContent = others.length > most ? `${count(others.length - most)} more runs have this case.` : "";

@@ -80,7 +80,7 @@ function case_row(one) {
   const why = one.exception_type === null ? "" : make("span", { class: "muted" }, " ", shown(one.exception_type, 80));
   return make("tr", {}, make("td", { class: `o-${outcome}` }, `${SIGNS[outcome]} `, shown(said, 60), why, one.attempts > 1 ? make("span", { class: "muted" }, ` (${one.attempts} times)`) : ""),
     make("th", { scope: "row" }, make("a", { href: case_link(case_table.key, one.case_id) }, shown(one.case_id, 200))), make("td", {}, one.model === null ? "–" : shown(one.model, 120)), make("td", {}, time_text(one.started)),
-    make("td", { class: "n" }, duration(one.duration)), make("td", { class: "n" }, one.score === null ? "–" : shown(one.score, 40)), make("td", { class: "n" }, count(one.errors)), make("td", { class: "n" }, count(one.events)));
+    make("td", { class: "n" }, duration(one.duration)), make("td", { class: "n" }, one.score === null ? "–" : shown(exact_score(one.score), 40)), make("td", { class: "n" }, count(one.errors)), make("td", { class: "n" }, count(one.events)));
 }
 
 // A run's name for a command; RUN where it cannot be typed.
@@ -89,9 +89,10 @@ function name_of(run) {
   return name.search(UNSEEN) >= 0 || name.length > 100 ? "RUN" : name;
 }
 
-function query_of(run) {
+function query_of(run, case_id = null) {
+  const of_case = case_id === null || String(case_id).search(UNSEEN) >= 0 ? "" : ` AND case_id = '${String(case_id).replace(/'/g, "''")}'`;
   const said = name_of(run), field = run.instance === null ? "run_id" : "run_instance_id";
-  return `${facts.query} ${quoted(`SELECT * FROM events WHERE ${field} = '${said.replace(/'/g, "''")}' ORDER BY ts`)}`;
+  return `${facts.query} ${quoted(`SELECT * FROM events WHERE ${field} = '${said.replace(/'/g, "''")}'${of_case} ORDER BY ts`)}`;
 }
 
 const score_of = (one) => (one.score === null ? null : isNaN(Number(one.score)) ? one.score : Number(one.score));
@@ -114,10 +115,12 @@ async function show_run(key, event_id, nth) {
   mark_link("runs");
   $("#h-run").replaceChildren("Run ", shown(run.run_id, 200));
   const has_ended = run.exit_status !== null, broken = run.cases - run.completed - run.skipped;
-  const verdict = has_ended ? `it ended as ${visible(run.exit_status).slice(0, 80)}${broken ? `, and ${count(broken)} of its ${count(run.cases)} cases did not complete` : ""}` : "its end was not seen: it goes on, or was killed";
+  const processes = facts.processes[key] || [], was_killed = processes.length > 0 && processes.every((one) => one.reason === "recovered");
+  const how = [broken ? `${count(broken)} of its ${count(run.cases)} cases did not complete` : "", run.exit_status === "normal" ? (broken ? "" : "it ended normally") : `its exit status is ${visible(run.exit_status ?? "").slice(0, 80)}`].filter(Boolean);
+  const verdict = has_ended ? how.join(", and ") : was_killed ? "its process was killed" : "its end was not seen: it is still running, or was killed";
   $("#run-said").replaceChildren(make("span", { class: `o-${run.outcome}` }, `${SIGNS[run.outcome]} ${run.outcome}`), `: ${verdict}`);
-  const totals = [["Node", shown(run.node)], ["Suite", run.suite === null ? "–" : shown(run.suite, 200)], ["Instance", run.instance === null ? "–" : shown(run.instance, 200)], ["Started", time_text(run.started)], [has_ended ? "Ended" : "Last event", time_text(run.ended)], [has_ended ? "Took" : "Took until then", duration(run.duration)],
-    ["Cases completed", run.cases ? `${count(run.completed)} of ${count(run.cases)}` : "no cases"], ["Cases expected", count(run.expected)], ...(run.judged ? [["Cases passed", `${percent(run.passed / run.judged)}, ${count(run.passed)} of ${count(run.judged)}`]] : []), ...(run.scores ? [["Mean score", `${score(run.mean_score)}, n ${count(run.scores)}`]] : []), ["Errors", count(run.errors)], ["Events", count(run.events)]];
+  const totals = [["Node", shown(run.node)], ["Suite", run.suite === null ? "–" : shown(run.suite, 200)], ["Instance", run.instance === null ? "–" : shown(run.instance, 200)], ["Started", time_text(run.started)], [has_ended ? "Ended" : "Last event", time_text(run.ended)], [has_ended ? "Took" : "Duration so far", duration(run.duration)],
+    ["Cases completed", run.cases ? `${count(run.completed)} of ${count(Math.max(run.cases, run.expected ?? 0))}` : "no cases"], ...(run.judged ? [["Cases passed", `${percent(run.passed / run.judged)}, ${count(run.passed)} of ${count(run.judged)}`]] : []), ...(run.scores ? [["Mean score", `${score(run.mean_score)}, n ${count(run.scores)}`]] : []), ["Errors", count(run.errors)], ["Events", count(run.events)]];
   $("#run-totals").replaceChildren(...totals.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
   show_processes(key);
   show_envelope(key);
@@ -181,68 +184,6 @@ function show_envelope(key) {
   if (envelope !== undefined) $("div", box).replaceChildren(make("pre", {}, shown(typeof envelope === "string" ? envelope : JSON.stringify(envelope, null, 1), 20000)));
 }
 
-// ------------------------------------------------------------------ two runs side by side
-
-let name_compared = () => {};
-
-function begin_compare() {
-  const form = $("#compare-form"), some = runs.filter((run) => run.chosen && facts.case_counts[run.key]);
-  if (some.length < 2) {
-    form.hidden = $("#compare-table").hidden = true;
-    $("#compare-said").replaceChildren("There are no two runs with cases in this page. Choose some: ", make("code", {}, shown(`${facts.report} --run ONE --run OTHER`)));
-    return;
-  }
-  name_compared = () => {
-    for (const select of [form.elements.a, form.elements.b]) {
-      const before = select.selectedIndex;
-      select.replaceChildren(...some.map((run) => make("option", { value: run.key }, short(run_name(run), 110))));
-      select.selectedIndex = Math.max(0, before);
-    }
-  };
-  name_compared();
-  form.elements.a.selectedIndex = Math.max(0, some.findIndex((run, index) => index > 0 && run.suite === some[0].suite && run.run_id === some[0].run_id));
-  if (form.elements.a.selectedIndex === 0) form.elements.a.selectedIndex = Math.max(1, some.findIndex((run, index) => index > 0 && run.suite === some[0].suite));
-  form.elements.b.selectedIndex = 0;
-  form.addEventListener("input", () => { draw_compare(); history.replaceState(null, "", `#compare/${form.elements.a.value}/${form.elements.b.value}`); });
-  form.addEventListener("submit", (event) => event.preventDefault());
-  sortable($("#compare-table"), (column, descending) => sort_rows($("#compare-table"), column, descending));
-  draw_compare();
-}
-
-function draw_compare() {
-  const form = $("#compare-form").elements, table = $("#compare-table");
-  const mine = (key) => new Map((cases[key] || []).map((one) => [one.case_id, one]));
-  const a = mine(form.a.value), b = mine(form.b.value), rows = [];
-  let differ = 0, same = 0, alone = 0;
-  const only = { a: 0, b: 0 };
-  for (const id of new Set([...a.keys(), ...b.keys()])) {
-    const one = a.get(id), other = b.get(id), what = [];
-    if (!one || !other) what.push(one ? "only in the one" : "only in the other");
-    else {
-      if (case_outcome(one) !== case_outcome(other) || one.outcome !== other.outcome) what.push("outcome");
-      if (one.score !== other.score) what.push("score");
-      if (one.model !== other.model) what.push("model");
-    }
-    if (what.length) differ += 1;
-    else same += 1;
-    const passed = [one, other].map((side) => Boolean(side) && case_outcome(side) === "passed");
-    if (!one || !other) alone += 1;
-    else if (passed[0] !== passed[1]) only[passed[0] ? "a" : "b"] += 1;
-    if (!what.length && !form.all.checked) continue;
-    const cell = (side) => (side ? make("td", { class: `o-${case_outcome(side)}` }, `${SIGNS[case_outcome(side)]} `, shown(case_said(side), 60)) : make("td", {}, "–"));
-    const value = (number, text) => make("td", { class: "n", "data-v": typeof number === "number" ? number : "" }, text);
-    const row = make("tr", { class: what[0] === "outcome" ? "differs" : null }, make("th", { scope: "row" }, shown(id, 200)), make("td", {}, what.join(", ") || "nothing"), cell(one), cell(other),
-      value(one && score_of(one), one && one.score !== null ? shown(one.score, 40) : "–"), value(other && score_of(other), other && other.score !== null ? shown(other.score, 40) : "–"),
-      value(one && one.duration, duration(one && one.duration)), value(other && other.duration, duration(other && other.duration)));
-    rows.push([["outcome", "only in the one", "only in the other"].includes(what[0]) ? 0 : what.length ? 1 : 2, row]);
-  }
-  // what ended otherwise first
-  rows.sort((one, other) => one[0] - other[0]);
-  table.tBodies[0].replaceChildren(...rows.slice(0, 2000).map((pair) => pair[1]));
-  const cut = [form.a.value, form.b.value].filter((key) => (cases[key] || []).length < facts.case_counts[key]).length;
-  $("#compare-said").textContent = `${count(differ)} cases differ, ${count(same)} are the same. Of those in both runs ${count(only.a)} passed in the one only, ${count(only.b)} in the other only; ${count(alone)} are in one run only. Shaded ones ended otherwise.${rows.length > 2000 ? " The first 2,000 are shown." : ""}${cut ? " Not all cases of these runs are in this page." : ""}`;
-}
-
 // ------------------------------------------------------------------ the page: where one is, its zone and colours
 
 async function go() {
@@ -257,14 +198,11 @@ async function go() {
   $("#all").hidden = false;
   $("#one").hidden = true;
   show_section(what);
-  if (what === "compare" && one && by_key.has(one) && by_key.has(other)) {
+  if (what === "compare") {
     await cases_ready;
-    const form = $("#compare-form").elements;
-    const known = [...form.a.options].map((option) => option.value);
-    if (known.includes(one) && known.includes(other)) {
-      [form.a.value, form.b.value] = [one, other];
-      draw_compare();
-    }
+    const keys = parts.slice(1).filter((key) => by_key.has(key));
+    if (keys.length > 1 && keys.join() !== compared.join()) compare_all(keys);
+    else if (compared.length) draw_curves();
   }
   if ((what === "errors" || what === "outside") && one === "event" && other !== undefined) {
     if (await lists.get(what).go(other, Number(nth) || 1, parts[4])) return;
@@ -301,7 +239,7 @@ function again() {
   show_times();
   draw_charts();
   if (run_table) run_table.draw();
-  name_compared();
+  if (compared.length && !$("#all").hidden) draw_compare();
   for (const list of lists.values()) if (list.list) list.draw();
   if (!$("#one").hidden) go();
 }
@@ -360,6 +298,14 @@ function begin_choices() {
 
 $("#all").classList.add("tabs");
 begin_choices();
+// A table that goes on to the right of what is seen says so.
+const wide = new ResizeObserver((entries) => requestAnimationFrame(() => {
+  for (const { target } of entries) {
+    const box = target.closest(".scroll");
+    if (box) box.classList.toggle("more", box.scrollWidth > box.clientWidth + 1);
+  }
+}));
+for (const box of document.querySelectorAll(".scroll, .scroll > table")) wide.observe(box);
 for (const table of document.querySelectorAll("table.plain")) {
   sortable(table, (column, descending) => sort_rows(table, column, descending));
   fold(table);

@@ -8,7 +8,7 @@ if (window.trustedTypes) {
 
 const $ = (selector, within = document) => within.querySelector(selector);
 const facts = JSON.parse($("#facts").textContent);
-const ATTRIBUTES = /^(class|id|type|value|title|scope|hidden|colspan|list|name|role|for|placeholder|tabindex|datetime|width|height|viewBox|aria-[a-z]+|data-[a-z]+)$/;
+const ATTRIBUTES = /^(class|id|type|value|title|scope|hidden|colspan|label|disabled|list|name|role|for|placeholder|tabindex|datetime|width|height|viewBox|aria-[a-z]+|data-[a-z]+)$/;
 
 function make(tag, attributes = {}, ...children) {
   const element = document.createElement(tag);
@@ -44,6 +44,7 @@ function score(value) {
   const size = Math.abs(value);
   return size >= 1000 && size < 1e9 ? Math.round(value).toLocaleString("en-US") : size !== 0 && (size >= 1e9 || size < 1e-4) ? value.toExponential(2) : value.toPrecision(3);
 }
+const exact_score = (value) => (typeof value === "number" ? String(Number(value.toPrecision(6))) : visible(value));
 const counted = (value, thing) => `${count(value)} ${thing}${value === 1 ? "" : "s"}`;
 const percent = (value) => (value === null ? "–" : `${(100 * value).toFixed(1)} %`);
 
