@@ -126,42 +126,55 @@ class ChunkStats:
     def _see_lines(self, lines: memoryview | None) -> None:
         """Read whole lines, and have them scanned; None is one that is too long to be an event."""
         plain = None if self.scanner is None else self.scanner.see(lines)
-        if self.scanner is None or plain is None or not plain.events:
-            self._read(lines)
-        elif lines is not None:
-            self._take_plain(plain, self.scanner.node_id)
-            for _, start, end in plain.others:  # their ends may be those of our writers all the same
-                self._read(lines[start:end])
-
-    def _read(self, lines: memoryview | None) -> None:
         if lines is None:
             self.events += 1
             self.bad_lines += 1
-        elif (head := _HEAD.match(lines)) is None or not self._see_by_core(lines, head[1].decode()):
-            found = bytes(lines).removesuffix(b"\n").split(b"\n")
-            if CORE is None and self.by_position:
-                for group in _by_digits(found):
+        elif (head := _HEAD.match(lines)) is None or not self._see_by_core(lines, head[1].decode(), plain):
+            data = bytes(lines).removesuffix(b"\n")
+            if self.by_position:
+                self._count_controls(data)
+                for group in _by_digits(data.split(b"\n")):
                     self._see_alike(group)
             else:
-                for line in found:
-                    self._see(line)
+                for line in data.split(b"\n"):
+                    self._see(line, may_be_control=True)
 
-    def _see_by_core(self, lines: memoryview, node_id: str) -> bool:
-        """Read lines by the compiled core: those that are read by position by their ends, others as a whole."""
-        plain = read_plain_lines(lines, node_id, ends_only=self.by_position)
-        if plain is None:
-            return False
-        if plain.events:
+    def _see_by_core(self, lines: memoryview, node_id: str, scanned: PlainLines | None) -> bool:
+        """Read lines by the compiled core: those that are read by position by their ends, others as a whole.
+
+        Lines that the scan found plain have good ends, so only its other lines are read again.
+        """
+        if scanned is None or self.scanner is None or self.scanner.node_id != node_id:
+            plain = read_plain_lines(lines, node_id, ends_only=self.by_position)
+            if plain is None:
+                return False
             self._take_plain(plain, node_id)
-        for _, start, end in plain.others:
-            self._see(bytes(lines[start:end]))
+            left = [lines[start:end] for _, start, end in plain.others]
+        else:
+            self._take_plain(scanned, node_id)
+            left = []
+            for _, start, end in scanned.others:
+                plain = read_plain_lines(lines[start:end], node_id, ends_only=True) if self.by_position else None
+                if plain is not None and plain.events:
+                    self._take_plain(plain, node_id)
+                else:
+                    left.append(lines[start:end])
+        for line in left:
+            self._see(bytes(line), may_be_control=True)
         return True
 
     def _take_plain(self, plain: PlainLines, node_id: str) -> None:
+        if not plain.events:
+            return
         self.events += plain.events
         self.node_ids.add(node_id)
         self._take(plain.first_ts_utc, min((first for first, _ in plain.runs), default=None))
         self._take(plain.last_ts_utc, max((last for _, last in plain.runs), default=None))
+
+    def _count_controls(self, lines: bytes) -> None:
+        for line in reading.lines_with(lines, _MARK):
+            with suppress(EventError):
+                self.controls += _is_control(decode(line))
 
     def _see_alike(self, lines: list[bytes]) -> None:
         """Read lines by position if they share a beginning and the length of their end; otherwise split the group."""
@@ -176,10 +189,9 @@ class ChunkStats:
             first, last = _TAIL.fullmatch(tails[0]), _TAIL.fullmatch(tails[-1])
             if first and last and earliest and latest and earliest[1] == latest[1]:
                 self.events += len(lines)
-                self._take_ends(earliest, first)
-                self._take_ends(latest, last)
-                for line in reading.lines_with(b"\n".join(lines), _MARK):
-                    self._count_control(line)
+                self.node_ids.add(earliest[1].decode())
+                self._take(earliest[2].decode(), int(first[1]))
+                self._take(latest[2].decode(), int(last[1]))
                 return
         if len(lines) <= _FEW:
             for line in lines:
@@ -189,33 +201,21 @@ class ChunkStats:
             self._see_alike(lines[:middle])
             self._see_alike(lines[middle:])
 
-    def _see(self, line: bytes) -> None:
+    def _see(self, line: bytes, *, may_be_control: bool = False) -> None:
         if not line.strip():
             return
         self.events += 1
-        if self.by_position and (head := _HEAD.match(line)) and (tail := _TAIL.search(line)):
-            self._take_ends(head, tail)
-            if _MARK in line:
-                self._count_control(line)
-            return
         try:
             event = decode(line)
         except EventError:
             self.bad_lines += 1
             return
-        self.controls += _is_control(event)
+        if may_be_control:
+            self.controls += _is_control(event)
         if isinstance(node_id := event.get("node_id"), str):
             self.node_ids.add(node_id)
         seq = event.get("seq")
         self._take(_normal_time(event.get("ts_utc")), seq if type(seq) is int else None)
-
-    def _count_control(self, line: bytes) -> None:
-        with suppress(EventError):
-            self.controls += _is_control(decode(line))
-
-    def _take_ends(self, head: re.Match[bytes], tail: re.Match[bytes]) -> None:
-        self.node_ids.add(head[1].decode())
-        self._take(head[2].decode(), int(tail[1]))
 
     def _take(self, when: str | None, seq: int | None) -> None:
         if when is not None:

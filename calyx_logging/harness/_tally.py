@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from decimal import Decimal
 from numbers import Real
 from typing import Any
 
@@ -30,10 +31,8 @@ class Tally:
     def __init__(self, expected: int | None, pass_at: float | None, before: int = 0) -> None:
         if expected is not None and (type(expected) is not int or expected < 0):
             raise ConfigError(f"cases_expected is {expected!r}: give a number of cases, or leave it out")
-        if pass_at is not None and _number(pass_at) is None:
-            raise ConfigError(f"pass_at is {pass_at!r}: give the least score of a case that passes, or leave it out")
         self.expected = expected
-        self.pass_at = None if pass_at is None else float(pass_at)
+        self.pass_at = None if pass_at is None else _threshold(pass_at)
         self.before = before
         self._ended: list[tuple[str, bool | None]] = []  # no lock: a fork or a signal handler could find it held
 
@@ -76,8 +75,20 @@ class Tally:
         return "error" if isinstance(error, Exception) else "incomplete"
 
 
+def _threshold(value: object) -> float:
+    number = None if isinstance(value, str) else _number(value)
+    if number is None:
+        said = repr(value) if isinstance(value, (str, bool, float)) else "no such number"
+        raise ConfigError(f"pass_at is {said}: give the least score of a case that passes, or leave it out")
+    return number
+
+
 def _number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, Real):
+    """Return a number, or a text that is one, as the column `score` has it."""
+    if isinstance(value, bool) or not isinstance(value, (Real, Decimal, str)) or (type(value) is str and "_" in value):
         return None
-    number = float(value)
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
     return number if math.isfinite(number) else None

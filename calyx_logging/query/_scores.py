@@ -1,8 +1,9 @@
 """The SQL of results of cases: how many completed, were judged and passed, their scores, and how sure that is.
 
 A case that ended is completed if its `outcome` is `completed`, and skipped if that is `skipped`. It passed only if the
-harness said so (`passed`), and it is completed. Where anything was judged, a case that did not complete counts as one
-that did not pass; where nothing was, there is no pass rate. A score is not a verdict.
+harness said so (`passed`), and it is completed. In a run in which any case was judged, one that did not complete counts
+as judged and not passed; so do the cases of a run of which none completed, if its suite is judged elsewhere. In other
+runs nothing is judged, and there is no pass rate. A score is not a verdict.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ __all__ = ["COUNTS", "OF_CASES", "RATE", "count", "intervals", "t_quantile"]
 _Z = 1.959964
 """Quantile of the normal distribution for an interval of 95 %."""
 
-_SCORE = "CASE WHEN has_ended AND score BETWEEN -1e100 AND 1e100 THEN score END"
+_SCORE = "CASE WHEN score BETWEEN -1e100 AND 1e100 THEN score END"
 """A score that does not spoil a sum of squares."""
 
 RATE = "CASE WHEN judged > 0 THEN passed / judged END AS pass_rate"
@@ -27,13 +28,11 @@ def count(condition: str) -> str:
 
 
 OF_CASES = f"""
-        {count("has_ended")} AS cases, {count("is_completed")} AS completed, {count("is_skipped")} AS skipped,
-        CASE WHEN {count("verdict IS NOT NULL")} > 0
-            THEN {count("has_ended AND NOT is_skipped AND (verdict IS NOT NULL OR NOT is_completed)")}
-            ELSE 0 END AS judged,
-        {count("verdict")} AS passed, count({_SCORE}) AS scores, avg({_SCORE}) AS mean_score,
+        count(*) AS cases, {count("is_completed")} AS completed, {count("is_skipped")} AS skipped,
+        count(judgement) AS judged, {count("judgement")} AS passed, count({_SCORE}) AS scores,
+        avg({_SCORE}) AS mean_score,
         stddev_samp({_SCORE}) AS stddev_score"""
-"""Aggregates over rows of `run_events`."""
+"""Aggregates over rows of `ends`."""
 
 
 def _double(value: float) -> str:

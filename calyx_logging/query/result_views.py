@@ -36,7 +36,7 @@ def result_views(text_of: str, micros: str, last: str) -> dict[str, str]:
     """
     return {
         "run_events": _run_events(),
-        "ends": "SELECT * FROM run_events WHERE has_ended",
+        "ends": _ends(),
         "runs": _runs(micros),
         "cases": _cases(last),
         "suites": _rates("suite"),
@@ -92,6 +92,23 @@ SELECT *, {_IS_ERROR} AS is_error, coalesce(stage = 'case_ended', false) AS has_
 FROM staged"""
 
 
+def _ends() -> str:
+    """How cases ended, with what counts as the harness's verdict: `judgement`, false for some that did not complete."""
+    return f"""
+WITH ended AS (
+    SELECT * FROM run_events WHERE has_ended
+), of_runs AS (
+    SELECT {_RUN}, {count("verdict IS NOT NULL")} AS verdicts, {count("is_completed")} AS completed FROM ended
+    GROUP BY {_RUN}
+), of_suites AS (
+    SELECT suite AS name, sum(verdicts) AS verdicts FROM of_runs GROUP BY suite
+)
+SELECT e.*, CASE WHEN e.verdict IS NOT NULL THEN e.verdict WHEN NOT e.is_completed AND NOT e.is_skipped
+    AND (r.verdicts > 0 OR (s.verdicts > 0 AND r.completed = 0)) THEN false END AS judgement
+FROM ended AS e JOIN of_runs AS r ON {_same("e", "r", RUN)}
+JOIN of_suites AS s ON e.suite IS NOT DISTINCT FROM s.name"""
+
+
 def _runs(micros: str) -> str:
     """Each run: its cases, how many completed and passed, how it ended, how long it took.
 
@@ -102,15 +119,20 @@ def _runs(micros: str) -> str:
     status = "CASE WHEN stage = 'run_ended' THEN exit_status END"
     known = ", ".join(f"'{name}'" for name in _STATUSES)
     counts = ", ".join(count(f"{status} = '{name}'") + f" AS ends_{name}" for name in _STATUSES)
-    worst = " ".join(f"WHEN ends_{name} > 0 THEN '{name}'" for name in _STATUSES)
+    worst = " ".join(f"WHEN f.ends_{name} > 0 THEN '{name}'" for name in _STATUSES)
     return f"""
 WITH found AS (
-    SELECT {_RUN}, {_EXTENT}, {count("is_error")} AS errors, {OF_CASES},
+    SELECT {_RUN}, {_EXTENT}, {count("is_error")} AS errors,
         max(CASE WHEN stage = 'run_started' THEN cases_expected END) AS cases_expected,
         max(CASE WHEN {status} NOT IN ({known}) THEN {status} END) AS other, {counts}
     FROM run_events GROUP BY {_RUN}
+), results AS (
+    SELECT {_RUN}, {OF_CASES} FROM ends GROUP BY {_RUN}
 ), ended AS (
-    SELECT *, CASE WHEN other IS NOT NULL THEN other {worst} END AS exit_status FROM found
+    SELECT {", ".join(f"f.{name}" for name in RUN)}, f.started, f.ended, f.events, f.errors, f.cases_expected,
+        {", ".join(f"coalesce(r.{name}, 0) AS {name}" for name in COUNTS)}, r.mean_score, r.stddev_score,
+        CASE WHEN f.other IS NOT NULL THEN f.other {worst} END AS exit_status
+    FROM found AS f LEFT JOIN results AS r ON {_same("f", "r", RUN)}
 )
 SELECT {_RUN}, started, ended, events, errors, cases, completed, skipped, judged, passed, scores, mean_score,
     stddev_score, cases_expected, exit_status, CASE

@@ -28,7 +28,7 @@ from calyx_logging.report.collect import MAX_ROWS, MAX_TILES, Answer, Facts, run
 from calyx_logging.report.events import Packed
 from calyx_logging.report.health import Condition
 
-__all__ = ["Sheet"]
+__all__ = ["PROCESS", "Sheet"]
 
 _MAX_FINDINGS = 20
 _MAX_RUN_CHARACTERS = 1_000_000
@@ -37,7 +37,7 @@ _RUN = (
     *("suite", "run_id", "run_instance_id", "started", "ended", "events", "errors", "cases", "completed", "skipped"),
     *("judged", "passed", "scores", "mean_score", "cases_expected", "exit_status", "outcome", "duration_s"),
 )
-_PROCESS = (
+PROCESS = (
     *("process", "host", "user", "program", "cwd", "python", "platform", "pid", "git_commit", "git_dirty"),
     "packages_sha256",
     *("cpu", "cpus", "memory_bytes", "ts", "ended", "reason", "exit_code", "signal", "exception_type"),
@@ -52,7 +52,7 @@ class Sheet:
         made_at: seconds since the epoch.
         version: of the program.
         cases: packed.
-        envelopes: of runs, by their keys; a text where one cannot be read.
+        details: processes and envelopes of runs, packed.
         again: options of the command that makes this page again.
     """
 
@@ -62,11 +62,11 @@ class Sheet:
         made_at: float,
         version: str,
         cases: str,
-        envelopes: dict[str, Any],
+        details: str,
         again: Sequence[str] = (),
     ) -> None:
         self.facts, self.made_at, self.version, self.cases = facts, made_at, version, cases
-        self.envelopes = envelopes
+        self.details = details
         self._again = facts.source.command("report", *again)
         self._conditions = {condition.node_id: condition for condition in facts.conditions}
         self._values = self._all_values()
@@ -141,6 +141,7 @@ class Sheet:
             "is_hub": source.place == "hub",
             "refused": Answer("refused", [vars(one) for one in facts.refused[:MAX_ROWS]], len(facts.refused)),
             "cases": Markup(self.cases),  # base64
+            "details": Markup(self.details),
         }
 
     def _verdict(self, nodes: list[dict[str, Any]], outcomes: dict[str, dict[str, Any]]) -> list[dict[str, str]]:
@@ -288,11 +289,6 @@ class Sheet:
                 for row in rows
             ],
             "case_counts": facts.case_counts,
-            "envelopes": self.envelopes,
-            "processes": {
-                key: [{name: cell(row[name]) for name in _PROCESS} for row in rows]
-                for key, rows in facts.processes.items()
-            },
             "process_counts": facts.process_counts,
             "show": source.command("show"),
             "report": source.command("report"),

@@ -34,7 +34,7 @@ MAX_RUNS = 5000
 MAX_ROWS = 200
 """Maximum number of rows of every other list."""
 
-MAX_RESULTS = 2000
+MAX_RESULTS = 20_000
 """Maximum number of results of models, and of changes, that are looked at."""
 
 MAX_WHOLE = 1000

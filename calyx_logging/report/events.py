@@ -123,7 +123,7 @@ def _of_runs(backend: Any, events: Any, chosen: list[dict[str, Any]]) -> list[Ex
         return []
     of_runs = events.filter(of_some_runs(events, chosen))
     by_run = {"group_by": [of_runs[name] for name in RUN]}
-    most = min(MAX_EVENTS, MAX_OF_RUNS // len(chosen))
+    most = _most_of_one([row["events"] for row in chosen])
     ranked = of_runs.mutate(
         rank=ibis.row_number().over(**by_run, order_by=list(_ORDER)),
         from_end=ibis.row_number().over(**by_run, order_by=_backward()),
@@ -136,6 +136,18 @@ def _of_runs(backend: Any, events: Any, chosen: list[dict[str, Any]]) -> list[Ex
             excerpt.count = row["in_all"]
             excerpt.gap = most // 2 if excerpt.count > most else None
     return list(found.values())
+
+
+def _most_of_one(events: list[int]) -> int:
+    """Return how many events of one run at most, so that those of all are few enough."""
+    least, most = 1, MAX_EVENTS
+    while least < most:
+        middle = (least + most + 1) // 2
+        if sum(min(count, middle) for count in events) <= MAX_OF_RUNS:
+            least = middle
+        else:
+            most = middle - 1
+    return least
 
 
 def _newest(backend: Any, events: Any, excerpt: Excerpt, limit: int, also: Sequence[str] = ()) -> Excerpt:

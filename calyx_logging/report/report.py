@@ -26,7 +26,7 @@ from calyx_logging.query import connect
 from calyx_logging.query.executors import Engine, Here
 from calyx_logging.query.locations import chunks_at
 from calyx_logging.report._rendering import cell, check_installed, clipped
-from calyx_logging.report._view import Sheet
+from calyx_logging.report._view import PROCESS, Sheet
 from calyx_logging.report.collect import Choice, Facts, gather, run_key
 from calyx_logging.report.events import NOT_READ, Packed, excerpts_of, pack, packed_text
 from calyx_logging.report.source import Source
@@ -46,8 +46,10 @@ _ENVELOPE = 20_000
 _TABLES = ("ends", "runs")
 """Views from which most answers are made."""
 
-_CASES = 0.2
-"""Share of the page that cases may take."""
+_CASES, _DETAILS = 0.2, 0.1
+"""Shares of the page that cases, and processes and envelopes of runs, may take."""
+
+_LONGEST_ID = 4000
 
 _CASE = (
     *("case_id", "started", "ended", "outcome", "passed", "attempts", "events", "errors"),
@@ -116,9 +118,8 @@ def make_report(
     if gone:
         facts.warnings.append(f"{gone} events cannot be shown: their chunks have gone since they were counted")
     tell("making the page")
-    sheet = Sheet(
-        facts, clock(), __version__, _cases(facts, int(_CASES * max_bytes)), _envelopes(source, facts.chosen), again
-    )
+    details = _details(facts, _envelopes(source, facts.chosen), int(_DETAILS * max_bytes))
+    sheet = Sheet(facts, clock(), __version__, _cases(facts, int(_CASES * max_bytes)), details, again)
     empty = [Packed(excerpt.key, "", 0, excerpt.count) for excerpt in excerpts]
     frame = len(sheet.render(empty)) + 200 * len(empty)
     if frame > max_bytes:
@@ -161,17 +162,38 @@ def _with_score(case: dict[str, Any]) -> dict[str, Any]:
 
 
 def _cases(facts: Facts, room: int) -> str:
-    """Pack the chosen runs' cases into so many characters; leave out the last ones if there are too many."""
+    """Pack the chosen runs' cases into so many characters; where there are too many, the last ones of long runs go."""
     rows = {
-        key: [[cell(case[name]) for name in _CASE] for case in map(_with_score, found)]
+        key: [[_case_id(case), *(cell(case[name]) for name in _CASE[1:])] for case in map(_with_score, found)]
         for key, found in facts.cases.items()
         if found
     }
+    most = max(map(len, rows.values()), default=0)
     while True:
-        data = packed_text(rows)
-        if len(data) <= room:
+        data = packed_text({key: found[:most] for key, found in rows.items()} if most else {})
+        if len(data) <= room or not most:
             return data
-        rows = {key: found[: len(found) * 2 // 3] for key, found in rows.items()}
+        most = most * 2 // 3
+
+
+def _case_id(case: dict[str, Any]) -> str:
+    """Return a case's id whole, so that its events are found by it."""
+    return str(case["case_id"])[:_LONGEST_ID]
+
+
+def _details(facts: Facts, envelopes: dict[str, str], room: int) -> str:
+    """Pack the chosen runs' processes and envelopes into so many characters; those of the oldest runs may have none."""
+    keys = [run_key(row) for row in facts.chosen]
+    while True:
+        processes = {
+            key: [{name: cell(row[name]) for name in PROCESS} for row in facts.processes[key]]
+            for key in keys
+            if key in facts.processes
+        }
+        data = packed_text({"processes": processes, "envelopes": {k: envelopes[k] for k in keys if k in envelopes}})
+        if len(data) <= room or not keys:
+            return data
+        keys = keys[: len(keys) * 2 // 3]
 
 
 def _envelopes(source: Source, chosen: list[dict[str, Any]]) -> dict[str, str]:

@@ -27,7 +27,7 @@ def line(seq: int, seconds: float = 1_700_000_000.0, node_id: str = "node", **fi
 
 
 def by_parsing(data: bytes) -> ChunkStats:
-    stats = ChunkStats(by_position=False, size=len(data))
+    stats = ChunkStats(size=len(data))
     for each in data.removeprefix(MARK).split(b"\n"):
         stats._see(each)
     return stats

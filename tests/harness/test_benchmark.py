@@ -19,6 +19,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
+from decimal import Decimal
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -111,7 +112,17 @@ def test_the_files_of_a_run(node: Node, configure: Configure) -> None:
 def test_who_passed(node: Node, configure: Configure) -> None:
     """The threshold decides where the harness does not; event, receipt, envelope and query say the same."""
     logger = configure()
-    scores = {"a": 0.5, "b": 0.49, "c": float("nan"), "d": "0.9", "e": True, "f": 1, "g": None, "h": 1.0}
+    scores: dict[str, Any] = {
+        "a": 0.5,
+        "b": 0.49,
+        "c": float("nan"),
+        "d": "0.9",
+        "e": True,
+        "f": 1,
+        "g": None,
+        "h": 1.0,
+    }
+    scores |= {"j": 10**400, "k": Decimal("0.4"), "l": "none", "m": "1e400"}
     with benchmark_run(suite="s", run_id="r", root=node.root, logger=logger, pass_at=0.5) as run:
         for case_id, score in scores.items():
             with suppress(ValueError), run.case(case_id) as case:
@@ -123,21 +134,21 @@ def test_who_passed(node: Node, configure: Configure) -> None:
         with run.case("i"):
             pass
     close_logging()
-    said = {"a": True, "b": False, "f": True, "g": True}
+    said = {"a": True, "b": False, "d": True, "f": True, "g": True, "k": False}
     events = events_of(node.outbox)
     assert {one["case_id"]: one["passed"] for one in events if "passed" in one} == said
     receipt = [json.loads(line) for line in run.receipt_path.read_bytes().splitlines()]
     assert {one["case_id"]: one["passed"] for one in receipt if "passed" in one} == said
     envelope = RunEnvelope.read(run.envelope_path)
     counts = (envelope.cases_completed, envelope.cases_judged, envelope.cases_passed)
-    assert (envelope.pass_at, *counts) == (0.5, 8, 5, 3)
+    assert (envelope.pass_at, *counts) == (0.5, 12, 7, 4)
     assert next(one["pass_at"] for one in events if one.get("stage") == "run_started") == 0.5
     (ended,) = (one for one in events if one.get("stage") == "run_ended")
     assert (ended["cases_completed"], ended["cases_judged"], ended["cases_passed"]) == counts
     pytest.importorskip("ibis")
     (row,) = json.loads(telemetry("query", "--named", "runs", "--json", "--root", node.root).stdout)
     assert tuple(row[name] for name in ("completed", "judged", "passed")) == counts
-    assert (row["outcome"], row["pass_rate"]) == ("failed", 0.6)
+    assert (row["outcome"], row["pass_rate"]) == ("failed", 4 / 7)
 
 
 @pytest.mark.parametrize(
@@ -533,6 +544,7 @@ def test_bad_input(node: Node, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
         {"cases_expected": -1},
         {"pass_at": "0.5"},
         {"pass_at": True},
+        {"pass_at": 10**400},
         {"pass_at": float("nan")},
         {"logger": None},
         {"root": 123},

@@ -563,6 +563,47 @@ def test_a_case(opened: Open, answered: Path) -> None:
     page.wait_for_selector("#run:not([hidden])")
 
 
+def test_cases_with_odd_ids_and_numbers(opened: Open, tmp_path: Path) -> None:
+    """Each case shows its own events, whatever its id; numbers have the digits they were written with."""
+    node = provision(tmp_path, "n-1").node
+    logging.config.dictConfig(config(node))
+    log = logging.getLogger("harness")
+    run = {"run_id": "r", "suite": "s", "stage": "case_ended", "outcome": "completed"}
+    ids = ["", "x" * 399 + "y", "x" * 399 + "z", 1.0, "1", 12345678901234567890, "a/b?#%41 c"]
+    for n, case_id in enumerate(ids):
+        log.info("told", extra={**run, "case_id": case_id, "answer": n, "target": 9007199254740993, "answers": n})
+    log.info("of no case", extra={"run_id": "r", "suite": "s", "answer": 77})
+    for other in ("r-2", "r-3"):
+        log.info("told", extra={**run, "run_id": other, "case_id": "1", "answer": other})
+    close_logging()
+    path = tmp_path / "report.html"
+    path.write_bytes(make_report(Source("outbox", str(tmp_path), "here")).html)
+    page = opened(path).page
+    key = next(run[0] for run in facts_of(path)["runs"] if run[3] == "r")
+    links = page.evaluate("(key) => cases[key].map((one) => case_link(key, one.case_id))", key)
+    assert len(set(links)) == len(ids)
+    answers = []
+    for link in links:
+        page.evaluate("(link) => { location.hash = link; }", link)
+        page.wait_for_function("(link) => !$('#case').hidden && $('#case-steps').dataset.of === link", arg=link)
+        assert page.locator("#case-events li").count() == 1, link
+        expected, answer = texts(page, ".pair pre")
+        assert expected == "9007199254740993"
+        assert texts(page, ".told dt") == ["answers"]
+        answers.append(answer)
+    assert sorted(answers) == [str(n) for n in range(len(ids))]
+    one, another = (next(link for link in links if link.endswith(end)) for end in ("/1", "/"))
+    page.evaluate(
+        "([one, another]) => { location.hash = one; setTimeout(() => { location.hash = another; }, 1); }",
+        [one, another],
+    )
+    page.wait_for_function("(link) => $('#case-steps').dataset.of === link", arg=another)
+    page.wait_for_timeout(300)
+    assert page.locator("#case-others").is_hidden()
+    page.evaluate("(one) => { location.hash = one; }", one)
+    page.wait_for_selector("#case-others tbody tr >> nth=1")
+
+
 def test_runs_side_by_side(opened: Open, report: Path) -> None:
     """Runs are compared with a base by the cases that both have, and the comparison has a link."""
     page = opened(report, "#compare").page
@@ -778,7 +819,7 @@ def test_hostile_texts_are_text(opened: Open, hostile: Path) -> None:
         )
         assert handlers == []
     assert page.evaluate("({}).polluted") is None
-    assert page.evaluate("document.querySelectorAll('script').length") == 2 + 2 + len(facts_of(hostile)["blobs"])
+    assert page.evaluate("document.querySelectorAll('script').length") == 2 + 3 + len(facts_of(hostile)["blobs"])
     assert page.evaluate("[...document.querySelectorAll('a')].every((a) => a.getAttribute('href').startsWith('#'))")
 
 

@@ -176,8 +176,8 @@ def test_cases_suites_and_models(places: dict[str, list[str]]) -> None:
     ]
     models = answer(places["hub"], "--named", "models")
     assert [(row["model"], row["runs"], row["cases"], row["passed"]) for row in models] == [
-        ("model of bad", 1, 3, 1),
         ("model of good", 1, 3, 3),
+        ("model of bad", 1, 3, 1),
     ]
     (kind,) = answer(places["hub"], "--named", "errors-by-kind")
     assert (kind["exception_type"], kind["logger"], kind["events"], kind["nodes"]) == ("ValueError", "benchmark", 1, 1)

@@ -128,6 +128,30 @@ def test_what_did_not_complete_did_not_pass(tmp_path: Path) -> None:
     assert [row["passed"] for row in found] == [True, False, None, None, None]
 
 
+def test_all_views_agree_on_who_was_judged(tmp_path: Path) -> None:
+    """Where all of a run crashed in a suite that is judged, all failed; where others completed, nothing is said."""
+    crashed: list[dict[str, Any]] = [{"outcome": "error"}] * 10
+    session: list[tuple[dict[str, Any], list[dict[str, Any]]]] = [
+        ({"model": "m"}, passing(10, 10)),
+        ({"model": "m"}, crashed),
+        ({"run_id": "b", "model": "broken"}, crashed),
+        ({"run_id": "u", "model": "unjudged"}, [*scoring(0.1, 0.2), {"outcome": "error"}]),
+        ({"run_id": "o", "model": "other", "suite": "scored"}, [*scoring(0.1), {"outcome": "error"}]),
+    ]
+    (suite, scored) = ask(tmp_path, "suites", session)
+    assert (suite["suite"], suite["judged"], suite["passed"], scored["judged"]) == ("s", 30, 10, 0)
+    best = ask(tmp_path, "leaderboard", session)
+    assert [(row["model"], row["value"], row["n"]) for row in best if row["suite"] == "s"] == [
+        ("m", 0.5, 20),
+        ("broken", 0.0, 10),
+        ("unjudged", None, 0),
+    ]
+    assert sum(row["judged"] for row in best) == sum(row["judged"] for row in ask(tmp_path, "runs", session)) == 30
+    assert sum(row["judged"] for row in ask(tmp_path, "leaderboard-by-node", session)) == 30
+    (change,) = ask(tmp_path, "changes", session)
+    assert (change["measure"], change["change"], change["worse"]) == ("pass_rate", -1, 10)
+
+
 def test_what_has_changed(tmp_path: Path) -> None:
     """The last two runs of each configuration on a node, by the cases that both have; others are left out."""
     rows = ask(

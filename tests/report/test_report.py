@@ -14,6 +14,7 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterable
 from datetime import UTC, datetime
 from html.parser import HTMLParser
 from pathlib import Path
@@ -23,6 +24,10 @@ import pytest
 
 from bundles import make_bundle, make_node
 from calyx_logging import Node, provision
+from calyx_logging.errors import ConfigError
+from calyx_logging.events.event import encode, with_seq
+from calyx_logging.format.run_envelope import RunEnvelope
+from calyx_logging.format.run_paths import benchmarks_of, results_dir
 from calyx_logging.hub.importer import import_bundle
 from calyx_logging.hub.store import Store
 from calyx_logging.outbox.export import export
@@ -222,13 +227,13 @@ def test_the_events_are_the_lines_as_they_were_written(places: dict[str, Source]
 def test_envelopes_are_in_the_page_of_their_own_node(places: dict[str, Source]) -> None:
     """Elsewhere they have not been carried to."""
     page = Page(make_report(places["outbox"]).html)
-    envelopes = page.facts["envelopes"]
+    envelopes = page.blob("details")["envelopes"]
     assert {json.loads(text)["run_id"]: json.loads(text)["exit_status"] for text in envelopes.values()} == {
         "good": "normal",
         "bad": "normal",
         "slow": "timeout",
     }
-    assert Page(make_report(places["hub"]).html).facts["envelopes"] == {}
+    assert Page(make_report(places["hub"]).html).blob("details")["envelopes"] == {}
 
 
 # ------------------------------------------------------------------ what a page may be
@@ -676,8 +681,8 @@ def test_odd_envelopes(tmp_path: Path, text: str) -> None:
     envelope = json.loads(path.read_text("utf-8"))
     path.write_text(text if not text.startswith('{"') else json.dumps(envelope)[:-1] + "," + text[1:], "utf-8")
     page = Page(make_report(Source.find("outbox", str(tmp_path))).html)
-    assert len(page.facts["envelopes"]) == 3
-    assert all(isinstance(said, str) for said in page.facts["envelopes"].values())
+    assert len(page.blob("details")["envelopes"]) == 3
+    assert all(isinstance(said, str) for said in page.blob("details")["envelopes"].values())
 
 
 def test_more_runs_of_a_name_than_are_shown(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -752,7 +757,7 @@ def test_a_run_names_the_processes_that_logged_it(node: Node) -> None:
         assert python(code, settings, run, status, CALYX_ROOT=str(node.root)).returncode == int(status)
     export(node)
     page = Page(make_report(Source.find("outbox", str(node.root))).html)
-    rows = {row[3]: page.facts["processes"][row[0]] for row in page.facts["runs"]}
+    rows = {row[3]: page.blob("details")["processes"][row[0]] for row in page.facts["runs"]}
     assert {run: [one["exit_code"] for one in processes] for run, processes in rows.items()} == {"one": [0], "two": [3]}
     (one,), (two,) = rows["one"], rows["two"]
     assert (one["program"], one["reason"]) == ("-c", "closed")
@@ -760,3 +765,81 @@ def test_a_run_names_the_processes_that_logged_it(node: Node) -> None:
     assert one["host"] == two["host"]
     assert one["pid"] != two["pid"]
     assert set(page.facts["process_counts"].values()) == {1}
+
+
+# ------------------------------------------------------------------ many runs
+
+
+def write_events(node: Node, events: Iterable[dict[str, Any]]) -> None:
+    """Write events, stamped, as one chunk of a node."""
+    lines = []
+    for seq, event in enumerate(events):
+        when = datetime.fromtimestamp(1_790_000_000 + seq / 1000, UTC).isoformat(timespec="microseconds")
+        stamp = {"node_id": node.id, "ts_utc": when, "event_id": f"id-{seq}", "source": "bench_harness"}
+        lines.append(with_seq(encode({**stamp, "level": "info", **event}), seq))
+    (node.outbox / "20261122_080000__harness__3f9a1c20-0000.jsonl").write_bytes(b"".join(lines))
+
+
+def test_small_runs_leave_room_for_a_large_one(tmp_path: Path) -> None:
+    """The limit is on the events of all runs together, and a run's cases stay if there are few."""
+    node = provision(tmp_path, "n-1").node
+    small = ({"run_id": f"r-{n}", "suite": "s", "message": "m"} for n in range(600))
+    large = ({"run_id": "large", "suite": "s", "message": "m", "case_id": f"c-{n // 2}"} for n in range(3000))
+    write_events(node, [*small, *large])
+    report = make_report(Source("outbox", str(tmp_path), "here"))
+    assert {one.key: (one.events, one.count) for one in report.packed}[run_key(report.facts.chosen[0])] == (3000, 3000)
+    assert len(report.facts.chosen) == 601
+    page = Page(report.html)
+    assert len(page.blob("cases")[run_key(report.facts.chosen[0])]) == 1500
+
+
+def test_cases_go_from_the_largest_runs_first(tmp_path: Path) -> None:
+    """Until they fit; a page that is too small even without them is refused."""
+    node = provision(tmp_path, "n-1").node
+    names = [hashlib.sha512(str(n).encode()).hexdigest() for n in range(4000)]
+    ended = {"suite": "s", "stage": "case_ended", "outcome": "completed"}
+    large = [{**ended, "run_id": "large", "case_id": name} for name in names]
+    write_events(node, [*large, *({**ended, "run_id": f"small-{n}", "case_id": "c"} for n in range(50))])
+    source = Source("outbox", str(tmp_path), "here")
+    whole = Page(make_report(source).html).blob("cases")
+    assert sorted(map(len, whole.values())) == [*[1] * 50, 4000]
+    found = Page(make_report(source, max_bytes=1_700_000).html).blob("cases")
+    *small, most = sorted(map(len, found.values()))
+    assert (small, 500 < most < 4000) == ([1] * 50, True)
+    with pytest.raises(ConfigError, match="the page is larger than"):
+        make_report(source, Choice(last=1000), max_bytes=20_000)
+
+
+def test_long_envelopes_do_not_fill_the_page(tmp_path: Path) -> None:
+    """Those of the oldest runs are left out where there is no room."""
+    node = provision(tmp_path, "n-1").node
+    runs = [{"run_id": f"r-{n}", "run_instance_id": "i", "suite": "s"} for n in range(200)]
+    write_events(node, ({**run, "stage": "run_started"} for run in runs))
+    folder = results_dir(benchmarks_of(tmp_path), "s", node.id)
+    for n, run in enumerate(runs):
+        error = "".join(hashlib.sha512(f"{n} {k}".encode()).hexdigest() for k in range(140))
+        envelope = RunEnvelope.start("s", run["run_id"], "i").end("error", cases_completed=0, error=error)
+        envelope.write(folder / f"{run['run_id']}__i.envelope.json")
+    source = Source("outbox", str(tmp_path), "here")
+    assert len(Page(make_report(source).html).blob("details")["envelopes"]) in range(50, 200)
+    assert len(make_report(source, max_bytes=2_500_000).html) < 2_500_000
+
+
+def test_a_model_that_only_crashed_has_its_place(tmp_path: Path) -> None:
+    """On the heat map, as one that passed nothing; one without verdicts has its mean score there, and is not ranked."""
+    node = provision(tmp_path, "n-1").node
+    run = {"suite": "s", "stage": "case_ended"}
+    write_events(
+        node,
+        [
+            *({**run, "run_id": "a", "case_id": n, "model": "a", "outcome": "completed", "passed": True} for n in "12"),
+            *({**run, "run_id": "b", "case_id": n, "model": "b", "outcome": "error"} for n in "123"),
+            {**run, "run_id": "c", "case_id": "1", "model": "c", "outcome": "completed", "score": 0.25},
+        ],
+    )
+    _, *rows = Page(make_report(Source("outbox", str(tmp_path), "here")).html).by_heading["Results"]
+    found = {row[0]: " ".join(row[1].split()) for row in rows}
+    assert found["a"].startswith("100.0 %")
+    assert found["b"].startswith("0.0 %")
+    assert found["b"].endswith("n 3")
+    assert found["c"] == "mean score 0.250no verdicts, n 1"

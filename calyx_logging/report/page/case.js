@@ -10,22 +10,37 @@ const CASE_FIELDS = {
   usage: ["usage", "model_usage", "token_usage"],
 };
 const TOKENS = [["Tokens in", ["input_tokens", "prompt_tokens"]], ["Tokens out", ["output_tokens", "completion_tokens"]], ["Tokens", ["total_tokens"]]];
-const SEEN_ABOVE = new Set([...Object.values(CASE_FIELDS).flat(), ...TOKENS.flatMap((pair) => pair[1]), "score", "passed", "model", "outcome", "duration_s", "exception", "stage", "case_id", "node_id", "ts_utc", "event_id", "source", "seq", "level", "logger", "message", "run_id", "run_instance_id", "suite"]);
+const SEEN_ABOVE = new Set(["score", "passed", "model", "outcome", "duration_s", "exception", "stage", "case_id", "node_id", "ts_utc", "event_id", "source", "seq", "level", "logger", "message", "run_id", "run_instance_id", "suite"]);
 const LONGEST = 40000;
 
 const is_object = (value) => value !== null && typeof value === "object" && !Array.isArray(value);
 const is_message = (value) => is_object(value) && typeof field(value, "role") === "string" && ["content", "tool_calls", "parts"].some((name) => field(value, name) !== undefined);
 const are_messages = (value) => Array.isArray(value) && value.length > 0 && value.every(is_message);
 
-function first_of(events, names) {
+// The first of the fields that an event has, and which it is; noted in `used`, so that it is not shown twice.
+function first_of(events, names, used = new Set()) {
   for (const event of events) {
     for (const name of names) {
       const value = field(event, name);
-      if (value !== undefined && value !== null && value !== "") return value;
+      if (value === undefined || value === null || value === "") continue;
+      if (event === events[0]) used.add(name);
+      return value;
     }
   }
   return undefined;
 }
+
+// An event with its numbers as they are written: a script's number has 53 bits.
+function exact({ event, line }) {
+  const texts = new Map(members_of(line));
+  return Object.fromEntries(Object.entries(event).map(([name, value]) => [name, typeof value === "number" && texts.has(name) ? texts.get(name) : value]));
+}
+
+// Whether an event is of a case; a number is an id as it is written.
+const is_of_case = (one, id) => {
+  const own = field(one.event, "case_id");
+  return own !== undefined && own !== null && text_of(typeof own === "number" ? exact(one).case_id : own) === String(id);
+};
 
 // What a model's output says: its text, or that of the first choice.
 function output_text(value) {
@@ -64,31 +79,36 @@ function calls_of(message) {
 }
 
 // The conversation, from the fields of a case, from its input, or from events that are messages themselves.
-function conversation_of(events, input) {
-  const found = events.flatMap((event) => CASE_FIELDS.messages.map((name) => field(event, name))).find(are_messages);
-  if (found) return found;
+function conversation_of(events, input, used) {
+  for (const event of events) {
+    const name = CASE_FIELDS.messages.find((one) => are_messages(field(event, one)));
+    if (name === undefined) continue;
+    if (event === events[0]) used.add(name);
+    return event[name];
+  }
   if (are_messages(input)) return input;
   const told = [...events].reverse().filter((event) => is_message(event) && field(event, "stage") !== "case_ended");
   return told.length ? told : null;
 }
 
-function tokens_of(events) {
-  const usages = [first_of(events, CASE_FIELDS.usage), field(Object(first_of(events, ["output"])), "usage")].filter(is_object);
+function tokens_of(events, used) {
+  const usages = [first_of(events, CASE_FIELDS.usage, used), field(Object(first_of(events, ["output"])), "usage")].filter(is_object);
   const inner = usages.flatMap((usage) => [usage, ...Object.values(usage).filter(is_object)]);
-  return TOKENS.map(([name, names]) => [name, first_of([...events, ...inner], names)]).filter((pair) => typeof pair[1] === "number");
+  return TOKENS.map(([name, names]) => [name, first_of([...events, ...inner], names, used)]).filter((pair) => pair[1] !== undefined && !is_object(pair[1]) && isFinite(Number(pair[1])));
 }
 
 // All that the page shows of a case, from its events: the one that ended it last comes first.
 function told_of(events) {
   const ordered = [...events].reverse().sort((a, b) => (field(b, "stage") === "case_ended") - (field(a, "stage") === "case_ended"));
-  const input = first_of(ordered, CASE_FIELDS.input), messages = conversation_of(ordered, input);
-  const answer = first_of(ordered, CASE_FIELDS.answer), last = messages && messages[messages.length - 1];
+  const used = new Set(), input = first_of(ordered, CASE_FIELDS.input, used), messages = conversation_of(ordered, input, used);
+  const answer = first_of(ordered, CASE_FIELDS.answer, used), last = messages && messages[messages.length - 1];
+  const expected = first_of(ordered, CASE_FIELDS.expected, used);
   return {
-    input: messages === input ? undefined : value_text(input), messages, tokens: tokens_of(ordered),
-    expected: value_text(first_of(ordered, CASE_FIELDS.expected)),
+    input: messages === input ? undefined : value_text(input), messages, tokens: tokens_of(ordered, used),
+    expected: value_text(expected),
     answer: answer !== undefined ? output_text(answer) : last && field(last, "role") === "assistant" ? content_text(field(last, "content")) : undefined,
     traces: ordered.map((event) => field(event, "exception")).filter((value) => value !== undefined).slice(0, 5).map((value) => trace_text(value)),
-    others: ordered.length ? Object.entries(ordered[0]).filter(([name]) => !SEEN_ABOVE.has(name)) : [],
+    others: ordered.length ? Object.entries(ordered[0]).filter(([name]) => !SEEN_ABOVE.has(name) && !used.has(name)) : [],
   };
 }
 
@@ -121,7 +141,7 @@ function marked(text, other) {
 }
 
 const case_link = (key, id) => `#run/${key}/case/${encodeURIComponent(well_formed(String(id)))}`;
-const is_failure = (one) => !["passed", "completed"].includes(case_outcome(one)) && one.outcome !== "skipped";
+const is_failure = (one) => !["passed", "completed", "skipped"].includes(case_outcome(one));
 
 function text_block(name, text) {
   if (text === undefined || text === "") return null;
@@ -138,8 +158,9 @@ function conversation_block(messages) {
 let case_keys = {};
 
 async function show_case(key, id) {
-  const run = by_key.get(key);
+  const run = by_key.get(key), mine = ++shown_last;
   await cases_ready;
+  if (mine !== shown_last) return;
   const all = cases[key] || [], at = all.findIndex((one) => well_formed(String(one.case_id)) === id);
   if (run === undefined || at < 0) {
     say("This page has no case with that link; it may be another page's, or there was no room for it.");
@@ -158,38 +179,42 @@ async function show_case(key, id) {
   $("#case-outcome").replaceChildren(make("span", { class: `o-${outcome}` }, `${SIGNS[outcome]} `, shown(case_said(one), 60)), one.exception_type === null ? "" : make("span", {}, ": ", shown(one.exception_type, 200)));
   const list = list_of(key, run);
   if (list) await list.open();
-  const events = list ? list.events.filter((other) => text_of(field(other.event, "case_id")) === String(one.case_id)) : [];
-  const told = told_of(events.map((other) => other.event));
+  if (mine !== shown_last) return;
+  const events = list ? list.events.filter((other) => is_of_case(other, one.case_id)) : [];
+  const told = told_of(events.map(exact));
   const pass_at = list ? list.events.map((other) => field(other.event, "pass_at")).find((value) => typeof value === "number") : undefined;
-  const totals = [["Score", one.score === null ? "–" : shown(exact_score(one.score), 60)], ["Model", one.model === null ? "–" : shown(one.model, 200)], ["Took", duration(one.duration)], ...told.tokens.map(([name, value]) => [name, count(value)]), ["Node", shown(run.node)], ["Started", time_text(one.started)], ...(pass_at === undefined ? [] : [["Passes at", shown(pass_at, 40)]]), ...(one.attempts > 1 ? [["Ended", `${count(one.attempts)} times`]] : [])];
+  const totals = [["Score", one.score === null ? "–" : shown(exact_score(one.score), 60)], ["Model", one.model === null ? "–" : shown(one.model, 200)], ["Took", duration(one.duration)], ...told.tokens.map(([name, value]) => [name, count(Number(value))]), ["Node", shown(run.node)], ["Started", time_text(one.started)], ...(pass_at === undefined ? [] : [["Passes at", shown(pass_at, 40)]]), ...(one.attempts > 1 ? [["Ended", `${count(one.attempts)} times`]] : [])];
   $("#case-totals").replaceChildren(...totals.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
   const pair = [text_block("Expected", told.expected), text_block("Answer", told.answer)].filter(Boolean);
   const rest = told.others.length ? make("section", { class: "told" }, make("h2", {}, "Other fields"), make("div", { class: "detail" }, make("dl", {}, ...told.others.slice(0, 100).flatMap(([name, value]) => [make("dt", {}, shown(name, 100)), make("dd", {}, shown(value_text(value), 4000))])))) : null;
   $("#case-told").replaceChildren(...[text_block("Input", told.input), pair.length ? make("div", { class: "pair" }, ...pair) : null, told.messages ? conversation_block(told.messages) : null, ...told.traces.map((text) => text_block("Exception", text)), rest].filter(Boolean));
   const box = make("div"), whole = { events: events.length, count: Math.max(one.events, events.length) };
   $("#case-events").replaceChildren(box);
-  if (run.chosen) await new EventList(box, key, `#run/${key}`, whole, query_of(run, one.case_id), (other) => text_of(field(other.event, "case_id")) === String(one.case_id)).open();
+  if (run.chosen) await new EventList(box, key, `#run/${key}`, whole, query_of(run, one.case_id), (other) => is_of_case(other, one.case_id)).open();
   else box.append(make("p", {}, "The events of this run are not in this page: ", make("code", {}, shown(query_of(run, one.case_id)))));
-  await show_others(key, one, told.answer);
+  const rows = await others_of(key, one, told.answer);
+  if (mine !== shown_last) return;
+  $("#case-others").hidden = !rows.length;
+  $("#case-others tbody").replaceChildren(...rows);
+  $("#case-steps").dataset.of = case_link(key, one.case_id);
   window.scrollTo(0, 0);
   $("#h-case").focus({ preventScroll: true });
 }
 
 // The same case in other runs of its suite that are in the page, with their answers.
-async function show_others(key, one, answer) {
+async function others_of(key, one, answer) {
   const suite = by_key.get(key).suite, most = 30;
   const others = runs.filter((run) => run.key !== key && run.suite === suite && run.chosen).map((run) => [run, (cases[run.key] || []).find((other) => other.case_id === one.case_id)]).filter((pair) => pair[1]);
-  $("#case-others").hidden = !others.length;
   const rows = [];
   for (const [run, other] of others.slice(0, most)) {
     const list = list_of(run.key, run), outcome = case_outcome(other);
     await list.open();
-    const text = told_of(list.events.map((found) => found.event).filter((event) => text_of(field(event, "case_id")) === String(one.case_id))).answer;
+    const text = told_of(list.events.filter((found) => is_of_case(found, one.case_id)).map(exact)).answer;
     rows.push(make("tr", { class: outcome === case_outcome(one) ? null : "differs" }, make("th", { scope: "row" }, make("a", { href: case_link(run.key, other.case_id) }, shown(run.run_id, 120))), make("td", {}, time_text(run.started)), make("td", {}, shown(run.node)), make("td", {}, other.model === null ? "–" : shown(other.model, 120)), make("td", { class: `o-${outcome}` }, `${SIGNS[outcome]} `, shown(case_said(other), 60)),
       make("td", { class: "n" }, other.score === null ? "–" : shown(exact_score(other.score), 40)), make("td", { class: "n" }, duration(other.duration)), make("td", { class: "text" }, text === undefined ? "–" : text === answer ? make("span", { class: "muted" }, "the same answer") : marked(short(text, 1500), answer === undefined ? text : answer))));
   }
-  $("#case-others tbody").replaceChildren(...rows);
   $("#case-others-left").textContent = others.length > most ? `${count(others.length - most)} more runs have this case.` : "";
+  return rows;
 }
 
 document.addEventListener("keydown", (event) => {

@@ -97,7 +97,7 @@ class TimeLine {
   draw() {
     const rows = this.rows, height = rows.length > 30 ? 16 : rows.length > 12 ? 22 : 34, all = rows.length <= ROWS;
     this.box.style.height = `${Math.max(130, Math.min(rows.length, ROWS) * height) + 100}px`;
-    const colours = Object.fromEntries(["passed", "completed", "failed", "timeout", "incomplete"].map((name) => [name, colour(name)]));
+    const colours = Object.fromEntries(["passed", "completed", "failed", "timeout", "incomplete", "skipped"].map((name) => [name, colour(name)]));
     const edge = colour("card"), ink = colour("ink"), seen = new Set(this.seen);
     const narrow = this.box.clientWidth < 600, side = narrow ? 84 : 150;
     const [start, end] = this.window || [this.from, this.to];
@@ -209,4 +209,4 @@ class TimeLine {
 }
 
 const case_outcome = (one) =>
-  one.outcome === null ? (one.attempts ? "failed" : "incomplete") : one.outcome === "timeout" ? "timeout" : one.outcome === "completed" ? (one.passed === null ? "completed" : one.passed ? "passed" : "failed") : ["interrupted", "skipped"].includes(one.outcome) ? "incomplete" : "failed";
+  one.outcome === null ? (one.attempts ? "failed" : "incomplete") : one.outcome === "timeout" ? "timeout" : one.outcome === "completed" ? (one.passed === null ? "completed" : one.passed ? "passed" : "failed") : one.outcome === "skipped" ? "skipped" : one.outcome === "interrupted" ? "incomplete" : "failed";

@@ -64,7 +64,8 @@ function case_of(row) {
 }
 
 async function begin_cases() {
-  const found = (await blob("cases")) || {};
+  const found = (await blob("cases")) || {}, details = await blob("details");
+  Object.assign(facts, { processes: details.processes, envelopes: details.envelopes });
   for (const [key, rows] of Object.entries(found)) cases[key] = rows.map(case_of);
   // on the time line those that failed lie on top
   const is_fine = (one) => ["passed", "completed"].includes(case_outcome(one));
@@ -97,6 +98,8 @@ function query_of(run, case_id = null) {
 
 const score_of = (one) => (one.score === null ? null : isNaN(Number(one.score)) ? one.score : Number(one.score));
 
+let shown_last = 0; // counts what was asked for, so that what comes late does not show
+
 // The events of a run that is in the page.
 function list_of(key, run) {
   if (!run.chosen) return null;
@@ -115,6 +118,7 @@ async function show_run(key, event_id, nth) {
   mark_link("runs");
   $("#h-run").replaceChildren("Run ", shown(run.run_id, 200));
   const has_ended = run.exit_status !== null, broken = run.cases - run.completed - run.skipped;
+  await cases_ready;
   const processes = facts.processes[key] || [], was_killed = processes.length > 0 && processes.every((one) => one.reason === "recovered");
   const how = [broken ? `${count(broken)} of its ${count(run.cases)} cases did not complete` : "", run.exit_status === "normal" ? (broken ? "" : "it ended normally") : `its exit status is ${visible(run.exit_status ?? "").slice(0, 80)}`].filter(Boolean);
   const verdict = has_ended ? how.join(", and ") : was_killed ? "its process was killed" : "its end was not seen: it is still running, or was killed";
@@ -122,9 +126,11 @@ async function show_run(key, event_id, nth) {
   const totals = [["Node", shown(run.node)], ["Suite", run.suite === null ? "–" : shown(run.suite, 200)], ["Instance", run.instance === null ? "–" : shown(run.instance, 200)], ["Started", time_text(run.started)], [has_ended ? "Ended" : "Last event", time_text(run.ended)], [has_ended ? "Took" : "Duration so far", duration(run.duration)],
     ["Cases completed", run.cases ? `${count(run.completed)} of ${count(Math.max(run.cases, run.expected ?? 0))}` : "no cases"], ...(run.judged ? [["Cases passed", `${percent(run.passed / run.judged)}, ${count(run.passed)} of ${count(run.judged)}`]] : []), ...(run.scores ? [["Mean score", `${score(run.mean_score)}, n ${count(run.scores)}`]] : []), ["Errors", count(run.errors)], ["Events", count(run.events)]];
   $("#run-totals").replaceChildren(...totals.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
+  const mine = ++shown_last;
+  await cases_ready;
+  if (mine !== shown_last) return; // another run or case has been asked for meanwhile
   show_processes(key);
   show_envelope(key);
-  await cases_ready;
   const found = cases[key] || [], in_all = facts.case_counts[key] || 0;
   case_table ??= new GrowingTable($("#case-table"), $("#case-more"), case_row, (one, by) => (by === "score" ? score_of(one) : by === "outcome" ? case_outcome(one) : one[by]));
   case_table.key = key;
@@ -141,6 +147,7 @@ async function show_run(key, event_id, nth) {
     const list = list_of(key, run);
     box.replaceChildren(list.box);
     await list.open();
+    if (mine !== shown_last) return;
     if (event_id !== undefined) {
       if (!(await list.go(event_id, nth))) say(`This page has no event ${visible(event_id).slice(0, 100)} of this run.`);
       return;
@@ -195,6 +202,7 @@ async function go() {
     else await (other === "event" ? show_run(one, nth, Number(parts[4]) || 1) : show_run(one));
     return;
   }
+  shown_last += 1;
   $("#all").hidden = false;
   $("#one").hidden = true;
   show_section(what);

@@ -45,7 +45,12 @@ function fold(table) {
   if (old && old.classList.contains("unfold")) old.remove();
   if (!is_folded) return;
   const button = make("button", { type: "button", class: "unfold" }, `Show all ${count(rows.length)} rows`);
-  button.addEventListener("click", () => { unfolded.add(table); fold(table); });
+  button.addEventListener("click", () => {
+    unfolded.add(table);
+    fold(table);
+    table.setAttribute("tabindex", "-1"); // the button is gone, and with it the focus
+    table.focus({ preventScroll: true });
+  });
   box.after(button);
 }
 
@@ -75,7 +80,7 @@ class GrowingTable {
   }
 }
 
-const SIGNS = { passed: "✓", completed: "●", failed: "✗", timeout: "◷", incomplete: "…" };
+const SIGNS = { passed: "✓", completed: "●", failed: "✗", timeout: "◷", incomplete: "…", skipped: "–" };
 const outcome_cell = (outcome) => make("td", { class: `o-${outcome}` }, `${SIGNS[outcome] || "·"} ${outcome}`);
 
 // What a run gave: cases passed if its harness judges them, else its mean score, else how many completed.
