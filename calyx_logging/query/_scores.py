@@ -8,18 +8,15 @@ runs nothing is judged, and there is no pass rate. A score is not a verdict.
 
 from __future__ import annotations
 
-__all__ = ["COUNTS", "OF_CASES", "RATE", "count", "intervals", "t_quantile"]
+__all__ = ["COUNTS", "OF_CASES", "OF_EVENTS", "RATE", "count", "intervals", "judged_of", "t_quantile"]
 
 _Z = 1.959964
 """Quantile of the normal distribution for an interval of 95 %."""
 
-_SCORE = "CASE WHEN score BETWEEN -1e100 AND 1e100 THEN score END"
-"""A score that does not spoil a sum of squares."""
-
 RATE = "CASE WHEN judged > 0 THEN passed / judged END AS pass_rate"
 
 COUNTS = ("cases", "completed", "skipped", "judged", "passed", "scores")
-"""Columns of `OF_CASES` that can be summed."""
+"""Columns of results that can be summed."""
 
 
 def count(condition: str) -> str:
@@ -27,12 +24,26 @@ def count(condition: str) -> str:
     return f"count(CASE WHEN {condition} THEN 1 END)"
 
 
-OF_CASES = f"""
-        count(*) AS cases, {count("is_completed")} AS completed, {count("is_skipped")} AS skipped,
-        count(judgement) AS judged, {count("judgement")} AS passed, count({_SCORE}) AS scores,
-        avg({_SCORE}) AS mean_score,
-        stddev_samp({_SCORE}) AS stddev_score"""
+def _counts(is_end: str) -> str:
+    """Return aggregates over rows, of which some are ends of cases; scores too large to be squared count as none."""
+    score = f"CASE WHEN {is_end} AND score BETWEEN -1e100 AND 1e100 THEN score END"
+    return f"""
+        {count(is_end)} AS cases, {count("is_completed")} AS completed, {count("is_skipped")} AS skipped,
+        count({score}) AS scores, avg({score}) AS mean_score, stddev_samp({score}) AS stddev_score"""
+
+
+OF_CASES = f"{_counts('true')}, count(judgement) AS judged, {count('judgement')} AS passed"
 """Aggregates over rows of `ends`."""
+
+OF_EVENTS = f"""{_counts("has_ended")}, {count("verdict")} AS passed, count(verdict) AS verdicts,
+        {count("has_ended AND verdict IS NULL AND NOT is_completed AND NOT is_skipped")} AS broken"""
+"""Aggregates over rows of `run_events` of a run; `judged_of` says how many of `broken` were judged."""
+
+
+def judged_of(runs: str) -> str:
+    """Return how many cases of a run were judged; `runs` is the SQL of a window over its suite's runs."""
+    return f"""verdicts + CASE WHEN verdicts > 0 OR (sum(verdicts) OVER ({runs}) > 0 AND completed = 0) THEN broken
+        ELSE 0 END AS judged"""
 
 
 def _double(value: float) -> str:

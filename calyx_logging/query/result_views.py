@@ -7,7 +7,7 @@ One that was skipped is neither, and does not make its run fail.
 from __future__ import annotations
 
 from calyx_logging.query._compare import RUN, changes
-from calyx_logging.query._scores import COUNTS, OF_CASES, RATE, count, intervals
+from calyx_logging.query._scores import COUNTS, OF_CASES, OF_EVENTS, RATE, count, intervals, judged_of
 
 __all__ = ["ERRORS", "RUN", "result_views"]
 
@@ -119,20 +119,16 @@ def _runs(micros: str) -> str:
     status = "CASE WHEN stage = 'run_ended' THEN exit_status END"
     known = ", ".join(f"'{name}'" for name in _STATUSES)
     counts = ", ".join(count(f"{status} = '{name}'") + f" AS ends_{name}" for name in _STATUSES)
-    worst = " ".join(f"WHEN f.ends_{name} > 0 THEN '{name}'" for name in _STATUSES)
+    worst = " ".join(f"WHEN ends_{name} > 0 THEN '{name}'" for name in _STATUSES)
     return f"""
 WITH found AS (
-    SELECT {_RUN}, {_EXTENT}, {count("is_error")} AS errors,
+    SELECT {_RUN}, {_EXTENT}, {count("is_error")} AS errors, {OF_EVENTS},
         max(CASE WHEN stage = 'run_started' THEN cases_expected END) AS cases_expected,
         max(CASE WHEN {status} NOT IN ({known}) THEN {status} END) AS other, {counts}
     FROM run_events GROUP BY {_RUN}
-), results AS (
-    SELECT {_RUN}, {OF_CASES} FROM ends GROUP BY {_RUN}
 ), ended AS (
-    SELECT {", ".join(f"f.{name}" for name in RUN)}, f.started, f.ended, f.events, f.errors, f.cases_expected,
-        {", ".join(f"coalesce(r.{name}, 0) AS {name}" for name in COUNTS)}, r.mean_score, r.stddev_score,
-        CASE WHEN f.other IS NOT NULL THEN f.other {worst} END AS exit_status
-    FROM found AS f LEFT JOIN results AS r ON {_same("f", "r", RUN)}
+    SELECT *, {judged_of("PARTITION BY suite")}, CASE WHEN other IS NOT NULL THEN other {worst} END AS exit_status
+    FROM found
 )
 SELECT {_RUN}, started, ended, events, errors, cases, completed, skipped, judged, passed, scores, mean_score,
     stddev_score, cases_expected, exit_status, CASE
