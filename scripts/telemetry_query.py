@@ -91,7 +91,7 @@ def command(
     line, bundle. An event that is there twice counts once. Needs the extra "query".
     """
     if sql == "-" or (sql is None and name is None and not shell and not _is_terminal(sys.stdin)):
-        sql = (sys.stdin.read().strip() or None) if sys.stdin is not None else None
+        sql = _from_input()
     if (sql is not None) + (name is not None) + shell != 1:
         example = "SELECT level, count(*) FROM events GROUP BY 1"
         raise click.UsageError(f'give one query: as SQL (such as "{example}"), with --named, or in the --shell')
@@ -107,12 +107,12 @@ def command(
     if shell:
         converse(backend, lambda one: _draw(run_sql(backend, one)))
         return
-    if sql is not None:
-        rows = run_sql(backend, _as_unicode(sql))
-    else:
-        rows = run_named(
-            backend, name or "", event_id=event_id, count=count, runs=runs, case_id=case_id, verdicts=verdicts
-        )
+    given: dict[str, Any] = {"event_id": event_id, "count": count, "runs": runs, "case_id": case_id}
+    rows = (
+        run_named(backend, name or "", verdicts=verdicts, **given)
+        if sql is None
+        else run_sql(backend, _as_unicode(sql))
+    )
     if name == "around" and not rows.any():
         raise EventError(f"there is no event {event_id!r}", hint="name one that is there, as tail or query shows it")
     if parquet is not None:
@@ -120,19 +120,26 @@ def command(
     elif as_json:
         print_json(rows.to_pylist())
     elif as_csv:
-        writer = csv.writer(sys.stdout, lineterminator="\n")
-        safe = shown if _is_terminal(sys.stdout) else str
-        writer.writerow(map(safe, rows.schema.names))
-        writer.writerows([safe(_text(value)) for value in row] for row in rows.values())
+        _print_csv(rows)
     else:
         _draw(rows)
-    for node_id, verdict in verdicts.items():
-        if verdict.is_bad:
-            remark(f"{node_id}: {verdict}")
+    for text in (f"{node_id}: {verdict}" for node_id, verdict in verdicts.items() if verdict.is_bad):
+        remark(text)
 
 
 def _is_terminal(stream: Any) -> bool:
     return stream is not None and stream.isatty()
+
+
+def _from_input() -> str | None:
+    return (sys.stdin.read().strip() or None) if sys.stdin is not None else None
+
+
+def _print_csv(rows: Rows) -> None:
+    writer = csv.writer(sys.stdout, lineterminator="\n")
+    safe = shown if _is_terminal(sys.stdout) else str
+    writer.writerow(map(safe, rows.schema.names))
+    writer.writerows([safe(_text(value)) for value in row] for row in rows.values())
 
 
 def _as_unicode(sql: str) -> str:
