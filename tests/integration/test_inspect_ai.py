@@ -58,15 +58,21 @@ def test_every_record_of_an_inspect_ai_evaluation_is_in_the_bundle_once(tmp_path
         env={**os.environ, "HF_HUB_OFFLINE": "1", "NO_PROXY": "*"},
     )
     assert done.returncode == 0, done.stdout + done.stderr
-    seen = Counter(
-        tuple(record.strip("\n").split("\x1f")) for record in witness.read_text("utf-8").split("\x1e") if record.strip()
-    )
+    records = [
+        record.strip("\n").split("\x1f") for record in witness.read_text("utf-8").split("\x1e") if record.strip()
+    ]
+    seen = Counter((name, level, text) for name, level, text in records if " stage=" not in f" {text}")
     result = export(Node(root, node.id))
     assert result.bundle is not None
     manifest = verify(result.bundle).manifest
     lines = [json.loads(line) for path in result.bundle.glob("*.jsonl") for line in path.read_bytes().splitlines()]
     events = [line for line in lines if line["source"] == "bench_harness"]
-    kept = Counter((event["logger"], event["level"].upper(), event["message"]) for event in events)
+    of_run = [
+        event["stage"] for event in events if "stage" in event
+    ]  # whose text has the fields, for a plain formatter
+    assert Counter(of_run) == {"run_started": 1, "case_ended": samples, "run_ended": 1}
+    assert len(records) == seen.total() + len(of_run)
+    kept = Counter((one["logger"], one["level"].upper(), one["message"]) for one in events if "stage" not in one)
     assert kept == seen
     assert manifest.events == len(lines)
     assert len({event["event_id"] for event in events}) == len(events)
