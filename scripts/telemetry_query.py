@@ -107,24 +107,21 @@ def command(
     if shell:
         converse(backend, lambda one: _draw(run_sql(backend, one)))
         return
-    given: dict[str, Any] = {"event_id": event_id, "count": count, "runs": runs, "case_id": case_id}
-    rows = (
-        run_named(backend, name or "", verdicts=verdicts, **given)
-        if sql is None
-        else run_sql(backend, _as_unicode(sql))
-    )
+    if sql is not None:
+        rows = run_sql(backend, _as_unicode(sql))
+    else:
+        rows = run_named(
+            backend, name or "", event_id=event_id, count=count, runs=runs, case_id=case_id, verdicts=verdicts
+        )
     if name == "around" and not rows.any():
         raise EventError(f"there is no event {event_id!r}", hint="name one that is there, as tail or query shows it")
     if parquet is not None:
         remark(f"{parquet}: {count_text(_write(rows, parquet), 'row')}")
-    elif as_json:
-        print_json(rows.to_pylist())
-    elif as_csv:
-        _print_csv(rows)
     else:
-        _draw(rows)
-    for text in (f"{node_id}: {verdict}" for node_id, verdict in verdicts.items() if verdict.is_bad):
-        remark(text)
+        _print(rows, as_json=as_json, as_csv=as_csv)
+    for node_id, verdict in verdicts.items():
+        if verdict.is_bad:
+            remark(f"{node_id}: {verdict}")
 
 
 def _is_terminal(stream: Any) -> bool:
@@ -132,14 +129,20 @@ def _is_terminal(stream: Any) -> bool:
 
 
 def _from_input() -> str | None:
+    """Read SQL from standard input; None if there is none."""
     return (sys.stdin.read().strip() or None) if sys.stdin is not None else None
 
 
-def _print_csv(rows: Rows) -> None:
-    writer = csv.writer(sys.stdout, lineterminator="\n")
-    safe = shown if _is_terminal(sys.stdout) else str
-    writer.writerow(map(safe, rows.schema.names))
-    writer.writerows([safe(_text(value)) for value in row] for row in rows.values())
+def _print(rows: Rows, *, as_json: bool, as_csv: bool) -> None:
+    if as_json:
+        print_json(rows.to_pylist())
+    elif as_csv:
+        writer = csv.writer(sys.stdout, lineterminator="\n")
+        safe = shown if _is_terminal(sys.stdout) else str
+        writer.writerow(map(safe, rows.schema.names))
+        writer.writerows([safe(_text(value)) for value in row] for row in rows.values())
+    else:
+        _draw(rows)
 
 
 def _as_unicode(sql: str) -> str:

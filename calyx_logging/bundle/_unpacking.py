@@ -300,7 +300,7 @@ def _unsafe(paths: list[str]) -> Iterator[Fault]:
 
 
 def manifest_in(staged: Path) -> Manifest | None:
-    """Return a copy's manifest; None if it cannot be read, of which `check` says the reason."""
+    """Return a copy's manifest, or None if it cannot be read; `check` reports why."""
     try:
         return Manifest.parse(files.read_regular(staged / MANIFEST_NAME))
     except (OSError, ManifestError):

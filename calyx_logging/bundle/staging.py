@@ -237,7 +237,7 @@ def _copy_folder(source: Source, copied: Copied, progress: Progress | None) -> I
             yield Fault("malformed", name, f"at most {MAX_MANIFEST} bytes", "more")
             names.remove(name)
 
-    def copy(name: str, there: str) -> Fault | None:
+    def copy(name: str, there: str, node_id: str | None) -> Fault | None:
         blocks = _counted(source.blocks(there), progress)
         stats = None if node_id is None or name in OWN_NAMES else stats_for(name, scanned_for=node_id)
         try:
@@ -248,14 +248,13 @@ def _copy_folder(source: Source, copied: Copied, progress: Progress | None) -> I
             copied.seen[name] = stats
         return None
 
-    manifest, node_id = None, None
     if MANIFEST_NAME in names:
         names.remove(MANIFEST_NAME)
-        if (fault := copy(MANIFEST_NAME, MANIFEST_NAME)) is not None:
+        if (fault := copy(MANIFEST_NAME, MANIFEST_NAME, None)) is not None:
             yield fault
-        manifest = manifest_in(copied.folder)
-        node_id = manifest.node_id if manifest is not None and is_node_id(manifest.node_id) else None
+    manifest = manifest_in(copied.folder)
+    node_id = manifest.node_id if manifest is not None and is_node_id(manifest.node_id) else None
     there = sort_names(names, listed_in(manifest))
     copied.warnings.extend(there.warnings())
     yield from unlisted(there.others)
-    yield from filter(None, several_at_once(lambda pair: copy(*pair), sorted(there.found.items())))
+    yield from filter(None, several_at_once(lambda pair: copy(*pair, node_id), sorted(there.found.items())))

@@ -152,7 +152,7 @@ class Scanner:
         self._seqs: list[int] = []
 
     def see(self, lines: memoryview | None) -> PlainLines | None:
-        """Check the next lines, as `lines_of` gives them; return what the compiled core read, None if nothing."""
+        """Check the next lines, as `lines_of` gives them; return what the compiled core found, or None without it."""
         scan, number = self._scan, self._number
         plain = None if lines is None else read_plain_lines(lines, self.node_id, with_ids=scan.ids is not None)
         if plain is None or lines is None:

@@ -2,18 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
-from decimal import Decimal
-from numbers import Real
 from typing import Any
 
 from calyx_logging.errors import ConfigError
+from calyx_logging.format.results import number_of, verdict_of
 
 __all__ = ["Tally"]
-
-
-_VERDICTS = {"true": True, "false": False}
 
 
 class Tally:
@@ -22,18 +17,20 @@ class Tally:
     Args:
         expected: how many should end; None if nobody said.
         pass_at: the least score with which a case passes; None if scores decide nothing.
-        before: how many earlier instances of the run completed.
+
+    Attributes:
+        before: the number of cases that earlier instances of the run completed.
 
     Raises:
-        ConfigError: a number is none.
+        ConfigError: `expected` or `pass_at` is not such a number.
     """
 
-    def __init__(self, expected: int | None, pass_at: float | None, before: int = 0) -> None:
+    def __init__(self, expected: int | None, pass_at: float | None) -> None:
         if expected is not None and (type(expected) is not int or expected < 0):
             raise ConfigError(f"cases_expected is {expected!r}: give a number of cases, or leave it out")
         self.expected = expected
         self.pass_at = None if pass_at is None else _threshold(pass_at)
-        self.before = before
+        self.before = 0
         self._ended: list[tuple[str, bool | None]] = []  # no lock: a fork or a signal handler could find it held
 
     @property
@@ -42,15 +39,15 @@ class Tally:
         return self.before + sum(outcome == "completed" for outcome, _ in self._ended)
 
     def verdict(self, outcome: str, fields: Mapping[str, Any]) -> dict[str, bool]:
-        """Return `passed` by the score, for a completed case of which the harness did not say it itself."""
-        score = _number(fields.get("score"))
+        """Judge a completed case by its score, unless the harness has judged it: return `passed`, or nothing."""
+        score = number_of(fields.get("score"))
         if self.pass_at is None or score is None or outcome != "completed" or "passed" in fields:
             return {}
         return {"passed": score >= self.pass_at}
 
     def take(self, outcome: str, passed: object) -> None:
-        """Count a case that ended, and what the harness said, as the column `passed` reads it."""
-        self._ended.append((outcome, _VERDICTS.get(str(passed).lower())))
+        """Count a case that ended, and the harness's verdict on it."""
+        self._ended.append((outcome, verdict_of(passed)))
 
     @property
     def passed(self) -> int:
@@ -59,7 +56,7 @@ class Tally:
 
     @property
     def judged(self) -> int:
-        """Cases of this instance with a verdict; where there are any, those that did not complete count, too."""
+        """Cases of this instance with a verdict; if there are any, those that did not complete count as well."""
         ended = list(self._ended)
         if all(said is None for _, said in ended):
             return 0
@@ -76,19 +73,8 @@ class Tally:
 
 
 def _threshold(value: object) -> float:
-    number = None if isinstance(value, str) else _number(value)
+    number = None if isinstance(value, str) else number_of(value)
     if number is None:
         said = repr(value) if isinstance(value, (str, bool, float)) else "no such number"
         raise ConfigError(f"pass_at is {said}: give the least score of a case that passes, or leave it out")
     return number
-
-
-def _number(value: object) -> float | None:
-    """Return a number, or a text that is one, as the column `score` has it."""
-    if isinstance(value, bool) or not isinstance(value, (Real, Decimal, str)) or (type(value) is str and "_" in value):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    return number if math.isfinite(number) else None

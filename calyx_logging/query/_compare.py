@@ -1,8 +1,8 @@
-"""The SQL that holds runs against others, case by case: `changes`, `compare`; and of `case`.
+"""The SQL that compares runs case by case (`changes`, `compare`), and that of `case`.
 
-Where the harness judged both runs, a case counts as 1 if it passed and as 0 if not, one that did not complete included;
-otherwise its score counts. Means, changes and counts are over the cases that both runs have, and that count in both.
-The interval of a mean change is that of paired differences (Student's t, from three of them on).
+If both runs are judged, a case counts as 1 if it passed and as 0 if not, even if it did not complete; otherwise its
+score counts. Means, changes and counts cover the cases that the two runs share and that count in both. The interval of
+a mean change is that of paired differences (Student's t, from three of them on).
 """
 
 from __future__ import annotations
@@ -21,18 +21,18 @@ _SUMS = "shared, n, better, worse, same, value, value_before, change"
 
 
 def is_of_runs(texts: Sequence[str]) -> str:
-    """Return the condition that a row is of a run with one of these ids (quoted), its own or its instance's."""
+    """Return the condition that selects runs by `run_id` or `run_instance_id`; the ids are quoted."""
     some = ", ".join(texts)
     return f"(run_id IN ({some}) OR run_instance_id IN ({some}))"
 
 
 def case(text: str) -> str:
-    """Return a case, by its quoted id, in all runs that have it."""
+    """Return the SQL of a case, by its quoted id, in every run that has it."""
     return f"SELECT * FROM cases WHERE case_id = {text} ORDER BY suite NULLS LAST, started NULLS LAST, {_RUN}"
 
 
 def changes() -> str:
-    """Each configuration (suite, run_id and node) with several runs that had cases: its last run and the one before."""
+    """Compare the last run of each configuration (suite, run_id and node) with the run before; only runs with cases."""
     ranked = "row_number() OVER (PARTITION BY suite, run_id, node_id ORDER BY ended DESC, run_instance_id) AS place"
     before = ("run_instance_id", "ended", "outcome")
     return f"""
@@ -50,7 +50,7 @@ FROM summed AS s JOIN ranked AS a ON {_is_run("s", "a")} JOIN ranked AS b ON {_i
 
 
 def compare(texts: Sequence[str]) -> str:
-    """Return the runs with these quoted ids, each beside the first: the newest run with the first of the ids."""
+    """Compare the runs with these quoted ids with a base: the newest run with the first of the ids."""
     place = " ".join(f"WHEN {text} IN (run_id, run_instance_id) THEN {n}" for n, text in enumerate(texts))
     return f"""
 WITH chosen AS (

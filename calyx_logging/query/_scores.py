@@ -41,7 +41,7 @@ OF_EVENTS = f"""{_counts("has_ended")}, {count("verdict")} AS passed, count(verd
 
 
 def judged_of(runs: str) -> str:
-    """Return how many cases of a run were judged; `runs` is the SQL of a window over its suite's runs."""
+    """Return the column `judged` of a run; `runs` is the SQL of a window over the runs of its suite."""
     return f"""verdicts + CASE WHEN verdicts > 0 OR (sum(verdicts) OVER ({runs}) > 0 AND completed = 0) THEN broken
         ELSE 0 END AS judged"""
 

@@ -99,7 +99,7 @@ class _Arguments:
     case_id: str | None
     verdicts: Mapping[str, Verdict]
 
-    def of(self) -> set[str]:
+    def queries(self) -> set[str]:
         """Return the queries whose arguments are given."""
         given = {"around": self.event_id is not None, "compare": bool(self.runs), "case": self.case_id is not None}
         return {name for name, is_given in given.items() if is_given}
@@ -108,7 +108,7 @@ class _Arguments:
 def _sql_of(backend: Any, name: str, given: _Arguments) -> str:
     if name not in NAMES:
         raise ConfigError(f"there is no query {name!r}", hint=f"there are {', '.join(NAMES)}")
-    for wants in sorted(given.of() ^ ({name} & _WITH_ARGUMENTS.keys())):
+    for wants in sorted(given.queries() ^ ({name} & _WITH_ARGUMENTS.keys())):
         example = f"--named {wants} {_WITH_ARGUMENTS[wants]}"
         raise ConfigError(f"the query {wants}, and no other, needs {example.split()[2]}", hint=example)
     if given.event_id is not None:

@@ -93,7 +93,7 @@ FROM staged"""
 
 
 def _ends() -> str:
-    """How cases ended, with what counts as the harness's verdict: `judgement`, false for some that did not complete."""
+    """The ends of cases; `judgement` is the harness's verdict, or false for a case that failed without one."""
     return f"""
 WITH ended AS (
     SELECT * FROM run_events WHERE has_ended

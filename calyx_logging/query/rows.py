@@ -27,6 +27,7 @@ from calyx_logging.events.event import CONTROL_SOURCE
 from calyx_logging.format.chunk import OPEN_SUFFIX, ChunkName, open_chunk
 from calyx_logging.format.file_lines import FILE
 from calyx_logging.format.line_check import event_of, lines_in, lines_of
+from calyx_logging.format.results import number_of, verdict_of
 from calyx_logging.query._core_rows import plain_rows
 
 if TYPE_CHECKING:
@@ -287,7 +288,7 @@ def _results(event: dict[str, Any]) -> tuple[Any, ...]:
     """Return what an event says of a result, which stays in `rest` as well."""
     get = event.get
     texts = [value if (value := get(name)) is None or type(value) is str else _text(value) for name in _READ]
-    passed = {"true": True, "false": False}.get(str(get("passed")).lower())
+    passed = verdict_of(get("passed"))
     expected = _whole(get("cases_expected"))
     exception = get("exception")
     kind = exception[0].get("type") if type(exception) is list and exception and type(exception[0]) is dict else None
@@ -297,15 +298,8 @@ def _results(event: dict[str, Any]) -> tuple[Any, ...]:
 
 def _number(name: str, value: Any) -> float | None:
     """Return a number, or a text that is one, as far as it is plausible."""
-    if value is None or type(value) not in (str, int, float):
-        return None
-    try:
-        number = float(value)
-    except (ValueError, OverflowError):
-        return None
-    least, most = _NUMBERS[name]
-    is_good = least <= number <= most and math.isfinite(number) and not (type(value) is str and "_" in value)
-    return number if is_good else None
+    number, (least, most) = number_of(value), _NUMBERS[name]
+    return number if number is not None and least <= number <= most else None
 
 
 def _whole(value: Any) -> int | None:

@@ -24,7 +24,7 @@ from calyx_logging.report._rendering import (
     when,
 )
 from calyx_logging.report._results import changes, heat_map
-from calyx_logging.report.collect import MAX_ROWS, MAX_TILES, Answer, Facts, run_key
+from calyx_logging.report.collect import MAX_NODES_SHOWN, MAX_ROWS, Answer, Facts, run_key
 from calyx_logging.report.events import Packed
 from calyx_logging.report.health import Condition
 
@@ -111,8 +111,8 @@ class Sheet:
             "totals": self._totals(outcomes),
             "leaderboard": heat_map(facts.answers["leaderboard"].rows),
             "changes": Answer("changes", changed[:MAX_ROWS], len(changed)),
-            "nodes": nodes[:MAX_TILES],
-            "nodes_left_out": facts.node_count - len(nodes[:MAX_TILES]),
+            "nodes": nodes[:MAX_NODES_SHOWN],
+            "nodes_left_out": facts.node_count - len(nodes[:MAX_NODES_SHOWN]),
             "run_count": runs.count,
             "runs_left_out": runs.count - len(self._run_rows),
             "outcome_names": [
@@ -316,8 +316,8 @@ def _on_completeness(verdicts: list[Verdict | None]) -> tuple[str, str]:
     if unknown := len(verdicts) - len(known):
         return "problem", f"Whether anything is missing is not known of {_counted(unknown, 'node')}."
     if tails := sum(verdict.kind == "complete but for unknown tails" for verdict in known):
-        whose = "what a killed process logged last is" if one else f"of {_counted(tails, 'node')} the last events are"
-        return "some", f"No event is known to be missing; {whose} unknown."
+        whose = "a killed process" if one else f"killed processes on {_counted(tails, 'node')}"
+        return "some", f"No event is known to be missing; the last events of {whose} are unknown."
     return "fine", "No event is known to be missing." if one else f"All {len(verdicts):,} nodes are complete."
 
 

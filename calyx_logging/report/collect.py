@@ -27,7 +27,7 @@ __all__ = ["Answer", "Choice", "Facts", "gather", "of_some_runs", "rows_of", "ru
 MAX_NODES = 20_000
 """Maximum number of nodes that are queried."""
 
-MAX_TILES = 300
+MAX_NODES_SHOWN = 300
 """Maximum number of nodes that are shown."""
 
 MAX_RUNS = 5000
@@ -76,8 +76,8 @@ class Choice:
 
     Attributes:
         ids: of runs, or of their instances.
-        last: how many of the newest; None for as many as have this many events:
-        events: of all chosen runs together, where neither is said.
+        last: how many of the newest; None for as many as `events` allows.
+        events: maximum number of events of the chosen runs together, if neither of the others is given.
     """
 
     ids: tuple[str, ...] = ()

@@ -139,7 +139,7 @@ def _of_runs(backend: Any, events: Any, chosen: list[dict[str, Any]]) -> list[Ex
 
 
 def _most_of_one(events: list[int]) -> int:
-    """Return how many events of one run at most, so that those of all are few enough."""
+    """Return the maximum number of events of one run that keeps all runs together within `MAX_OF_RUNS`."""
     least, most = 1, MAX_EVENTS
     while least < most:
         middle = (least + most + 1) // 2

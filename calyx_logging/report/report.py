@@ -162,7 +162,7 @@ def _with_score(case: dict[str, Any]) -> dict[str, Any]:
 
 
 def _cases(facts: Facts, room: int) -> str:
-    """Pack the chosen runs' cases into so many characters; where there are too many, the last ones of long runs go."""
+    """Pack the chosen runs' cases into this many characters; if there are too many, long runs lose their last ones."""
     rows = {
         key: [[_case_id(case), *(cell(case[name]) for name in _CASE[1:])] for case in map(_with_score, found)]
         for key, found in facts.cases.items()
@@ -177,12 +177,12 @@ def _cases(facts: Facts, room: int) -> str:
 
 
 def _case_id(case: dict[str, Any]) -> str:
-    """Return a case's id whole, so that its events are found by it."""
+    """Return a case's whole id, because its events are found by it."""
     return str(case["case_id"])[:_LONGEST_ID]
 
 
 def _details(facts: Facts, envelopes: dict[str, str], room: int) -> str:
-    """Pack the chosen runs' processes and envelopes into so many characters; those of the oldest runs may have none."""
+    """Pack the chosen runs' processes and envelopes into this many characters; if need be, without the oldest runs'."""
     keys = [run_key(row) for row in facts.chosen]
     while True:
         processes = {

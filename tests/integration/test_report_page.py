@@ -172,7 +172,7 @@ def test_it_opens_from_disk_at_any_width(opened: Open, fleet: Path, size: str, s
 
 
 def test_the_first_screen_answers(opened: Open, fleet: Path) -> None:
-    """What is wrong, who is best, and what changed are seen without scrolling; all of it is at most three screens."""
+    """Faults, the best models and changes are seen without scrolling; the whole section is at most three screens."""
     page = opened(fleet, viewport={"width": 1400, "height": 900}).page
     assert page.evaluate("document.documentElement.scrollHeight") <= 3 * 900
     for selector in (
@@ -514,7 +514,7 @@ def answered(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_a_case(opened: Open, answered: Path) -> None:
-    """What was asked, answered and expected, as a conversation; in other runs what differs is marked."""
+    """A case shows its question, answer and conversation, and how the same case differs in other runs."""
     keys = {run[3]: run[0] for run in facts_of(answered)["runs"]}
     page = opened(answered, f"#run/{keys['a']}").page
     page.click("#case-table a:has-text('talk')")

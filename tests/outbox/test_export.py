@@ -580,7 +580,7 @@ def test_copies_that_sync_programs_make_in_an_outbox(node: Node, configure: Call
 
 
 def test_a_copy_whose_chunk_is_gone_is_exported(node: Node, configure: Callable[..., logging.Logger]) -> None:
-    """The copy may be all that is left of the events, and so may a copy of a foreign chunk."""
+    """A copy may hold the only events left, and so may a copy of a foreign chunk."""
     log_events(configure, 1, 2)
     (chunk,) = node.outbox.glob("*.jsonl")
     copies = [chunk.rename(chunk.with_name(f"{chunk.stem} (1).jsonl")), foreign(node, '{"n":1}')]

@@ -391,7 +391,7 @@ def test_a_hole_a_kill_a_lost_bundle_and_a_refused_one(tmp_path: Path) -> None:
     import_bundle(Store(hub), first)
     page = Page(make_report(Source("hub", str(hub), "")).html)
     assert "No event is known to be missing." in page.text
-    assert "No refused bundle is missing here." in page.text
+    assert "No bundle is refused at present." in page.text
 
 
 def test_a_killed_writer_and_its_recovery(tmp_path: Path) -> None:

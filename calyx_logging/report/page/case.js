@@ -42,7 +42,7 @@ const is_of_case = (one, id) => {
   return own !== undefined && own !== null && text_of(typeof own === "number" ? exact(one).case_id : own) === String(id);
 };
 
-// What a model's output says: its text, or that of the first choice.
+// The text of a model's output, or of its first choice.
 function output_text(value) {
   const choice = is_object(value) && Array.isArray(field(value, "choices")) ? value.choices[0] : undefined;
   if (is_object(choice) && is_message(field(choice, "message"))) return content_text(choice.message.content);
@@ -163,7 +163,7 @@ async function show_case(key, id) {
   if (mine !== shown_last) return;
   const all = cases[key] || [], at = all.findIndex((one) => well_formed(String(one.case_id)) === id);
   if (run === undefined || at < 0) {
-    say("This page has no case with that link; it may be another page's, or there was no room for it.");
+    say("This page has no case with that link. The link may belong to another page, or there was no room for the case.");
     return;
   }
   const one = all[at], outcome = case_outcome(one);

@@ -132,7 +132,7 @@ function draw_cases() {
   $("#compare-said").textContent = `${counted(differing, "case")} ${differing === 1 ? "differs" : "differ"}, ${count(same)} ${same === 1 ? "is" : "are"} the same.${suites > 1 ? " These runs are of different suites." : ""}${cut ? " Not all cases of these runs are in this page." : ""}`;
 }
 
-// What the runs' processes and their first events say, where it is not the same.
+// Fields of the runs' processes and first events that are not the same in all of them.
 async function draw_differences() {
   const keys = [...compared], chosen = keys.map((key) => by_key.get(key)), told = new Map();
   const put = (name, index, value) => {
@@ -150,7 +150,7 @@ async function draw_differences() {
   const rows = [...told].filter(([, values]) => new Set(values.map((value) => JSON.stringify(value ?? null))).size > 1);
   const box = $("#compare-differences");
   box.replaceChildren(make("h2", {}, "Configuration and environment"));
-  if (!rows.length) box.append(make("p", { class: "muted" }, told.size ? "Nothing that is known of them differs." : "Nothing is known of them."));
+  if (!rows.length) box.append(make("p", { class: "muted" }, told.size ? "No difference is known." : "Nothing is known about these runs."));
   else box.append(make("div", { class: "scroll" }, make("table", {}, make("thead", {}, make("tr", {}, make("th", {}, "Field"), ...chosen.map((run) => make("th", {}, shown(run.run_id, 40))))), make("tbody", {}, ...rows.map(([name, values]) => make("tr", {}, make("th", { scope: "row" }, shown(name, 80)), ...values.map((value) => make("td", { class: "text" }, value === undefined || value === null ? "–" : shown(value, 300)))))))));
   draw_curves();
 }
@@ -178,7 +178,7 @@ function draw_curves() {
   const form = $("#curves-form"), select = form.elements.field, box = $("#curves"), chosen = compared.map((key) => by_key.get(key));
   const curves = chosen.map(curves_of), names = [...new Set(curves.flatMap((some) => [...some.keys()]))].sort().slice(0, 200), before = select.value;
   form.hidden = box.hidden = !names.length;
-  $("#curves-said").textContent = names.length ? "" : `No event of these runs has a number that was logged ${FEW_POINTS} times or more, such as a loss.`;
+  $("#curves-said").textContent = names.length ? "" : `These runs logged no number, such as a loss, ${FEW_POINTS} times or more.`;
   if (!names.length) return;
   select.replaceChildren(...names.map((name) => make("option", { value: name }, visible(name).slice(0, 80))));
   if (names.includes(before)) select.value = before;

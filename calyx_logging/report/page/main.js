@@ -176,7 +176,7 @@ function process_facts(one) {
   const cpus = one.cpus === null ? null : `${count(one.cpus)} × ${visible(one.cpu ?? "unknown").slice(0, 100)}`;
   return [["Program", text(one.program)], ["Process", one.pid === null ? null : `${visible(one.pid)}, writer ${visible(one.process)}`], ["Host", text(one.host)], ["User", text(one.user)],
     ["Python", text(one.python)], ["System", text(one.platform)], ["Folder", text(one.cwd)], ["Commit", commit], ["Processors", cpus],
-    ["Memory", one.memory_bytes === null ? null : `${(one.memory_bytes / 2 ** 30).toFixed(1)} GiB`], ["Began", time_text(one.ts)], ["Ended", one.ended === null ? "not seen" : one.reason === "recovered" ? `not seen; found dead ${time_text(one.ended)}` : time_text(one.ended)], ["How", how_ended(one)]];
+    ["Memory", one.memory_bytes === null ? null : `${(one.memory_bytes / 2 ** 30).toFixed(1)} GiB`], ["Began", time_text(one.ts)], ["Ended", one.ended === null ? "not seen" : one.reason === "recovered" ? `not seen; found killed at ${time_text(one.ended)}` : time_text(one.ended)], ["How", how_ended(one)]];
 }
 
 function how_ended(one) {

@@ -83,7 +83,7 @@ class GrowingTable {
 const SIGNS = { passed: "✓", completed: "●", failed: "✗", timeout: "◷", incomplete: "…", skipped: "–" };
 const outcome_cell = (outcome) => make("td", { class: `o-${outcome}` }, `${SIGNS[outcome] || "·"} ${outcome}`);
 
-// What a run gave: cases passed if its harness judges them, else its mean score, else how many completed.
+// A run's result: cases passed if its harness judges them, else its mean score, else how many completed.
 function result_cell(run) {
   const more = run.expected > run.cases ? `, ${count(run.expected)} expected` : "";
   const scores = run.scores ? ` mean ${score(run.mean_score)}` : "";
