@@ -14,7 +14,6 @@ function run_of_event(event) {
   return by_id.get(JSON.stringify([text("node_id"), text("suite"), text("run_id"), text("run_instance_id")])) || null;
 }
 
-const run_name = (run) => `${SIGNS[run.outcome]} ${short(visible(run.run_id), 40)}, ${time_text(run.started)}, ${short(visible(run.node), 30)}, ${short(visible(run.suite ?? "no suite"), 30)}`;
 const PAPER = 680; // pixels that are wide on any paper
 let line = null;
 let run_table = null;
