@@ -10,7 +10,7 @@ from collections.abc import Callable, Container
 from typing import Any
 
 from calyx_logging.report._rendering import percent, score
-from calyx_logging.report.collect import run_key
+from calyx_logging.report.runs import run_key
 
 __all__ = ["changes", "heat_map"]
 

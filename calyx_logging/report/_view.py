@@ -24,9 +24,10 @@ from calyx_logging.report._rendering import (
     when,
 )
 from calyx_logging.report._results import changes, heat_map
-from calyx_logging.report.collect import MAX_NODES_SHOWN, MAX_ROWS, Answer, Facts, run_key
+from calyx_logging.report.collect import MAX_NODES_SHOWN, MAX_ROWS, Answer, Facts
 from calyx_logging.report.events import Packed
 from calyx_logging.report.health import Condition
+from calyx_logging.report.runs import run_key
 
 __all__ = ["PROCESS", "Sheet"]
 

@@ -5,9 +5,7 @@ Every number comes from a named query, or from `condition`; each list is bounded
 
 from __future__ import annotations
 
-import hashlib
-import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -18,11 +16,11 @@ from calyx_logging.hub.rejections import Refusal
 from calyx_logging.query.executors import Engine
 from calyx_logging.query.named import named
 from calyx_logging.query.result_views import RUN
-from calyx_logging.query.sql import clear_errors, run_sql
 from calyx_logging.report.health import Condition, conditions_at, refused_at
+from calyx_logging.report.runs import MAX_EVENTS, can_be_asked, cases_of, processes_of, rows_of
 from calyx_logging.report.source import Source
 
-__all__ = ["Answer", "Choice", "Facts", "gather", "of_some_runs", "rows_of", "run_key"]
+__all__ = ["Answer", "Choice", "Facts", "ask_queries", "look_for_missing"]
 
 MAX_NODES = 20_000
 """Maximum number of nodes that are queried."""
@@ -39,15 +37,6 @@ MAX_RESULTS = 20_000
 
 MAX_WHOLE = 1000
 """Maximum number of runs that are shown whole."""
-
-MAX_EVENTS = 5000
-"""Maximum number of events of one run, and of errors."""
-
-MAX_CASES = 5000
-"""Maximum number of cases of one run."""
-
-MAX_PROCESSES = 20
-"""Maximum number of processes that are named of one run."""
 
 MAX_DAYS = 20_000
 MAX_POINTS = 1500
@@ -109,7 +98,8 @@ class Facts:
         activity: begin of each such stretch that has any, events and errors of all nodes in it.
         undated: events that have no time.
         bad_lines: lines that are no events.
-        conditions: of each node.
+        conditions: of each node; empty until `look_for_missing`.
+        was_looked_at: whether it has been.
         refused: bundles that were refused, and why.
         chosen: the runs that are shown whole, rows of `runs`, the newest first.
         cases: of these, by `run_key`: rows of `cases`.
@@ -128,6 +118,7 @@ class Facts:
     undated: int = 0
     bad_lines: int = 0
     conditions: list[Condition] = field(default_factory=list)
+    was_looked_at: bool = False
     refused: list[Refusal] = field(default_factory=list)
     chosen: list[dict[str, Any]] = field(default_factory=list)
     cases: dict[str, list[dict[str, Any]]] = field(default_factory=dict)
@@ -145,14 +136,8 @@ class Facts:
 Step = Callable[[str], None]
 
 
-def gather(
-    backend: Any,
-    source: Source,
-    choice: Choice,
-    engine: Engine,
-    *,
-    step: Step | None = None,
-    warnings: Iterable[str] = (),
+def ask_queries(
+    backend: Any, source: Source, choice: Choice, *, step: Step | None = None, warnings: Iterable[str] = ()
 ) -> Facts:
     """Run all queries of a report.
 
@@ -160,7 +145,6 @@ def gather(
         backend: of `query.connect`, of the same place.
         source: the place.
         choice: which runs are shown whole.
-        engine: reads the chunks, for what the queries do not say.
         step: is told what is being done.
         warnings: of who connected.
 
@@ -184,64 +168,35 @@ def gather(
     _ask_totals(backend, found)
     _ask_activity(backend, found)
     tell("asking: cases")
-    _ask_cases(backend, found)
+    found.cases, found.case_counts = cases_of(backend, found.chosen)
     tell("asking: processes")
-    _ask_processes(backend, found)
-    tell("looking for what is missing")
+    found.processes, found.process_counts = processes_of(backend, found.chosen)
+    return found
+
+
+def look_for_missing(found: Facts, engine: Engine) -> None:
+    """Add each node's condition, and the refused bundles; where that cannot be said, a warning.
+
+    Args:
+        found: the facts.
+        engine: reads the chunks.
+    """
+    place, root = found.source.place, found.source.root
     try:
-        found.conditions = list(conditions_at(source.place, source.root, engine))
+        found.conditions = list(conditions_at(place, root, engine))
     except (CalyxError, OSError) as error:
         found.warnings.append(f"whether anything is missing cannot be said: {error}")
     try:
-        found.refused = refused_at(source.place, source.root)
+        found.refused = refused_at(place, root)
     except (CalyxError, OSError) as error:
         found.warnings.append(f"which bundles were refused cannot be said: {error}")
-    return found
+    found.was_looked_at = True
 
 
 _NAMED = (
     *("nodes", "suites", "suites-by-node", "models", "leaderboard", "leaderboard-by-node", "changes"),
     *("last-errors", "errors-by-kind", "files", "gaps", "recoveries"),
 )
-
-
-def run_key(row: dict[str, Any]) -> str:
-    """Return a run's name in links: 16 hex digits derived from the columns that identify it."""
-    text = json.dumps([row[name] for name in RUN])
-    return hashlib.blake2b(text.encode(), digest_size=8).hexdigest()
-
-
-def of_some_runs(table: Any, chosen: list[dict[str, Any]]) -> Any:
-    """Preselect the rows of chosen runs, and few others, quickly; `run_key` then decides exactly."""
-    wanted = is_one_of(table.node_id, [row["node_id"] for row in chosen])
-    wanted &= is_one_of(table.run_id, [row["run_id"] for row in chosen])
-    return wanted & is_one_of(table.run_instance_id, [row["run_instance_id"] for row in chosen])
-
-
-def is_one_of(column: Any, values: Sequence[str | None]) -> Any:
-    """Test whether a column has one of these values; always true if one cannot be put into a query."""
-    import ibis
-
-    if any(value is not None and not can_be_asked(value) for value in values):
-        return ibis.literal(True)
-    found = column.isin([value for value in values if value is not None])
-    return found | column.isnull() if None in values else found
-
-
-def can_be_asked(text: str) -> bool:
-    """Tell whether a text can be put into a query: not with NUL, and only valid UTF-8."""
-    return "\0" not in text and text.encode("utf-8", "replace").decode() == text
-
-
-def rows_of(backend: Any, expression: Any) -> list[dict[str, Any]]:
-    """Return the rows of an expression.
-
-    Raises:
-        ConfigError: the engine refuses it.
-    """
-    with clear_errors():
-        sql = backend.compile(expression)
-    return run_sql(backend, sql).to_pylist()
 
 
 def _ask(backend: Any, expression: Any, name: str, limit: int) -> Answer:
@@ -325,45 +280,3 @@ def _ask_activity(backend: Any, found: Facts) -> None:
     left = found.totals["events"] - found.undated - sum(events for _, events, _ in found.activity)
     if left:
         found.warnings.append(f"{left} events before the last {MAX_DAYS} days that have any are not drawn over time")
-
-
-def _ask_cases(backend: Any, found: Facts) -> None:
-    import ibis
-
-    if not found.chosen:
-        return
-    cases = named(backend, "cases")
-    cases = cases.filter(of_some_runs(cases, found.chosen))
-    rank = ibis.row_number().over(group_by=list(RUN), order_by=["started", "case_id"])
-    ranked = cases.mutate(rank=rank, in_all=cases.case_id.count().over(group_by=list(RUN)))
-    wanted = {run_key(row) for row in found.chosen}
-    rows = rows_of(backend, ranked.filter(ranked.rank < MAX_CASES).order_by([*RUN, "rank"]))
-    _sort_out(rows, wanted, found.cases, found.case_counts)
-
-
-def _ask_processes(backend: Any, found: Facts) -> None:
-    """Query the processes that logged events of the chosen runs."""
-    import ibis
-
-    if not found.chosen:
-        return
-    events, starts, processes = (backend.table(name) for name in ("events", "starts", "processes"))
-    wrote = events.filter(of_some_runs(events, found.chosen)).select(*RUN, "writer").distinct()
-    of_runs = wrote.join(starts, ["node_id", "writer"]).select(*RUN, "process").distinct()
-    joined = of_runs.join(processes, ["node_id", "process"])
-    rank = ibis.row_number().over(group_by=list(RUN), order_by=["ts", "process"])
-    ranked = joined.mutate(rank=rank, in_all=joined.process.count().over(group_by=list(RUN)))
-    rows = rows_of(backend, ranked.filter(ranked.rank < MAX_PROCESSES).order_by([*RUN, "rank"]))
-    _sort_out(rows, {run_key(row) for row in found.chosen}, found.processes, found.process_counts)
-
-
-def _sort_out(
-    rows: list[dict[str, Any]], wanted: set[str], into: dict[str, list[dict[str, Any]]], counts: dict[str, int]
-) -> None:
-    """Put rows with `rank` and `in_all` under the keys of their runs, and count."""
-    for row in rows:
-        key = run_key(row)
-        if key in wanted:
-            del row["rank"]
-            counts[key] = row.pop("in_all")
-            into.setdefault(key, []).append(row)

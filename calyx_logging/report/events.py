@@ -24,9 +24,21 @@ from calyx_logging.format.line_check import numbered_lines
 from calyx_logging.format.reader import ChunkRef
 from calyx_logging.query.result_views import ERRORS, RUN
 from calyx_logging.query.rows import column_text
-from calyx_logging.report.collect import MAX_EVENTS, can_be_asked, of_some_runs, rows_of, run_key
+from calyx_logging.report.runs import MAX_EVENTS, can_be_asked, of_some_runs, rows_of, run_key
 
-__all__ = ["NOT_READ", "Excerpt", "Packed", "excerpts_of", "pack"]
+__all__ = [
+    "NOT_READ",
+    "Excerpt",
+    "Packed",
+    "Paths",
+    "document_of",
+    "events_of",
+    "excerpts_of",
+    "pack",
+    "packed_text",
+    "paths_of",
+    "shortened",
+]
 
 MAX_OF_RUNS = 200_000
 """Maximum number of events of all runs together."""
@@ -46,6 +58,9 @@ NOT_READ = b'{"message":"(its line cannot be read any more)"}'
 """Placeholder for an event whose chunk has gone since."""
 
 _ORDER = ("ts", "writer", "seq", "chunk", "line")
+
+Paths = Mapping[tuple[str | None, str], Path]
+"""Chunks by node and name when sealed; the node is None where it is not known."""
 
 
 @dataclass
@@ -81,16 +96,14 @@ class Packed:
     count: int
 
 
-def excerpts_of(
-    backend: Any, chunks: Iterable[ChunkRef], chosen: list[dict[str, Any]], also: Iterable[str] = ()
-) -> list[Excerpt]:
+def excerpts_of(backend: Any, paths: Paths, chosen: list[dict[str, Any]], also: Iterable[str] = ()) -> list[Excerpt]:
     """Select the events of the chosen runs, one excerpt each, then the last `errors`, then the last `outside` of runs.
 
     Of a run with more than `MAX_EVENTS`, the first and the last of them.
 
     Args:
         backend: of `query.connect`.
-        chunks: of the same place.
+        paths: of the chunks of the same place.
         chosen: rows of the named query `runs`.
         also: ids of errors that are wanted, however long ago they were.
 
@@ -105,8 +118,36 @@ def excerpts_of(
         _newest(backend, errors, Excerpt("errors", keeps_last=True), MAX_EVENTS, ids),
         _newest(backend, outside, Excerpt("outside", keeps_last=True), MAX_OUTSIDE),
     ]
-    _read(found, chunks)
+    _read(found, paths)
     return found
+
+
+def events_of(
+    backend: Any, paths: Paths, chosen: list[dict[str, Any]], *, case_id: str | None = None, first: int | None = None
+) -> list[Excerpt]:
+    """Select and read the events of runs, one excerpt each, in the order of the runs.
+
+    Args:
+        backend: of `query.connect`.
+        paths: of the chunks of the same place.
+        chosen: the runs, rows of the named query `runs`.
+        case_id: only those of this case; it is ignored if it cannot be put into a query.
+        first: the number of the first event, from 0, if a run has more than `MAX_EVENTS`; None for its first and last.
+
+    Raises:
+        ConfigError: the engine refuses.
+    """
+    events = backend.table("events")
+    if case_id is not None and can_be_asked(case_id):
+        events = events.filter(events.case_id == case_id)
+    found = _of_runs(backend, events, chosen, first)
+    _read(found, paths)
+    return found
+
+
+def paths_of(chunks: Iterable[ChunkRef]) -> Paths:
+    """Return where the chunks are."""
+    return {(ref.node_id, _sealed(column_text(ref.path.name))): ref.path for ref in chunks}
 
 
 def _backward() -> list[Any]:
@@ -115,7 +156,7 @@ def _backward() -> list[Any]:
     return [ibis.desc(name, nulls_first=True) for name in _ORDER]
 
 
-def _of_runs(backend: Any, events: Any, chosen: list[dict[str, Any]]) -> list[Excerpt]:
+def _of_runs(backend: Any, events: Any, chosen: list[dict[str, Any]], first: int | None = None) -> list[Excerpt]:
     import ibis
 
     found = {run_key(row): Excerpt(run_key(row)) for row in chosen}
@@ -129,12 +170,15 @@ def _of_runs(backend: Any, events: Any, chosen: list[dict[str, Any]]) -> list[Ex
         from_end=ibis.row_number().over(**by_run, order_by=_backward()),
         in_all=of_runs.chunk.count().over(**by_run),
     )
-    wanted = ranked.filter((ranked.rank < most // 2) | (ranked.from_end < most - most // 2))
+    is_wanted = (ranked.rank < most // 2) | (ranked.from_end < most - most // 2)
+    if first is not None:
+        is_wanted = (ranked.rank >= first) & (ranked.rank < first + most)
+    wanted = ranked.filter(is_wanted)
     for row in rows_of(backend, wanted.order_by(list(_ORDER)).select(*RUN, *_ORDER, "in_all")):
         if (excerpt := found.get(run_key(row))) is not None:
             excerpt.places.append((row["node_id"], row["chunk"], row["line"]))
             excerpt.count = row["in_all"]
-            excerpt.gap = most // 2 if excerpt.count > most else None
+            excerpt.gap = most // 2 if excerpt.count > most and first is None else None
     return list(found.values())
 
 
@@ -166,9 +210,8 @@ def _newest(backend: Any, events: Any, excerpt: Excerpt, limit: int, also: Seque
     return excerpt
 
 
-def _read(excerpts: Iterable[Excerpt], chunks: Iterable[ChunkRef]) -> None:
+def _read(excerpts: Iterable[Excerpt], paths: Paths) -> None:
     """Read the lines of the excerpts, each chunk once."""
-    paths = {(ref.node_id, _sealed(column_text(ref.path.name))): ref.path for ref in chunks}
     wanted: dict[tuple[str | None, str], dict[int, list[tuple[Excerpt, int]]]] = defaultdict(dict)
     for excerpt in excerpts:
         excerpt.lines = [NOT_READ] * len(excerpt.places)
@@ -266,6 +309,17 @@ def pack(excerpts: list[Excerpt], room: int) -> list[Packed]:
     return [packed[number] for number in sorted(packed)]
 
 
+def document_of(excerpt: Excerpt, keep: range | None = None) -> dict[str, Any]:
+    """Return an excerpt, or those of its events whose numbers are given, as the page's scripts take it."""
+    keep = range(len(excerpt.lines)) if keep is None else keep
+    return {
+        "lines": [excerpt.lines[number].decode() for number in keep],
+        "where": [excerpt.places[number][1:] for number in keep],
+        "gap": excerpt.gap if excerpt.gap in keep else None,
+        "cut": {str(number - keep.start): size for number, size in excerpt.cut.items() if number in keep},
+    }
+
+
 def packed_text(document: object) -> str:
     """Pack a document for the page: JSON, gzip, base64."""
     return base64.b64encode(gzip.compress(orjson.dumps(document), 6, mtime=0)).decode()
@@ -275,14 +329,7 @@ def _pack_one(excerpt: Excerpt, room: int) -> Packed:
     count = len(excerpt.lines)
     while True:
         first = len(excerpt.lines) - count if excerpt.keeps_last else 0
-        keep = range(first, first + count)
-        document = {
-            "lines": [excerpt.lines[number].decode() for number in keep],
-            "where": [excerpt.places[number][1:] for number in keep],
-            "gap": excerpt.gap if excerpt.gap in keep else None,
-            "cut": {str(number - keep.start): size for number, size in excerpt.cut.items() if number in keep},
-        }
-        data = packed_text(document)
+        data = packed_text(document_of(excerpt, range(first, first + count)))
         if len(data) <= room or not count:
             return Packed(excerpt.key, data, count, excerpt.count)
         count = max(0, min(count - 1, int(count * room / len(data) * 0.95)))

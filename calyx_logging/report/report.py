@@ -27,11 +27,23 @@ from calyx_logging.query.executors import Engine, Here
 from calyx_logging.query.locations import chunks_at
 from calyx_logging.report._rendering import cell, check_installed, clipped
 from calyx_logging.report._view import PROCESS, Sheet
-from calyx_logging.report.collect import Choice, Facts, gather, run_key
-from calyx_logging.report.events import NOT_READ, Packed, excerpts_of, pack, packed_text
+from calyx_logging.report.collect import Choice, Facts, ask_queries, look_for_missing
+from calyx_logging.report.events import NOT_READ, Packed, excerpts_of, pack, packed_text, paths_of
+from calyx_logging.report.runs import run_key
 from calyx_logging.report.source import Source
 
-__all__ = ["MAX_BYTES", "MEMORY", "Report", "make_report", "write_report"]
+__all__ = [
+    "MAX_BYTES",
+    "MEMORY",
+    "TABLES",
+    "Report",
+    "case_rows",
+    "envelopes_of",
+    "errors_named",
+    "make_report",
+    "process_rows",
+    "write_report",
+]
 
 MEMORY = "512MB"
 """Default memory limit of the database: with the processes beside it, less than 1 GiB in all."""
@@ -43,7 +55,7 @@ _EVENT_BYTES = 100
 """Bytes that a usual event takes in the page, packed."""
 
 _ENVELOPE = 20_000
-_TABLES = ("ends", "runs")
+TABLES = ("ends", "runs")
 """Views from which most answers are made."""
 
 _CASES, _DETAILS = 0.2, 0.1
@@ -105,20 +117,23 @@ def make_report(
     tell("reading")
     engine = engine or Here()
     backend = connect(
-        source.root, source.place, engine=engine, memory=memory, closed=True, warn=warnings.append, tables=_TABLES
+        source.root, source.place, engine=engine, memory=memory, closed=True, warn=warnings.append, tables=TABLES
     )
     try:
         choice = replace(choice or Choice(), events=max_bytes // _EVENT_BYTES)
-        facts = gather(backend, source, choice, engine, step=step, warnings=warnings)
+        facts = ask_queries(backend, source, choice, step=step, warnings=warnings)
+        tell("looking for what is missing")
+        look_for_missing(facts, engine)
         tell("fetching events")
-        excerpts = excerpts_of(backend, chunks_at(source.place, source.root)(), facts.chosen, _errors_named(facts))
+        paths = paths_of(chunks_at(source.place, source.root)())
+        excerpts = excerpts_of(backend, paths, facts.chosen, errors_named(facts))
     finally:
         backend.disconnect()
     gone = sum(excerpt.lines.count(NOT_READ) for excerpt in excerpts)
     if gone:
         facts.warnings.append(f"{gone} events cannot be shown: their chunks have gone since they were counted")
     tell("making the page")
-    details = _details(facts, _envelopes(source, facts.chosen), int(_DETAILS * max_bytes))
+    details = _details(facts, envelopes_of(source, facts.chosen), int(_DETAILS * max_bytes))
     sheet = Sheet(facts, clock(), __version__, _cases(facts, int(_CASES * max_bytes)), details, again)
     empty = [Packed(excerpt.key, "", 0, excerpt.count) for excerpt in excerpts]
     frame = len(sheet.render(empty)) + 200 * len(empty)
@@ -150,7 +165,7 @@ def write_report(report: Report, path: Path) -> None:
         raise StorageError.of(error, "write the report", path, hint) from error
 
 
-def _errors_named(facts: Facts) -> Iterator[str]:
+def errors_named(facts: Facts) -> Iterator[str]:
     """Yield the ids of events that the tables of errors link to."""
     for name, column in (("last-errors", "event_id"), ("errors-by-kind", "last_event_id")):
         yield from (row[column] for row in facts.answers[name].rows if row[column] is not None)
@@ -161,13 +176,19 @@ def _with_score(case: dict[str, Any]) -> dict[str, Any]:
     return case | {"score": case["score_text"]} if case["score"] is None else case
 
 
+def case_rows(found: list[dict[str, Any]]) -> list[list[Any]]:
+    """Return cases as the page's scripts take them."""
+    return [[_case_id(case), *(cell(case[name]) for name in _CASE[1:])] for case in map(_with_score, found)]
+
+
+def process_rows(found: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return processes as the page's scripts take them."""
+    return [{name: cell(row[name]) for name in PROCESS} for row in found]
+
+
 def _cases(facts: Facts, room: int) -> str:
     """Pack the chosen runs' cases into this many characters; if there are too many, long runs lose their last ones."""
-    rows = {
-        key: [[_case_id(case), *(cell(case[name]) for name in _CASE[1:])] for case in map(_with_score, found)]
-        for key, found in facts.cases.items()
-        if found
-    }
+    rows = {key: case_rows(found) for key, found in facts.cases.items() if found}
     most = max(map(len, rows.values()), default=0)
     while True:
         data = packed_text({key: found[:most] for key, found in rows.items()} if most else {})
@@ -185,18 +206,14 @@ def _details(facts: Facts, envelopes: dict[str, str], room: int) -> str:
     """Pack the chosen runs' processes and envelopes into this many characters; if need be, without the oldest runs'."""
     keys = [run_key(row) for row in facts.chosen]
     while True:
-        processes = {
-            key: [{name: cell(row[name]) for name in PROCESS} for row in facts.processes[key]]
-            for key in keys
-            if key in facts.processes
-        }
+        processes = {key: process_rows(facts.processes[key]) for key in keys if key in facts.processes}
         data = packed_text({"processes": processes, "envelopes": {k: envelopes[k] for k in keys if k in envelopes}})
         if len(data) <= room or not keys:
             return data
         keys = keys[: len(keys) * 2 // 3]
 
 
-def _envelopes(source: Source, chosen: list[dict[str, Any]]) -> dict[str, str]:
+def envelopes_of(source: Source, chosen: list[dict[str, Any]]) -> dict[str, str]:
     """Read the envelopes of runs from the results folder, which exists only at their own node."""
     if source.place != "outbox":
         return {}

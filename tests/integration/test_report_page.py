@@ -28,8 +28,9 @@ from calyx_logging import Node, benchmark_run, provision
 from calyx_logging.hub.importer import import_bundle
 from calyx_logging.hub.store import Store
 from calyx_logging.outbox.export import export
-from calyx_logging.report.collect import Choice, run_key
+from calyx_logging.report.collect import Choice
 from calyx_logging.report.report import make_report
+from calyx_logging.report.runs import run_key
 from calyx_logging.report.source import Source
 from conftest import close_logging, config, telemetry
 from fleet_data import make_fleet

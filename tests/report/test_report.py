@@ -40,9 +40,10 @@ pytest.importorskip("pyarrow")
 pytest.importorskip("jinja2")
 
 from calyx_logging.report._rendering import UNSEEN
-from calyx_logging.report.collect import Choice, run_key
+from calyx_logging.report.collect import Choice
 from calyx_logging.report.events import MAX_LINE, shortened
 from calyx_logging.report.report import MAX_BYTES, make_report
+from calyx_logging.report.runs import run_key
 from calyx_logging.report.source import Source
 
 
