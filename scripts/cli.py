@@ -60,6 +60,7 @@ COMMANDS = {
     "table": "telemetry_table",
     "query": "telemetry_query",
     "report": "telemetry_report",
+    "view": "telemetry_view",
     "tail": "telemetry_tail",
     "show": "telemetry_show",
     "files": "telemetry_files",

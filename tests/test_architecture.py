@@ -32,7 +32,8 @@ MAY_IMPORT: dict[str, set[str]] = {
     "pytest_plugin": {"harness"},
     "query": {"outbox", "hub"},
     "report": {"query", "outbox", "hub", "bundle"},
-    "scripts": {"report", "query", "outbox", "hub", "harness", "pytest_plugin", "redact"},
+    "view": {"report"},
+    "scripts": {"view", "report", "query", "outbox", "hub", "harness", "pytest_plugin", "redact"},
 }
 """Each wing, or module beside the wings, and what it may import besides itself: these, and what they may."""
 

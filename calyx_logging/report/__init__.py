@@ -5,5 +5,6 @@ Invariant: only reads; all content of events is shown as text, and everything le
 The way: `collect` asks the named queries and the `health` of the nodes, `events` takes the lines that are shown whole,
 `_view` puts the facts into rows and words, and `report` fills the templates in `page/`.
 
-Other wings use `Choice` (`collect`), `Source` (`source`), `make_report` and `write_report` (`report`).
+Other wings use `Choice` (`collect`), `Source` (`source`), `make_report` and `write_report` (`report`). The wing `view`
+serves the page (`served`) and asks for its parts itself.
 """

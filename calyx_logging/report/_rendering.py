@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from jinja2 import Environment
 
 __all__ = [
+    "SCRIPTS",
     "UNSEEN",
     "ago",
     "cell",
@@ -39,12 +40,13 @@ __all__ = [
     "moment_of",
     "number",
     "percent",
+    "read_part",
     "score",
     "when",
 ]
 
 _PAGE = Path(__file__).parent / "page"
-_SCRIPTS = ("text.js", "tables.js", "events.js", "charts.js", "case.js", "compare.js", "main.js")
+SCRIPTS = ("text.js", "tables.js", "events.js", "charts.js", "case.js", "compare.js", "main.js")
 _MAX_TEXT = 300
 _MAX_UNSEEN = 10
 """Maximum number of invisible characters that are listed one by one."""
@@ -208,22 +210,27 @@ def check_installed() -> None:
     _environment()
 
 
-def fill(values: dict[str, Any]) -> str:
-    """Return the page, filled in.
+def fill(values: dict[str, Any], template: str = "page.html") -> bytes:
+    """Return a page, filled in, as UTF-8.
 
     Raises:
         ConfigError: jinja2 is not installed.
     """
-    return _environment().get_template("page.html").render(values)
+    return _environment().get_template(template).render(values).encode("utf-8", "replace")
 
 
-@lru_cache(maxsize=1)
-def frame() -> dict[str, Any]:
-    """Return the page's fixed parts: style, scripts, and the policy that allows only these to run."""
+@lru_cache(maxsize=2)
+def frame(*, is_live: bool = False) -> dict[str, Any]:
+    """Return the page's fixed parts: style, scripts, and the policy that allows only these to run.
+
+    A page that a server shows has none of them in it; it fetches them.
+    """
     from markupsafe import Markup
 
-    style, library = _read("page.css"), _read("echarts.min.js")
-    script = "\n".join(_read(name) for name in _SCRIPTS)
+    if is_live:
+        return {"style": "", "library": "", "script": ""}
+    style, library = read_part("page.css"), read_part("echarts.min.js")
+    script = "\n".join(read_part(name) for name in SCRIPTS)
     hashes = [base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() for text in (style, library, script)]
     policy = (
         f"default-src 'none'; style-src 'sha256-{hashes[0]}'; script-src 'sha256-{hashes[1]}' 'sha256-{hashes[2]}'; "
@@ -233,7 +240,8 @@ def frame() -> dict[str, Any]:
     return {"policy": policy, **{name: Markup(text) for name, text in texts.items()}}  # our own files
 
 
-def _read(name: str) -> str:
+def read_part(name: str) -> str:
+    """Return a file of the page."""
     return (_PAGE / name).read_text("utf-8")
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Container, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -29,7 +29,7 @@ from calyx_logging.report.events import Packed
 from calyx_logging.report.health import Condition
 from calyx_logging.report.runs import run_key
 
-__all__ = ["PROCESS", "Sheet"]
+__all__ = ["PROCESS", "Sheet", "run_rows"]
 
 _MAX_FINDINGS = 20
 _MAX_RUN_CHARACTERS = 1_000_000
@@ -55,6 +55,7 @@ class Sheet:
         cases: packed.
         details: processes and envelopes of runs, packed.
         again: options of the command that makes this page again.
+        live: for a page that a server shows: its `version`, and whether it `follows` what is written.
     """
 
     def __init__(
@@ -65,10 +66,12 @@ class Sheet:
         cases: str,
         details: str,
         again: Sequence[str] = (),
+        live: dict[str, Any] | None = None,
     ) -> None:
+        self.live = live
         self.facts, self.made_at, self.version, self.cases = facts, made_at, version, cases
         self.details = details
-        self._again = facts.source.command("report", *again)
+        self._again = facts.source.command("report" if live is None else "view", *again)
         self._conditions = {condition.node_id: condition for condition in facts.conditions}
         self._values = self._all_values()
 
@@ -79,12 +82,12 @@ class Sheet:
         blobs = {one.key: {"events": one.events, "count": one.count} for one in packed}
         data = [{"key": one.key, "data": Markup(one.data)} for one in packed]  # base64
         values = {
-            **frame(),
+            **frame(is_live=self.live is not None),
             **self._values,
             "packed": data,
             "facts": for_script({**self._for_scripts(), "blobs": blobs}),
         }
-        return fill(values).encode("utf-8", "replace")
+        return fill(values)
 
     # -------------------------------------------------------------- for the templates
 
@@ -100,6 +103,7 @@ class Sheet:
         writers = self._writers()
         changed = changes(facts.answers["changes"].rows, {run_key(row) for row in self._run_rows})
         return {
+            "live": self.live,
             "title": source.where,
             "what": what,
             "where": source.where,
@@ -119,7 +123,7 @@ class Sheet:
             "outcome_names": [
                 {"name": name, "sign": sign, "count": outcomes.get(name, {}).get("runs", 0)} for name, sign in _OUTCOMES
             ],
-            "all_chosen": runs.count == len(facts.chosen),
+            "all_chosen": runs.count == len(facts.chosen) or self.live is not None,
             "chosen_text": "one" if len(facts.chosen) == 1 else f"{len(facts.chosen):,}",
             "answers": facts.answers,
             "queries": self._queries(),
@@ -152,7 +156,9 @@ class Sheet:
         def say(state: str, text: str) -> None:
             lines.append({"state": state, "text": text})
 
-        if nodes:
+        if not self.facts.was_looked_at:
+            say("some", "Whether anything is missing is being looked at.")
+        elif nodes:
             say(*_on_completeness([_verdict_on(self._conditions.get(node["node_id"])) for node in nodes]))
         if self.facts.refused:
             say("problem", f"{_counted(len(self.facts.refused), 'bundle')} refused.")
@@ -277,19 +283,14 @@ class Sheet:
 
     def _for_scripts(self) -> dict[str, Any]:
         facts, source = self.facts, self.facts.source
-        chosen = {run_key(row) for row in facts.chosen}
         rows = sorted(self._run_rows, key=lambda row: milliseconds(row["ended"]) or 0, reverse=True)
-        nodes = list(dict.fromkeys(row["node_id"] for row in rows))
-        index = {node: number for number, node in enumerate(nodes)}
+        chosen = {run_key(row) for row in (facts.chosen if self.live is None else rows)}
         return {
+            **({} if self.live is None else {"live": self.live}),
             "unit_ms": {"minute": 60_000, "hour": 3_600_000, "day": 86_400_000}[facts.unit],
             "activity": [[milliseconds(at), events, errors] for at, events, errors in facts.activity],
-            "nodes": [clipped(node) for node in nodes],
-            "runs": [
-                [run_key(row), index[row["node_id"]], *(cell(row[name]) for name in _RUN), run_key(row) in chosen]
-                for row in rows
-            ],
-            "case_counts": facts.case_counts,
+            **run_rows(rows, chosen),
+            "case_counts": facts.case_counts if self.live is None else {run_key(row): row["cases"] for row in rows},
             "process_counts": facts.process_counts,
             "show": source.command("show"),
             "report": source.command("report"),
@@ -297,6 +298,25 @@ class Sheet:
             "query_processes": source.command("query", "--named", "processes"),
             "query_cases": source.command("query", "--named", "cases"),
         }
+
+
+def run_rows(rows: list[dict[str, Any]], chosen: Container[str] | None = None) -> dict[str, Any]:
+    """Return runs as the page's scripts take them: `runs`, and the `nodes` that they refer to by number.
+
+    Args:
+        rows: of the named query `runs`.
+        chosen: keys of those that are shown whole; None for all.
+    """
+    nodes = list(dict.fromkeys(row["node_id"] for row in rows))
+    index = {node: number for number, node in enumerate(nodes)}
+    keyed = [(run_key(row), row) for row in rows]
+    return {
+        "nodes": [clipped(node) for node in nodes],
+        "runs": [
+            [key, index[row["node_id"]], *(cell(row[name]) for name in _RUN), chosen is None or key in chosen]
+            for key, row in keyed
+        ],
+    }
 
 
 def _verdict_on(condition: Condition | None) -> Verdict | None:

@@ -20,7 +20,7 @@ from calyx_logging.report.health import Condition, conditions_at, refused_at
 from calyx_logging.report.runs import MAX_EVENTS, can_be_asked, cases_of, processes_of, rows_of
 from calyx_logging.report.source import Source
 
-__all__ = ["Answer", "Choice", "Facts", "ask_queries", "look_for_missing"]
+__all__ = ["Answer", "Choice", "Facts", "ask_queries", "look_for_missing", "newest_first"]
 
 MAX_NODES = 20_000
 """Maximum number of nodes that are queried."""
@@ -208,11 +208,16 @@ def _ask(backend: Any, expression: Any, name: str, limit: int) -> Answer:
     return Answer(name, rows[:limit], count)
 
 
-def _ask_runs(backend: Any, found: Facts, choice: Choice) -> None:
+def newest_first() -> list[Any]:
+    """Return the order of runs in the page."""
     import ibis
 
+    return [ibis.desc("ended"), ibis.desc("started"), *RUN]
+
+
+def _ask_runs(backend: Any, found: Facts, choice: Choice) -> None:
     runs = named(backend, "runs")
-    newest = [ibis.desc("ended"), ibis.desc("started"), *RUN]
+    newest = newest_first()
     found.answers["runs"] = _ask(backend, runs.order_by(newest), "runs", MAX_RUNS)
     numbers = ("events", "errors", "cases", "completed", "skipped", "judged", "passed")
     sums = {name: runs[name].sum().cast("int64") for name in numbers}

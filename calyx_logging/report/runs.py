@@ -63,7 +63,7 @@ def rows_of(backend: Any, expression: Any) -> list[dict[str, Any]]:
 
 
 def cases_of(
-    backend: Any, chosen: list[dict[str, Any]], first: int = 0
+    backend: Any, chosen: list[dict[str, Any]], first: int = 0, *, case_id: str | None = None
 ) -> tuple[dict[str, list[dict[str, Any]]], dict[str, int]]:
     """Query the cases of runs.
 
@@ -71,6 +71,7 @@ def cases_of(
         backend: of `query.connect`.
         chosen: the runs, rows of `runs`.
         first: how many of each run's cases are passed over.
+        case_id: only this case.
 
     Returns:
         By `run_key`: at most `MAX_CASES` rows of `cases`, in the order of their beginning; and how many there are.
@@ -81,6 +82,8 @@ def cases_of(
         return {}, {}
     cases = named(backend, "cases")
     cases = cases.filter(of_some_runs(cases, chosen))
+    if case_id is not None:
+        cases = cases.filter(cases.case_id == case_id if can_be_asked(case_id) else ibis.literal(False))
     rank = ibis.row_number().over(group_by=list(RUN), order_by=["started", "case_id"])
     ranked = cases.mutate(rank=rank, in_all=cases.case_id.count().over(group_by=list(RUN)))
     wanted = ranked.filter((ranked.rank >= first) & (ranked.rank < first + MAX_CASES))

@@ -15,6 +15,7 @@ from pathlib import Path
 
 import click
 import pytest
+from serving import served
 
 from calyx_logging import Node
 from calyx_logging.core import files
@@ -73,7 +74,7 @@ def test_a_script_without_the_package_says_what_to_run(name: str) -> None:
 
 def test_every_command_as_a_program(tmp_path: Path) -> None:
     """Commands run in their own processes, in the order of use at a node and its hub; none is left out."""
-    for extra in ("ibis", "duckdb", "pyarrow", "jinja2"):
+    for extra in ("ibis", "duckdb", "pyarrow", "jinja2", "starlette", "uvicorn"):
         pytest.importorskip(extra)
     ran = set()
 
@@ -108,6 +109,9 @@ def test_every_command_as_a_program(tmp_path: Path) -> None:
     runs("table", "--check", *hub)
     runs("report", "--from", "hub", *hub, "-o", "page.html")
     assert (tmp_path / "page.html").stat().st_size > 100_000
+    with served("--from", "hub", *hub) as server:
+        ran.add("view")
+        assert "n-1" in server.page()
     runs("receipt", *hub)
     (receipt,) = (tmp_path / "hub/telemetry/federated/.receipts").glob("*.json")
     runs("prune", *node, "--receipt", receipt, "--accept-unsigned", "--dry-run")

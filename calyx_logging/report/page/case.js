@@ -157,9 +157,10 @@ function conversation_block(messages) {
 
 let case_keys = {};
 
-async function show_case(key, id) {
-  const run = by_key.get(key), mine = ++shown_last;
+async function show_case(key, id, is_again = false) {
+  const run = by_key.get(key), mine = is_again ? shown_last : ++shown_last;
   await cases_ready;
+  if (run !== undefined) await store.need(key);
   if (mine !== shown_last) return;
   const all = cases[key] || [], at = all.findIndex((one) => well_formed(String(one.case_id)) === id);
   if (run === undefined || at < 0) {
@@ -177,10 +178,11 @@ async function show_case(key, id) {
   $("#case-steps").replaceChildren(make("a", { href: `#run/${key}` }, "Run ", shown(run.run_id, 100)), ` · case ${count(at + 1)} of ${count(all.length)} · `, step(at - 1, "previous", "p"), " · ", step(at + 1, "next", "n"), " · ", step(next_failure === at ? -1 : next_failure, "next failure", "f"));
   $("#h-case").replaceChildren("Case ", shown(one.case_id, 200));
   $("#case-outcome").replaceChildren(make("span", { class: `o-${outcome}` }, `${SIGNS[outcome]} `, shown(case_said(one), 60)), one.exception_type === null ? "" : make("span", {}, ": ", shown(one.exception_type, 200)));
-  const list = list_of(key, run);
+  const list = store.is_live && run.events > LARGE ? null : list_of(key, run);
   if (list) await list.open();
+  const found = store.is_live ? await store.events(key, String(one.case_id)) : null;
   if (mine !== shown_last) return;
-  const events = list ? list.events.filter((other) => is_of_case(other, one.case_id)) : [];
+  const events = (found ? items_of(found) : list ? list.events : []).filter((other) => is_of_case(other, one.case_id));
   const told = told_of(events.map(exact));
   const pass_at = list ? list.events.map((other) => field(other.event, "pass_at")).find((value) => typeof value === "number") : undefined;
   const totals = [["Score", one.score === null ? "–" : shown(exact_score(one.score), 60)], ["Model", one.model === null ? "–" : shown(one.model, 200)], ["Took", duration(one.duration)], ...told.tokens.map(([name, value]) => [name, count(Number(value))]), ["Node", shown(run.node)], ["Started", time_text(one.started)], ...(pass_at === undefined ? [] : [["Passes at", shown(pass_at, 40)]]), ...(one.attempts > 1 ? [["Ended", `${count(one.attempts)} times`]] : [])];
@@ -190,30 +192,45 @@ async function show_case(key, id) {
   $("#case-told").replaceChildren(...[text_block("Input", told.input), pair.length ? make("div", { class: "pair" }, ...pair) : null, told.messages ? conversation_block(told.messages) : null, ...told.traces.map((text) => text_block("Exception", text)), rest].filter(Boolean));
   const box = make("div"), whole = { events: events.length, count: Math.max(one.events, events.length) };
   $("#case-events").replaceChildren(box);
-  if (run.chosen) await new EventList(box, key, `#run/${key}`, whole, query_of(run, one.case_id), (other) => is_of_case(other, one.case_id)).open();
+  if (run.chosen) await new EventList(box, key, `#run/${key}`, whole, query_of(run, one.case_id), (other) => is_of_case(other, one.case_id), found && (async () => found)).open();
   else box.append(make("p", {}, "The events of this run are not in this page: ", make("code", {}, shown(query_of(run, one.case_id)))));
-  const rows = await others_of(key, one, told.answer);
+  const rows = await rows_of_others(key, one, told.answer);
   if (mine !== shown_last) return;
   $("#case-others").hidden = !rows.length;
   $("#case-others tbody").replaceChildren(...rows);
   $("#case-steps").dataset.of = case_link(key, one.case_id);
+  if (is_again) return;
   window.scrollTo(0, 0);
   $("#h-case").focus({ preventScroll: true });
 }
 
-// The same case in other runs of its suite that are in the page, with their answers.
-async function others_of(key, one, answer) {
-  const suite = by_key.get(key).suite, most = 30;
+const MOST_OTHERS = 30, LARGE = 5000;
+
+// The same case in other runs of its suite: the run, the case and its events; and in how many there are.
+async function others_of(key, one) {
+  const suite = by_key.get(key).suite, of_case = (items) => items.filter((item) => is_of_case(item, one.case_id));
+  if (store.others) {
+    const found = await store.others(key, String(one.case_id));
+    return [found.others.filter((other) => by_key.has(other.key)).map((other) => [by_key.get(other.key), case_of(other.cases[0]), of_case(items_of(other))]), found.count];
+  }
   const others = runs.filter((run) => run.key !== key && run.suite === suite && run.chosen).map((run) => [run, (cases[run.key] || []).find((other) => other.case_id === one.case_id)]).filter((pair) => pair[1]);
-  const rows = [];
-  for (const [run, other] of others.slice(0, most)) {
-    const list = list_of(run.key, run), outcome = case_outcome(other);
+  const rows = others.slice(0, MOST_OTHERS);
+  for (const row of rows) {
+    const list = list_of(row[0].key, row[0]);
     await list.open();
-    const text = told_of(list.events.filter((found) => is_of_case(found, one.case_id)).map(exact)).answer;
+    row.push(of_case(list.events));
+  }
+  return [rows, others.length];
+}
+
+async function rows_of_others(key, one, answer) {
+  const [others, in_all] = await others_of(key, one), rows = [];
+  for (const [run, other, items] of others) {
+    const outcome = case_outcome(other), text = told_of(items.map(exact)).answer;
     rows.push(make("tr", { class: outcome === case_outcome(one) ? null : "differs" }, make("th", { scope: "row" }, make("a", { href: case_link(run.key, other.case_id) }, shown(run.run_id, 120))), make("td", {}, time_text(run.started)), make("td", {}, shown(run.node)), make("td", {}, other.model === null ? "–" : shown(other.model, 120)), make("td", { class: `o-${outcome}` }, `${SIGNS[outcome]} `, shown(case_said(other), 60)),
       make("td", { class: "n" }, other.score === null ? "–" : shown(exact_score(other.score), 40)), make("td", { class: "n" }, duration(other.duration)), make("td", { class: "text" }, text === undefined ? "–" : text === answer ? make("span", { class: "muted" }, "the same answer") : marked(short(text, 1500), answer === undefined ? text : answer))));
   }
-  $("#case-others-left").textContent = others.length > most ? `${count(others.length - most)} more runs have this case.` : "";
+  $("#case-others-left").textContent = in_all > others.length ? `${count(in_all - others.length)} more ${in_all - others.length === 1 ? "run has" : "runs have"} this case.` : "";
   return rows;
 }
 

@@ -66,16 +66,20 @@ class TimeLine {
   constructor(box, runs, open) {
     this.box = box;
     this.open = open;
-    this.runs = runs.filter((run) => run.started !== null && run.ended !== null).sort((a, b) => a.started - b.started);
-    this.nodes = [...new Set(this.runs.map((run) => run.node))].sort((a, b) => compare_values(b, a));
-    this.chosen = -1;
-    this.seen = this.runs;
     this.window = null;
     this.cases = {};
-    this.place();
+    this.take(runs);
     box.addEventListener("keydown", (event) => this.key(event));
     box.addEventListener("wheel", (event) => this.wheel(event), { passive: false, capture: true });
     for (const button of $("#zoom").querySelectorAll("button")) button.addEventListener("click", () => this.move(button.dataset.do));
+  }
+  take(runs) {
+    const chosen = this.runs && this.chosen >= 0 ? this.runs[this.chosen] : null;
+    this.runs = runs.filter((run) => run.started !== null && run.ended !== null).sort((a, b) => a.started - b.started);
+    this.nodes = [...new Set(this.runs.map((run) => run.node))].sort((a, b) => compare_values(b, a));
+    this.chosen = this.runs.indexOf(chosen);
+    this.seen = this.runs;
+    this.place();
   }
   // Runs of one node that overlap lie one below the other in its lane, which has so many rows. Row 0 is the lowest.
   place() {

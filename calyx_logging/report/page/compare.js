@@ -7,10 +7,12 @@ let compare_rows = 100;
 const compare_name = (run) => `${short(visible(run.suite ?? "no suite"), 30)} · ${short(visible(run.run_id), 40)} · ${time_text(run.started)} · ${short(visible(run.node), 20)} ${SIGNS[run.outcome]}`;
 const can_be_compared = () => runs.filter((run) => run.chosen && facts.case_counts[run.key]);
 
+const OF_COMPARE = ["compare-form", "compare-runs", "compare-table", "curves-form"];
+
 function begin_compare() {
   const form = $("#compare-form"), some = can_be_compared();
+  for (const id of OF_COMPARE) $(`#${id}`).hidden = some.length < 2;
   if (some.length < 2) {
-    for (const id of ["compare-form", "compare-runs", "compare-table", "curves-form"]) $(`#${id}`).hidden = true;
     $("#compare-said").replaceChildren("There are no two runs with cases in this page. Choose some: ", make("code", {}, shown(`${facts.report} --run ONE --run OTHER`)));
     return;
   }
@@ -24,7 +26,7 @@ function begin_compare() {
   $("#compare-more").addEventListener("click", () => { compare_rows += 400; draw_cases(); });
   $("#curves-form").elements.field.addEventListener("input", draw_curves);
   $("#curves-form").addEventListener("submit", (event) => event.preventDefault());
-  draw_compare();
+  if (!store.is_live) draw_compare();
 }
 
 function compare_all(keys) {
@@ -88,7 +90,10 @@ function signed(value, is_judged) {
 
 // ------------------------------------------------------------------ what is shown
 
-function draw_compare() {
+async function draw_compare() {
+  const keys = compared.join();
+  await Promise.all(compared.map(store.need));
+  if (keys !== compared.join()) return;
   fill_choices();
   const [base, ...others] = compared.map((key) => by_key.get(key));
   const row = (run, found) => {

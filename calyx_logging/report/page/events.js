@@ -86,11 +86,25 @@ function trace_text(value, depth = 0) {
 
 const IN_LINE = new Set(["ts_utc", "level", "message", "exception", "case_id"]);
 
+let items_made = 0;
+
+// Events with all that a list needs: the line as it was written, the id, and which of those with the same id it is.
+function items_of(found, ids = new Map()) {
+  return found.lines.map((line, index) => {
+    const event = parsed(line), id = text_of(field(event, "event_id")), nth = (ids.get(id) || 0) + 1;
+    ids.set(id, nth);
+    return { event, line, id, nth, number: (items_made += 1), where: found.where && found.where[index], cut: found.cut && found.cut[index] };
+  });
+}
+
+const MOST_HELD = 10000; // events of one list, if more arrive while the page is open
+
 class EventList {
-  // box: where; key: of the blob; hash: what its links begin with; said: of how many, and where the rest is
-  constructor(box, key, hash, counts, query, only = null) {
-    // a list of one run (or of those of its events that `only` says), or of events from many places
+  // box: where; key: of the run, or errors or outside; hash: what its links begin with; counts: of the events that are
+  // here, and in all; query: where the rest is; only: which of a run's events; fetch: another way to get them
+  constructor(box, key, hash, counts, query, only = null, fetch = null) {
     Object.assign(this, { box, key, hash, counts, query, only, events: [], ready: null, is_run: by_key.has(key) });
+    this.fetch = fetch || (() => store.events(key));
     this.most = this.first;
   }
   get first() {
@@ -101,16 +115,52 @@ class EventList {
     return this.ready;
   }
   async load() {
-    const found = (await blob(this.key)) || { lines: [], where: [], cut: {} };
-    const ids = new Map();
-    this.gap = found.gap ?? null;
-    this.events = found.lines.map((line, index) => {
-      const event = parsed(line), id = text_of(field(event, "event_id")), nth = (ids.get(id) || 0) + 1;
-      ids.set(id, nth);
-      return { event, line, id, nth, index, where: found.where[index], cut: found.cut[index] };
-    });
-    if (this.only) [this.events, this.gap] = [this.events.filter(this.only), null];
+    const found = (await this.fetch()) || { lines: [], where: [], cut: {} };
+    this.ids = new Map();
+    this.events = items_of(found, this.ids);
+    this.after_gap = found.gap === null || found.gap === undefined ? null : this.events[found.gap];
+    if (this.only) [this.events, this.after_gap] = [this.events.filter(this.only), null];
+    if (found.count !== undefined) this.counts = { events: this.events.length, count: Math.max(this.only ? 0 : found.count, this.events.length) };
     this.build();
+  }
+  // Events that have arrived since; those that are here already are passed over. The rows that are there stay as they are.
+  add(found) {
+    this.known ??= new Set(this.events.map((one) => one.line));
+    const lines = found.lines.filter((line) => !this.known.has(line));
+    if (!lines.length) return;
+    for (const line of lines) this.known.add(line);
+    const fresh = items_of({ ...found, lines }, this.ids), had = this.list ? this.wanted().length : 0;
+    this.events.push(...fresh);
+    this.counts = { events: this.events.length, count: this.counts.count + fresh.length };
+    this.trim();
+    if (!this.list) {
+      this.build();
+      return;
+    }
+    const shown_now = this.list.querySelectorAll("[data-number]").length;
+    if (had <= this.most && shown_now === had) this.list.append(...this.rows_of(fresh.filter((one) => this.matches(one)).slice(0, Math.max(0, this.most - had))));
+    this.tell();
+  }
+  trim() {
+    const excess = this.events.length - MOST_HELD;
+    if (excess <= 0) return;
+    const at = this.after_gap ? this.events.indexOf(this.after_gap) : MOST_HELD / 2;
+    for (const one of this.events.splice(at, excess)) this.known.delete(one.line);
+    this.after_gap = this.events[at];
+    this.counts.events = this.events.length;
+    if (this.list) this.draw();
+  }
+  // The next events of those that are left out in the middle.
+  async fill() {
+    const at = this.events.indexOf(this.after_gap), missing = this.counts.count - this.events.length;
+    const found = await store.events(this.key, undefined, at), most = Math.min(missing, found.lines.length);
+    const fresh = items_of({ ...found, lines: found.lines.slice(0, most) }, this.ids);
+    this.events.splice(at, 0, ...fresh);
+    this.known = null;
+    this.counts.events = this.events.length;
+    if (most === missing || !most) this.after_gap = null;
+    this.most = Math.max(this.most, at + most);
+    this.draw();
   }
   build() {
     const { counts } = this;
@@ -138,24 +188,35 @@ class EventList {
     this.box.replaceChildren(tools, this.said, this.list, this.further, rest);
     this.draw();
   }
-  wanted() {
-    const least = LEVELS.indexOf(this.level.value), source = this.source.value, of_case = this.of_case.value;
+  matches({ event, line }) {
+    const least = LEVELS.indexOf(this.level.value), source = this.source ? this.source.value : "", of_case = this.of_case ? this.of_case.value : "";
     const text = this.text.value.toLowerCase();
-    return this.events.filter(({ event, line }) =>
-      (least < 1 || !LEVELS.includes(field(event, "level")) || LEVELS.indexOf(field(event, "level")) >= least) && (!source || field(event, "source") === source) &&
-      (!of_case || field(event, "case_id") === of_case) && (!text || line.toLowerCase().includes(text)));
+    return (least < 1 || !LEVELS.includes(field(event, "level")) || LEVELS.indexOf(field(event, "level")) >= least) && (!source || field(event, "source") === source) &&
+      (!of_case || field(event, "case_id") === of_case) && (!text || line.toLowerCase().includes(text));
+  }
+  wanted() {
+    return this.events.filter((one) => this.matches(one));
   }
   draw() {
+    this.list.replaceChildren(...this.rows_of(this.wanted().slice(0, this.most)));
+    this.tell();
+  }
+  rows_of(items) {
+    return items.flatMap((one) => (one === this.after_gap ? [this.gap_row(), this.row(one)] : [this.row(one)]));
+  }
+  tell() {
     const found = this.wanted();
     const of_all = this.counts.count > this.events.length ? ` here (${count(this.counts.count)} in all)` : "";
     this.said.textContent = `${found.length === this.events.length ? "" : `${count(found.length)} of `}${counted(this.events.length, "event")}${of_all}`;
-    this.list.replaceChildren(...found.slice(0, this.most).flatMap((one) => (one.index === this.gap ? [this.gap_row(), this.row(one)] : [this.row(one)])));
     this.further.hidden = found.length <= this.most;
     this.further.textContent = `Show more (${count(found.length - this.most)} left)`;
-    return found;
   }
   gap_row() {
-    return make("li", { class: "gap muted" }, `${counted(this.counts.count - this.events.length, "event")} between these ${this.counts.count - this.events.length === 1 ? "is" : "are"} not in this page`);
+    const missing = this.counts.count - this.events.length, between = `${counted(missing, "event")} between these ${missing === 1 ? "is" : "are"} not in this page`;
+    if (!store.is_live) return make("li", { class: "gap muted" }, between);
+    const button = make("button", { type: "button" }, "Load the next ones");
+    button.addEventListener("click", () => { button.disabled = true; this.fill().catch(say_trouble); });
+    return make("li", { class: "gap muted" }, between, " ", button);
   }
   // where an event of a list over many runs is from
   place_of(event) {
@@ -170,7 +231,7 @@ class EventList {
       make("span", { class: LEVELS.includes(level) ? `l-${level}` : "" }, shown(level, 20)),
       make("span", { class: "c" }, shown(this.place_of(event), 120)),
       make("span", { class: "m" }, message ? shown(message, 300) : make("span", { class: "muted" }, "(no message)"), this.exception_said(event)));
-    const item = make("li", { "data-index": one.index }, button);
+    const item = make("li", { "data-number": one.number }, button);
     button.addEventListener("click", () => this.toggle(item, one));
     return item;
   }
@@ -219,9 +280,9 @@ class EventList {
     for (const control of [this.level, this.source, this.of_case, this.text]) control.value = "";
     const one = this.events.find((other) => well_formed(other.id) === id && (node ? field(other.event, "node_id") === node : other.nth === (nth || 1)));
     if (one === undefined) return false;
-    this.most = Math.max(this.most, one.index + 50);
+    this.most = Math.max(this.most, this.events.indexOf(one) + 50);
     this.draw();
-    const item = $(`[data-index="${one.index}"]`, this.list);
+    const item = $(`[data-number="${one.number}"]`, this.list);
     this.toggle(item, one, true);
     item.classList.add("here");
     item.scrollIntoView({ block: "center" });

@@ -1,13 +1,24 @@
 // ------------------------------------------------------------------ runs: the table, one run, two side by side
 
 const NAMES = ["key", "node", "suite", "run_id", "instance", "started", "ended", "events", "errors", "cases", "completed", "skipped", "judged", "passed", "scores", "mean_score", "expected", "exit_status", "outcome", "duration", "chosen"];
-const runs = facts.runs.map((row) => {
-  const run = Object.fromEntries(NAMES.map((name, index) => [name, row[index]]));
-  run.node = facts.nodes[run.node];
-  return run;
-});
-const by_key = new Map(runs.map((run) => [run.key, run]));
-const by_id = new Map(runs.map((run) => [JSON.stringify([run.node, run.suite, run.run_id, run.instance]), run]));
+const runs = [];
+const by_key = new Map();
+const by_id = new Map();
+
+// Runs that are new are added, others get their new values.
+function take_runs(found) {
+  for (const row of found.runs) {
+    const told = Object.fromEntries(NAMES.map((name, index) => [name, row[index]]));
+    told.node = found.nodes[told.node];
+    const run = by_key.get(told.key) || {};
+    if (!by_key.has(told.key)) runs.push(run);
+    Object.assign(run, told);
+    by_key.set(run.key, run);
+    by_id.set(JSON.stringify([run.node, run.suite, run.run_id, run.instance]), run);
+  }
+  runs.sort((a, b) => (b.ended ?? 0) - (a.ended ?? 0));
+}
+take_runs(facts);
 
 function run_of_event(event) {
   const text = (name) => { const value = field(event, name); return value === undefined || value === null ? null : text_of(value); };
@@ -26,32 +37,45 @@ function run_row(run) {
     make("td", { class: "n" }, count(run.errors)), make("td", { class: "n" }, count(run.events)));
 }
 
-function filter_runs() {
+function filter_runs(is_again = false) {
   const form = $("#run-filter").elements, text = form.text.value.toLowerCase();
   const found = runs.filter((run) => (!form.outcome.value || run.outcome === form.outcome.value) && (!form.node.value || run.node === form.node.value) &&
     (!text || `${run.suite} ${run.run_id} ${run.instance} ${run.node}`.toLowerCase().includes(text)));
   $("#run-count").textContent = `${count(found.length)} of ${count(runs.length)} runs${found.length ? "" : ": none is as the filters say"}`;
-  run_table.show(found);
+  if (is_again) run_table.renew(found);
+  else run_table.show(found);
   if (line) line.only(found);
+}
+
+function draw_line() {
+  if (line) line.take(runs);
+  else if (runs.some((run) => run.started !== null)) {
+    line = new TimeLine($("#timeline"), runs, (run) => { location.hash = `#run/${run.key}`; });
+    line.cases = cases;
+  }
+  if (!line) $("#timeline").replaceChildren(make("p", { class: "muted" }, "No run has a time."));
+}
+
+function list_nodes() {
+  const select = $("#run-filter").elements.node, there = new Set([...select.options].map((option) => option.value));
+  for (const node of [...new Set(runs.map((run) => run.node))].filter((name) => !there.has(name)).sort(compare_values)) select.append(make("option", { value: node }, visible(node)));
 }
 
 function begin_runs() {
   if (!$("#run-table")) return;
   run_table = new GrowingTable($("#run-table"), $("#run-more"), run_row, (run, by) => (by === "rate" ? (run.judged ? run.passed / run.judged : run.mean_score) : run[by]), 30);
   const form = $("#run-filter");
-  for (const node of [...new Set(runs.map((run) => run.node))].sort(compare_values)) form.elements.node.append(make("option", { value: node }, visible(node)));
-  form.addEventListener("input", filter_runs);
+  list_nodes();
+  form.addEventListener("input", () => filter_runs());
   form.addEventListener("submit", (event) => event.preventDefault());
   filter_runs();
-  if (runs.some((run) => run.started !== null)) {
-    line = new TimeLine($("#timeline"), runs, (run) => { location.hash = `#run/${run.key}`; });
-  } else $("#timeline").replaceChildren(make("p", { class: "muted" }, "No run has a time."));
+  draw_line();
 }
 
 // ------------------------------------------------------------------ one run
 
 const CASE_NAMES = ["case_id", "started", "ended", "outcome", "passed", "attempts", "events", "errors", "duration", "score", "model", "exception_type"];
-let cases = {};
+const cases = {};
 let case_table = null;
 const lists = new Map();
 
@@ -63,13 +87,14 @@ function case_of(row) {
 }
 
 async function begin_cases() {
-  const found = (await blob("cases")) || {}, details = await blob("details");
-  Object.assign(facts, { processes: details.processes, envelopes: details.envelopes });
-  for (const [key, rows] of Object.entries(found)) cases[key] = rows.map(case_of);
-  // on the time line those that failed lie on top
-  const is_fine = (one) => ["passed", "completed"].includes(case_outcome(one));
-  for (const rows of Object.values(cases)) rows.in_layers = [...rows].sort((a, b) => is_fine(b) - is_fine(a));
+  for (const [key, rows] of Object.entries(await store.first_cases())) take_cases(key, rows);
   if (line) { line.cases = cases; draw_charts(); }
+}
+
+function take_cases(key, rows) {
+  const is_fine = (one) => ["passed", "completed"].includes(case_outcome(one));
+  cases[key] = rows.map(case_of);
+  cases[key].in_layers = [...cases[key]].sort((a, b) => is_fine(b) - is_fine(a)); // on the time line those that failed lie on top
 }
 
 // That a case passed is the harness's word; without it, it completed.
@@ -106,7 +131,7 @@ function list_of(key, run) {
   return lists.get(key);
 }
 
-async function show_run(key, event_id, nth) {
+async function show_run(key, event_id, nth, is_again = false) {
   const run = by_key.get(key);
   if (run === undefined) {
     say("This page has no run with that link; it may be another page's.");
@@ -115,9 +140,11 @@ async function show_run(key, event_id, nth) {
   $("#all").hidden = $("#case").hidden = true;
   $("#one").hidden = $("#run").hidden = false;
   mark_link("runs");
-  $("#h-run").replaceChildren("Run ", shown(run.run_id, 200));
+  if (!is_again) $("#h-run").replaceChildren("Run ", shown(run.run_id, 200));
+  const mine = is_again ? shown_last : ++shown_last;
   const has_ended = run.exit_status !== null, broken = run.cases - run.completed - run.skipped;
   await cases_ready;
+  await store.need(key);
   const processes = facts.processes[key] || [], was_killed = processes.length > 0 && processes.every((one) => one.reason === "recovered");
   const how = [broken ? `${count(broken)} of its ${count(run.cases)} cases did not complete` : "", run.exit_status === "normal" ? (broken ? "" : "it ended normally") : `its exit status is ${visible(run.exit_status ?? "").slice(0, 80)}`].filter(Boolean);
   const verdict = has_ended ? how.join(", and ") : was_killed ? "its process was killed" : "its end was not seen: it is still running, or was killed";
@@ -125,21 +152,21 @@ async function show_run(key, event_id, nth) {
   const totals = [["Node", shown(run.node)], ["Suite", run.suite === null ? "–" : shown(run.suite, 200)], ["Instance", run.instance === null ? "–" : shown(run.instance, 200)], ["Started", time_text(run.started)], [has_ended ? "Ended" : "Last event", time_text(run.ended)], [has_ended ? "Took" : "Duration so far", duration(run.duration)],
     ["Cases completed", run.cases ? `${count(run.completed)} of ${count(Math.max(run.cases, run.expected ?? 0))}` : "no cases"], ...(run.judged ? [["Cases passed", `${percent(run.passed / run.judged)}, ${count(run.passed)} of ${count(run.judged)}`]] : []), ...(run.scores ? [["Mean score", `${score(run.mean_score)}, n ${count(run.scores)}`]] : []), ["Errors", count(run.errors)], ["Events", count(run.events)]];
   $("#run-totals").replaceChildren(...totals.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
-  const mine = ++shown_last;
-  await cases_ready;
   if (mine !== shown_last) return; // another run or case has been asked for meanwhile
   show_processes(key);
   show_envelope(key);
   const found = cases[key] || [], in_all = facts.case_counts[key] || 0;
   case_table ??= new GrowingTable($("#case-table"), $("#case-more"), case_row, (one, by) => (by === "score" ? score_of(one) : by === "outcome" ? case_outcome(one) : one[by]));
   case_table.key = key;
-  case_table.show(found);
+  if (is_again) case_table.renew(found);
+  else case_table.show(found);
   const ends = found.reduce((sum, one) => sum + one.attempts, 0), again = found.filter((one) => one.attempts > 1).length;
   const missing = !run.chosen || found.length < in_all;
   $("#case-said").replaceChildren(!run.chosen ? "The cases of this run are not in this page." : missing ? `The first ${count(found.length)} of ${count(in_all)} cases.` : !found.length ? "None of its events bears a case_id." : again ? `${count(again)} ended several times: ${count(found.length)} cases, ${count(ends)} ends, each of which counts.` : "",
-    missing ? make("span", {}, " All: ", make("code", {}, shown(facts.query_cases))) : "");
+    missing ? (store.more_cases ? store.more_cases(key) : make("span", {}, " All: ", make("code", {}, shown(facts.query_cases)))) : "");
   $("#case-table").hidden = !found.length;
   const box = $("#run-events");
+  if (is_again) return;
   if (!run.chosen) {
     box.replaceChildren(make("p", {}, "The events of this run are not in this page. See them by ", make("code", {}, shown(`${facts.report} --run ${quoted(name_of(run))}`)), ", or ask: ", make("code", {}, shown(query_of(run)))));
   } else {
@@ -148,7 +175,7 @@ async function show_run(key, event_id, nth) {
     await list.open();
     if (mine !== shown_last) return;
     if (event_id !== undefined) {
-      if (!(await list.go(event_id, nth))) say(`This page has no event ${visible(event_id).slice(0, 100)} of this run.`);
+      if (!(await list.go(event_id, nth)) && !(store.find && (await store.find(list, event_id)))) say(`This page has no event ${visible(event_id).slice(0, 100)} of this run.`);
       return;
     }
   }
@@ -209,7 +236,7 @@ async function go() {
     await cases_ready;
     const keys = parts.slice(1).filter((key) => by_key.has(key));
     if (keys.length > 1 && keys.join() !== compared.join()) compare_all(keys);
-    else if (compared.length) draw_curves();
+    else if (compared.length) await (store.is_live ? draw_compare() : draw_curves());
   }
   if ((what === "errors" || what === "outside") && one === "event" && other !== undefined) {
     if (await lists.get(what).go(other, Number(nth) || 1, parts[4])) return;
@@ -231,6 +258,7 @@ function show_section(what) {
   const is_new = !section.classList.contains("here");
   for (const one of document.querySelectorAll("#all > section")) one.classList.toggle("here", one === section);
   mark_link(section.id);
+  if (store.shown) store.shown(section);
   if (!is_new) return;
   window.scrollTo(0, 0);
   draw_charts();
@@ -312,18 +340,25 @@ const wide = new ResizeObserver((entries) => requestAnimationFrame(() => {
     if (box) box.classList.toggle("more", box.scrollWidth > box.clientWidth + 1);
   }
 }));
-for (const box of document.querySelectorAll(".scroll, .scroll > table")) wide.observe(box);
-for (const table of document.querySelectorAll("table.plain")) {
-  sortable(table, (column, descending) => sort_rows(table, column, descending));
-  fold(table);
+const begun_tables = new WeakSet();
+
+function begin_tables() {
+  for (const table of document.querySelectorAll("table.plain")) {
+    if (!begun_tables.has(table)) sortable(table, (column, descending) => { sort_rows(table, column, descending); fold(table); });
+    begun_tables.add(table);
+    fold(table);
+  }
+  for (const box of document.querySelectorAll(".scroll, .scroll > table")) wide.observe(box);
 }
+begin_tables();
 begin_runs();
 show_section(location.hash.slice(1).split("/")[0]);
 for (const box of document.querySelectorAll(".events")) {
   const key = box.dataset.blob, list = new EventList(box, key, `#${key}`, facts.blobs[key], box.dataset.query);
   lists.set(key, list);
-  list.open();
+  if (!store.is_live) list.open();
 }
+if (store.is_live) begin_live();
 const cases_ready = begin_cases().then(begin_compare);
 window.addEventListener("hashchange", go);
 const ready = cases_ready.then(go).then(() => { document.documentElement.dataset.ready = "yes"; });

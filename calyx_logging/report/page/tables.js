@@ -30,7 +30,6 @@ function sort_rows(table, column, descending) {
   rows.sort((a, b) => compare_values(a[0], b[0]));
   if (descending) rows.reverse();
   body.replaceChildren(...rows.map((pair) => pair[1]));
-  fold(table);
 }
 
 // Of a table in the page only the first rows are seen, until a button shows all of them.
@@ -59,8 +58,8 @@ class GrowingTable {
   constructor(table, button, row, get, first = 100) {
     Object.assign(this, { table, button, row, get, first, rows: [], shown: first });
     sortable(table, (_, descending, by) => {
-      this.rows = [...this.rows].sort((a, b) => compare_values(get(a, by), get(b, by)));
-      if (descending) this.rows.reverse();
+      this.order = { descending, by };
+      this.sort();
       this.draw();
     });
     if (button) button.addEventListener("click", () => { this.shown += 400; this.draw(); });
@@ -68,11 +67,24 @@ class GrowingTable {
   show(rows) {
     this.rows = rows;
     this.shown = this.first;
+    this.order = null;
     for (const head of this.table.tHead.rows[0].cells) head.removeAttribute("aria-sort");
     this.draw();
   }
+  // Other rows in the order and the number that the reader has chosen.
+  renew(rows) {
+    this.rows = rows;
+    this.sort();
+    this.draw();
+  }
+  sort() {
+    if (!this.order) return;
+    const { descending, by } = this.order;
+    this.rows = [...this.rows].sort((a, b) => compare_values(this.get(a, by), this.get(b, by)));
+    if (descending) this.rows.reverse();
+  }
   draw() {
-    this.table.tBodies[0].replaceChildren(...this.rows.slice(0, this.shown).map(this.row));
+    store.put_rows(this.table.tBodies[0], this.rows.slice(0, this.shown).map(this.row));
     if (this.button) {
       this.button.hidden = this.rows.length <= this.shown;
       this.button.textContent = `Show more (${count(this.rows.length - this.shown)} left)`;

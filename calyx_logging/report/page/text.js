@@ -94,9 +94,10 @@ function event_time(text) {
   return time_text(ms, fraction ? `.${fraction[1].slice(0, 6)}` : "");
 }
 
-function show_times() {
-  $("#zone-said").textContent = zone.name === "local" ? Intl.DateTimeFormat().resolvedOptions().timeZone : zone.name;
-  for (const element of document.querySelectorAll("time[datetime]")) {
+function show_times(within = document) {
+  const said = $("#zone-said", within);
+  if (said) said.textContent = zone.name === "local" ? Intl.DateTimeFormat().resolvedOptions().timeZone : zone.name;
+  for (const element of within.querySelectorAll("time[datetime]")) {
     element.textContent = time_text(Date.parse(element.getAttribute("datetime")));
   }
 }
@@ -116,6 +117,20 @@ async function unpack(element) {
   const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
   return JSON.parse(await new Response(stream).text());
 }
+
+// Where cases and events come from: the page itself; on a page that a server shows, live.js puts the server here.
+const store = {
+  is_live: false,
+  first_cases: async () => {
+    const details = await blob("details");
+    Object.assign(facts, { processes: details.processes, envelopes: details.envelopes });
+    return (await blob("cases")) || {};
+  },
+  events: (key) => blob(key),
+  others: null,
+  need: async () => {}, // of a run: that its cases are here
+  put_rows: (body, rows) => body.replaceChildren(...rows),
+};
 
 function say(text) {
   const box = $("#trouble");

@@ -1,0 +1,58 @@
+"""What those who watch are told, beside the events: which page there is, what is being done, and what went wrong."""
+
+from __future__ import annotations
+
+import asyncio
+import secrets
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+
+__all__ = ["Board"]
+
+
+class Board:
+    """State that threads change, and that streams of the server's loop wait for.
+
+    Attributes:
+        session: id of this server, to tell it from one that was there before.
+        page: number of the newest page; 0 before there is one.
+        step: what is being done.
+        trouble: what went wrong; empty if nothing did.
+        ending: is set when the server ends.
+    """
+
+    def __init__(self) -> None:
+        self.session = secrets.token_hex(8)
+        self.page = 0
+        self.step = ""
+        self.trouble = ""
+        self.ending = threading.Event()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._waiting: set[asyncio.Event] = set()
+
+    @property
+    def is_watched(self) -> bool:
+        """Whether anybody watches."""
+        return bool(self._waiting)
+
+    @contextmanager
+    def watching(self) -> Iterator[asyncio.Event]:
+        """Yield an event that is set whenever there is something new; in the server's loop."""
+        self._loop = asyncio.get_running_loop()
+        wake = asyncio.Event()
+        self._waiting.add(wake)
+        try:
+            yield wake
+        finally:
+            self._waiting.discard(wake)
+
+    def wake(self) -> None:
+        """Tell those who watch that there is something new; from any thread."""
+        if self._loop is not None:
+            with suppress(RuntimeError):  # it has ended
+                self._loop.call_soon_threadsafe(self._wake_all)
+
+    def _wake_all(self) -> None:
+        for wake in self._waiting:
+            wake.set()

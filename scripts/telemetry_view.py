@@ -1,0 +1,69 @@
+"""Show the report's page live in the browser, from this machine alone; `calyx-telemetry view`."""
+
+from __future__ import annotations
+
+try:
+    import os
+    import sys
+
+    import click
+
+    from calyx_logging.errors import ConfigError
+    from calyx_logging.query.executors import Here, Pool
+    from calyx_logging.report.report import MEMORY
+    from calyx_logging.report.source import Source
+    from calyx_logging.scripts.cli import print_json, remark, run, tell
+    from calyx_logging.scripts.engines import jobs_option
+    from calyx_logging.scripts.sources import from_option
+    from calyx_logging.view.server import Server
+except ImportError as error:
+    raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py view") from None
+
+TOKEN = "CALYX_VIEW_TOKEN"
+"""Environment variable with the token of the address; with --port, the address stays the same."""
+
+_LEAST_TOKEN = 16
+
+
+@click.command("view", short_help="Show the page live in the browser.")
+@from_option
+@click.option("--open", "open_it", is_flag=True, help="Open it in the browser.")
+@click.option(
+    "--port", type=click.IntRange(0, 65535), default=0, metavar="N", help="Port to listen on. Default: a free one."
+)
+@click.option("--memory", default=MEMORY, show_default=True, metavar="SIZE", help="What the database takes at most.")
+@click.option("--json", "as_json", is_flag=True, help="Print the address as one JSON document.")
+@jobs_option
+def command(
+    place: str, root: str | None, open_it: bool, port: int, memory: str, as_json: bool, jobs: int | None
+) -> None:
+    """Serve the report's page from this machine, to this machine, until Ctrl-C.
+
+    With an outbox, events appear as they are written, by all processes, and the numbers follow. Every run and every
+    case can be opened; they are read when they are. Listens on 127.0.0.1 alone; who does not know the token in the
+    address is refused, and nothing can be changed. Needs the extras "report" and "view".
+    """
+    token = os.environ.get(TOKEN) or None
+    if token is not None and not (len(token) >= _LEAST_TOKEN and token.replace("-", "").replace("_", "").isalnum()):
+        raise ConfigError(
+            f"{TOKEN} is no token", hint=f"give at least {_LEAST_TOKEN} letters, digits, - or _, or leave it out"
+        )
+    source = Source.find(place, root)
+    engine = Here() if jobs == 1 else Pool(jobs)
+    warn = lambda text: remark(f"warning: {text}")  # noqa: E731  # for one argument
+    server = Server(source, engine, memory=memory, port=port, token=token, warn=warn)
+    if as_json:
+        print_json({"url": server.url, "port": server.port, "place": source.place, "where": source.where})
+    else:
+        tell(server.url)
+        remark(f"Shows {source.where} to this machine alone. Ctrl-C ends it.")
+    if open_it and click.launch(server.url) != 0:
+        remark("warning: no browser could be started: open the address above")
+    server.run()
+    if server.is_busy:  # a thread in the midst of the database's code cannot be ended otherwise
+        sys.stdout.flush()
+        os._exit(0)
+
+
+if __name__ == "__main__":
+    run(command)
