@@ -5,10 +5,13 @@ from __future__ import annotations
 import asyncio
 import secrets
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 __all__ = ["Board"]
+
+_INTEREST_SECONDS = 5.0
 
 
 class Board:
@@ -30,11 +33,16 @@ class Board:
         self.ending = threading.Event()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._waiting: set[asyncio.Event] = set()
+        self._asked_at = -_INTEREST_SECONDS
 
     @property
     def is_watched(self) -> bool:
-        """Whether anybody watches."""
-        return bool(self._waiting)
+        """Whether anybody watches, or has just asked for the page."""
+        return bool(self._waiting) or time.monotonic() < self._asked_at + _INTEREST_SECONDS
+
+    def asked(self) -> None:
+        """Note that somebody has asked for the page."""
+        self._asked_at = time.monotonic()
 
     @contextmanager
     def watching(self) -> Iterator[asyncio.Event]:

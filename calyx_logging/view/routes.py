@@ -46,6 +46,7 @@ def routes(content: Content, stream: Stream | None, board: Board) -> App:
     answer = _Answers()
 
     async def page(request: Request) -> Response:
+        board.asked()
         return _response(content.page, "text/html")
 
     async def file(request: Request) -> Response:

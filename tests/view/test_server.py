@@ -249,7 +249,7 @@ def test_an_import_shows_at_a_hub_that_is_watched(places: dict[str, list[str]], 
     assert bundle is not None
     with served("--from", "hub", "--root", hub) as server:
         assert "n-2" not in server.page()
-        stream = server.events()  # a page is made again only if somebody looks
+        stream = server.events()
         assert telemetry("import", bundle, "--root", hub).returncode == 0
         until(lambda: "n-2" in server.page())
         stream.close()

@@ -111,7 +111,10 @@ class EventList {
     return this.is_run ? 200 : 30;
   }
   open() {
-    this.ready ??= this.load();
+    if (!this.ready) {
+      this.ready = this.load();
+      store.opened(this);
+    }
     return this.ready;
   }
   async load() {

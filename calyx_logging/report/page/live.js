@@ -54,6 +54,10 @@ Object.assign(store, {
     });
     return make("span", {}, " ", button);
   },
+  // What was written since the page was made has come already, or will.
+  opened(list) {
+    if (live_list && list.is_run && !list.only) hand_on(live_list.events);
+  },
   put_rows(body, rows) {
     const fresh = document.createElement("tbody");
     fresh.append(...rows);
@@ -190,10 +194,32 @@ function open_case() {
 async function renew_one(changed, old_case) {
   const [what, key, other, id] = parts_of_link();
   if (what !== "run" || !changed.has(key) || $("#one").hidden) return;
-  if (other !== "case") await show_run(key, undefined, undefined, true);
+  if (other !== "case") {
+    await show_run(key, undefined, undefined, true);
+    await complete(lists.get(key), by_key.get(key));
+  }
   else {
     await store.need(key);
     if (open_case() !== old_case) await show_case(key, id, true);
+  }
+}
+
+// A list that lacks events, because more came than the page holds, is read again; what is unfolded stays so.
+async function complete(list, run) {
+  if (!list || !list.ready) return;
+  await list.ready;
+  if (list.counts.count >= run.events) return;
+  const unfolded = new Set([...(list.list ? list.list.querySelectorAll("li:has(.detail)") : [])].map((item) => Number(item.dataset.number)));
+  const lines = new Set(list.events.filter((one) => unfolded.has(one.number)).map((one) => one.line));
+  const said = list.level ? [list.level.value, list.source.value, list.of_case.value, list.text.value] : null;
+  await list.load();
+  list.known = null;
+  if (said) [list.level.value, list.source.value, list.of_case.value, list.text.value] = said;
+  hand_on(live_list ? live_list.events : []);
+  list.draw();
+  for (const item of list.list.querySelectorAll("[data-number]")) {
+    const one = list.events.find((other) => other.number === Number(item.dataset.number));
+    if (lines.has(one.line)) list.toggle(item, one, true);
   }
 }
 

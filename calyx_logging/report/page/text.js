@@ -129,6 +129,7 @@ const store = {
   events: (key) => blob(key),
   others: null,
   need: async () => {}, // of a run: that its cases are here
+  opened: () => {}, // a list of events
   put_rows: (body, rows) => body.replaceChildren(...rows),
 };
 

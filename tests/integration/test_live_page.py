@@ -1,0 +1,377 @@
+"""The page of `calyx-telemetry view` in a real browser: events as they are written, and what the reader keeps.
+
+`CALYX_LIVE_SECONDS` says for how long 1,000 events a second are written (10 unless told).
+"""
+
+from __future__ import annotations
+
+import http.server
+import os
+import re
+import shutil
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import pytest
+from serving import Served, served, until
+
+from calyx_logging import Node, provision
+from conftest import REPO
+from sessions import HOSTILE, logged_node
+
+pytestmark = pytest.mark.integration
+
+NEEDED = bool(os.environ.get("CALYX_NEED_BROWSER"))
+playwright = import_module("playwright.sync_api") if NEEDED else pytest.importorskip("playwright.sync_api")
+
+SECONDS = int(os.environ.get("CALYX_LIVE_SECONDS", "10"))
+ARGUMENTS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--js-flags=--expose-gc",
+    "--host-resolver-rules=MAP evil.example 127.0.0.1",
+]
+
+COUNT_EVENTS = """
+window.received = new Set();
+window.repeated = 0;
+const Native = window.EventSource;
+window.EventSource = class extends Native {
+  constructor(...args) {
+    super(...args);
+    this.addEventListener("lines", (event) => {
+      for (const line of JSON.parse(event.data).lines) {
+        const id = JSON.parse(line).event_id;
+        if (window.received.has(id)) window.repeated += 1;
+        window.received.add(id);
+      }
+    });
+  }
+};
+"""
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    program = os.environ.get("CALYX_BROWSER") or next(filter(None, map(shutil.which, names)), None)
+    if program is None:
+        assert not NEEDED, "no Chromium is installed"
+        pytest.skip("no Chromium is installed")
+    with playwright.sync_playwright() as driver:
+        browser = driver.chromium.launch(executable_path=program, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def opened(browser: Any, url: str, *, allowed: str = "", script: str = "", **options: Any) -> Iterator[Any]:
+    """A page that is open; at the end it has complained of nothing but what is `allowed`."""
+    context = browser.new_context(viewport={"width": 1280, "height": 900}, **options)
+    if script:
+        context.add_init_script(script)
+    page = context.new_page()
+    said: list[str] = []
+    page.on("console", lambda message: said.append(f"{message.type}: {message.text}"))
+    page.on("pageerror", lambda error: said.append(f"error: {error}"))
+    page.goto(url)
+    page.locator("html[data-ready=yes]").wait_for(state="attached", timeout=60_000)
+    yield page
+    assert page.locator("#trouble").is_hidden(), page.locator("#trouble").text_content()
+    context.close()
+    assert [text for text in said if not allowed or not re.search(allowed, text)] == []
+
+
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory: pytest.TempPathFactory) -> Node:
+    return logged_node(tmp_path_factory.mktemp("root"))
+
+
+@pytest.fixture(scope="module")
+def server(logged: Node) -> Iterator[Served]:
+    with served("--root", logged.root) as found:
+        found.page()
+        yield found
+
+
+@pytest.fixture
+def node(tmp_path: Path) -> Node:
+    return provision(tmp_path, "n-1").node
+
+
+def writer(node: Node, run_id: str, events: int, rate: float) -> subprocess.Popen[str]:
+    command = [sys.executable, str(REPO / "tests/live_writer.py"), str(node.root), run_id, str(events), str(rate)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+
+
+def number_in(page: Any, selector: str) -> int:
+    found = re.search(r"[\d,]+", page.locator(selector).inner_text())
+    assert found is not None
+    return int(found[0].replace(",", ""))
+
+
+# ------------------------------------------------------------------ every view
+
+
+def test_every_view_and_link_works(browser: Any, server: Served) -> None:
+    with opened(browser, server.url) as page:
+        for name in ("overview", "live", "runs", "suites", "compare", "errors", "health"):
+            page.locator(f".top nav a[href='#{name}']").click()
+            page.locator(f"#{name}.here h1").wait_for()
+        page.locator(".top nav a[href='#errors']").click()
+        page.locator("#errors .events .line").first.click()
+        assert "event_id" in page.locator("#errors .detail").first.inner_text()
+        page.locator(".top nav a[href='#runs']").click()
+        page.locator("#run-table a", has_text="bad").click()
+        page.locator("#h-run", has_text="bad").wait_for()
+        page.locator("#run-events .line").first.wait_for()
+        assert number_in(page, "#run-events p[role=status]") == 10
+        page.locator("#case-table a", has_text="1+1").click()
+        page.locator("#case-told pre", has_text="no <i>answer</i>").wait_for()
+        assert page.locator("#case-events .line").count() == 2
+        page.locator("#case-others tbody a", has_text="good").click()
+        page.locator("#case-outcome", has_text="passed").wait_for()
+        page.keyboard.press("Escape")
+        page.locator("#h-run", has_text="good").wait_for()
+        for text in HOSTILE[:3]:
+            assert page.evaluate("(text) => !document.documentElement.outerHTML.includes(text)", text)
+
+
+def test_a_link_to_a_case_or_an_event_opens_there(browser: Any, server: Served) -> None:
+    key = next(row[0] for row in server.facts()["runs"] if row[3] == "bad")
+    with opened(browser, f"{server.url}#run/{key}/case/1%2B1") as page:
+        page.locator("#h-case", has_text="1+1").wait_for()
+    with opened(browser, f"{server.url}#compare") as page:
+        page.locator("#compare-runs tbody tr").nth(1).wait_for()
+        assert page.locator("#compare-table tbody tr").count() > 0
+        page.locator("#compare-differences h2").wait_for()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_nothing_runs_over_the_edge(browser: Any, server: Served, width: int, scheme: str) -> None:
+    with opened(browser, f"{server.url}#live", color_scheme=scheme) as page:
+        page.set_viewport_size({"width": width, "height": 800})
+        page.locator("#live-events .line").first.wait_for()
+        assert page.evaluate("document.documentElement.scrollWidth <= window.innerWidth")
+
+
+# ------------------------------------------------------------------ as it is written
+
+
+def test_a_thousand_events_a_second_reach_two_browsers(browser: Any, node: Node) -> None:
+    """Each event once, and the memory of page and server does not grow with them."""
+    each = 500 * SECONDS
+    with (
+        served("--root", node.root) as server,
+        opened(browser, f"{server.url}#live", script=COUNT_EVENTS) as page,
+        opened(browser, f"{server.url}#runs", script=COUNT_EVENTS) as other,
+    ):
+        harnesses = [writer(node, f"run-{n}", each, 500) for n in range(2)]
+        page.locator("#live-events .line").first.wait_for()
+        time.sleep(min(5, SECONDS / 2))
+        early = _memory(page), _resident(server)
+        for harness in harnesses:
+            harness.wait(120 + SECONDS)
+        logged = sum(int(harness.communicate()[0]) for harness in harnesses)
+        assert logged > 2 * each
+        for one in (page, other):
+            one.wait_for_function("(count) => window.received.size >= count", arg=logged, timeout=60_000)
+            assert one.evaluate("[window.received.size, window.repeated]") == [logged, 0]
+        page.wait_for_function(
+            "(count) => document.querySelector('#live-said').textContent.startsWith(count)", arg=f"{logged:,} events"
+        )
+        assert "too fast" not in page.locator("#live-said").inner_text()
+        late = _memory(page), _resident(server)
+        print(f"{logged} events; page {early[0]:.0f} -> {late[0]:.0f} MB, server {early[1]:.0f} -> {late[1]:.0f} MB")
+        own = logged * 200 / 1e6  # what the test itself keeps of each in the page: its id
+        assert late[0] < early[0] + 40 + own
+        assert late[1] < early[1] + 250, "two databases of the page for a moment, and a window of 32 MB"
+        other.locator("#run-table .o-completed").nth(1).wait_for(timeout=30_000)
+        assert other.locator("#run-table tbody tr").count() == 2
+
+
+def _memory(page: Any) -> float:
+    """MB of the page's objects, after garbage has been collected."""
+    page.evaluate("window.gc()")
+    return float(page.evaluate("performance.memory.usedJSHeapSize")) / 1e6
+
+
+def _resident(server: Served) -> float:
+    text = Path(f"/proc/{server.process.pid}/status").read_text("ascii")
+    return int(text.split("VmRSS:")[1].split()[0]) / 1e3
+
+
+def test_the_page_follows_without_losing_place(browser: Any, node: Node) -> None:
+    """Filters, order, what is open, what is marked and where one is stay while numbers change."""
+    writer(node, "first", 150, 1000).wait(60)
+    with served("--root", node.root) as server, opened(browser, f"{server.url}#runs") as page:
+        page.locator("#run-filter [name=text]").fill("first")
+        page.locator("#run-table th", has_text="Events").locator("button").click()
+        page.locator(".top nav a[href='#overview']").click()
+        page.locator("#overview .about summary").click()
+        page.evaluate(
+            "const node = document.querySelector('#overview th[scope=row] bdi').firstChild;"
+            "getSelection().setBaseAndExtent(node, 0, node, 3)"
+        )
+        page.evaluate("window.scrollTo(0, 60)")
+        page.locator("#overview table button").first.focus()
+        before = page.locator("#overview .totals").inner_text()
+        writer(node, "second", 150, 1000).wait(60)
+        page.wait_for_function("(text) => document.querySelector('#overview .totals').innerText !== text", arg=before)
+        until(lambda: "2" in page.locator("#overview .totals dd").nth(1).inner_text())
+        assert page.evaluate("getSelection().toString()") == "n-1"
+        assert page.evaluate("document.activeElement.closest('th') !== null")
+        assert page.locator("#overview .about").get_attribute("open") is not None
+        assert page.evaluate("Math.abs(window.scrollY - 60) < 30")
+        page.locator(".top nav a[href='#runs']").click()
+        assert page.locator("#run-filter [name=text]").input_value() == "first"
+        assert page.locator("#run-table tbody tr").count() == 1
+        assert page.locator("#run-table th[aria-sort=ascending]").inner_text() == "Events"
+        page.locator("#run-filter [name=text]").fill("")
+        until(lambda: page.locator("#run-table tbody tr").count() == 2)
+
+
+def test_a_run_that_is_open_goes_on_and_ends(browser: Any, node: Node) -> None:
+    """Its events come as they are written, those that are unfolded stay so; then its outcome."""
+    with served("--root", node.root) as server:
+        harness = writer(node, "long", 4000, 400)
+        until(lambda: server.facts()["runs"])
+        with opened(browser, f"{server.url}#runs") as page:
+            page.locator("#run-table a", has_text="long").click()
+            page.locator("#run-events .line").first.click()
+            status = "#run-events p[role=status]"
+            first = number_in(page, status)
+            until(lambda: number_in(page, status) > first + 300)
+            assert "still running" in page.locator("#run-said").inner_text()
+            assert page.locator("#run-events .detail").count() == 1
+            harness.wait(60)
+            page.locator("#run-said", has_text="ended normally").wait_for(timeout=30_000)
+            until(lambda: number_in(page, status) == 4042)
+            assert page.locator("#run-events .detail").count() == 1
+            until(lambda: page.locator("#run-totals").inner_text().count("40 of 40") == 1)
+            page.locator(".top nav a[href='#live']").click()
+            until(lambda: "ago" in page.locator("#live-said").inner_text(), 30)
+
+
+def test_filters_and_pause_hold_while_events_come(browser: Any, node: Node) -> None:
+    with served("--root", node.root) as server, opened(browser, f"{server.url}#live") as page:
+        harness = writer(node, "run", 3000, 500)
+        page.locator("#live-events .line").nth(20).wait_for()
+        page.locator("#live-events [type=search]").fill("case completed")
+        until(lambda: page.locator("#live-events .line").count() > 3)
+        texts = page.locator("#live-events .line .m").all_inner_texts()
+        assert set(texts) == {"case completed"}
+        page.locator("#live-events [type=search]").fill("")
+        page.locator("#live-events button", has_text="Pause").click()
+        top = page.locator("#live-events .line").first.inner_text()
+        until(lambda: "while paused" in page.locator("#live-said").inner_text())
+        assert page.locator("#live-events .line").first.inner_text() == top
+        page.locator("#live-events button", has_text="Go on").click()
+        harness.wait(60)
+        until(lambda: "run ended" in page.locator("#live-events .line").first.inner_text())
+
+
+def test_reloaded_it_shows_the_same(browser: Any, node: Node) -> None:
+    writer(node, "run", 120, 1000).wait(60)
+    with served("--root", node.root) as server, opened(browser, f"{server.url}#live") as page:
+        until(lambda: number_in(page, "#live-said") == 124)
+        page.reload()
+        page.locator("html[data-ready=yes]").wait_for(state="attached")
+        until(lambda: number_in(page, "#live-said") == 124)
+
+
+def test_a_server_that_is_stopped_and_started_is_found_again(browser: Any, node: Node) -> None:
+    token = {"CALYX_VIEW_TOKEN": "a-token-that-stays-the-same"}
+    writer(node, "before", 120, 1000).wait(60)
+    with (
+        served("--root", node.root, **token) as server,
+        opened(browser, f"{server.url}#live", allowed="Failed to load|ERR_CONNECTION|ERR_INCOMPLETE") as page,
+    ):
+        until(lambda: number_in(page, "#live-said") == 124)
+        server.stop()
+        page.locator("#live-state", has_text="not connected").wait_for()
+        assert page.locator("#live-events .line").count() == 100
+        writer(node, "meanwhile", 120, 1000).wait(60)
+        with served("--root", node.root, "--port", str(server.port), **token):
+            page.locator("#live-state", has_text="live").wait_for(timeout=30_000)
+            until(lambda: number_in(page, "#live-said") == 248)
+            page.locator(".top nav a[href='#runs']").click()
+            until(lambda: page.locator("#run-table tbody tr").count() == 2)
+
+
+def test_an_outbox_without_events_fills_while_it_is_looked_at(browser: Any, node: Node) -> None:
+    with served("--root", node.root) as server, opened(browser, server.url) as page:
+        page.locator("#overview .note", has_text="nothing to show yet").wait_for()
+        writer(node, "run", 120, 1000).wait(60)
+        page.locator("#overview .totals dd", has_text="124").first.wait_for()
+        page.locator(".top nav a[href='#runs']").click()
+        page.locator("#run-table a", has_text="run").wait_for()
+        page.locator("#timeline canvas").wait_for()
+
+
+# ------------------------------------------------------------------ hostile visitors
+
+
+def test_another_sites_page_gets_nothing(browser: Any, server: Served, tmp_path: Path) -> None:
+    """Though it knows the whole address: by fetching, as a script, a picture, a frame, or a stream."""
+    attack = """
+<body><script>
+const url = decodeURIComponent(location.hash.slice(1)), found = {};
+const tried = (name, promise) => promise.then(() => { found[name] = "got it"; }, () => { found[name] = "refused"; });
+const load = (tag, path) => new Promise((good, bad) => {
+  const element = document.createElement(tag);
+  Object.assign(element, { onload: good, onerror: bad, src: url + path });
+  document.body.append(element);
+});
+const stream = () => new Promise((good, bad) => {
+  const source = new EventSource(url + "live");
+  Object.assign(source, { onopen: good, onerror: () => { source.close(); bad(); } });
+});
+Promise.all([
+  tried("cors", fetch(url + "events?run=errors").then((answer) => answer.text())),
+  tried("post", fetch(url, { method: "POST", body: "x" }).then((answer) => answer.text())),
+  tried("script", load("script", "page.js")), tried("image", load("img", "icon.svg")), tried("stream", stream()),
+]).then(() => { window.found = found; });
+const frame = document.createElement("iframe");
+frame.src = url;
+document.body.append(frame);
+</script></body>
+"""
+    (tmp_path / "index.html").write_text(attack, "utf-8")
+
+    class Quiet(http.server.SimpleHTTPRequestHandler):
+        def __init__(self, *args: Any) -> None:
+            super().__init__(*args, directory=str(tmp_path))
+
+        def log_message(self, *args: Any) -> None:
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Quiet) as other:
+        threading.Thread(target=other.serve_forever, daemon=True).start()
+        page = browser.new_page()
+        page.goto(f"http://localhost:{other.server_address[1]}/#{server.url}")
+        page.wait_for_function("window.found", timeout=30_000)
+        assert set(page.evaluate("window.found").values()) == {"refused"}, page.evaluate("window.found")
+        page.wait_for_timeout(500)
+        assert all("Overview" not in frame.content() for frame in page.frames)
+        page.close()
+        other.shutdown()
+
+
+def test_a_name_that_points_here_gets_nothing(browser: Any, server: Served) -> None:
+    """DNS rebinding: Chromium was told that the site's name is this machine's."""
+    page = browser.new_page()
+    answer = page.goto(server.url.replace("127.0.0.1", "evil.example"))
+    assert answer.status == 421
+    assert "Overview" not in page.content()
+    page.close()
