@@ -244,23 +244,54 @@ def test_the_page_follows_without_losing_place(browser: Any, node: Node) -> None
 def test_a_run_that_is_open_goes_on_and_ends(browser: Any, node: Node) -> None:
     """Its events come as they are written, those that are unfolded stay so; then its outcome."""
     with served("--root", node.root) as server:
-        harness = writer(node, "long", 4000, 400)
+        harness = writer(node, "long", 3000, 100)
         until(lambda: server.facts()["runs"])
         with opened(browser, f"{server.url}#runs") as page:
             page.locator("#run-table a", has_text="long").click()
             page.locator("#run-events .line").first.click()
             status = "#run-events p[role=status]"
             first = number_in(page, status)
-            until(lambda: number_in(page, status) > first + 300)
+            until(lambda: number_in(page, status) > first + 100)
             assert "still running" in page.locator("#run-said").inner_text()
             assert page.locator("#run-events .detail").count() == 1
             harness.wait(60)
             page.locator("#run-said", has_text="ended normally").wait_for(timeout=30_000)
-            until(lambda: number_in(page, status) == 4042)
+            until(lambda: number_in(page, status) == 3032)
             assert page.locator("#run-events .detail").count() == 1
-            until(lambda: page.locator("#run-totals").inner_text().count("40 of 40") == 1)
+            until(lambda: page.locator("#run-totals").inner_text().count("30 of 30") == 1)
             page.locator(".top nav a[href='#live']").click()
             until(lambda: "ago" in page.locator("#live-said").inner_text(), 30)
+
+
+def test_a_long_run_is_counted_whole_and_its_middle_can_be_loaded(browser: Any, node: Node) -> None:
+    """The page keeps 10,000 of its events; none of the others is forgotten."""
+    with served("--root", node.root) as server:
+        harness = writer(node, "long", 13_000, 3000)
+        until(lambda: server.facts()["runs"])
+        with opened(browser, f"{server.url}#runs") as page:
+            page.locator("#run-table a", has_text="long").click()
+            page.locator("#run-events .line").nth(2).click()
+            harness.wait(60)
+            page.locator("#run-said", has_text="ended normally").wait_for(timeout=30_000)
+            status = page.locator("#run-events p[role=status]")
+            until(
+                lambda: (
+                    status.inner_text() in ("10,000 events here (13,132 in all)", "5,000 events here (13,132 in all)")
+                )
+            )
+            assert page.locator("#run-events .detail").count() == 1
+            while page.locator("#run-events .gap button").count() or "here" in status.inner_text():
+                more = page.locator("#run-events .events-more")
+                if page.locator("#run-events .gap button").count():
+                    before = status.inner_text()
+                    page.locator("#run-events .gap button").click()
+                    until(lambda before=before: status.inner_text() != before)
+                else:
+                    more.click()
+            assert status.inner_text() == "13,132 events"
+            seqs = page.evaluate("[...lists.values()].at(-1).events.map((one) => one.event.seq)")
+            assert seqs == sorted(set(seqs))
+            assert len(seqs) == 13_132
 
 
 def test_filters_and_pause_hold_while_events_come(browser: Any, node: Node) -> None:

@@ -104,6 +104,7 @@ class EventList {
   // here, and in all; query: where the rest is; only: which of a run's events; fetch: another way to get them
   constructor(box, key, hash, counts, query, only = null, fetch = null) {
     Object.assign(this, { box, key, hash, counts, query, only, events: [], ready: null, is_run: by_key.has(key) });
+    this.unfolded = new Set(); // lines
     this.fetch = fetch || (() => store.events(key));
     this.most = this.first;
   }
@@ -129,10 +130,12 @@ class EventList {
   // Events that have arrived since; those that are here already are passed over. The rows that are there stay as they are.
   add(found) {
     this.known ??= new Set(this.events.map((one) => one.line));
-    const lines = found.lines.filter((line) => !this.known.has(line));
-    if (!lines.length) return;
-    for (const line of lines) this.known.add(line);
-    const fresh = items_of({ ...found, lines }, this.ids), had = this.list ? this.wanted().length : 0;
+    let fresh = items_of({ lines: found.lines.filter((line) => !this.known.has(line)) }, this.ids);
+    // those of the middle are counted already
+    if (this.after_gap) fresh = fresh.filter((one) => String(field(one.event, "ts_utc")) >= String(field(this.after_gap.event, "ts_utc")));
+    if (!fresh.length) return;
+    for (const one of fresh) this.known.add(one.line);
+    const had = this.list ? this.wanted().length : 0;
     this.events.push(...fresh);
     this.counts = { events: this.events.length, count: this.counts.count + fresh.length };
     this.trim();
@@ -236,6 +239,7 @@ class EventList {
       make("span", { class: "m" }, message ? shown(message, 300) : make("span", { class: "muted" }, "(no message)"), this.exception_said(event)));
     const item = make("li", { "data-number": one.number }, button);
     button.addEventListener("click", () => this.toggle(item, one));
+    if (this.unfolded.has(one.line)) this.toggle(item, one, true);
     return item;
   }
   exception_said(event) {
@@ -248,6 +252,7 @@ class EventList {
     const should = open ?? old === null;
     if (old) old.remove();
     button.setAttribute("aria-expanded", String(should));
+    this.unfolded[should ? "add" : "delete"](one.line);
     if (should) item.append(this.detail(one));
   }
   detail(one) {

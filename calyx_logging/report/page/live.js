@@ -140,6 +140,7 @@ async function renew_once() {
   const answer = await fetch("./");
   if (!answer.ok) return;
   const fresh = new DOMParser().parseFromString(trusted.createHTML(await answer.text()), "text/html");
+  if (!$("#facts", fresh)) return; // a server that has just been started is making its first page
   const told = JSON.parse($("#facts", fresh).textContent);
   await cases_ready;
   const before = new Map(runs.map((run) => [run.key, JSON.stringify(run)]));
@@ -204,23 +205,17 @@ async function renew_one(changed, old_case) {
   }
 }
 
-// A list that lacks events, because more came than the page holds, is read again; what is unfolded stays so.
+// A list that lacks events, because more came than the page holds, is read again.
 async function complete(list, run) {
   if (!list || !list.ready) return;
   await list.ready;
   if (list.counts.count >= run.events) return;
-  const unfolded = new Set([...(list.list ? list.list.querySelectorAll("li:has(.detail)") : [])].map((item) => Number(item.dataset.number)));
-  const lines = new Set(list.events.filter((one) => unfolded.has(one.number)).map((one) => one.line));
   const said = list.level ? [list.level.value, list.source.value, list.of_case.value, list.text.value] : null;
   await list.load();
   list.known = null;
   if (said) [list.level.value, list.source.value, list.of_case.value, list.text.value] = said;
   hand_on(live_list ? live_list.events : []);
   list.draw();
-  for (const item of list.list.querySelectorAll("[data-number]")) {
-    const one = list.events.find((other) => other.number === Number(item.dataset.number));
-    if (lines.has(one.line)) list.toggle(item, one, true);
-  }
 }
 
 function say_runs_left() {
@@ -357,7 +352,7 @@ function connect(after) {
   let last = after, next = 1;
   stream.addEventListener("hello", (event) => {
     const told = JSON.parse(event.data).session;
-    if (session && session !== told) renew(); // another server has been started in its place
+    if (session && session !== told) facts.live.version = 0; // another server has been started in its place
     session = told;
     next = JSON.parse(event.data).next;
     say_state("on");
