@@ -167,10 +167,9 @@ def _of_runs(backend: Any, events: Any, chosen: list[dict[str, Any]], first: int
     most = _most_of_one([row["events"] for row in chosen])
     ranked = of_runs.mutate(
         rank=ibis.row_number().over(**by_run, order_by=list(_ORDER)),
-        from_end=ibis.row_number().over(**by_run, order_by=_backward()),
         in_all=of_runs.chunk.count().over(**by_run),
     )
-    is_wanted = (ranked.rank < most // 2) | (ranked.from_end < most - most // 2)
+    is_wanted = (ranked.rank < most // 2) | (ranked.rank >= ranked.in_all - (most - most // 2))
     if first is not None:
         is_wanted = (ranked.rank >= first) & (ranked.rank < first + most)
     wanted = ranked.filter(is_wanted)

@@ -55,7 +55,7 @@ _EVENT_BYTES = 100
 """Bytes that a usual event takes in the page, packed."""
 
 _ENVELOPE = 20_000
-TABLES = ("ends", "runs")
+TABLES = ("ends", "runs", "cases")
 """Views from which most answers are made."""
 
 _CASES, _DETAILS = 0.2, 0.1
