@@ -141,12 +141,12 @@ def until(found: Any, seconds: float = WAIT) -> Any:
 
 
 @contextmanager
-def served(*args: str | Path, **environment: str) -> Iterator[Served]:
+def served(*args: str | Path, cwd: Path | None = None, **environment: str) -> Iterator[Served]:
     """Serve until the block ends."""
     command = [sys.executable, "-m", "calyx_logging.scripts", "view", "--json", *map(str, args)]
     surroundings = {**os.environ, "PYTHONUNBUFFERED": "1", **environment}
     process = subprocess.Popen(
-        command, env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
+        command, cwd=cwd, env=surroundings, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, encoding="utf-8"
     )
     try:
         assert process.stdout is not None

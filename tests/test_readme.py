@@ -15,6 +15,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+from serving import served
 from test_architecture import MAY_IMPORT
 
 from calyx_logging import provision
@@ -129,8 +130,13 @@ def test_the_commands_shown_work(root: Path) -> None:
     for line in (line for body in blocks("console") + blocks("console", READING) for line in body.splitlines()):
         program, *args = shlex.split(line)
         if program != "calyx-telemetry" or (
-            args[0] in ("query", "report") and importlib.util.find_spec("ibis") is None
+            args[0] in ("query", "report", "view") and importlib.util.find_spec("ibis") is None
         ):
+            continue
+        if args[0] == "view":  # until it is ended
+            assert args[-1] == "--open"
+            with served(*args[1:-1], cwd=root) as server:
+                assert "case failed" in server.page()
             continue
         expanded: list[str] = []
         for arg in args:
