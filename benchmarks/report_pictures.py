@@ -3,8 +3,8 @@
     python benchmarks/report_pictures.py [--browser /usr/bin/chromium] [--to docs/images]
 
 runs the ladder (examples/ladder.py) in a temporary root, imports a fleet (fleet_data.py --tidy) into a temporary hub,
-makes both reports with the command, and takes screenshots at two widths, light and dark. Needs the extras `report` and
-`browser`, and a Chromium.
+makes both reports with the command, serves the ladder's page live, and takes screenshots at two widths, light and dark.
+Needs the extras `view` and `browser`, and a Chromium.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ import shutil
 import subprocess
 import sys
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ PICTURES = {
     "fleet-health": ("fleet", "#health", None),
     "ladder-run": ("ladder", "#runs", "a run"),
     "ladder-case": ("ladder", "#runs", "a case"),
+    "ladder-live": ("live", "#live", "events"),
 }
 
 
@@ -57,19 +60,35 @@ def make_pages(folder: Path) -> dict[str, Path]:
     return {name: folder / f"{name}.html" for name in ("ladder", "fleet")}
 
 
-def photograph(browser: Any, pages: dict[str, Path], target: Path) -> None:
+@contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Serve the ladder's page live; yield its address."""
+    environment = {**os.environ, "PYTHONPATH": str(folder / "site")}
+    command = [sys.executable, "-m", "calyx_logging.scripts", "view", "--root", "ladder"]
+    process = subprocess.Popen(command, cwd=folder, env=environment, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        yield process.stdout.readline().strip()
+    finally:
+        process.terminate()
+        process.wait(20)
+
+
+def photograph(browser: Any, pages: dict[str, str], target: Path) -> None:
     """Take every picture at every width in both colour schemes."""
     for name, (page_name, place, what) in PICTURES.items():
         for size, (width, height) in SIZES.items():
             for scheme in ("light", "dark"):
                 context = browser.new_context(viewport={"width": width, "height": height}, color_scheme=scheme)
                 page = context.new_page()
-                page.goto(pages[page_name].as_uri() + place)
+                page.goto(pages[page_name] + place)
                 page.locator("html[data-ready=yes]").wait_for(state="attached")
                 if what == "a case":  # one that did not pass
                     page.click("#run-table a:has-text('instant')")
                     page.click("#case-table tr:has-text('not passed') a")
                     page.wait_for_selector("#case-others tbody tr")
+                elif what == "events":
+                    page.click("#live-events li .line >> nth=1")
                 elif what == "a run":  # the newest run with a failed case, with its error expanded
                     page.click("#run-table a >> nth=0")
                     page.select_option("#run-events select[aria-label=Level]", "error")
@@ -93,7 +112,8 @@ def main() -> None:
     with sync_playwright() as driver:
         pages = make_pages(folder)
         browser = driver.chromium.launch(executable_path=options.browser, args=["--no-sandbox", "--disable-gpu"])
-        photograph(browser, pages, options.to)
+        with served(folder) as address:
+            photograph(browser, {**{name: path.as_uri() for name, path in pages.items()}, "live": address}, options.to)
         browser.close()
     shutil.rmtree(folder)
 

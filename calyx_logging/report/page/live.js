@@ -310,7 +310,7 @@ class LiveList extends EventList {
     this.rates = this.rates.filter(([at]) => at > now - 5000);
     const rate = this.rates.reduce((sum, [, events]) => sum + events, 0) / 5, last = this.events[this.events.length - 1];
     const age = last ? (now - Date.parse(field(last.event, "ts_utc"))) / 1000 : NaN;
-    const pace = rate >= 1 ? `${count(Math.round(rate))} a second` : age > 10 ? `the last ${duration(age)} ago` : "";
+    const pace = rate >= 1 ? `${count(Math.round(rate))} a second` : age > 10 ? `the last ${age < 60 ? `${Math.round(age)} s` : duration(age)} ago` : "";
     const dropped = this.skipped ? `${counted(this.skipped, "event")} came too fast for this page; they are in the outbox` : "";
     const kept = this.received > this.events.length ? `the last ${count(this.events.length)} are kept here` : "";
     const held = this.is_paused && this.fresh.length ? `${counted(this.fresh.length, "new event")} while paused` : "";
