@@ -8,6 +8,7 @@ process is already running it, 4 a file system error.
 from __future__ import annotations
 
 import importlib
+import io
 import os
 import re
 import sys
@@ -33,9 +34,11 @@ __all__ = [
     "hub_option",
     "json_option",
     "json_text",
+    "machine_stream",
     "main",
     "print_json",
     "progress_bar",
+    "put",
     "remark",
     "root_option",
     "run",
@@ -138,9 +141,31 @@ def json_option(function: _F) -> _F:
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")(function)
 
 
+@contextmanager
+def machine_stream(file: TextIO | None = None) -> Iterator[TextIO]:
+    """Yield a stream for what programs read: UTF-8 whatever the locale, on standard output unless `file` is given."""
+    target = sys.stdout if file is None else file
+    target.flush()
+    buffer = getattr(target, "buffer", None)
+    if buffer is None:  # a stream of text alone, in another program
+        yield target
+        return
+    stream = io.TextIOWrapper(buffer, encoding="utf-8", errors="backslashreplace", newline="")
+    try:
+        yield stream
+    finally:
+        stream.detach()
+
+
+def put(text: str, file: TextIO | None = None) -> None:
+    """Print one line for programs."""
+    with machine_stream(file) as stream:
+        stream.write(f"{text}\n")
+
+
 def print_json(document: object, file: TextIO | None = None) -> None:
     """Print the result for programs, on standard output unless `file` is given."""
-    click.echo(json_text(document, indent=True), file)
+    put(json_text(document, indent=True), file)
 
 
 def json_text(document: object, *, indent: bool = False) -> str:

@@ -23,7 +23,17 @@ try:
     from calyx_logging.query.named import NAMES, run_named
     from calyx_logging.query.sql import Rows, run_sql
     from calyx_logging.query.verdicts import verdicts_at
-    from calyx_logging.scripts.cli import count_text, json_option, print_json, remark, run, shown, tell, warn_all
+    from calyx_logging.scripts.cli import (
+        count_text,
+        json_option,
+        machine_stream,
+        print_json,
+        remark,
+        run,
+        shown,
+        tell,
+        warn_all,
+    )
     from calyx_logging.scripts.engines import engine_of, engine_options
     from calyx_logging.scripts.sources import from_option
     from calyx_logging.scripts.sql_shell import converse
@@ -137,10 +147,11 @@ def _print(rows: Rows, *, as_json: bool, as_csv: bool) -> None:
     if as_json:
         print_json(rows.to_pylist())
     elif as_csv:
-        writer = csv.writer(sys.stdout, lineterminator="\n")
         safe = shown if _is_terminal(sys.stdout) else str
-        writer.writerow(map(safe, rows.schema.names))
-        writer.writerows([safe(_text(value)) for value in row] for row in rows.values())
+        with machine_stream() as stream:
+            writer = csv.writer(stream, lineterminator="\n")
+            writer.writerow(map(safe, rows.schema.names))
+            writer.writerows([safe(_text(value)) for value in row] for row in rows.values())
     else:
         _draw(rows)
 

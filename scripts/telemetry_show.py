@@ -17,7 +17,7 @@ try:
     from calyx_logging.format.chunk import ChunkName
     from calyx_logging.format.reader import Line, lines_of
     from calyx_logging.query.locations import chunks_at
-    from calyx_logging.scripts.cli import json_text, print_json, remark, run, tell
+    from calyx_logging.scripts.cli import json_text, print_json, put, remark, run, tell
     from calyx_logging.scripts.sources import from_option
 except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py show") from None
@@ -42,9 +42,9 @@ def command(event_id: str, place: str, root: str | None, before: int, after: int
     for line, around in () if as_json else shown:
         tell(f"{line.path}, line {line.number}")
         for other in around:
-            tell(json_text(other.event)) if other != line else click.echo(json_text(line.event, indent=True))
+            put(json_text(other.event, indent=other == line))
         if not around:
-            click.echo(json_text(line.event, indent=True))
+            put(json_text(line.event, indent=True))
     if not found:
         remark(f"there is no event {event_id} in {len(paths)} chunks of {place}")
         raise SystemExit(1)

@@ -444,3 +444,28 @@ def test_every_command_counts_the_events_that_were_logged(node: Node, configure:
         assert ", 7 events" in telemetry("report", "--from", place, *where, "-o", page).stdout
     (tmp_path / "other").mkdir()
     assert "verified: 1 chunk, 1 event, " in telemetry("smoke-test", "--root", tmp_path / "other").stdout
+
+
+@pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-16", "utf-8"])
+def test_what_programs_read_is_utf8_whatever_the_locale(node: Node, encoding: str) -> None:
+    """JSON and CSV have the characters themselves; a locale that cannot say them alters nothing."""
+    pytest.importorskip("duckdb")
+    text = "\U0001f389 漢字 é"
+    code = "import logging, sys; from calyx_logging import OutboxHandler; log = logging.getLogger(); "
+    code += "log.addHandler(OutboxHandler(root=sys.argv[1])); log.warning(sys.argv[2])"
+    python(code, str(node.root), text)
+    where = ("--root", str(node.root))
+
+    def said(*args: str) -> bytes:
+        command = [sys.executable, "-m", "calyx_logging.scripts", *args, *where]
+        environment = {**os.environ, "PYTHONIOENCODING": encoding, "PYTHONUTF8": "0", "LC_ALL": "C"}
+        done = subprocess.run(command, capture_output=True, env=environment, timeout=120, check=True)
+        return done.stdout
+
+    (event,) = (json.loads(line) for line in said("tail", "--json", "-n", "1").splitlines())
+    assert event["message"] == text
+    assert json.loads(said("query", "--json", "SELECT message FROM events")) == [{"message": text}]
+    assert said("query", "--csv", "SELECT message FROM events").decode("utf-8") == f"message\n{text}\n"
+    assert json.loads(said("show", "--json", event["event_id"]))[0]["event"]["message"] == text
+    assert f'"message": "{text}"' in said("show", event["event_id"]).decode("utf-8")
+    assert json.loads(said("status", "--json"))["root"] == str(node.root)
