@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from calyx_logging.handlers.outbox import OutboxHandler
     from calyx_logging.harness.benchmark import benchmark_run
     from calyx_logging.harness.doctor import doctor
+    from calyx_logging.harness.setup import setup
     from calyx_logging.node import Node, provision
     from calyx_logging.recording.background import seal
 
@@ -45,6 +46,7 @@ __all__ = [
     "install_fast_logger",
     "provision",
     "seal",
+    "setup",
 ]
 
 _HOMES = {
@@ -61,6 +63,7 @@ _HOMES = {
     "install_fast_logger": "events.fast_logger",
     "provision": "node",
     "seal": "recording.background",
+    "setup": "harness.setup",
 }
 
 

@@ -9,18 +9,19 @@ import secrets
 import sys
 import weakref
 from collections.abc import Mapping
+from types import TracebackType
 from typing import ClassVar
 
 from calyx_logging.compiled import use
 from calyx_logging.core.validation import whole_bytes
-from calyx_logging.errors import ConfigError
+from calyx_logging.errors import CalyxError, ConfigError, say
 from calyx_logging.events.event import MIN_MAX_EVENT_BYTES
 from calyx_logging.events.formatter import EventFormatter
 from calyx_logging.events.stamp import StampEvent
 from calyx_logging.format.chunk import MAX_LINE
 from calyx_logging.node import Node
 
-__all__ = ["EventHandler", "check_flags", "check_root"]
+__all__ = ["EventHandler", "check_flags", "check_root", "say_last"]
 
 
 class EventHandler(logging.Handler):
@@ -100,6 +101,24 @@ def _be_closed_first() -> None:
 
 
 atexit.register(_be_closed_first)
+
+
+def say_last(error: CalyxError) -> None:
+    """Have an error that leads to the end of the program said again below its traceback, where one looks first.
+
+    `dictConfig` raises another error from it, whose message says only which handler it was.
+    """
+    before = sys.excepthook
+
+    def hook(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> None:
+        before(kind, value, trace)
+        cause = value.__cause__
+        while cause is not None and cause is not error:
+            cause = cause.__cause__
+        if cause is error:
+            say(str(error))
+
+    sys.excepthook = hook
 
 
 def check_root(root: object) -> None:

@@ -15,7 +15,7 @@ from typing import Any
 from calyx_logging.compiled import shortcut
 from calyx_logging.core import crash_file
 from calyx_logging.core.validation import refuse_unknown
-from calyx_logging.errors import say
+from calyx_logging.errors import CalyxError, say
 from calyx_logging.events.capture import attach, check_names, names_captured_by
 from calyx_logging.events.event import DEFAULT_MAX_EVENT_BYTES, DEFAULT_SOURCE
 from calyx_logging.events.fast_logger import install_fast_logger
@@ -23,7 +23,7 @@ from calyx_logging.events.formatter import EventFormatter
 from calyx_logging.events.stamp import StampEvent, take
 from calyx_logging.format.chunk import check_component
 from calyx_logging.handlers import children
-from calyx_logging.handlers.base import EventHandler, check_flags, check_root
+from calyx_logging.handlers.base import EventHandler, check_flags, check_root, say_last
 from calyx_logging.node import Node
 from calyx_logging.recording.background import let_go
 from calyx_logging.recording.core_members import tell_core
@@ -60,7 +60,11 @@ _said: set[str] = set()
 def _find(root: str | os.PathLike[str] | None) -> Node:
     """Find the node; say once in a process that its root was copied from another machine."""
     check_root(root)
-    node = Node.find(root)
+    try:
+        node = Node.find(root)
+    except CalyxError as error:
+        say_last(error)
+        raise
     if (stranger := node.stranger) is not None and stranger not in _said:
         _said.add(stranger)
         say(stranger)

@@ -180,6 +180,7 @@ def test_the_public_names() -> None:
         "install_fast_logger",
         "provision",
         "seal",
+        "setup",
     ]
     for name in calyx_logging.__all__:
         assert getattr(calyx_logging, name) is not None

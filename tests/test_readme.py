@@ -57,9 +57,10 @@ def root(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     provision = next(line for line in commands if " provision " in line)
     assert telemetry(*provision.split()[1:], cwd=root).returncode == 0
     configure, structlog_example, runs = blocks("python")
-    (straight,) = blocks("python", CONFIGURATION)
+    by_dictconfig, straight = blocks("python", CONFIGURATION)
     run_python(configure, root)
     run_python(configure + structlog_example, root)
+    run_python(by_dictconfig, root)
     run_python(straight, root)
     run_python(configure.partition("log = ")[0] + runs, root)
     (yaml_config,) = blocks("yaml", CONFIGURATION)
@@ -109,6 +110,7 @@ def test_the_examples_log_what_they_say(root: Path) -> None:
     assert [event["message"] for event in events].count("case done") == 3
     assert [event["message"] for event in events].count("case failed") == 2
     assert [event["message"] for event in events].count("from yaml") == 1
+    assert [event["message"] for event in events].count("from dictConfig") == 1
     bound = [event for event in events if event.get("run_id") == "r-42"]
     assert len(bound) == 1
     assert {event["node_id"] for event in events} == {"laptop-01"}

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from calyx_logging.compiled import shortcut, use
 from calyx_logging.errors import ConfigError
+from calyx_logging.events.console import ensure_console
 from calyx_logging.events.formatter import StructlogMessage
 from calyx_logging.events.levels import level_text
 
@@ -41,7 +42,9 @@ _LEVELS = {
 """Names of structlog's log methods, and their levels."""
 
 
-def configure_structlog(outbox: OutboxHandler | None = None, *, level: int | str = logging.INFO) -> None:
+def configure_structlog(
+    outbox: OutboxHandler | None = None, *, level: int | str = logging.INFO, console: bool = False
+) -> None:
     """Configure `structlog.get_logger(name)` to log through `logging.getLogger(name)`, or straight to an outbox.
 
     Fields may have any name, even that of a LogRecord attribute (`name`, `args`, `level` …). Context variables are read
@@ -52,15 +55,23 @@ def configure_structlog(outbox: OutboxHandler | None = None, *, level: int | str
             The handler need not be attached to a logger; its level, its filters and the levels of stdlib loggers are
             not applied.
         level: with `outbox`, the least level that is logged, by name or number.
+        console: without `outbox`, whether the root logger gets a readable console on standard error if it has none, in
+            place of structlog's own.
 
     Raises:
-        ConfigError: `level` is not a level.
+        ConfigError: `level` is not a level, or a console is wanted with `outbox`.
     """
     import structlog
 
     number = logging.getLevelNamesMapping().get(level.upper()) if isinstance(level, str) else level
     if not isinstance(number, int) or isinstance(number, bool):
         raise ConfigError(f"option 'level' is {level!r}: give the name or the number of a level")
+    if console and outbox is not None:
+        raise ConfigError(
+            "either an outbox or a console", hint="the way straight to the outbox passes no other handler"
+        )
+    if console:
+        ensure_console()
     if outbox is None:
         structlog.configure(
             processors=[

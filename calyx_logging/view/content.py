@@ -172,7 +172,8 @@ class Content:
 
     def interrupt(self) -> None:
         """Make whatever asks a database at the moment fail, in other threads."""
-        for backend in (self._asked, None if self._now is None else self._now.backend):
+        backends: list[Any] = [self._asked, None if self._now is None else self._now.backend]
+        for backend in backends:
             with suppress(Exception):  # there is none, or it is closed
                 backend.con.interrupt()
 
