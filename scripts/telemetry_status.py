@@ -9,6 +9,8 @@ try:
     from calyx_logging.node import Node
     from calyx_logging.outbox.status import NodeStatus, status_of
     from calyx_logging.scripts.cli import count_text, json_option, print_json, remark, root_option, run, size_text, tell
+    from calyx_logging.scripts.sources import usual_place
+    from calyx_logging.scripts.telemetry_audit import command as audit
 except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py status") from None
 
@@ -24,8 +26,11 @@ except ImportError as error:
 def command(root: str | None, strict: bool, as_json: bool) -> None:
     """Show whether anything was lost, open and sealed chunks, what is exported and what is pending. Changes nothing.
 
-    Exit code 1 when something that was kept is missing from the outbox.
+    Exit code 1 when something that was kept is missing from the outbox. In a hub's folder this is `audit`.
     """
+    if usual_place(root) == "hub":
+        click.get_current_context().invoke(audit, root=root, strict=strict, as_json=as_json)
+        return
     node = Node.find(root)
     statuses = [status_of(node.with_id(node_id)) for node_id in node.all_ids()]
     if as_json:

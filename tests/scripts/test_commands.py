@@ -451,9 +451,7 @@ def test_what_programs_read_is_utf8_whatever_the_locale(node: Node, encoding: st
     """JSON and CSV have the characters themselves; a locale that cannot say them alters nothing."""
     pytest.importorskip("duckdb")
     text = "\U0001f389 漢字 é"
-    code = "import logging, sys; from calyx_logging import OutboxHandler; log = logging.getLogger(); "
-    code += "log.addHandler(OutboxHandler(root=sys.argv[1])); log.warning(sys.argv[2])"
-    python(code, str(node.root), text)
+    python(_ONE_EVENT, str(node.root), text)
     where = ("--root", str(node.root))
 
     def said(*args: str) -> bytes:
@@ -469,3 +467,45 @@ def test_what_programs_read_is_utf8_whatever_the_locale(node: Node, encoding: st
     assert json.loads(said("show", "--json", event["event_id"]))[0]["event"]["message"] == text
     assert f'"message": "{text}"' in said("show", event["event_id"]).decode("utf-8")
     assert json.loads(said("status", "--json"))["root"] == str(node.root)
+
+
+def test_in_a_hubs_folder_commands_read_the_hub(node: Node, tmp_path: Path) -> None:
+    """Without `--from`; a folder that is both a node and a hub is the node, as before."""
+    pytest.importorskip("ibis")
+    pytest.importorskip("jinja2")
+    python(_ONE_EVENT, str(node.root), "there")
+    assert telemetry("export", "--root", node.root).returncode == 0
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    exports = node.root / "exports/telemetry_exports"
+    assert telemetry("import", exports, "--root", hub).returncode == 0
+    (hub / "below").mkdir()
+    for where in ({"cwd": hub}, {"cwd": hub / "below"}, {"cwd": tmp_path}):
+        root = ("--root", str(hub)) if where["cwd"] == tmp_path else ()
+        assert "there" in telemetry("tail", *root, **where).stdout
+        (row,) = json.loads(telemetry("query", "SELECT message FROM events", "--json", *root, **where).stdout)
+        assert row == {"message": "there"}
+        assert telemetry("status", *root, **where).stdout.startswith(f"{node.id}: complete")
+        assert json.loads(telemetry("status", "--json", *root, **where).stdout)[0]["node_id"] == node.id
+        done = telemetry("report", "-o", tmp_path / "page.html", *root, **where)
+        assert (done.returncode, "1 node" in done.stdout) == (0, True), done.stderr
+    assert telemetry("import", exports, "--root", node.root).returncode == 0
+    assert "last export" in telemetry("status", cwd=node.root).stdout
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    done = telemetry("tail", "--root", empty)
+    assert (done.returncode, "provision NODE_ID" in done.stderr) == (2, True)
+
+
+@pytest.mark.parametrize(("typed", "meant"), [("statsu", "status"), ("exprot", "export"), ("reports", "report")])
+def test_a_command_that_is_misspelt_is_named(typed: str, meant: str) -> None:
+    done = telemetry(typed)
+    assert done.returncode == 2
+    assert f"Did you mean {meant}" in done.stderr
+    assert "Did you mean" not in telemetry("xyzzy").stderr
+
+
+_ONE_EVENT = (
+    "import logging, sys; from calyx_logging import OutboxHandler; log = logging.getLogger(); "
+    "log.addHandler(OutboxHandler(root=sys.argv[1])); log.warning(sys.argv[2])"
+)
