@@ -23,6 +23,9 @@ except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py show") from None
 
 
+_SHORT_ID = 8
+
+
 @click.command("show")
 @click.argument("event_id")
 @from_option
@@ -32,10 +35,13 @@ except ImportError as error:
 def command(event_id: str, place: str, root: str | None, before: int, after: int, as_json: bool) -> None:
     """Print an event whole, and where it is. Exit code 1 when there is none of that id.
 
-    An id is a label that callers may choose: if several events have it, all are printed.
+    An id is a label that callers may choose: if several events have it, all are printed. The last eight characters or
+    more of an id, as `tail` prints them, will do.
     """
     paths = [ref.path for ref in chunks_at(place, root)()]
     found = list(_find(paths, event_id))
+    if not found and len(event_id) >= _SHORT_ID:
+        found = list(_find(paths, event_id, is_end=True))
     shown = [(line, _around(paths, line, before, after)) for line in found]
     if as_json:
         print_json([_document(line, around) for line, around in shown])
@@ -50,12 +56,14 @@ def command(event_id: str, place: str, root: str | None, before: int, after: int
         raise SystemExit(1)
 
 
-def _find(paths: list[Path], event_id: str) -> Iterator[Line]:
+def _find(paths: list[Path], event_id: str, *, is_end: bool = False) -> Iterator[Line]:
     wanted = event_id.encode()
     for path in paths:
         for line in _lines(path):
-            if (wanted in line.data or b"\\" in line.data) and line.event.get("event_id") == event_id:
-                yield line
+            if wanted in line.data or b"\\" in line.data:
+                its = line.event.get("event_id")
+                if its == event_id or (is_end and isinstance(its, str) and its.endswith(event_id)):
+                    yield line
 
 
 def _around(paths: list[Path], line: Line, before: int, after: int) -> list[Line]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import heapq
+import re
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -68,12 +69,22 @@ class Filter:
         source: the exact source.
         run: the `run_id` or `run_instance_id`.
         control: whether to include control lines.
+        logger: a logger, or one above it.
+        case: the `case_id`, as text.
+        node: the `node_id`.
+        since: the earliest `ts_utc`, as a UTC text.
+        pattern: a regular expression that is found in one of the fields, as text.
     """
 
     level: str | None = None
     source: str | None = None
     run: str | None = None
     control: bool = False
+    logger: str | None = None
+    case: str | None = None
+    node: str | None = None
+    since: str | None = None
+    pattern: re.Pattern[str] | None = None
 
     def __call__(self, event: dict[str, Any]) -> bool:
         if not self.control and "control" in event and event.get("source") == "calyx_logging":
@@ -82,7 +93,22 @@ class Filter:
             return False
         if self.run is not None and self.run not in (event.get("run_id"), event.get("run_instance_id")):
             return False
-        return self.level is None or _rank(event.get("level")) >= _rank(self.level)
+        if self.level is not None and _rank(event.get("level")) < _rank(self.level):
+            return False
+        return self._is_of(event) and (self.pattern is None or any(map(self.pattern.search, _texts(event))))
+
+    def _is_of(self, event: dict[str, Any]) -> bool:
+        if self.logger is not None and not f"{event.get('logger')}.".startswith(f"{self.logger}."):
+            return False
+        if self.case is not None and str(event.get("case_id")) != self.case:
+            return False
+        if self.node is not None and event.get("node_id") != self.node:
+            return False
+        return self.since is None or str(event.get("ts_utc")) >= self.since
+
+
+def _texts(event: dict[str, Any]) -> Iterator[str]:
+    return (value if isinstance(value, str) else str(value) for value in event.values())
 
 
 def _rank(level: object) -> int:

@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import BinaryIO
 
@@ -256,3 +257,54 @@ def test_bundles_of_several_nodes(tmp_path: Path) -> None:
         import_bundle(store, make_bundle(make_node(tmp_path, name), range(3)))
     done = telemetry("tail", "--from", "hub", "--root", tmp_path, "--json", "-n", "6")
     assert sorted(json.loads(line)["node_id"] for line in done.stdout.splitlines()) == ["n-1"] * 3 + ["n-2"] * 3
+
+
+def test_tail_selects_and_says_its_zone(node: Node, configure: Configure) -> None:
+    """By time, logger, case and text; the short id of a line is one that show takes."""
+    log = configure()
+    log.info("early", extra={"case_id": "a"})
+    time.sleep(0.01)
+    between = datetime.now(UTC).isoformat()
+    logging.getLogger("harness.one.sub").info("late", extra={"case_id": 7, "note": "a needle here"})
+    logging.getLogger("harness.one_two").info("other")
+    root = ("--root", node.root)
+
+    def said(*args: str) -> list[str]:
+        done = telemetry("tail", *root, "--json", *args)
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line)["message"] for line in done.stdout.splitlines()]
+
+    assert said() == ["early", "late", "other"]
+    assert said("--since", between) == ["late", "other"]
+    assert said("--since", "1h") == ["early", "late", "other"]
+    assert said("--since", "0s") == []
+    assert said("--since", "1h", "-n", "1") == ["other"]
+    assert said("--logger", "harness.one") == ["late"]
+    assert said("--case", "7") == ["late"]
+    assert said("--case", "a") == ["early"]
+    assert said("--grep", "need.e") == ["late"]
+    assert said("--grep", "^other$") == ["other"]
+    assert said("--node", node.id) == ["early", "late", "other"]
+    assert said("--node", "n-9") == []
+    for bad in (("--since", "soon"), ("--since", "10"), ("--grep", "("), ("--since", "9999-12-31T23:59+00:00x")):
+        assert telemetry("tail", *root, *bad).returncode == 2
+    (line,) = telemetry("tail", *root, "-n", "1", "--utc").stdout.splitlines()
+    day, clock, short_id, *_ = line.split()
+    (event,) = (json.loads(text) for text in telemetry("tail", *root, "-n", "1", "--json").stdout.splitlines())
+    assert f"{day} {clock}" == f"{event['ts_utc'][:10]} {event['ts_utc'][11:23]}Z"
+    assert event["event_id"].endswith(short_id)
+    shown = json.loads(telemetry("show", *root, "--json", short_id).stdout)
+    assert [one["event"] for one in shown] == [event]
+    assert telemetry("show", *root, short_id[1:]).returncode == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="TZ is not heard there")
+def test_tail_prints_local_times(node: Node, configure: Configure) -> None:
+    log = configure()
+    log.info("now")
+    (event,) = (json.loads(text) for text in telemetry("tail", "--root", node.root, "--json").stdout.splitlines())
+    command = [sys.executable, "-m", "calyx_logging.scripts", "tail", "--root", str(node.root)]
+    done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, "TZ": "XXX-05:30"}, check=True)
+    text = done.stdout[:29]
+    assert text.endswith("+05:30")
+    assert datetime.fromisoformat(text) == datetime.fromisoformat(f"{event['ts_utc'][:23]}+00:00")
