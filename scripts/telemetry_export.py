@@ -60,7 +60,10 @@ except ImportError as error:
 )
 @click.option("--archive", type=click.Choice(FORMATS), help="Also pack the bundle into one file beside its folder.")
 @click.option(
-    "--to", metavar="URL", help="Also send bundles that are not there yet to object storage: s3://BUCKET/FOLDER."
+    "--to",
+    metavar="PLACE",
+    help="Also send bundles that are not there yet to a folder, such as a stick or a share, or to object storage: "
+    "s3://BUCKET/FOLDER.",
 )
 @click.option("--paranoid", is_flag=True, help="With --to: read everything there again and compare hashes.")
 @click.option(

@@ -1,11 +1,11 @@
-"""Send bundles to object storage, or anywhere else that fsspec reaches, and read them there.
+"""Send bundles to a folder, to object storage, or anywhere else that fsspec reaches, and read them there.
 
     URL/<node_id>/<YYYYMMDD_HHMMSS>/    a bundle, as in exports/telemetry_exports
 
 A bundle's manifest is sent last, so a partly sent bundle is never imported. Files already there are not sent again, and
 nothing is replaced by other content. The store's own library handles credentials and endpoints; for S3 these are the
-usual environment variables and files (AWS_ACCESS_KEY_ID, AWS_PROFILE, AWS_ENDPOINT_URL …). Needs fsspec and the store's
-library; the extra `s3` installs both for s3://.
+usual environment variables and files (AWS_ACCESS_KEY_ID, AWS_PROFILE, AWS_ENDPOINT_URL …). URLs need fsspec and the
+store's library; the extra `s3` installs both for s3://. A path, or a URL with file://, needs nothing (`local_place`).
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from calyx_logging.bundle.archive import has_archive_name
+from calyx_logging.bundle.local_place import LocalPlace, path_of_url
 from calyx_logging.core import files
 from calyx_logging.core.carriers import left_by, left_folder
 from calyx_logging.core.reading import BLOCK, names_in, sha256_of_blocks
@@ -53,16 +54,33 @@ def is_url(text: str) -> bool:
 
 
 def check_url(url: str) -> None:
-    """Check a URL before any work, and without contacting the store.
+    """Check a URL, or the path of a folder, before any work, and without contacting the store.
 
     Raises:
-        ConfigError: it is not a URL, or the library for it is not installed.
+        ConfigError: it is no URL of a place, there is no such folder, or the library for it is not installed.
     """
+    place = _local(url)
+    if place is not None:
+        if not place.root.is_dir():
+            hint = "is the stick or share there? Make the folder first; an object store is named as s3://bucket/folder"
+            raise ConfigError(f"there is no folder {place.root}", hint=hint)
+        return
     if not _PLACED.match(url):
         raise ConfigError(f"{url!r} is no URL of a place", hint="name it as s3://bucket/folder")
     if url.startswith("memory://"):
         raise ConfigError("what is sent to memory:// is gone with this process", hint="name it as s3://bucket/folder")
     _Files.of(url)
+
+
+def _local(url: str) -> LocalPlace | None:
+    """Return the folder that a path or a file:// URL names."""
+    if url.startswith("file://"):
+        return LocalPlace(url.rstrip("/"), path_of_url(url))
+    return None if is_url(url) else LocalPlace(url.rstrip("/\\") or url, Path(url).expanduser().absolute())
+
+
+def _place_of(url: str) -> _Files | LocalPlace:
+    return _local(url) or _Files.of(url)
 
 
 @dataclass(frozen=True)
@@ -132,6 +150,24 @@ class _Files:
         protocol = self.system.protocol
         return not set(_MAKES_CONDITIONALLY).isdisjoint([protocol] if isinstance(protocol, str) else protocol)
 
+    def size(self, name: str) -> int:
+        """Return a file's size in bytes, 0 if unknown."""
+        with self.asked("read", name):
+            return int(self.system.info(self.path(name)).get("size") or 0)
+
+    def put(self, source: Path, name: str) -> None:
+        """Send one file; accept it if another process has just sent the same content."""
+        with self.asked("write", name):
+            if self.is_s3:
+                try:
+                    self.system.put_file(str(source), self.path(name), mode="create")
+                except FileExistsError:
+                    if not _is_there(self, name, source, self.size(name)):
+                        raise _another(self, name) from None
+                return
+            self.system.makedirs(self.path(name).rpartition("/")[0], exist_ok=True)
+            self.system.put_file(str(source), self.path(name))
+
     def blocks(self, name: str) -> Iterator[bytes]:
         with self.asked("read", name), self.system.open(self.path(name), "rb", block_size=_ASKED_AT_ONCE) as stream:
             while block := stream.read(_ASKED_AT_ONCE):
@@ -180,14 +216,12 @@ class RemoteBundle:
         Raises:
             StorageError: they cannot be listed.
         """
-        return sorted({name.partition("/")[0] for name in _Files.of(self.url).listing()})
+        return sorted({name.partition("/")[0] for name in _place_of(self.url).listing()})
 
     def size(self, name: str) -> int:
         """Return a file's size in bytes, 0 if unknown."""
-        place = _Files.of(self.url)
         try:
-            with place.asked("read", name):
-                return int(place.system.info(place.path(name)).get("size") or 0)
+            return _place_of(self.url).size(name)
         except StorageError:
             return 0
 
@@ -197,7 +231,7 @@ class RemoteBundle:
         Raises:
             StorageError: they cannot be read.
         """
-        return _Files.of(self.url).blocks(name)
+        return _place_of(self.url).blocks(name)
 
 
 @dataclass
@@ -218,7 +252,7 @@ def bundles_at(url: str) -> FoundThere:
     url = url.rstrip("/")
     if has_archive_name(url):
         return FoundThere([RemoteBundle(url)])
-    names = {name: size for name, size in _Files.of(url).listing().items() if not _is_left(name)}
+    names = {name: size for name, size in _place_of(url).listing().items() if not _is_left(name)}
     folders = {name.rpartition("/")[0] for name in names if name.rpartition("/")[2] == MANIFEST_NAME}
     outermost = {folder for folder in folders if not any(_is_below(folder, other) for other in folders)}
     inside = {name for name in names if any(_is_below(name, folder) for folder in outermost)}
@@ -271,7 +305,7 @@ def send(
     Args:
         exports: the folder of the node's bundles; the caller holds the exporter's lock.
         node_id: the node.
-        url: the place below which they are stored.
+        url: the place below which they are stored: a URL, or the path of a folder.
         paranoid: read everything there again, and compare its hashes with the manifests.
         progress: receives the bytes sent and the bytes to be sent.
 
@@ -280,7 +314,7 @@ def send(
         StorageError: the URL cannot be reached or written; what was sent stays, and another call continues.
         ManifestError: another bundle there has the same name, or its content differs from what was sent.
     """
-    place = _Files.of(f"{url.rstrip('/')}/{node_id}")
+    place = _place_of(f"{url.rstrip('/')}/{node_id}")
     there = place.listing()
     sent = Sent(place.url)
     folders = [exports / name for name in names_in(exports) if not name.startswith(".")]
@@ -288,7 +322,7 @@ def send(
     total = sum((folder / file).stat().st_size for folder, names in todo.items() for file in names)
     for folder, names in todo.items():
         for file in names:
-            _put(place, folder / file, f"{folder.name}/{file}")
+            place.put(folder / file, f"{folder.name}/{file}")
             sent.files += 1
             sent.bytes += (folder / file).stat().st_size
             if progress is not None:
@@ -301,7 +335,7 @@ def send(
     return sent
 
 
-def _missing(place: _Files, folder: Path, there: dict[str, int]) -> list[str]:
+def _missing(place: _Files | LocalPlace, folder: Path, there: dict[str, int]) -> list[str]:
     """List the files of a bundle that are missing or incomplete there, the manifest last.
 
     Raises:
@@ -316,7 +350,7 @@ def _missing(place: _Files, folder: Path, there: dict[str, int]) -> list[str]:
     return [name for name in [*chunks, *own] if not is_there[name]]
 
 
-def _is_there(place: _Files, name: str, source: Path, size: int) -> bool:
+def _is_there(place: _Files | LocalPlace, name: str, source: Path, size: int) -> bool:
     """Tell whether a file is there with its full length.
 
     Raises:
@@ -332,26 +366,12 @@ def _is_there(place: _Files, name: str, source: Path, size: int) -> bool:
     return size == ours
 
 
-def _another(place: _Files, name: str) -> ManifestError:
+def _another(place: _Files | LocalPlace, name: str) -> ManifestError:
     hint = "two machines have this node id, or it was damaged: look at it, and delete it there"
     return ManifestError(f"there is another file at {place.url}/{name}", hint=hint)
 
 
-def _put(place: _Files, source: Path, name: str) -> None:
-    """Send one file; accept it if another process has just sent the same content."""
-    with place.asked("write", name):
-        if place.is_s3:
-            try:
-                place.system.put_file(str(source), place.path(name), mode="create")
-            except FileExistsError:
-                if not _is_there(place, name, source, int(place.system.info(place.path(name))["size"])):
-                    raise _another(place, name) from None
-            return
-        place.system.makedirs(place.path(name).rpartition("/")[0], exist_ok=True)
-        place.system.put_file(str(source), place.path(name))
-
-
-def _read_again(place: _Files, name: str, manifest: bytes) -> None:
+def _read_again(place: _Files | LocalPlace, name: str, manifest: bytes) -> None:
     for chunk in Manifest.parse(manifest).chunks:
         digest, _ = sha256_of_blocks(place.blocks(f"{name}/{chunk.filename}"))
         if digest != chunk.sha256:

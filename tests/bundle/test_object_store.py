@@ -20,7 +20,9 @@ import pytest
 from bundles import START, make_bundle, make_node, numbers
 from calyx_logging import Node
 from calyx_logging.bundle import object_store
+from calyx_logging.bundle.local_place import LocalPlace
 from calyx_logging.bundle.object_store import RemoteBundle, bundles_at, send
+from calyx_logging.core import files as disk
 from calyx_logging.errors import ConfigError, ManifestError, StorageError
 from calyx_logging.hub.importer import import_bundle
 from calyx_logging.hub.store import Store
@@ -112,7 +114,8 @@ def test_broken_off_at_any_file(url: str, store: Store, tmp_path: Path, monkeypa
     """Until the manifest is there, which comes last, the bundle is not taken; run again, it goes on from there."""
     node = make_node(tmp_path, "n-1")
     make_bundle(node, range(3))
-    put = object_store._put
+    kind = LocalPlace if url.startswith("file:") else object_store._Files
+    put = kind.put
     for number in range(3):
         left = 1
 
@@ -123,7 +126,7 @@ def test_broken_off_at_any_file(url: str, store: Store, tmp_path: Path, monkeypa
             left -= 1
             put(*args)
 
-        monkeypatch.setattr(object_store, "_put", once)
+        monkeypatch.setattr(kind, "put", once)
         if number < 2:
             with pytest.raises(StorageError, match="the network is gone"):
                 send(node.exports, "n-1", url)
@@ -351,3 +354,79 @@ def test_an_archive_of_several_bundles_in_a_store(store: Store, tmp_path: Path) 
     assert (done.returncode, done.stdout.count(f"imported: file://{packed}/n-1/2")) == (0, 2), done.stdout
     assert telemetry("verify", f"file://{packed}").stdout.count(": verified") == 2
     assert numbers(store) == [0, 1]
+
+
+# ------------------------------------------------------------------ to a folder
+
+
+def test_a_folder_takes_bundles_without_any_library(store: Store, tmp_path: Path) -> None:
+    """As a stick does: by its path, or file://; what is there is not written again; import takes all nodes from it."""
+    stick = tmp_path / "stick é"
+    stick.mkdir()
+    nodes = []
+    for number, name in enumerate(("n-1", "n-2")):
+        (tmp_path / name).mkdir()
+        nodes.append(make_node(tmp_path / name, name))
+        make_bundle(nodes[-1], range(3 * number, 3 * number + 3))
+    code = "import sys; sys.modules['fsspec'] = None; from calyx_logging.scripts.cli import main; main()"
+    for node, place in zip(nodes, (str(stick), stick.as_uri()), strict=True):
+        for what in ("sent 1 bundle", "nothing to send"):
+            command = [sys.executable, "-c", code, "export", "--root", str(node.root), "--to", place, "--paranoid"]
+            done = subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
+            assert (done.returncode, what in done.stdout) == (0, True), done.stdout + done.stderr
+    there = sorted(path.relative_to(stick).as_posix() for path in stick.rglob("*") if path.is_file())
+    assert len(there) == 6
+    done = telemetry("import", stick, "--root", store.root)
+    assert (done.returncode, done.stdout.count("imported: ")) == (0, 2)
+    assert numbers(store) == list(range(6))
+
+
+def test_a_stick_that_is_not_there_is_not_made(tmp_path: Path) -> None:
+    node = make_node(tmp_path, "n-1")
+    make_bundle(node, range(3))
+    done = telemetry("export", "--root", node.root, "--to", tmp_path / "stick")
+    assert (done.returncode, "is the stick or share there?" in done.stderr) == (2, True)
+    assert not (tmp_path / "stick").exists()
+    done = telemetry("export", "--root", node.root, "--to", "file://elsewhere/share")
+    assert (done.returncode, "is on another host" in done.stderr) == (2, True)
+
+
+def test_what_is_written_is_read_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A medium that alters bytes is found out, and the file does not get its name."""
+    node = make_node(tmp_path, "n-1")
+    make_bundle(node, range(3))
+    (tmp_path / "stick").mkdir()
+    write_new = disk.write_new
+
+    def altering(path: Path, data: Any, **options: Any) -> None:
+        write_new(path, (block.replace(b"n-1", b"n-2") for block in data), **options)
+
+    monkeypatch.setattr(disk, "write_new", altering)
+    with pytest.raises(ManifestError, match="the medium is faulty"):
+        send(node.exports, "n-1", str(tmp_path / "stick"))
+    assert [path for path in (tmp_path / "stick").rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid"), reason="rights are others there")
+def test_a_full_or_locked_stick_is_said_and_continued(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    node = make_node(tmp_path, "n-1")
+    make_bundle(node, range(3))
+    stick = tmp_path / "stick"
+    stick.mkdir()
+    write_new = disk.write_new
+
+    def full(path: Path, data: Any, **options: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(disk, "write_new", full)
+    with pytest.raises(StorageError, match="free space there"):
+        send(node.exports, "n-1", str(stick))
+    monkeypatch.setattr(disk, "write_new", write_new)
+    assert send(node.exports, "n-1", str(stick)).files == 3
+    (chunk,) = stick.rglob("*.jsonl")
+    with chunk.open("r+b") as stream:
+        stream.truncate(10)
+    assert send(node.exports, "n-1", str(stick)).files == 1
+    chunk.with_name("manifest.json").write_text("{}")
+    with pytest.raises(ManifestError, match="there is another file"):
+        send(node.exports, "n-1", str(stick))

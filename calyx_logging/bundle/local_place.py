@@ -1,0 +1,119 @@
+"""A folder to which bundles are carried, such as a stick or a share: as a place of `object_store`, without any library.
+
+Invariant: a file appears there under its name whole and checked, or not at all. It is written under another name,
+flushed to the disk, read back and compared, and then renamed.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
+
+from calyx_logging.core import files
+from calyx_logging.core.reading import blocks_of, sha256_of_blocks
+from calyx_logging.errors import CalyxError, ConfigError, ManifestError, StorageError
+from calyx_logging.format.chunk import open_chunk
+
+__all__ = ["LocalPlace", "path_of_url"]
+
+_PART = ".part"
+
+
+def path_of_url(url: str) -> Path:
+    """Return the path that a `file://` URL names.
+
+    Raises:
+        ConfigError: it names another host.
+    """
+    parts = urlsplit(url)
+    if parts.netloc not in ("", "localhost"):
+        raise ConfigError(f"{url} is on another host", hint="give the path of the share, or file:///path")
+    return Path(url2pathname(parts.path))
+
+
+@dataclass(frozen=True)
+class LocalPlace:
+    """The files below a folder, which need not be there yet; `url` is for messages."""
+
+    url: str
+    root: Path
+
+    def listing(self) -> dict[str, int]:
+        """List every file below the folder by name, with its size in bytes; links are not followed."""
+        found = {}
+        with self.asked("list"):
+            for folder, _, names in os.walk(self.root, onerror=_unless_missing):
+                for name in names:
+                    path = Path(folder, name)
+                    if not name.endswith(_PART) and path.is_file() and not path.is_symlink():
+                        found[path.relative_to(self.root).as_posix()] = path.lstat().st_size
+        return found
+
+    def size(self, name: str) -> int:
+        """Return a file's size in bytes."""
+        with self.asked("read", name):
+            return self._path(name).lstat().st_size
+
+    def blocks(self, name: str) -> Iterator[bytes]:
+        """Yield a file's bytes."""
+        with self.asked("read", name), open_chunk(self._path(name)) as stream:
+            yield from blocks_of(stream)
+
+    def put(self, source: Path, name: str) -> None:
+        """Write a file and check it; one that is there and incomplete is replaced."""
+        target = self._path(name)
+        part = target.with_name(f".{target.name}.{secrets.token_hex(4)}{_PART}")
+        with self.asked("write", name):
+            files.make_dirs(target.parent)
+            try:
+                with source.open("rb") as stream:
+                    files.write_new(part, blocks_of(stream))
+                self._compare(source, part, name)
+                files.rename_over(part, target)
+            finally:
+                with suppress(OSError):
+                    files.remove(part)
+
+    @contextmanager
+    def asked(self, what: str, name: str = "") -> Iterator[None]:
+        """Turn errors into a StorageError that names the file."""
+        try:
+            yield
+        except CalyxError:
+            raise
+        except OSError as error:
+            hint = "free space there, or take another; running it again goes on from here"
+            if error.errno not in (errno.ENOSPC, errno.EDQUOT if hasattr(errno, "EDQUOT") else errno.ENOSPC):
+                hint = "check that it is there and can be written; running it again goes on from here"
+            raise StorageError.of(error, what, self._path(name) if name else self.root, hint) from error
+
+    def _path(self, name: str) -> Path:
+        return self.root / name
+
+    def _compare(self, source: Path, written: Path, name: str) -> None:
+        """Raise ManifestError if what was written is not what is on the disk."""
+        with source.open("rb") as ours, written.open("rb") as theirs:
+            _forget(theirs.fileno())
+            if sha256_of_blocks(blocks_of(ours)) != sha256_of_blocks(blocks_of(theirs)):
+                raise ManifestError(
+                    f"{self._path(name)} is not what was written", hint="the medium is faulty: use another"
+                )
+
+
+def _forget(descriptor: int) -> None:
+    """Have the file read from the disk, as far as the system can be told so."""
+    if hasattr(os, "posix_fadvise"):
+        with suppress(OSError):
+            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+
+
+def _unless_missing(error: OSError) -> None:
+    if not isinstance(error, FileNotFoundError):
+        raise error
