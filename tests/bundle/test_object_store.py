@@ -237,7 +237,7 @@ def test_the_commands(server: str, tmp_path: Path, store: Store) -> None:
     assert json.loads(done.stdout)[0]["source"] == f"s3://{bucket}/n-1/{first.name}"
     for args, code, what in (
         (["export", "--to", f"s3://none-{time.time_ns()}/x"], 4, "there is no bucket"),
-        (["export", "--to", "nowhere"], 2, "is no URL"),
+        (["export", "--to", "nowhere"], 2, "there is no folder"),
         (["export", "--to", "nosuch://x"], 2, "cannot be used"),
         (["export", "--paranoid"], 2, "--paranoid is for --to"),
     ):
