@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 try:
+    import html
     import os
     import sys
+    from contextlib import nullcontext
+    from pathlib import Path
 
     import click
 
+    from calyx_logging.core import files
+    from calyx_logging.core.temporary import temporary_folder
     from calyx_logging.errors import ConfigError
     from calyx_logging.query.executors import Here, Pool
     from calyx_logging.report.report import MEMORY
@@ -57,12 +62,22 @@ def command(
     else:
         tell(server.url)
         remark(f"Shows {source.where} to this machine alone. Ctrl-C ends it.")
-    if open_it and click.launch(server.url) != 0:
-        remark("warning: no browser could be started: open the address above")
-    server.run()
+    with temporary_folder("calyx-view-") if open_it else nullcontext() as folder:
+        if folder is not None and not _open(server.url, folder):
+            remark("warning: no browser could be started: open the address above")
+        server.run()
     if server.is_busy:  # a thread in the midst of the database's code cannot be ended otherwise
         sys.stdout.flush()
         os._exit(0)
+
+
+def _open(url: str, folder: Path) -> bool:
+    """Open the address by a page that only this user can read: what a program is started with, others can see."""
+    page = folder / "open.html"
+    target = html.escape(url)
+    text = f'<!DOCTYPE html><meta http-equiv="refresh" content="0;url={target}"><a href="{target}">calyx-logging</a>'
+    files.write_new(page, [text.encode()], sync=False)
+    return click.launch(str(page)) == 0
 
 
 if __name__ == "__main__":

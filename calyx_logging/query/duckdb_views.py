@@ -29,6 +29,7 @@ __all__ = [
     "MEMORY",
     "Database",
     "attach",
+    "check_memory",
     "connect_chunks",
     "find_repeats",
     "temporary",
@@ -206,6 +207,17 @@ def find_repeats(parquet: Sequence[Path], target: Path) -> bool:
         finally:
             backend.disconnect()
             folder.remove()
+
+
+def check_memory(memory: str) -> None:
+    """Check an amount of memory, as the database says it.
+
+    Raises:
+        ConfigError: it is none, or too little to begin with, or the extra `query` is not installed.
+    """
+    with temporary() as folder:
+        _started(folder, memory, plain=True).disconnect()
+        folder.remove()
 
 
 def _started(folder: TemporaryFolder, memory: str, plain: bool) -> Any:

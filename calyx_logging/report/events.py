@@ -123,7 +123,13 @@ def excerpts_of(backend: Any, paths: Paths, chosen: list[dict[str, Any]], also: 
 
 
 def events_of(
-    backend: Any, paths: Paths, chosen: list[dict[str, Any]], *, case_id: str | None = None, first: int | None = None
+    backend: Any,
+    paths: Paths,
+    chosen: list[dict[str, Any]],
+    *,
+    case_id: str | None = None,
+    first: int | None = None,
+    event_id: str | None = None,
 ) -> list[Excerpt]:
     """Select and read the events of runs, one excerpt each, in the order of the runs.
 
@@ -133,6 +139,7 @@ def events_of(
         chosen: the runs, rows of the named query `runs`.
         case_id: only those of this case; it is ignored if it cannot be put into a query.
         first: the number of the first event, from 0, if a run has more than `MAX_EVENTS`; None for its first and last.
+        event_id: only those with this id; likewise.
 
     Raises:
         ConfigError: the engine refuses.
@@ -140,6 +147,8 @@ def events_of(
     events = backend.table("events")
     if case_id is not None and can_be_asked(case_id):
         events = events.filter(events.case_id == case_id)
+    if event_id is not None and can_be_asked(event_id):
+        events = events.filter(events.event_id == event_id)
     found = _of_runs(backend, events, chosen, first)
     _read(found, paths)
     return found

@@ -37,10 +37,12 @@ class Guard:
         inner: sees paths without the token.
         token: the first part of every path.
         port: that is listened on.
+        warn: is told of faults of the inner one.
     """
 
-    def __init__(self, inner: App, token: str, port: int) -> None:
+    def __init__(self, inner: App, token: str, port: int, warn: Callable[[str], None] | None = None) -> None:
         self._inner = inner
+        self._warn = warn or (lambda text: None)
         self._token = token.encode()
         self._hosts = {f"{name}:{port}".encode() for name in ("127.0.0.1", "localhost")}
         self._origins = {b"http://" + host for host in self._hosts}
@@ -64,7 +66,11 @@ class Guard:
                 message["headers"] = [*message.get("headers", ()), *HEADERS]
             await send(message)
 
-        await self._inner(inside, receive, with_headers)
+        try:
+            await self._inner(inside, receive, with_headers)
+        except Exception as error:
+            self._warn(f"a question could not be answered: {type(error).__name__}: {error}")
+            raise
 
     def _refusal(self, method: str, headers: list[tuple[bytes, bytes]], token: bytes) -> tuple[int, str] | None:
         """Return the status and the text with which a request is refused; None if it may be answered."""

@@ -19,7 +19,7 @@ SILENT_SECONDS = 10.0
 """After which a connection that has not sent a request is closed."""
 
 SLOW_SECONDS = 30.0
-"""After which a connection is closed whose reader does not take what it is sent."""
+"""After which a connection is closed whose reader has taken nothing of what it was sent."""
 
 
 def bound(port: int) -> socket.socket:
@@ -66,7 +66,16 @@ def protocol() -> type[asyncio.Protocol]:
 
         def pause_writing(self) -> None:
             super().pause_writing()
-            self._timer = self.loop.call_later(SLOW_SECONDS, self.transport.abort)
+            self._arm()
+
+        def _arm(self) -> None:
+            self._timer = self.loop.call_later(SLOW_SECONDS, self._end_if_stuck, self.transport.get_write_buffer_size())
+
+        def _end_if_stuck(self, before: int) -> None:
+            if self.transport.get_write_buffer_size() < before:  # it is slow, but it reads
+                self._arm()
+            else:
+                self.transport.abort()
 
         def resume_writing(self) -> None:
             self._cancel()

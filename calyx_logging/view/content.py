@@ -178,9 +178,10 @@ class Content:
                 backend.con.interrupt()
 
     def close(self) -> None:
-        """Close the database."""
-        if self._now is not None:
-            self._now.close()
+        """Close the database; from now on nothing is answered."""
+        now, self._now = self._now, None
+        if now is not None:
+            now.close()
 
     # -------------------------------------------------------------- what is asked of it
 
@@ -214,13 +215,23 @@ class Content:
             "envelope": envelopes_of(self.source, [row]).get(key),
         }
 
-    def events(self, key: str, case_id: str | None = None, first: int | None = None) -> dict[str, Any]:
-        """Return a run's events, of one case if one is given, or the last `errors`, or the last `outside` of runs."""
+    def events(
+        self, key: str, case_id: str | None = None, first: int | None = None, event_id: str | None = None
+    ) -> dict[str, Any]:
+        """Return a run's events, or the last `errors`, or the last `outside` of runs.
+
+        Args:
+            key: of the run, or one of these two words.
+            case_id: only those of this case.
+            first: the number of the first, if there are very many.
+            event_id: only those with this id.
+        """
         with self._asking() as now:
             if key in ("errors", "outside"):
                 found = excerpts_of(now.backend, now.paths, [], errors_named(now.facts))
                 return _document({one.key: one for one in found}[key])
-            (one,) = events_of(now.backend, now.paths, [now.run(key)], case_id=case_id, first=first)
+            chosen = [now.run(key)]
+            (one,) = events_of(now.backend, now.paths, chosen, case_id=case_id, first=first, event_id=event_id)
             return _document(one)
 
     def others(self, key: str, case_id: str) -> dict[str, Any]:

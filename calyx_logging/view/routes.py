@@ -33,7 +33,8 @@ _PING_SECONDS = 15.0
 def routes(content: Content, stream: Stream | None, board: Board) -> App:
     """Return the application that answers at `/` and below it.
 
-    `/` is the page; `/live` its stream; `/cases`, `/runs`, `/run`, `/events` and `/others` are what `Content` answers.
+    `/` is the page; `/live` its stream, `/recent` the events with which a page begins; `/cases`, `/runs`, `/run`,
+    `/events` and `/others` are what `Content` answers.
 
     Args:
         content: answers.
@@ -57,8 +58,13 @@ def routes(content: Content, stream: Stream | None, board: Board) -> App:
         return await answer(partial(content.run, _key(request), _number(request, "first") or 0))
 
     async def events(request: Request) -> Response:
-        case_id = request.query_params.get("case")
-        return await answer(partial(content.events, _key(request), case_id, _number(request, "first")))
+        case_id, event_id = (request.query_params.get(name) for name in ("case", "id"))
+        return await answer(partial(content.events, _key(request), case_id, _number(request, "first"), event_id))
+
+    async def recent(request: Request) -> Response:
+        about = {"session": board.session, "page": board.page}
+        found = {"first": 1, "lines": []} if stream is None else stream.recent(board.session)
+        return _response(orjson.dumps({**about, **found}), "application/json")
 
     async def others(request: Request) -> Response:
         return await answer(partial(content.others, _key(request), request.query_params.get("case", "")))
@@ -71,7 +77,8 @@ def routes(content: Content, stream: Stream | None, board: Board) -> App:
 
     found = [
         *(Route("/", page), Route("/live", _Live(stream, board)), Route("/cases", cases), Route("/runs", runs)),
-        *(Route("/run", run), Route("/events", events), Route("/others", others), Route("/{name}", file)),
+        *(Route("/run", run), Route("/events", events), Route("/others", others), Route("/recent", recent)),
+        Route("/{name}", file),
     ]
     return Starlette(routes=found, exception_handlers={_BadRequest: _on_bad_request, 404: _on_not_found})
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import secrets
 import signal
 import threading
@@ -11,6 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from calyx_logging.errors import CalyxError, ConfigError
+from calyx_logging.query.duckdb_views import check_memory
 from calyx_logging.query.executors import Engine, Here
 from calyx_logging.query.locations import chunks_at
 from calyx_logging.report.report import MEMORY
@@ -33,7 +35,7 @@ _LAST_SECONDS = 5.0
 """At the end, to wait for a page that is being made."""
 
 _QUIET_SECONDS = 1.0
-"""After which, when nothing is written any more, the page is made without waiting longer."""
+"""After which, when nothing is written any more, what is missing is looked for, too."""
 
 
 class Server:
@@ -52,7 +54,8 @@ class Server:
         url: the address, with the token.
 
     Raises:
-        ConfigError: an extra is not installed, there is no such place, or the port is in use.
+        ConfigError: an extra is not installed, there is no such place, it is no amount of memory, or the port is in
+            use.
     """
 
     def __init__(
@@ -66,6 +69,7 @@ class Server:
         warn: Callable[[str], None] | None = None,
     ) -> None:
         _check_installed()
+        check_memory(memory)
         self._warn = warn or (lambda text: None)
         self._board = Board()
         self._content = Content(source, engine or Here(), memory=memory, tell=self._tell)
@@ -76,7 +80,7 @@ class Server:
         self.port: int = self._socket.getsockname()[1]
         token = token or secrets.token_urlsafe(24)
         self.url = f"http://{HOST}:{self.port}/{token}/"
-        self._app = Guard(routes(self._content, self._stream, self._board), token, self.port)
+        self._app = Guard(routes(self._content, self._stream, self._board), token, self.port, self._warn)
         self._server: Any = None
         self._refresher = threading.Thread(target=self._keep_fresh, name="calyx-logging-page", daemon=True)
 
@@ -97,6 +101,9 @@ class Server:
             timeout_graceful_shutdown=1,
             h11_max_incomplete_event_size=16_384,
         )
+        # what it would say is of its connections; faults of the answers are the guard's to say
+        theirs = logging.getLogger("uvicorn")
+        theirs.handlers, theirs.propagate = [logging.NullHandler()], False
         self._server = uvicorn.Server(config)
         hang_up = getattr(signal, "SIGHUP", None)
         is_main = threading.current_thread() is threading.main_thread()
@@ -134,11 +141,10 @@ class Server:
         last, cost = 0.0, 0.0
         while not self._board.ending.is_set():
             now = time.monotonic()
-            is_quiet = self._is_quiet(now) and now - last >= cost
-            is_due = is_quiet or now - last >= max(_LEAST_SECONDS, _REST * cost)
+            is_due = not last or now - last >= max(_LEAST_SECONDS, _REST * cost)
             is_first = not self._board.page
-            if is_first or (is_due and self._board.is_watched and self._content.has_changed()):
-                self._refresh(look=is_first or is_quiet)
+            if is_due and (is_first or (self._board.is_watched and self._content.has_changed())):
+                self._refresh(look=is_first or self._is_quiet(now))
                 last = time.monotonic()
                 cost = last - now
             self._board.ending.wait(_TICK_SECONDS)
@@ -151,12 +157,13 @@ class Server:
         trouble = ""
         try:
             self._content.refresh(self._show, look=look)
-        except (CalyxError, OSError) as error:
+        except (Exception, KeyboardInterrupt) as error:  # whatever it was, the next page may succeed
             if self._board.ending.is_set():
                 return  # it was interrupted
-            trouble = str(error)
-            self._warn(trouble)
+            trouble = str(error) if isinstance(error, (CalyxError, OSError)) else f"{type(error).__name__}: {error}"
         if trouble != self._board.trouble:
+            if trouble:
+                self._warn(trouble)
             self._board.trouble = trouble
             self._board.wake()
 

@@ -13,6 +13,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from calyx_logging.errors import CalyxError
 from calyx_logging.format.reader import ChunkRef, Filter, Follower, Line, last_events
@@ -109,6 +110,14 @@ class Stream:
                     break
                 lines.append(self._window[number])
             return Batch(first, lines, max(0, first - place))
+
+    def recent(self, session: str) -> dict[str, Any]:
+        """Return the newest events, as many as are handed on at once, with the id after which a stream goes on."""
+        with self._lock:
+            oldest = self._next - len(self._window)
+            first = max(oldest, self._next - _BATCH)
+            lines = [self._window[number] for number in range(first - oldest, len(self._window))]
+            return {"first": first, "lines": lines, "id": f"{session}-{self._next - 1}"}
 
     # -------------------------------------------------------------- in the thread
 

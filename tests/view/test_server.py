@@ -14,6 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
+from http.client import HTTPException
 from pathlib import Path
 from typing import Any, cast
 
@@ -366,6 +367,82 @@ def test_it_ends_by_ctrl_c_and_with_its_terminal(logged: Node, number: int) -> N
         stream.close()
 
 
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGINT])
+def test_it_ends_while_questions_wait(logged: Node, number: int) -> None:
+    with served("--root", logged.root) as server:
+        key = server.facts()["runs"][0][0]
+        threads = [
+            threading.Thread(target=lambda: suppress_all(lambda: server.get(f"events?run={key}"))) for _ in range(25)
+        ]
+        for thread in threads:
+            thread.start()
+        time.sleep(0.05)
+        code, said = server.stop(number)
+        assert code in (0, -number), said
+        assert "Traceback" not in said
+        for thread in threads:
+            thread.join(60)
+
+
+def suppress_all(call: Callable[[], Any]) -> None:
+    """Ask a server that may be gone by then."""
+    with suppress(OSError, HTTPException):
+        call()
+
+
+def test_it_ends_while_the_first_page_is_made(logged: Node) -> None:
+    for delay in (0.0, 0.3, 0.8):
+        with served("--root", logged.root) as server:
+            time.sleep(delay)
+            code, said = server.stop()
+            assert code in (0, 130, -signal.SIGINT), said
+            assert "Traceback" not in said
+
+
+def test_any_fault_is_said_and_tried_again(logged: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Also one that nobody thought of; with a rest between, and once in words."""
+    tried: list[float] = []
+
+    def refresh(self: Content, *args: Any, **options: Any) -> None:
+        tried.append(time.monotonic())
+        raise MemoryError("no more")
+
+    monkeypatch.setattr(Content, "refresh", refresh)
+    said: list[str] = []
+    server = Server(Source.find("outbox", str(logged.root)), warn=said.append)
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    until(lambda: len(tried) == 3)
+    server.stop()
+    thread.join(30)
+    assert said == ["MemoryError: no more"]
+    assert tried[2] - tried[0] > 3.5
+
+
+def test_a_slow_reader_that_reads_is_served(logged: Node, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its connection is cut off only if nothing is taken."""
+    monkeypatch.setattr(connections, "SLOW_SECONDS", 0.5)
+    size = 30_000_000
+    monkeypatch.setattr(Content, "first_cases", lambda self: {"x": "y" * size})
+    server = Server(Source.find("outbox", str(logged.root)))
+    thread = threading.Thread(target=server.run)
+    thread.start()
+    try:
+        reader = socket.create_connection(("127.0.0.1", server.port), timeout=30)
+        reader.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65_536)
+        path = server.url.partition(f":{server.port}")[2]
+        reader.sendall(f"GET {path}cases HTTP/1.1\r\nHost: 127.0.0.1:{server.port}\r\n\r\n".encode())
+        got = 0
+        while data := reader.recv(1_000_000):
+            got += len(data)
+            time.sleep(0.02)
+        assert got > size
+        reader.close()
+    finally:
+        server.stop()
+        thread.join(30)
+
+
 def test_the_address_can_be_kept(logged: Node) -> None:
     token = "x" * 20
     with served("--root", logged.root, CALYX_VIEW_TOKEN=token) as first:
@@ -390,6 +467,8 @@ def test_bad_beginnings_are_said(logged: Node, tmp_path: Path) -> None:
     assert (code, "CALYX_VIEW_TOKEN" in said) == (2, True)
     code, said = _refused("view", "--root", tmp_path)
     assert (code, said[:7]) == (2, "error: ")
+    code, said = _refused("view", "--root", logged.root, "--memory", "nonsense")
+    assert (code, "--memory nonsense" in said) == (2, True)
     code, said = _refused("view", "--from", tmp_path / "nothing")
     assert (code, "there is no such folder" in said) == (4, True)
 

@@ -156,6 +156,7 @@ function conversation_block(messages) {
 }
 
 let case_keys = {};
+let case_shown = { key: null, id: null, told: null, list: null };
 
 async function show_case(key, id, is_again = false) {
   const run = by_key.get(key), mine = is_again ? shown_last : ++shown_last;
@@ -189,11 +190,21 @@ async function show_case(key, id, is_again = false) {
   $("#case-totals").replaceChildren(...totals.map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, value))));
   const pair = [text_block("Expected", told.expected), text_block("Answer", told.answer)].filter(Boolean);
   const rest = told.others.length ? make("section", { class: "told" }, make("h2", {}, "Other fields"), make("div", { class: "detail" }, make("dl", {}, ...told.others.slice(0, 100).flatMap(([name, value]) => [make("dt", {}, shown(name, 100)), make("dd", {}, shown(value_text(value), 4000))])))) : null;
-  $("#case-told").replaceChildren(...[text_block("Input", told.input), pair.length ? make("div", { class: "pair" }, ...pair) : null, told.messages ? conversation_block(told.messages) : null, ...told.traces.map((text) => text_block("Exception", text)), rest].filter(Boolean));
+  const as_told = JSON.stringify(told);
+  if (!is_again || as_told !== case_shown.told) $("#case-told").replaceChildren(...[text_block("Input", told.input), pair.length ? make("div", { class: "pair" }, ...pair) : null, told.messages ? conversation_block(told.messages) : null, ...told.traces.map((text) => text_block("Exception", text)), rest].filter(Boolean));
+  const is_same = is_again && case_shown.key === key && case_shown.id === id && case_shown.list;
+  case_shown = { key, id, told: as_told, list: is_same ? case_shown.list : null };
+  if (is_same) {
+    case_shown.list.add(found); // what the reader has filtered and unfolded stays
+    return;
+  }
   const box = make("div"), whole = { events: events.length, count: Math.max(one.events, events.length) };
   $("#case-events").replaceChildren(box);
-  if (run.chosen) await new EventList(box, key, `#run/${key}`, whole, query_of(run, one.case_id), (other) => is_of_case(other, one.case_id), found && (async () => found)).open();
-  else box.append(make("p", {}, "The events of this run are not in this page: ", make("code", {}, shown(query_of(run, one.case_id)))));
+  if (run.chosen) {
+    case_shown.list = new EventList(box, key, `#run/${key}`, whole, query_of(run, one.case_id), (other) => is_of_case(other, one.case_id), found && (async () => found));
+    case_shown.list.case_id = String(one.case_id);
+    await case_shown.list.open();
+  } else box.append(make("p", {}, "The events of this run are not in this page: ", make("code", {}, shown(query_of(run, one.case_id)))));
   const rows = await rows_of_others(key, one, told.answer);
   if (mine !== shown_last) return;
   $("#case-others").hidden = !rows.length;

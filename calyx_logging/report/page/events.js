@@ -121,10 +121,11 @@ class EventList {
   async load() {
     const found = (await this.fetch()) || { lines: [], where: [], cut: {} };
     this.ids = new Map();
-    this.events = items_of(found, this.ids);
-    this.after_gap = found.gap === null || found.gap === undefined ? null : this.events[found.gap];
-    if (this.only) [this.events, this.after_gap] = [this.events.filter(this.only), null];
-    if (found.count !== undefined) this.counts = { events: this.events.length, count: Math.max(this.only ? 0 : found.count, this.events.length) };
+    const all = items_of(found, this.ids), gap = found.gap ?? null;
+    this.events = this.only ? all.filter(this.only) : all;
+    const is_counted = found.count !== undefined; // by the server: it has only the events that are wanted
+    this.after_gap = gap === null || (this.only && !is_counted) ? null : all[gap];
+    if (is_counted) this.counts = { events: this.events.length, count: found.count - (all.length - this.events.length) };
     this.build();
   }
   // Events that have arrived since; those that are here already are passed over. The rows that are there stay as they are.
@@ -138,6 +139,7 @@ class EventList {
     const had = this.list ? this.wanted().length : 0;
     this.events.push(...fresh);
     this.counts = { events: this.events.length, count: this.counts.count + fresh.length };
+    if (this.list) this.offer(fresh);
     this.trim();
     if (!this.list) {
       this.build();
@@ -159,14 +161,28 @@ class EventList {
   // The next events of those that are left out in the middle.
   async fill() {
     const at = this.events.indexOf(this.after_gap), missing = this.counts.count - this.events.length;
-    const found = await store.events(this.key, undefined, at), most = Math.min(missing, found.lines.length);
-    const fresh = items_of({ ...found, lines: found.lines.slice(0, most) }, this.ids);
+    const found = await store.events(this.key, this.case_id, at), most = Math.min(missing, found.lines.length);
+    const here = new Set(this.events.map((one) => one.line));
+    const fresh = items_of({ lines: found.lines.slice(0, most).filter((line) => !here.has(line)) }, this.ids);
     this.events.splice(at, 0, ...fresh);
     this.known = null;
     this.counts.events = this.events.length;
     if (most === missing || !most) this.after_gap = null;
     this.most = Math.max(this.most, at + most);
+    this.offer(fresh);
     this.draw();
+  }
+  // Sources and cases that are new can be chosen, too.
+  offer(items) {
+    for (const [select, name, most] of [[this.source, "source", 200], [this.of_case, "case_id", 5000]]) {
+      const there = new Set([...select.options].map((option) => option.value));
+      for (const { event } of items) {
+        const value = field(event, name);
+        if (typeof value !== "string" || there.has(value) || there.size > most) continue;
+        there.add(value);
+        select.append(make("option", { value }, visible(value).slice(0, 80)));
+      }
+    }
   }
   build() {
     const { counts } = this;

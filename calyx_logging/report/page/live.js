@@ -3,9 +3,16 @@
 // Only what the server makes with its templates, which escape everything, is parsed, and only here.
 const trusted = window.trustedTypes ? window.trustedTypes.createPolicy("calyx-live", { createHTML: (html) => html }) : { createHTML: (html) => html };
 
+const TRIES = 4;
+const pause = (ms) => new Promise((done) => setTimeout(done, ms));
+
 async function ask(name, values = {}) {
   const query = new URLSearchParams(Object.entries(values).filter((pair) => pair[1] !== undefined));
-  const answer = await fetch(`${name}?${query}`);
+  let answer = await fetch(`${name}?${query}`);
+  for (let tried = 1; answer.status === 503 && tried < TRIES; tried += 1) { // too many questions at a time
+    await pause(500 * tried);
+    answer = await fetch(`${name}?${query}`);
+  }
   if (answer.ok) return answer.json();
   const told = await answer.json().catch(() => ({}));
   throw new Error(told.error || `the server answers ${answer.status}`);
@@ -23,7 +30,7 @@ Object.assign(store, {
   is_live: true,
   async first_cases() {
     Object.assign(facts, { processes: {}, envelopes: {} });
-    const found = await ask("cases");
+    const found = await ask("cases").catch((error) => { say_trouble(error); return {}; }); // each run is asked for when it is opened
     for (const [key, one] of Object.entries(found)) facts.case_counts[key] = one.case_count;
     return Object.fromEntries(Object.entries(found).map(([key, one]) => [key, one.cases]));
   },
@@ -53,6 +60,22 @@ Object.assign(store, {
       case_table.renew(cases[key]);
     });
     return make("span", {}, " ", button);
+  },
+  // An event that the list has not, such as one in the middle of a long run, is shown above it.
+  async find(list, id) {
+    const found = await ask("events", { run: list.key, id }), box = make("div");
+    if (!found.lines.length) return false;
+    const old = $("#run-found");
+    if (old) old.remove();
+    const one = new EventList(box, list.key, list.hash, { events: 0, count: 0 }, null, null, async () => found);
+    one.ids = new Map();
+    one.events = items_of(found, one.ids);
+    const rows = make("ol", { class: "list" }, ...one.events.slice(0, 10).map((item) => one.row(item)));
+    $("#run-events").prepend(make("section", { id: "run-found", "aria-label": "The event" }, make("p", { class: "muted" }, "The event that the link names; it is further on in the list:"), rows));
+    [...rows.children].forEach((item, index) => one.toggle(item, one.events[index], true));
+    rows.scrollIntoView({ block: "center" });
+    $(".line", rows).focus({ preventScroll: true });
+    return true;
   },
   // What was written since the page was made has come already, or will.
   opened(list) {
@@ -148,6 +171,9 @@ async function renew_once() {
   for (const name of Object.keys(told)) if (!["processes", "envelopes", "process_counts", "blobs"].includes(name)) facts[name] = told[name];
   facts.case_counts = { ...counts, ...told.case_counts };
   take_runs(told);
+  const there = new Set(told.runs.map((row) => row[0]));
+  const gone = told.live.runs <= there.size ? runs.filter((run) => !there.has(run.key)).map((run) => run.key) : [];
+  if (gone.length) drop_runs(there);
   const changed = new Set(runs.filter((run) => before.get(run.key) !== JSON.stringify(run)).map((run) => run.key));
   for (const key of changed) if (needed.has(key)) outdated.add(key);
   const old_case = open_case();
@@ -159,7 +185,7 @@ async function renew_once() {
   begin_tables();
   $("#activity").setAttribute("aria-label", $("#activity-said") ? $("#activity-said").textContent : "");
   list_nodes();
-  if (changed.size) {
+  if (changed.size || gone.length) {
     draw_line();
     filter_runs(true);
     say_runs_left();
@@ -174,6 +200,12 @@ async function renew_once() {
     if (!list || !list.ready) continue;
     if (box.classList.contains("here") && !$("#all").hidden) renew_list(list);
     else list.is_outdated = true;
+  }
+  compared = compared.filter((key) => by_key.has(key));
+  if (gone.includes(parts_of_link()[1])) {
+    location.hash = "#runs";
+    say("The run that was open here is no longer there.");
+    return;
   }
   await renew_one(changed, old_case);
 }
@@ -210,12 +242,20 @@ async function complete(list, run) {
   if (!list || !list.ready) return;
   await list.ready;
   if (list.counts.count >= run.events) return;
-  const said = list.level ? [list.level.value, list.source.value, list.of_case.value, list.text.value] : null;
+  const found = await list.fetch();
+  if (found.gap === null) {
+    list.add(found);
+    return;
+  }
+  const said = list.level ? [list.level.value, list.source.value, list.of_case.value, list.text.value] : null, focus = document.activeElement.getAttribute("aria-label");
+  const is_inside = list.box.contains(document.activeElement);
   await list.load();
   list.known = null;
   if (said) [list.level.value, list.source.value, list.of_case.value, list.text.value] = said;
   hand_on(live_list ? live_list.events : []);
   list.draw();
+  const again = is_inside && focus ? [...list.box.querySelectorAll("select, input")].find((control) => control.getAttribute("aria-label") === focus) : null;
+  if (again) again.focus({ preventScroll: true });
 }
 
 function say_runs_left() {
@@ -249,7 +289,7 @@ document.addEventListener("click", async (event) => {
 class LiveList extends EventList {
   constructor(box) {
     super(box, "live", "#live", { events: 0, count: 0 }, null);
-    Object.assign(this, { ids: new Map(), known: new Set(), received: 0, skipped: 0, fresh: [], is_paused: false, timer: null, rates: [], most: 100 });
+    Object.assign(this, { ids: new Map(), known: new Set(), received: 0, skipped: 0, fresh: [], frozen: null, held: 0, is_paused: false, timer: null, rates: [], most: 100 });
     this.ready = Promise.resolve();
     this.level = make("select", { "aria-label": "Level" }, make("option", { value: "" }, "Level: all"), ...LEVELS.slice(1).map((value) => make("option", { value }, `${value} or worse`)));
     this.text = make("input", { type: "search", placeholder: "Text", "aria-label": "Text" });
@@ -261,9 +301,11 @@ class LiveList extends EventList {
     for (const control of [this.level, this.text]) control.addEventListener("input", () => this.draw());
     this.pause.addEventListener("click", () => {
       this.is_paused = !this.is_paused;
+      this.frozen = this.is_paused ? [...this.events] : null;
+      this.held = 0;
       this.pause.setAttribute("aria-pressed", String(this.is_paused));
       this.pause.textContent = this.is_paused ? "Go on" : "Pause";
-      this.put();
+      this.draw();
     });
     const tools = make("form", { class: "tools", role: "search" }, this.level, this.text, this.pause);
     tools.addEventListener("submit", (event) => event.preventDefault());
@@ -275,10 +317,14 @@ class LiveList extends EventList {
     const fresh = items_of({ lines: lines.filter((line) => !this.known.has(line)) });
     for (const one of fresh) this.known.add(one.line);
     this.events.push(...fresh);
-    this.fresh.push(...fresh);
+    if (this.is_paused) this.held += fresh.length;
+    else this.fresh.push(...fresh);
     this.received += fresh.length;
     if (is_new) this.rates.push([Date.now(), fresh.length]); // others were written before
-    for (const one of this.events.splice(0, Math.max(0, this.events.length - MOST_HELD / 2))) this.known.delete(one.line);
+    for (const one of this.events.splice(0, Math.max(0, this.events.length - MOST_HELD / 2))) {
+      this.known.delete(one.line);
+      if (!this.is_paused) this.unfolded.delete(one.line);
+    }
     this.fresh.splice(0, Math.max(0, this.fresh.length - MOST_HELD / 2));
     this.timer ??= setTimeout(() => { this.timer = null; this.put(); }, 200);
     return fresh;
@@ -296,10 +342,10 @@ class LiveList extends EventList {
     return this.box.offsetWidth > 0;
   }
   wanted() {
-    return this.events.filter((one) => this.matches(one)).reverse();
+    return (this.frozen || this.events).filter((one) => this.matches(one)).reverse();
   }
   draw() {
-    if (!this.is_seen() || this.is_paused) return;
+    if (!this.is_seen()) return;
     this.fresh = [];
     this.list.replaceChildren(...this.wanted().slice(0, this.most).map((one) => this.row(one)));
     this.tell();
@@ -313,11 +359,12 @@ class LiveList extends EventList {
     const pace = rate >= 1 ? `${count(Math.round(rate))} a second` : age > 10 ? `the last ${age < 60 ? `${Math.round(age)} s` : duration(age)} ago` : "";
     const dropped = this.skipped ? `${counted(this.skipped, "event")} came too fast for this page; they are in the outbox` : "";
     const kept = this.received > this.events.length ? `the last ${count(this.events.length)} are kept here` : "";
-    const held = this.is_paused && this.fresh.length ? `${counted(this.fresh.length, "new event")} while paused` : "";
+    const held = this.held ? `${counted(this.held, "new event")} while paused` : "";
     const text = [counted(this.received, "event"), pace, kept, dropped, held].filter(Boolean).join(", ");
     if (this.said.textContent !== text) this.said.textContent = text;
-    this.further.hidden = this.events.length <= this.most;
-    this.further.textContent = `Show more (${count(Math.max(0, this.events.length - this.most))} left)`;
+    const left = this.wanted().length - this.most;
+    this.further.hidden = left <= 0;
+    this.further.textContent = `Show more (${count(left)} left)`;
   }
   detail(one) {
     const box = super.detail(one), link = $("a", box);
@@ -347,29 +394,55 @@ function hand_on(fresh) {
   for (const [list, lines] of of_lists) list.ready.then(() => list.add({ lines }));
 }
 
-function connect(after) {
-  const stream = new EventSource(`live${after ? `?after=${after}` : ""}`);
-  let last = after, next = 1;
-  stream.addEventListener("hello", (event) => {
-    const told = JSON.parse(event.data).session;
-    if (session && session !== told) facts.live.version = 0; // another server has been started in its place
-    session = told;
-    next = JSON.parse(event.data).next;
+let heard_last = "", heard_next = 1, trouble_said = "";
+
+// What the stream says; `id` is that of the last event.
+function heard(name, data, id) {
+  if (name === "hello") {
+    if (session && session !== data.session) facts.live.version = 0; // another server has been started in its place
+    session = data.session;
+    heard_next = data.next;
     say_state("on");
-  });
-  stream.addEventListener("lines", (event) => {
-    last = event.lastEventId;
-    const { first, lines } = JSON.parse(event.data);
-    if (live_list) hand_on(live_list.take(lines, first >= next));
-  });
-  stream.addEventListener("skipped", (event) => { if (live_list) live_list.skipped += JSON.parse(event.data); });
-  stream.addEventListener("changed", (event) => { if (event.data !== String(facts.live.version)) renew(); });
-  stream.addEventListener("trouble", (event) => { const text = JSON.parse(event.data); if (text) say(text); });
+  } else if (name === "lines") {
+    heard_last = id || heard_last;
+    if (live_list) hand_on(live_list.take(data.lines, data.first >= heard_next));
+  } else if (name === "skipped") {
+    if (live_list) live_list.skipped += data;
+  } else if (name === "changed") {
+    if (data !== facts.live.version) renew();
+  } else if (name === "trouble") {
+    if (data) say(data);
+    else if ($("#trouble").textContent === trouble_said) $("#trouble").hidden = true;
+    trouble_said = data;
+  } else if (name === "gone") say_state("off", "The server has ended, or has a new address. What is here stays.");
+}
+
+const HEARD = ["hello", "lines", "skipped", "changed", "trouble"];
+
+function connect(tell) {
+  const stream = new EventSource(`live?after=${heard_last}`);
+  for (const name of HEARD) stream.addEventListener(name, (event) => tell(name, JSON.parse(event.data), event.lastEventId));
   stream.addEventListener("error", () => {
-    say_state("off", "The server has ended, or has a new address. What is here stays.");
+    tell("gone", null, "");
     stream.close();
-    setTimeout(() => connect(last), 2000);
+    setTimeout(() => connect(tell), 2000);
   });
+}
+
+// A browser keeps few connections to one place: of all its tabs, one listens and tells the others; if it is closed, another.
+async function listen() {
+  const name = `calyx-live ${location.pathname}`, is_shared = typeof BroadcastChannel === "function" && navigator.locks !== undefined;
+  const channel = is_shared ? new BroadcastChannel(name) : null;
+  if (channel) channel.addEventListener("message", (event) => heard(...event.data));
+  const recent = await ask("recent").catch(() => null);
+  if (recent) {
+    heard("hello", { session: recent.session, next: Infinity }, "");
+    heard("lines", recent, recent.id);
+    heard_next = 1;
+    if (recent.page) heard("changed", recent.page, "");
+  }
+  if (!channel) connect(heard);
+  else navigator.locks.request(name, () => new Promise(() => connect((...told) => { channel.postMessage(told); heard(...told); })));
 }
 
 function begin_live() {
@@ -378,5 +451,5 @@ function begin_live() {
     live_list = new LiveList(box);
     lists.set("live", live_list);
   }
-  connect("");
+  listen();
 }

@@ -5,6 +5,16 @@ const runs = [];
 const by_key = new Map();
 const by_id = new Map();
 
+// Runs that have gone since.
+function drop_runs(there) {
+  for (const run of runs.filter((one) => !there.has(one.key))) {
+    runs.splice(runs.indexOf(run), 1);
+    by_key.delete(run.key);
+    by_id.delete(JSON.stringify([run.node, run.suite, run.run_id, run.instance]));
+    delete cases[run.key];
+  }
+}
+
 // Runs that are new are added, others get their new values.
 function take_runs(found) {
   for (const row of found.runs) {

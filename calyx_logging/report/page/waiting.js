@@ -6,6 +6,6 @@ events.addEventListener("step", (event) => { document.getElementById("step").tex
 events.addEventListener("changed", () => location.reload());
 events.addEventListener("trouble", (event) => {
   const box = document.getElementById("trouble");
-  box.hidden = false;
   box.textContent = JSON.parse(event.data);
+  box.hidden = box.textContent === "";
 });
