@@ -15,7 +15,6 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
-from serving import served
 from test_architecture import MAY_IMPORT
 
 from calyx_logging import provision
@@ -24,6 +23,7 @@ from calyx_logging.handlers import execution_log, outbox
 from calyx_logging.scripts.cli import COMMANDS
 from conftest import REPO, events_of
 from conftest import telemetry_program as telemetry  # as it is shown
+from serving import served
 
 README = (REPO / "README.md").read_text("utf-8")
 HARNESS, CONFIGURATION, READING, COMMANDS_PAGE = (

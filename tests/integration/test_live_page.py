@@ -9,38 +9,27 @@ import http.server
 import logging
 import os
 import re
-import shutil
 import subprocess
 import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 
 import pytest
-from serving import Served, served, until
 
+from browsing import chromium
 from calyx_logging import Node, OutboxHandler, benchmark_run, provision
 from conftest import REPO
+from serving import Served, served, until
 from sessions import HOSTILE, logged_node
 
 pytestmark = pytest.mark.integration
 
-NEEDED = bool(os.environ.get("CALYX_NEED_BROWSER"))
-playwright = import_module("playwright.sync_api") if NEEDED else pytest.importorskip("playwright.sync_api")
-
 SECONDS = int(os.environ.get("CALYX_LIVE_SECONDS", "10"))
-ARGUMENTS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--js-flags=--expose-gc",
-    "--host-resolver-rules=MAP evil.example 127.0.0.1",
-]
+ARGUMENTS = ("--js-flags=--expose-gc", "--host-resolver-rules=MAP evil.example 127.0.0.1")
 
 COUNT_EVENTS = """
 window.received = new Set();
@@ -63,15 +52,8 @@ window.EventSource = class extends Native {
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    program = os.environ.get("CALYX_BROWSER") or next(filter(None, map(shutil.which, names)), None)
-    if program is None:
-        assert not NEEDED, "no Chromium is installed"
-        pytest.skip("no Chromium is installed")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=program, args=ARGUMENTS)
-        yield browser
-        browser.close()
+    with chromium(ARGUMENTS) as found:
+        yield found
 
 
 @contextmanager

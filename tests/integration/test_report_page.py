@@ -9,21 +9,19 @@ from __future__ import annotations
 import json
 import logging
 import logging.config
-import os
 import re
-import shutil
 import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from datetime import datetime, timedelta
-from importlib import import_module
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 
+from browsing import chromium
 from calyx_logging import Node, benchmark_run, provision
 from calyx_logging.hub.importer import import_bundle
 from calyx_logging.hub.store import Store
@@ -38,27 +36,14 @@ from sessions import HOSTILE, logged_node
 
 pytestmark = pytest.mark.integration
 
-NEEDED = bool(os.environ.get("CALYX_NEED_BROWSER"))
-playwright = import_module("playwright.sync_api") if NEEDED else pytest.importorskip("playwright.sync_api")
-
-ARGUMENTS = [
-    *("--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"),
-    *("--disable-component-update", "--disable-sync"),
-]
+ARGUMENTS = ("--disable-quic", "--disable-component-update", "--disable-sync")
 SIZES = {"wide": 1280, "narrow": 390}
 
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
-    program = os.environ.get("CALYX_BROWSER") or next(filter(None, map(shutil.which, names)), None)
-    if program is None:
-        assert not NEEDED, "no Chromium is installed"
-        pytest.skip("no Chromium is installed")
-    with playwright.sync_playwright() as driver:
-        browser = driver.chromium.launch(executable_path=program, args=ARGUMENTS)
-        yield browser
-        browser.close()
+    with chromium(ARGUMENTS) as found:
+        yield found
 
 
 class Watched:

@@ -15,13 +15,13 @@ from pathlib import Path
 
 import click
 import pytest
-from serving import served
 
 from calyx_logging import Node
 from calyx_logging.core import files
 from calyx_logging.scripts.cli import COMMANDS, run, size_text
 from conftest import REPO, close_logging, events_of, python, telemetry, telemetry_program, tree
 from outboxes import killed_writer
+from serving import served
 
 Configure = Callable[..., logging.Logger]
 

@@ -23,8 +23,6 @@ import pytest
 pytest.importorskip("starlette")
 pytest.importorskip("uvicorn")
 
-from serving import Served, served, until
-
 from calyx_logging import Node, benchmark_run, provision
 from calyx_logging.errors import StorageError
 from calyx_logging.hub.importer import import_bundle
@@ -39,6 +37,7 @@ from calyx_logging.view import connections
 from calyx_logging.view.content import Content
 from calyx_logging.view.server import Server
 from conftest import telemetry, tree
+from serving import Served, served, until
 from sessions import HOSTILE, logged_node
 
 

@@ -9,12 +9,12 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from serving import until
 
 from calyx_logging import Node
 from calyx_logging.query.locations import chunks_at
 from calyx_logging.view import stream as module
 from calyx_logging.view.stream import Batch, Stream
+from serving import until
 
 
 @pytest.fixture
