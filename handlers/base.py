@@ -8,9 +8,10 @@ import os
 import secrets
 import sys
 import weakref
+from collections import deque
 from collections.abc import Mapping
 from types import TracebackType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from calyx_logging.compiled import use
 from calyx_logging.core.validation import whole_bytes
@@ -103,22 +104,33 @@ def _be_closed_first() -> None:
 atexit.register(_be_closed_first)
 
 
+_unsaid: deque[weakref.ref[CalyxError]] = deque(maxlen=8)
+_hooks_before: list[Any] = []
+_MAX_CAUSES = 100
+
+
 def say_last(error: CalyxError) -> None:
     """Have an error that leads to the end of the program said again below its traceback, where one looks first.
 
     `dictConfig` raises another error from it, whose message says only which handler it was.
     """
-    before = sys.excepthook
+    _unsaid.append(weakref.ref(error))
+    if not _hooks_before:
+        _hooks_before.append(sys.excepthook)
+        sys.excepthook = _say_cause
 
-    def hook(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> None:
-        before(kind, value, trace)
-        cause = value.__cause__
-        while cause is not None and cause is not error:
-            cause = cause.__cause__
-        if cause is error:
-            say(str(error))
 
-    sys.excepthook = hook
+def _say_cause(kind: type[BaseException], value: BaseException, trace: TracebackType | None) -> None:
+    _hooks_before[0](kind, value, trace)
+    known = [error for error in (ref() for ref in _unsaid) if error is not None]
+    cause = value.__cause__
+    for _ in range(_MAX_CAUSES):
+        if cause is None:
+            return
+        if any(cause is error for error in known):
+            say(str(cause))
+            return
+        cause = cause.__cause__
 
 
 def check_root(root: object) -> None:

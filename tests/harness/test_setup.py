@@ -230,6 +230,23 @@ raise ValueError("theirs")
     assert run(code, tmp_path).stderr.splitlines()[-1] == "ValueError: theirs"
 
 
+def test_many_failures_leave_one_hook(tmp_path: Path) -> None:
+    """A program that tries again and again does not pile them up."""
+    code = """
+import sys, calyx_logging
+for _ in range(3000):
+    try:
+        calyx_logging.OutboxHandler()
+    except calyx_logging.CalyxError as error:
+        last = error
+raise ValueError("theirs") from last
+"""
+    done = run(code, tmp_path)
+    assert "RecursionError" not in done.stderr
+    assert done.stderr.splitlines()[-1].startswith("calyx-logging: ")
+    assert done.stderr.count("calyx-logging: ") == 1
+
+
 def test_a_hub_is_not_made_a_node(tmp_path: Path) -> None:
     (tmp_path / "telemetry/federated").mkdir(parents=True)
     (tmp_path / "runtime").mkdir()
