@@ -7,14 +7,8 @@ try:
 
     import click
 
-    from calyx_logging.bundle.signing import (
-        MANIFEST_NAMESPACE,
-        RECEIPT_NAMESPACE,
-        add_line,
-        is_listed,
-        read_public_key,
-        signer_line,
-    )
+    from calyx_logging.bundle.signers import add_line, is_listed, keys_in, read_public_key, signer_line, signers_in
+    from calyx_logging.bundle.signing import MANIFEST_NAMESPACE, RECEIPT_NAMESPACE
     from calyx_logging.errors import ConfigError
     from calyx_logging.hub.store import Store, find_hub
     from calyx_logging.node import NODE_ID_RULE, Node, check_node_id, is_node_id
@@ -25,8 +19,9 @@ except ImportError as error:
 
 
 @click.command("trust")
-@click.argument("name", metavar="NODE_ID")
-@click.argument("key", type=click.Path(path_type=Path), metavar="KEY.pub")
+@click.argument("name", metavar="NODE_ID", required=False)
+@click.argument("key", type=click.Path(path_type=Path), metavar="KEY.pub", required=False)
+@click.option("--list", "list_them", is_flag=True, help="Only print the keys that are trusted and revoked.")
 @click.option("--hub", is_flag=True, help="At a node: NODE_ID is the name of a hub, whose receipts are to count here.")
 @click.option("--revoke", is_flag=True, help="At the hub: nothing that this key has signed is taken in any more.")
 @click.option(
@@ -37,12 +32,26 @@ except ImportError as error:
     help="The root of the hub, or with --hub of the node. Default: CALYX_ROOT, else the nearest folder with a node id.",
 )
 @json_option
-def command(name: str, key: Path, hub: bool, revoke: bool, root: str | None, as_json: bool) -> None:
+def command(
+    name: str | None, key: Path | None, list_them: bool, hub: bool, revoke: bool, root: str | None, as_json: bool
+) -> None:
     """Trust an OpenSSH public key to sign for a node.
 
     At the hub this adds a line to telemetry/federated/.allowed_signers; from then on nothing of that node is taken in
     unsigned. With --hub, at a node, it adds one to runtime/hub_signers, which `prune` asks.
     """
+    if list_them:
+        if name is not None or revoke:
+            raise click.UsageError("--list takes no key, and lists the revoked ones, too")
+        store = None if hub else Store(find_hub(root))
+        _list(
+            hub_signers(Node.find(root)) if store is None else store.signers,
+            None if store is None else store.revoked,
+            as_json,
+        )
+        return
+    if name is None or key is None:
+        raise click.UsageError("name a node and a key, or say --list")
     if hub and revoke:
         raise click.UsageError("--revoke is for the hub's own list: delete the line in runtime/hub_signers by hand")
     public = read_public_key(key)
@@ -62,6 +71,23 @@ def command(name: str, key: Path, hub: bool, revoke: bool, root: str | None, as_
         return
     what = "is revoked, for every node" if revoke else f"is trusted for {'hub' if hub else 'node'} {name}"
     tell(f"{public.kind} {public.fingerprint} {what}{'' if new else ' already'}")
+    tell(f"  {path}")
+
+
+def _list(path: Path, revoked_path: Path | None, as_json: bool) -> None:
+    """Print who may sign, and which keys are revoked."""
+    revoked = [] if revoked_path is None else keys_in(revoked_path)
+    signers = list(signers_in(path))
+    if as_json:
+        keys = [*((one.names, one.key, False) for one in signers), *((None, key, True) for key in revoked)]
+        print_json([{"name": name, "key": key.fingerprint, "revoked": gone} for name, key, gone in keys])
+        return
+    for one in signers:
+        tell(f"{one.names}: {one.key.kind} {one.key.fingerprint} {one.key.comment}".rstrip())
+    for key in revoked:
+        tell(f"revoked: {key.kind} {key.fingerprint} {key.comment}".rstrip())
+    if not signers and not revoked:
+        tell("no key is trusted here")
     tell(f"  {path}")
 
 

@@ -19,7 +19,7 @@ import orjson
 from calyx_logging import Node
 from calyx_logging.bundle.archive import members_of
 from calyx_logging.bundle.folder import check
-from calyx_logging.bundle.signing import signers_of
+from calyx_logging.bundle.signers import signers_of
 from calyx_logging.bundle.staging import bring
 from calyx_logging.compiled import CORE
 from calyx_logging.errors import ArchiveError, ConfigError, ManifestError

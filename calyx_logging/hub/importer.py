@@ -24,7 +24,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from calyx_logging.bundle.folder import VerifiedBundle
-from calyx_logging.bundle.signing import MANIFEST_NAMESPACE, signers_of, verify_signature
+from calyx_logging.bundle.signers import signers_of
+from calyx_logging.bundle.signing import MANIFEST_NAMESPACE, verify_signature
 from calyx_logging.bundle.staging import Copied, Source, bring, verdict
 from calyx_logging.bundle.verification import Fault, Progress
 from calyx_logging.core import files

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import os
 import re
 import shutil
@@ -14,17 +15,8 @@ import pytest
 
 from bundles import make_bundle, make_key, make_node
 from calyx_logging import Node
-from calyx_logging.bundle.signing import (
-    MANIFEST_NAMESPACE,
-    RECEIPT_NAMESPACE,
-    add_line,
-    is_listed,
-    read_public_key,
-    sign,
-    signer_line,
-    signers_of,
-    verify_signature,
-)
+from calyx_logging.bundle.signers import add_line, is_listed, read_public_key, signer_line, signers_of
+from calyx_logging.bundle.signing import MANIFEST_NAMESPACE, RECEIPT_NAMESPACE, sign, verify_signature
 from calyx_logging.errors import ConfigError, SignatureError, StorageError
 from calyx_logging.hub.importer import Policy, import_bundle
 from calyx_logging.hub.store import Store
@@ -391,3 +383,31 @@ def test_the_program_is_looked_for_in_path_alone(tmp_path: Path, monkeypatch: py
     monkeypatch.setenv("PATH", os.pathsep.join(["", "."]))
     with pytest.raises(ConfigError, match="not installed"):
         sign(b"x", str(key), "n")
+
+
+def test_the_keys_that_are_trusted_are_listed(node: Node, tmp_path: Path, key: Path) -> None:
+    """At a hub with the revoked ones, at a node the hubs'; a file with a line that is none is an error."""
+    (tmp_path / "hub").mkdir()
+    store = Store(tmp_path / "hub")
+    public, other = key.with_suffix(".pub"), make_key(tmp_path / "other").with_suffix(".pub")
+    fingerprint, gone = read_public_key(public).fingerprint, read_public_key(other).fingerprint
+    hub = ("--root", store.root)
+    assert "no key is trusted here" in telemetry("trust", "--list", *hub).stdout
+    for args in (("n-1", public), ("n-1", other), ("--revoke", "n-1", other)):
+        assert telemetry("trust", *args, *hub).returncode == 0
+    said = telemetry("trust", "--list", *hub).stdout
+    assert f"n-1: ssh-ed25519 {fingerprint}" in said
+    assert f"revoked: ssh-ed25519 {gone}" in said
+    assert json.loads(telemetry("trust", "--list", "--json", *hub).stdout) == [
+        {"name": "n-1", "key": fingerprint, "revoked": False},
+        {"name": "n-1", "key": gone, "revoked": False},
+        {"name": None, "key": gone, "revoked": True},
+    ]
+    assert telemetry("trust", "--hub", "main-hub", public, "--root", node.root).returncode == 0
+    listed = json.loads(telemetry("trust", "--list", "--hub", "--json", "--root", node.root).stdout)
+    assert listed == [{"name": "main-hub", "key": fingerprint, "revoked": False}]
+    store.signers.write_text("n-1 nonsense")
+    done = telemetry("trust", "--list", *hub)
+    assert (done.returncode, "line 1 is not a valid line" in done.stderr) == (2, True)
+    for bad in (("--list", "n-1"), ("n-1",), ("--list", "--revoke")):
+        assert telemetry("trust", *bad, *hub).returncode == 2

@@ -15,7 +15,8 @@ import pytest
 
 from bundles import START, foreign, make_bundle, make_key, make_node, numbers, receipt_of, reseal
 from calyx_logging import Node
-from calyx_logging.bundle.signing import RECEIPT_NAMESPACE, add_line, read_public_key, signer_line
+from calyx_logging.bundle.signers import add_line, read_public_key, signer_line
+from calyx_logging.bundle.signing import RECEIPT_NAMESPACE
 from calyx_logging.errors import ConfigError, LockHeld, ManifestError, SignatureError, StorageError
 from calyx_logging.format.receipt import Receipt
 from calyx_logging.hub.importer import Policy, import_bundle
