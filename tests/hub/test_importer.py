@@ -609,6 +609,8 @@ def test_where_the_hub_is(tmp_path: Path) -> None:
     assert (done.returncode, "already imported" in done.stdout) == (0, True)
     assert telemetry("audit", cwd=tmp_path / "hub").returncode == 0
     done = telemetry("status", "--root", tmp_path / "hub")
+    assert (done.returncode, "n-1: complete" in done.stdout) == (0, True)
+    done = telemetry("export", "--root", tmp_path / "hub")
     assert (done.returncode, "this is the root of a hub" in done.stderr) == (2, True)
 
 
