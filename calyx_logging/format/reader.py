@@ -218,17 +218,23 @@ class Follower:
     def new(self) -> Iterator[Line]:
         """Yield the complete lines added since the last call, chunk by chunk."""
         for path in self._listing():
-            key = _key(path)
-            try:
-                if ChunkName.parse(path.name) is None:
-                    yield from self._read_foreign(path)
-                elif path.lstat().st_size != self._places.get(key, 0):
-                    yield from self._read(key, path)
-            except FileNotFoundError:
-                continue  # just sealed: the next call finds it under its new name
-            except CalyxError as error:
-                if not isinstance(error.__cause__, FileNotFoundError):
-                    self._warn(str(error))
+            for name in (path, Path(f"{_key(path)}{SEALED_SUFFIX}")):  # the second if it has just been sealed
+                try:
+                    yield from self._new_in(name)
+                    break
+                except FileNotFoundError:
+                    continue
+                except CalyxError as error:
+                    if not isinstance(error.__cause__, FileNotFoundError):
+                        self._warn(str(error))
+                        break
+
+    def _new_in(self, path: Path) -> Iterator[Line]:
+        key = _key(path)
+        if ChunkName.parse(path.name) is None:
+            yield from self._read_foreign(path)
+        elif path.lstat().st_size != self._places.get(key, 0):
+            yield from self._read(key, path)
 
     def _pass_over(self, path: Path) -> None:
         """Count nothing as new that a chunk has now, which cannot be read yet."""

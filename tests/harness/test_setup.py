@@ -168,6 +168,25 @@ structlog.get_logger("bench").info("case done", score=1.0)
     assert (event["logger"], event["score"]) == ("bench", 1.0)
 
 
+def test_structlog_gets_a_console_where_it_is_asked_for(node: Node) -> None:
+    """In place of its own, which goes when its events go through logging; none is added to one that is there."""
+    code = """
+import logging, sys, calyx_logging, structlog
+logging.getLogger().addHandler(calyx_logging.OutboxHandler())
+logging.getLogger().setLevel("INFO")
+calyx_logging.configure_structlog(console={console})
+structlog.get_logger("bench").info("case done", score=1.0)
+"""
+    done = run(code.replace("{console}", "True"), node.root)
+    assert (done.returncode, done.stderr.count("case done")) == (0, 1), done.stderr
+    assert "case done" not in run(code.replace("{console}", "False"), node.root).stderr
+    has_one = "import logging; logging.basicConfig()" + code.replace("{console}", "True")
+    assert run(has_one, node.root).stderr.count("case done") == 1
+    assert len(messages(node)) == 3
+    bad = "import calyx_logging; calyx_logging.configure_structlog(calyx_logging.OutboxHandler(), console=True)"
+    assert "either an outbox or a console" in run(bad, node.root).stderr
+
+
 def test_a_structlog_that_is_configured_is_left_alone(node: Node) -> None:
     code = """
 import calyx_logging, structlog

@@ -1,6 +1,6 @@
 // ------------------------------------------------------------------ runs beside a base, case by case
 
-const MOST_COMPARED = 8, FEW_POINTS = 5;
+const MOST_COMPARED = 50, FEW_POINTS = 5;
 let compared = []; // keys of runs, the base first
 let compare_rows = 100;
 
@@ -196,6 +196,6 @@ function draw_curves() {
     tooltip: { trigger: "axis", ...tip_style(), formatter: (points) => plain([`${by_step ? "step" : "second"} ${points[0].value[0]}`, ...points.map((point) => `${point.seriesName}: ${point.value[1]}`)].join("\n")) },
     xAxis: { type: "value", name: by_step ? "step" : "seconds", nameLocation: "middle", nameGap: 26, ...axis_style(), splitLine: { show: false }, min: "dataMin", max: "dataMax" },
     yAxis: { type: "value", scale: true, ...axis_style() },
-    series: chosen.map((run, index) => ({ type: "line", name: `${index + 1}: ${short(visible(run.run_id), 40)}`, data: some[index].map((point) => point.slice(0, 2)), showSymbol: some[index].length < 50, lineStyle: { width: 1.5, type: dashes[Math.floor(index / colours.length)] }, itemStyle: { color: colour(colours[index % colours.length]) } })),
+    series: chosen.map((run, index) => ({ type: "line", name: `${index + 1}: ${short(visible(run.run_id), 40)}`, data: some[index].map((point) => point.slice(0, 2)), showSymbol: some[index].length < 50, lineStyle: { width: 1.5, type: dashes[Math.floor(index / colours.length) % dashes.length] }, itemStyle: { color: colour(colours[index % colours.length]) } })),
   });
 }
