@@ -109,7 +109,7 @@ class EventList {
     this.most = this.first;
   }
   get first() {
-    return this.is_run ? 200 : 30;
+    return this.is_run ? 200 : 20;
   }
   open() {
     if (!this.ready) {
