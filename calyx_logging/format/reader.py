@@ -141,35 +141,48 @@ def last_events(paths: Iterable[Path], count: int, wanted: Filter, warn: Callabl
     """Return the last events of some chunks by their time, oldest first.
 
     Chunks are read latest first, until the remaining ones were last written before the oldest event found. One that
-    has just been sealed or deleted is skipped; `warn` is told of others that cannot be read.
+    has just been deleted is skipped; `warn` is told of others that cannot be read.
     """
     found: list[tuple[str, int, Line]] = []
     order = 0
     for changed, path in sorted(((_changed(path), path) for path in paths), reverse=True):
         if len(found) >= count and (not count or changed < found[0][0]):
             break
-        try:
-            for line in lines_of(path):
-                if not wanted(line.event):
-                    continue
-                order += 1
-                item = (str(line.event.get("ts_utc")), order, line)
-                if len(found) < count:
-                    heapq.heappush(found, item)
-                elif item[:2] > found[0][:2]:
-                    heapq.heapreplace(found, item)
-        except CalyxError as error:
-            if not isinstance(error.__cause__, FileNotFoundError):
-                warn(str(error))
+        for line in _lines_under(_names_of(path), warn):
+            if not wanted(line.event):
+                continue
+            order += 1
+            item = (str(line.event.get("ts_utc")), order, line)
+            if len(found) < count:
+                heapq.heappush(found, item)
+            elif item[:2] > found[0][:2]:
+                heapq.heapreplace(found, item)
     return [line for _, _, line in sorted(found, key=lambda item: item[:2])]
 
 
 def _changed(path: Path) -> str:
-    """Return when a file was last written, as `ts_utc`; a file just sealed or deleted counts as old."""
-    try:
-        return utc_text(path.lstat().st_mtime)
-    except OSError:
-        return ""
+    """Return when a chunk was last written, as `ts_utc`, even if it was just sealed; a deleted one counts as old."""
+    for name in _names_of(path):
+        with contextlib.suppress(OSError):
+            return utc_text(name.lstat().st_mtime)
+    return ""
+
+
+def _names_of(path: Path) -> tuple[Path, ...]:
+    """Return the name of a chunk when it was listed, and the one that it has if it has been sealed since."""
+    return (path, Path(f"{_key(path)}{SEALED_SUFFIX}")) if path.name.endswith(OPEN_SUFFIX) else (path,)
+
+
+def _lines_under(names: Iterable[Path], warn: Callable[[str], None]) -> Iterator[Line]:
+    """Yield a chunk's events, under the first of its names that there is."""
+    for name in names:
+        try:
+            yield from lines_of(name)
+            return
+        except CalyxError as error:
+            if not isinstance(error.__cause__, FileNotFoundError):
+                warn(str(error))
+                return
 
 
 @dataclass
@@ -218,7 +231,7 @@ class Follower:
     def new(self) -> Iterator[Line]:
         """Yield the complete lines added since the last call, chunk by chunk."""
         for path in self._listing():
-            for name in (path, Path(f"{_key(path)}{SEALED_SUFFIX}")):  # the second if it has just been sealed
+            for name in _names_of(path):
                 try:
                     yield from self._new_in(name)
                     break

@@ -86,6 +86,8 @@ class Server:
 
     def run(self) -> None:
         """Serve until Ctrl-C, or until the terminal has gone."""
+        if threading.current_thread() is threading.main_thread():
+            _heed_signals(self.stop)
         import uvicorn
 
         config = uvicorn.Config(
@@ -105,10 +107,7 @@ class Server:
         theirs = logging.getLogger("uvicorn")
         theirs.handlers, theirs.propagate = [logging.NullHandler()], False
         self._server = uvicorn.Server(config)
-        hang_up = getattr(signal, "SIGHUP", None)
-        is_main = threading.current_thread() is threading.main_thread()
-        if hang_up is not None and is_main and signal.getsignal(hang_up) is not signal.SIG_IGN:  # as with nohup
-            signal.signal(hang_up, lambda *_: self.stop())
+        self._server.should_exit = self._board.ending.is_set()
         if self._stream is not None:
             self._stream.start()
         self._refresher.start()
@@ -177,6 +176,14 @@ class Server:
         self._board.step = step
         if not self._board.page:
             self._board.wake()
+
+
+def _heed_signals(stop: Callable[[], None]) -> None:
+    """Have signals end the server from the beginning: an exception could be raised where nobody passes it on."""
+    for name in ("SIGINT", "SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as with nohup
+            signal.signal(number, lambda *_: stop())
 
 
 def _check_installed() -> None:
