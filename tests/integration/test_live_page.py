@@ -386,7 +386,7 @@ def test_a_case_of_many_events_and_an_error_in_the_middle_of_a_run(browser: Any,
 
 def test_a_case_that_is_open_goes_on_without_losing_place(browser: Any, node: Node) -> None:
     with served("--root", node.root) as server:
-        harness = writer(node, "run", 95, 10)
+        harness = writer(node, "run", 95, 3)
         until(lambda: server.facts()["runs"])
         key = server.facts()["runs"][0][0]
         with opened(browser, f"{server.url}#run/{key}/case/case-0") as page:

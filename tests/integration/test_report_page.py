@@ -366,7 +366,7 @@ def test_cases_are_drawn_inside_a_run_when_it_is_wide(opened: Open, report: Path
         "(() => { const run = line.runs.find((one) => one.run_id === 'bad'); line.show(run.started, run.ended); })()"
     )
     drawn = f"((fills) => {colours!r}.map((one) => fills.filter((fill) => fill === one).length))({fills})"
-    page.wait_for_function(f"String({drawn}) === '2,2'")
+    page.wait_for_function(f"() => String({drawn}) === '2,2'")
 
 
 def test_a_run_its_cases_and_events(opened: Open, report: Path, logged: Node) -> None:
