@@ -36,7 +36,7 @@ from typing import Any
 from calyx_logging.core import files
 from calyx_logging.errors import say
 
-__all__ = ["FATAL", "SUFFIX", "Crash", "begin", "end", "forget", "note_exit", "pass_on", "read", "want"]
+__all__ = ["FATAL", "SIGNALS", "SUFFIX", "Crash", "begin", "end", "forget", "note_exit", "pass_on", "read", "want"]
 
 SUFFIX = ".crash"
 _BLOCK = 4096
@@ -50,7 +50,7 @@ _ALL_THREADS = sys.version_info < (3, 14)
 _MAX_TEXT = 16 * 1024
 """Bytes of stacks that are read."""
 
-_SIGNALS = ("SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGALRM")
+SIGNALS = ("SIGTERM", "SIGHUP", "SIGQUIT", "SIGUSR1", "SIGUSR2", "SIGXCPU", "SIGALRM")
 """Those that end a process by default, besides those of `faulthandler.enable`; their offsets go by this order."""
 
 _FATAL = (
@@ -196,7 +196,7 @@ def _lead_to(path: Path, head: bytes) -> None:
         return
     fds: list[int] = []
     try:
-        for index in range(1 + len(_SIGNALS) if head and os.name == "posix" else 1):
+        for index in range(1 + len(SIGNALS) if head and os.name == "posix" else 1):
             fds.append(os.open(path, os.O_RDWR | getattr(os, "O_BINARY", 0) | (0 if fds or not head else _NEW), 0o666))
             if head:
                 os.lseek(fds[-1], _BLOCK * (1 + index), os.SEEK_SET)
@@ -258,7 +258,7 @@ def _let_go() -> None:
 
 def _by_signal() -> dict[int, int]:
     """Map the numbers of this system's signals to their descriptors."""
-    found = zip(_SIGNALS, _descriptors[1:], strict=False)
+    found = zip(SIGNALS, _descriptors[1:], strict=False)
     return {getattr(signal, name): fd for name, fd in found if hasattr(signal, name)}
 
 
@@ -344,7 +344,7 @@ def read(path: Path) -> Crash:
     found = re.search(rb"os\._exit\((-?[0-9]+)\)", text)
     signal_name = None
     if text and not found:
-        signal_name = _SIGNALS[index - 1] if 0 < index <= len(_SIGNALS) else _fatal_signal(text)
+        signal_name = SIGNALS[index - 1] if 0 < index <= len(SIGNALS) else _fatal_signal(text)
     return Crash(
         process,
         component,

@@ -25,13 +25,13 @@ import sys
 import threading
 import time
 import weakref
-from _thread import start_new_thread
 from collections import deque
 from collections.abc import Callable
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from typing import Protocol
 
+from calyx_logging.core.threads import start_thread
 from calyx_logging.errors import say
 from calyx_logging.node import seal_request
 from calyx_logging.recording.identity import has_thread, tell_environment
@@ -176,7 +176,7 @@ def wake() -> bool:
     if not _keeper.runs:
         _keeper = keeper = _Keeper()
         try:
-            start_new_thread(_look_after_all, (keeper,))
+            start_thread(_look_after_all, keeper)
         except RuntimeError:
             return False  # the interpreter is shutting down; what is open now is sealed at exit
         keeper.runs = True

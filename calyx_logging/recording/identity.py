@@ -16,7 +16,7 @@ import signal
 import socket
 import sys
 import time
-from _thread import get_native_id, start_new_thread
+from _thread import get_native_id
 from collections import deque
 from collections.abc import Callable, Iterable
 from pathlib import Path
@@ -25,6 +25,7 @@ from typing import Any
 from calyx_logging.core import files
 from calyx_logging.core.git_commit import commit_of
 from calyx_logging.core.machine import fingerprint
+from calyx_logging.core.threads import start_thread
 from calyx_logging.errors import say
 from calyx_logging.events.event import control_event
 
@@ -101,7 +102,7 @@ def tell_environment(pools: Iterable[Any]) -> None:
             os.environ[_TOLD] = here
             _thread = _BEGINS
             try:
-                start_new_thread(_gather, (_gathered,))
+                start_thread(_gather, _gathered)
             except RuntimeError:  # the interpreter is ending
                 _thread = 0
     elif _gathered:

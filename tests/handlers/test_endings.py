@@ -214,17 +214,39 @@ def test_a_signal_from_outside(node: Node, tmp_path: Path, name: str) -> None:
     assert end == {**RECOVERED, "signal": name}
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
+def test_a_signal_is_left_to_the_threads_of_the_program(node: Node, tmp_path: Path) -> None:
+    """A thread of ours that is just beginning has no stack to keep."""
+    body = """
+    import re
+    signals = (signal.SIGTERM, signal.SIGHUP, signal.SIGUSR1, signal.SIGXCPU, signal.SIGALRM)
+    ours = []
+    while not ours:
+        ours = [task.path for task in os.scandir("/proc/self/task") if task.name != str(os.getpid())]
+    for path in ours:
+        blocked = ~0
+        while blocked >> signal.SIGSEGV - 1 & 1:  # as everything is while a thread is made
+            blocked = int(re.search("SigBlk:(.*)", open(path + "/status").read())[1], 16)
+        assert all(blocked >> number - 1 & 1 for number in signals), hex(blocked)
+    assert not signal.pthread_sigmask(signal.SIG_BLOCK, ())
+    """
+    assert end_of(node, tmp_path, body, code=0) == {**CLOSED, **ZERO}
+
+
 @posix
 @pytest.mark.parametrize(
     ("body", "name"),
     [
         ("ctypes.string_at(0)", "SIGSEGV"),
         ("os.abort()", "SIGABRT"),
-        *((f"os.kill(os.getpid(), signal.{name})", name) for name in ("SIGBUS", "SIGFPE", "SIGILL")),
+        *((f"signal.raise_signal(signal.{name})", name) for name in ("SIGBUS", "SIGFPE", "SIGILL")),
     ],
 )
 def test_a_fatal_error(node: Node, tmp_path: Path, body: str, name: str) -> None:
-    """The interpreter cannot go on; faulthandler's text says where."""
+    """The interpreter cannot go on; faulthandler's text says where.
+
+    The system sends such a signal to the thread at fault, as `raise_signal` does.
+    """
     end = end_of(node, tmp_path, body, code=-getattr(signal, name))
     assert "Fatal Python error" in (fault := end.pop("fault"))
     assert "script.py" in fault
