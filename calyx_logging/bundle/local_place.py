@@ -1,15 +1,16 @@
-"""A folder to which bundles are carried, such as a stick or a share: as a place of `object_store`, without any library.
+"""Send bundles to a folder, such as a stick or a share, and read them there; a place of `object_store` without fsspec.
 
-Invariant: a file appears there under its name whole and checked, or not at all. It is written under another name,
-flushed to the disk, read back and compared, and then renamed.
+Invariant: a file appears under its name only when it is whole and checked. It is written under another name, flushed to
+the disk, read back, and then renamed.
 """
 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -72,10 +73,12 @@ class LocalPlace:
         part = target.with_name(f".{target.name}.{secrets.token_hex(4)}{_PART}")
         with self.asked("write", name):
             files.make_dirs(target.parent)
+            digest = hashlib.sha256()
             try:
                 with source.open("rb") as stream:
-                    files.write_new(part, blocks_of(stream))
-                self._compare(source, part, name)
+                    files.write_new(part, _hashed(blocks_of(stream), digest))
+                if _sha256_on_disk(part) != digest.hexdigest():
+                    raise ManifestError(f"{target} is not what was written", hint="the medium is faulty: use another")
                 files.rename_over(part, target)
             finally:
                 with suppress(OSError):
@@ -89,29 +92,28 @@ class LocalPlace:
         except CalyxError:
             raise
         except OSError as error:
-            hint = "free space there, or take another; running it again goes on from here"
-            if error.errno not in (errno.ENOSPC, errno.EDQUOT if hasattr(errno, "EDQUOT") else errno.ENOSPC):
-                hint = "check that it is there and can be written; running it again goes on from here"
+            is_full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None))
+            do = "free space there, or take another" if is_full else "check that it is there and can be written"
+            hint = f"{do}; running it again goes on from here"
             raise StorageError.of(error, what, self._path(name) if name else self.root, hint) from error
 
     def _path(self, name: str) -> Path:
         return self.root / name
 
-    def _compare(self, source: Path, written: Path, name: str) -> None:
-        """Raise ManifestError if what was written is not what is on the disk."""
-        with source.open("rb") as ours, written.open("rb") as theirs:
-            _forget(theirs.fileno())
-            if sha256_of_blocks(blocks_of(ours)) != sha256_of_blocks(blocks_of(theirs)):
-                raise ManifestError(
-                    f"{self._path(name)} is not what was written", hint="the medium is faulty: use another"
-                )
+
+def _hashed(blocks: Iterable[bytes], digest: hashlib._Hash) -> Iterator[bytes]:
+    for block in blocks:
+        digest.update(block)
+        yield block
 
 
-def _forget(descriptor: int) -> None:
-    """Have the file read from the disk, as far as the system can be told so."""
-    if hasattr(os, "posix_fadvise"):
-        with suppress(OSError):
-            os.posix_fadvise(descriptor, 0, 0, os.POSIX_FADV_DONTNEED)
+def _sha256_on_disk(path: Path) -> str:
+    """Hash a file as it is on the disk, past the system's cache where that can be asked for."""
+    with path.open("rb") as stream:
+        if hasattr(os, "posix_fadvise"):
+            with suppress(OSError):
+                os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        return sha256_of_blocks(blocks_of(stream))[0]
 
 
 def _unless_missing(error: OSError) -> None:

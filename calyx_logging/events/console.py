@@ -1,4 +1,4 @@
-"""A console that people can read: records on standard error, rendered by structlog's ConsoleRenderer.
+"""Print records readably on standard error, with structlog's ConsoleRenderer.
 
 For programs that have none of their own: `calyx_logging.setup()` and `configure_structlog(console=True)` add it.
 """

@@ -37,18 +37,18 @@ def setup(
 ) -> OutboxHandler:
     """Record everything that reaches the root logger in the node's outbox; say once, on standard error, where that is.
 
-    What is there stays: handlers, their levels, a structlog that the program has configured. Called again, or after a
-    dictConfig that has an OutboxHandler, it keeps that one, unless options are given that differ.
+    Existing handlers, their levels and a configured structlog stay as they are. If the root logger already has an
+    OutboxHandler for this outbox, it is kept, unless options are given that differ.
 
     Args:
         root: the folder with `runtime/node_id.txt`; default: `CALYX_ROOT`, else the nearest parent of the working
             directory that has one.
-        level: the root logger's least level. Default: INFO for a program that has not configured logging, else as it
-            is.
+        level: the root logger's level. By default it is left alone, except that a program that has not configured
+            logging gets INFO.
         console: whether to add a readable console on standard error; by default where the root logger has none.
         redact: whether secrets are taken out of events (`calyx_logging.redact.RedactSecrets`).
-        provision: for a root without a node id: True makes one from the host's name, a text is the id, False never
-            does. By default it asks, where there is a terminal to ask at.
+        provision: what to do if the root has no node id: True makes one from the host's name, a text is the id, False
+            fails. By default it asks if there is a terminal, and fails otherwise.
         structlog: whether structlog logs to the root logger, too, if the program has not configured it.
         announce: whether to say where events go.
         **options: any of OutboxHandler's: `component`, `source`, `capture`, `sync`, `fast` and so on.
@@ -134,7 +134,7 @@ def _is_asked(question: str) -> bool:
 def _handler(logger: logging.Logger, node: Node, redact: bool, options: dict[str, Any]) -> OutboxHandler:
     """Return the handler that is there already, or a new one on the root logger."""
     there = [one for one in logger.handlers if isinstance(one, OutboxHandler) and one.outbox == node.outbox]
-    if there and not redact and all(_same(there[0], name, value) for name, value in options.items()):
+    if there and _is_as_asked(there[0], redact, options):
         return there[0]
     if redact and "formatter" in options:
         raise ConfigError("either 'redact' or 'formatter'", hint=f"give the formatter the processor {_REDACT}")
@@ -148,6 +148,10 @@ def _handler(logger: logging.Logger, node: Node, redact: bool, options: dict[str
     return handler
 
 
-def _same(handler: OutboxHandler, name: str, value: Any) -> bool:
-    mine = handler.options.get(name)
-    return mine == (list(value) if isinstance(mine, list) and not isinstance(value, str) else value)
+def _is_as_asked(handler: OutboxHandler, redact: bool, options: dict[str, Any]) -> bool:
+    """Tell whether a handler has these options already; those that are not given do not count."""
+    if redact and _REDACT not in dict(handler.event_formatter.processors):
+        return False
+    has = {**handler.options, "formatter": handler.formatter}
+    asked = {**options, "capture": list(options["capture"])} if "capture" in options else options
+    return all(name in has and has[name] == value for name, value in asked.items())

@@ -360,7 +360,7 @@ def test_an_archive_of_several_bundles_in_a_store(store: Store, tmp_path: Path) 
 
 
 def test_a_folder_takes_bundles_without_any_library(store: Store, tmp_path: Path) -> None:
-    """As a stick does: by its path, or file://; what is there is not written again; import takes all nodes from it."""
+    """A folder, by its path or file://, takes each bundle once, and import takes all nodes from it."""
     stick = tmp_path / "stick é"
     stick.mkdir()
     nodes = []

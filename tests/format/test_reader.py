@@ -260,7 +260,7 @@ def test_bundles_of_several_nodes(tmp_path: Path) -> None:
 
 
 def test_tail_selects_and_says_its_zone(node: Node, configure: Configure) -> None:
-    """By time, logger, case and text; the short id of a line is one that show takes."""
+    """Events are selected by time, logger, case and text; show takes the short id that is printed."""
     log = configure()
     log.info("early", extra={"case_id": "a"})
     time.sleep(0.01)

@@ -126,6 +126,10 @@ import logging, calyx_logging
 first = calyx_logging.setup()
 assert calyx_logging.setup() is first
 assert calyx_logging.setup(component="harness", sync="seal") is first
+private = calyx_logging.setup(redact=True)
+assert private is not first
+assert calyx_logging.setup(redact=True) is private
+assert calyx_logging.setup() is private
 logging.info("one")
 second = calyx_logging.setup(component="other", capture=["theirs"])
 assert second is not first
