@@ -1,4 +1,4 @@
-"""How soon the live page can be seen: python benchmarks/view_speed.py --root HUB [--from hub] [--rounds 3]
+"""Measure how soon the live page can be seen: python benchmarks/view_speed.py --root HUB [--from hub] [--rounds 3]
 
 Needs the extras "view" and "browser" and an installed Chromium. Seconds from the start of the command: `address` is
 printed; `paint`, the first of the browser, which opens the address at once; `overview` is there; `health`, what is
@@ -43,7 +43,9 @@ def measured(browser: Any, command: list[str]) -> dict[str, float]:
         page = browser.new_page()
         found["paint"], found["overview"] = opened(page, url, began)
         page.wait_for_function(
-            "() => !document.body.textContent.includes('is being looked at')", polling=50, timeout=120_000
+            "() => !document.body.textContent.includes('Checking whether anything is missing')",
+            polling=50,
+            timeout=120_000,
         )
         found["health"] = time.monotonic() - began
         other = browser.new_page()

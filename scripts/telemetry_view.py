@@ -25,7 +25,7 @@ except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py view") from None
 
 TOKEN = "CALYX_VIEW_TOKEN"
-"""Environment variable with the token of the address; with --port, the address stays the same."""
+"""Environment variable for the token in the address; together with --port it keeps the address the same."""
 
 _LEAST_TOKEN = 16
 
@@ -42,11 +42,11 @@ _LEAST_TOKEN = 16
 def command(
     place: str, root: str | None, open_it: bool, port: int, memory: str, as_json: bool, jobs: int | None
 ) -> None:
-    """Serve the report's page from this machine, to this machine, until Ctrl-C.
+    """Serve the report's page to the browser on this machine, until Ctrl-C.
 
-    With an outbox, events appear as they are written, by all processes, and the numbers follow. Every run and every
-    case can be opened; they are read when they are. Listens on 127.0.0.1 alone; who does not know the token in the
-    address is refused, and nothing can be changed. Needs the extras "report" and "view".
+    Events of an outbox appear as they are written, from all processes, and the numbers keep up. Every run and case can
+    be opened; they are read on demand. The server listens only on 127.0.0.1, requires the token in the address, and
+    changes nothing. Needs the extra "view".
     """
     token = os.environ.get(TOKEN) or None
     if token is not None and not (len(token) >= _LEAST_TOKEN and token.replace("-", "").replace("_", "").isalnum()):
@@ -61,7 +61,7 @@ def command(
         print_json({"url": server.url, "port": server.port, "place": source.place, "where": source.where})
     else:
         tell(server.url)
-        remark(f"Shows {source.where} to this machine alone. Ctrl-C ends it.")
+        remark(f"Serving {source.where} to this machine only. Press Ctrl-C to stop.")
     with temporary_folder("calyx-view-") if open_it else nullcontext() as folder:
         if folder is not None and not _open(server.url, folder):
             remark("warning: no browser could be started: open the address above")
@@ -72,7 +72,7 @@ def command(
 
 
 def _open(url: str, folder: Path) -> bool:
-    """Open the address by a page that only this user can read: what a program is started with, others can see."""
+    """Open the address through a page that only this user can read, since other users can see command lines."""
     page = folder / "open.html"
     target = html.escape(url)
     text = f'<!DOCTYPE html><meta http-equiv="refresh" content="0;url={target}"><a href="{target}">calyx-logging</a>'

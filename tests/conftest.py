@@ -100,6 +100,14 @@ def configure(node: Node) -> Iterator[Callable[..., logging.Logger]]:
     close_logging()
 
 
+@pytest.fixture(scope="module")
+def logged(tmp_path_factory: pytest.TempPathFactory) -> Node:
+    """A node that has logged a session of the module `sessions`; to be read only."""
+    from sessions import logged_node  # which uses this module
+
+    return logged_node(tmp_path_factory.mktemp("root"))
+
+
 def close_logging() -> None:
     """Close the handler of the logger `harness`, as the end of a program would."""
     logger = logging.getLogger("harness")

@@ -93,7 +93,9 @@ class Stream:
 
     def __iter__(self) -> Iterator[tuple[str, Any]]:
         name, data = "", ""
+        deadline = time.monotonic() + 2 * WAIT
         for line in self._lines():
+            assert time.monotonic() < deadline, "nothing more comes"  # but signs of life
             field, _, value = line.partition(": ")
             if field == "event":
                 name = value

@@ -157,7 +157,7 @@ class Sheet:
             lines.append({"state": state, "text": text})
 
         if not self.facts.was_looked_at:
-            say("some", "Whether anything is missing is being looked at.")
+            say("some", "Checking whether anything is missing.")
         elif nodes:
             say(*_on_completeness([_verdict_on(self._conditions.get(node["node_id"])) for node in nodes]))
         if self.facts.refused:

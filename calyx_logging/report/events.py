@@ -34,6 +34,7 @@ __all__ = [
     "document_of",
     "events_of",
     "excerpts_of",
+    "newest_of",
     "pack",
     "packed_text",
     "paths_of",
@@ -110,15 +111,16 @@ def excerpts_of(backend: Any, paths: Paths, chosen: list[dict[str, Any]], also: 
     Raises:
         ConfigError: the engine refuses.
     """
-    events = backend.table("events")
-    errors, outside = events.filter(events.level.isin(ERRORS)), events.filter(events.run_id.isnull())
-    ids = [one for one in also if can_be_asked(one)]
-    found = [
-        *_of_runs(backend, events, chosen),
-        _newest(backend, errors, Excerpt("errors", keeps_last=True), MAX_EVENTS, ids),
-        _newest(backend, outside, Excerpt("outside", keeps_last=True), MAX_OUTSIDE),
-    ]
+    found = _of_runs(backend, backend.table("events"), chosen)
+    found += [_newest_of(backend, key, also) for key in ("errors", "outside")]
     _read(found, paths)
+    return found
+
+
+def newest_of(backend: Any, paths: Paths, key: str, also: Iterable[str] = ()) -> Excerpt:
+    """Select and read the last `errors`, or the last events `outside` of runs, as `excerpts_of` does."""
+    found = _newest_of(backend, key, also)
+    _read([found], paths)
     return found
 
 
@@ -200,6 +202,14 @@ def _most_of_one(events: list[int]) -> int:
         else:
             most = middle - 1
     return least
+
+
+def _newest_of(backend: Any, key: str, also: Iterable[str]) -> Excerpt:
+    events, excerpt = backend.table("events"), Excerpt(key, keeps_last=True)
+    if key == "outside":
+        return _newest(backend, events.filter(events.run_id.isnull()), excerpt, MAX_OUTSIDE)
+    ids = [one for one in also if can_be_asked(one)]
+    return _newest(backend, events.filter(events.level.isin(ERRORS)), excerpt, MAX_EVENTS, ids)
 
 
 def _newest(backend: Any, events: Any, excerpt: Excerpt, limit: int, also: Sequence[str] = ()) -> Excerpt:

@@ -1,4 +1,4 @@
-"""What is different in a page that a server shows: it fetches its parts, and its data as it is needed."""
+"""The page as a server shows it: scripts and styles as files of their own, and data that the page fetches as needed."""
 
 from __future__ import annotations
 

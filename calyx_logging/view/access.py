@@ -80,10 +80,8 @@ class Guard:
         if any(value.lower() not in self._origins for name, value in headers if name == b"origin"):
             return 403, "Another site's page may not ask this server."
         values = {name: value.lower() for name, value in headers if name.startswith(b"sec-fetch-")}
-        is_followed = (values.get(b"sec-fetch-mode"), values.get(b"sec-fetch-dest")) == (b"navigate", b"document")
-        if (
-            values.get(b"sec-fetch-site") in (b"cross-site", b"same-site") and not is_followed
-        ):  # a link to the page may be
+        is_link = (values.get(b"sec-fetch-mode"), values.get(b"sec-fetch-dest")) == (b"navigate", b"document")
+        if values.get(b"sec-fetch-site") in (b"cross-site", b"same-site") and not is_link:
             return 403, "Another site's page may not ask this server."
         if not hmac.compare_digest(token, self._token):
             return 403, "Open the whole address that calyx-telemetry view printed: it has a token in it."

@@ -1,4 +1,4 @@
-"""What those who watch are told, beside the events: which page there is, what is being done, and what went wrong."""
+"""Tell open pages what is new besides events: the number of the newest page, the current step, and errors."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _INTEREST_SECONDS = 5.0
 
 
 class Board:
-    """State that threads change, and that streams of the server's loop wait for.
+    """State that threads change and that open streams wait for.
 
     Attributes:
         session: id of this server, to tell it from one that was there before.

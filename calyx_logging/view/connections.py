@@ -1,4 +1,4 @@
-"""The socket that is listened on, and what one visitor can take: connections, silence, slowness."""
+"""The listening socket, and the limits of a visitor's connections: their number, silence and slowness."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ MAX_CONNECTIONS = 100
 """Maximum number of connections at a time; more are refused with status 503."""
 
 SILENT_SECONDS = 10.0
-"""After which a connection that has not sent a request is closed."""
+"""Time after which a connection without a request is closed."""
 
 SLOW_SECONDS = 30.0
-"""After which a connection is closed whose reader has taken nothing of what it was sent."""
+"""Time after which a connection is closed whose reader has taken nothing."""
 
 
 def bound(port: int) -> socket.socket:

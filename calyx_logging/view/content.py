@@ -21,7 +21,7 @@ from calyx_logging.query.executors import Engine
 from calyx_logging.query.locations import chunks_at
 from calyx_logging.query.named import named
 from calyx_logging.report.collect import Choice, Facts, ask_queries, look_for_missing, newest_first
-from calyx_logging.report.events import Excerpt, Paths, document_of, events_of, excerpts_of, paths_of
+from calyx_logging.report.events import Excerpt, Paths, document_of, events_of, newest_of, paths_of
 from calyx_logging.report.report import MEMORY, TABLES, case_rows, envelopes_of, errors_named, process_rows
 from calyx_logging.report.runs import cases_of, processes_of, rows_of, run_key
 from calyx_logging.report.served import live_page, run_rows, waiting_page
@@ -45,17 +45,13 @@ class Snapshot:
         backend: of `query.connect`.
         paths: where its chunks are.
         facts: of the page.
-        version: counts the pages.
-        made_at: seconds since the epoch.
-        lock: is held by who asks the database.
+        lock: is held by whoever asks the database.
         is_closed: whether it has been.
     """
 
     backend: Any
     paths: Paths
     facts: Facts
-    version: int
-    made_at: float
     lock: threading.Lock = field(default_factory=threading.Lock)
     is_closed: bool = False
 
@@ -91,7 +87,7 @@ class Snapshot:
 
 
 class Content:
-    """What the page shows.
+    """Makes the page, and answers the questions that it asks.
 
     Args:
         source: the place.
@@ -107,18 +103,14 @@ class Content:
         self._now: Snapshot | None = None
         self._asked: Any = None
         self._page = b""
+        self._pages = 0
         self._seen: object = None
         self._looked: tuple[Any, ...] | None = None
         self._look_again_at = 0.0
 
     @property
-    def version(self) -> int:
-        """Return the number of the page; 0 before there is one."""
-        return 0 if self._now is None else self._now.version
-
-    @property
     def page(self) -> bytes:
-        """Return the page as HTML; the words that it is being made before there is one."""
+        """Return the page as HTML; until there is one, a page that says so."""
         return self._page or waiting_page(self.source.where)
 
     def has_changed(self) -> bool:
@@ -126,12 +118,12 @@ class Content:
         state = self._state()
         return state is None or state != self._seen
 
-    def refresh(self, made: Callable[[], None], *, look: bool = True) -> None:
+    def refresh(self, made: Callable[[int], None], *, look: bool = True) -> None:
         """Make a new page.
 
         Args:
-            made: is called when there is one, before what is missing has been looked for, and after.
-            look: whether that is looked for again if it took long the last time.
+            made: is called with its number, before missing events have been looked for, and again after.
+            look: whether to look for them again even if that took long the last time.
 
         Raises:
             CalyxError: something cannot be read.
@@ -154,24 +146,23 @@ class Content:
         except BaseException:
             backend.disconnect()
             raise
-        before, self._now = self._now, Snapshot(backend, paths_of(chunks), facts, self.version + 1, time.time())
+        before, self._now = self._now, Snapshot(backend, paths_of(chunks), facts)
         if before is not None:
             before.close()
         if self._looked is not None:
             facts.conditions, facts.refused, facts.was_looked_at = self._looked
-        self._show(made)
+        self._show(facts, made)
         if look or time.monotonic() >= self._look_again_at:
             self._tell("looking for what is missing")
             began = time.monotonic()
             look_for_missing(facts, self._engine)
             self._look_again_at = time.monotonic() + 10 * (time.monotonic() - began)
             self._looked = facts.conditions, facts.refused, True
-            self._now.version += 1
-            self._show(made)
+            self._show(facts, made)
         self._seen = state
 
     def interrupt(self) -> None:
-        """Make whatever asks a database at the moment fail, in other threads."""
+        """Cancel the queries that other threads are running."""
         backends: list[Any] = [self._asked, None if self._now is None else self._now.backend]
         for backend in backends:
             with suppress(Exception):  # there is none, or it is closed
@@ -228,8 +219,7 @@ class Content:
         """
         with self._asking() as now:
             if key in ("errors", "outside"):
-                found = excerpts_of(now.backend, now.paths, [], errors_named(now.facts))
-                return _document({one.key: one for one in found}[key])
+                return _document(newest_of(now.backend, now.paths, key, errors_named(now.facts)))
             chosen = [now.run(key)]
             (one,) = events_of(now.backend, now.paths, chosen, case_id=case_id, first=first, event_id=event_id)
             return _document(one)
@@ -247,11 +237,10 @@ class Content:
 
     # -------------------------------------------------------------- within
 
-    def _show(self, made: Callable[[], None]) -> None:
-        assert self._now is not None
-        now = self._now
-        self._page = live_page(now.facts, now.made_at, now.version, follows=self.source.place == "outbox")
-        made()
+    def _show(self, facts: Facts, made: Callable[[int], None]) -> None:
+        self._pages += 1
+        self._page = live_page(facts, time.time(), self._pages, follows=self.source.place == "outbox")
+        made(self._pages)
 
     @contextmanager
     def _asking(self) -> Iterator[Snapshot]:
@@ -264,7 +253,7 @@ class Content:
         raise ConfigError("the page is being made", hint="wait for it")
 
     def _state(self) -> object:
-        """Return something that is other when there is more; None if that cannot be said."""
+        """Return a value that changes when something is added; None if nothing can be said."""
         try:
             if self.source.place == "hub":
                 store = Store(find_hub(self.source.root))

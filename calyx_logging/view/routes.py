@@ -1,4 +1,4 @@
-"""What can be asked of the server, and the stream of what is new."""
+"""The server's routes: the page, its data, and the stream of news."""
 
 from __future__ import annotations
 

@@ -28,18 +28,18 @@ __all__ = ["Server"]
 
 _TICK_SECONDS = 0.5
 _REST = 5
-"""How many times as long as making a page took to wait before it is made again, at least."""
+"""Rest after making a page, as a multiple of the time that it took."""
 
 _LEAST_SECONDS = 2.0
 _LAST_SECONDS = 5.0
-"""At the end, to wait for a page that is being made."""
+"""Time to wait at the end for a page that is being made."""
 
 _QUIET_SECONDS = 1.0
-"""After which, when nothing is written any more, what is missing is looked for, too."""
+"""Time without a new event after which missing events are looked for, too."""
 
 
 class Server:
-    """Shows the page until it is told to end.
+    """Serves the page until it is told to stop.
 
     Args:
         source: the place.
@@ -103,7 +103,7 @@ class Server:
             timeout_graceful_shutdown=1,
             h11_max_incomplete_event_size=16_384,
         )
-        # what it would say is of its connections; faults of the answers are the guard's to say
+        # it would report every odd connection; the guard reports failed answers
         theirs = logging.getLogger("uvicorn")
         theirs.handlers, theirs.propagate = [logging.NullHandler()], False
         self._server = uvicorn.Server(config)
@@ -166,8 +166,8 @@ class Server:
             self._board.trouble = trouble
             self._board.wake()
 
-    def _show(self) -> None:
-        self._board.page = self._content.version
+    def _show(self, number: int) -> None:
+        self._board.page = number
         self._board.wake()
 
     def _tell(self, step: str) -> None:
@@ -179,7 +179,7 @@ class Server:
 
 
 def _heed_signals(stop: Callable[[], None]) -> None:
-    """Have signals end the server from the beginning: an exception could be raised where nobody passes it on."""
+    """Have signals stop the server, instead of raising KeyboardInterrupt, which an import or a callback may swallow."""
     for name in ("SIGINT", "SIGTERM", "SIGHUP"):
         number = getattr(signal, name, None)
         if number is not None and signal.getsignal(number) is not signal.SIG_IGN:  # as with nohup

@@ -34,7 +34,7 @@ _BATCH_CHARACTERS = 500_000
 
 _POLL_SECONDS = 0.2
 _REST = 4
-"""How many times as long as a look took to wait before the next one, at least."""
+"""Rest after looking for new events, as a multiple of the time that it took."""
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ class Stream:
         self._warned: set[str] = set()
         self._ending = threading.Event()
         self.changed_at = 0.0
-        """When the last event arrived, by the monotonic clock."""
+        """Monotonic time at which the last event arrived."""
         self._thread = threading.Thread(target=self._follow, name="calyx-logging-view", daemon=True)
 
     def start(self) -> None:

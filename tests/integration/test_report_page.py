@@ -32,7 +32,7 @@ from calyx_logging.report.runs import run_key
 from calyx_logging.report.source import Source
 from conftest import close_logging, config, telemetry
 from fleet_data import make_fleet
-from sessions import HOSTILE, logged_node
+from sessions import HOSTILE
 
 pytestmark = pytest.mark.integration
 
@@ -91,11 +91,6 @@ def opened(browser: Any) -> Iterator[Open]:
     yield open_page
     for page in pages:
         page.close()
-
-
-@pytest.fixture(scope="module")
-def logged(tmp_path_factory: pytest.TempPathFactory) -> Node:
-    return logged_node(tmp_path_factory.mktemp("root"))
 
 
 @pytest.fixture(scope="module")

@@ -48,11 +48,6 @@ from calyx_logging.report.source import Source
 
 
 @pytest.fixture(scope="module")
-def logged(tmp_path_factory: pytest.TempPathFactory) -> Node:
-    return logged_node(tmp_path_factory.mktemp("root"))
-
-
-@pytest.fixture(scope="module")
 def places(logged: Node, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Source]:
     """The same events at the node, in its bundle, and at a hub."""
     hub = tmp_path_factory.mktemp("hub")

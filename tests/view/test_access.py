@@ -1,4 +1,4 @@
-"""Who may ask, decided from one request's head alone."""
+"""The guard decides from the head of one request whether it may be answered."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def test_who_knows_the_token_is_answered(host: bytes) -> None:
     ],
 )
 def test_a_name_that_was_made_to_point_here_is_refused(host: bytes) -> None:
-    """As by DNS rebinding: the request is for another name, whatever it resolves to."""
+    """In DNS rebinding the request names another host, whatever that resolves to."""
     assert asked(f"/{TOKEN}/", (b"host", host))[::2] == (421, [])
 
 
@@ -83,7 +83,7 @@ def test_its_own_origin_is_answered() -> None:
     ],
 )
 def test_a_request_that_another_sites_page_makes_is_refused(site: bytes, mode: bytes, dest: bytes, status: int) -> None:
-    """As browsers say themselves; a link that is followed to the page is none."""
+    """Browsers say so themselves; following a link to the page is allowed."""
     sec = [(b"sec-fetch-site", site), (b"sec-fetch-mode", mode), (b"sec-fetch-dest", dest)]
     assert asked(f"/{TOKEN}/", HOST, *sec)[0] == status
 

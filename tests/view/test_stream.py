@@ -1,4 +1,4 @@
-"""What is written to an outbox is handed on once, in order, and within bounds."""
+"""The stream hands on every event of an outbox once, within bounds."""
 
 from __future__ import annotations
 

@@ -236,7 +236,7 @@ class EventList {
   gap_row() {
     const missing = this.counts.count - this.events.length, between = `${counted(missing, "event")} between these ${missing === 1 ? "is" : "are"} not in this page`;
     if (!store.is_live) return make("li", { class: "gap muted" }, between);
-    const button = make("button", { type: "button" }, "Load the next ones");
+    const button = make("button", { type: "button" }, "Load more");
     button.addEventListener("click", () => { button.disabled = true; this.fill().catch(say_trouble); });
     return make("li", { class: "gap muted" }, between, " ", button);
   }

@@ -1,6 +1,6 @@
 // ------------------------------------------------------------------ a page that a server shows (calyx-telemetry view)
 
-// Only what the server makes with its templates, which escape everything, is parsed, and only here.
+// Only the server's own page, whose templates escape everything, is parsed, and only here.
 const trusted = window.trustedTypes ? window.trustedTypes.createPolicy("calyx-live", { createHTML: (html) => html }) : { createHTML: (html) => html };
 
 const TRIES = 4;
@@ -21,11 +21,6 @@ async function ask(name, values = {}) {
 const needed = new Map(); // of a run: the promise of its cases
 const outdated = new Set(); // runs that have changed since
 
-function take_details(key, found) {
-  take_cases(key, found.cases);
-  facts.case_counts[key] = found.case_count;
-}
-
 Object.assign(store, {
   is_live: true,
   async first_cases() {
@@ -40,7 +35,8 @@ Object.assign(store, {
     if (outdated.delete(key)) needed.delete(key);
     if (!needed.has(key)) {
       const asked = ask("run", { run: key }).then((found) => {
-        take_details(key, found);
+        take_cases(key, found.cases);
+        facts.case_counts[key] = found.case_count;
         facts.processes[key] = found.processes;
         facts.process_counts[key] = found.process_count;
         if (found.envelope !== null) facts.envelopes[key] = found.envelope;
@@ -51,7 +47,7 @@ Object.assign(store, {
     return needed.get(key);
   },
   more_cases(key) {
-    const button = make("button", { type: "button" }, "Load the next ones");
+    const button = make("button", { type: "button" }, "Load more");
     button.addEventListener("click", async () => {
       button.disabled = true;
       const before = cases[key].length, found = await ask("run", { run: key, first: before });
@@ -61,18 +57,14 @@ Object.assign(store, {
     });
     return make("span", {}, " ", button);
   },
-  // An event that the list has not, such as one in the middle of a long run, is shown above it.
+  // Shows an event that the list lacks, such as one in the middle of a long run, above it.
   async find(list, id) {
-    const found = await ask("events", { run: list.key, id }), box = make("div");
-    if (!found.lines.length) return false;
-    const old = $("#run-found");
+    const found = items_of(await ask("events", { run: list.key, id })).slice(0, 10);
+    if (!found.length) return false;
+    for (const one of found) list.unfolded.add(one.line);
+    const rows = make("ol", { class: "list" }, ...found.map((one) => list.row(one))), old = $("#run-found");
     if (old) old.remove();
-    const one = new EventList(box, list.key, list.hash, { events: 0, count: 0 }, null, null, async () => found);
-    one.ids = new Map();
-    one.events = items_of(found, one.ids);
-    const rows = make("ol", { class: "list" }, ...one.events.slice(0, 10).map((item) => one.row(item)));
-    $("#run-events").prepend(make("section", { id: "run-found", "aria-label": "The event" }, make("p", { class: "muted" }, "The event that the link names; it is further on in the list:"), rows));
-    [...rows.children].forEach((item, index) => one.toggle(item, one.events[index], true));
+    $("#run-events").prepend(make("section", { id: "run-found", "aria-label": "The event" }, make("p", { class: "muted" }, "The event that this link leads to, from the part of the run that is not loaded:"), rows));
     rows.scrollIntoView({ block: "center" });
     $(".line", rows).focus({ preventScroll: true });
     return true;
@@ -96,7 +88,7 @@ Object.assign(store, {
   },
 });
 
-// ------------------------------------------------------------------ put a new page in the place of the old, where it differs
+// ------------------------------------------------------------------ update the page where the new one differs
 
 const key_of = (node) => {
   if (node.nodeType !== 1) return `#${node.nodeType}`;
@@ -126,7 +118,7 @@ function morph_children(old, fresh) {
   }
 }
 
-// Attributes that the page sets itself are left as they are; so is all that is marked as the scripts' own.
+// Leaves attributes that scripts set, and whatever is marked data-own, alone.
 function morph(old, fresh) {
   if (old.nodeType !== 1) {
     if (old.nodeValue !== fresh.nodeValue) old.nodeValue = fresh.nodeValue;
@@ -204,7 +196,7 @@ async function renew_once() {
   compared = compared.filter((key) => by_key.has(key));
   if (gone.includes(parts_of_link()[1])) {
     location.hash = "#runs";
-    say("The run that was open here is no longer there.");
+    say("The run you had open is no longer there.");
     return;
   }
   await renew_one(changed, old_case);
@@ -223,7 +215,7 @@ function open_case() {
   return what === "run" && other === "case" && !$("#case").hidden ? JSON.stringify((cases[key] || []).find((one) => well_formed(String(one.case_id)) === id)) : null;
 }
 
-// The run or case that is shown, where it has changed; what the reader has opened in it stays.
+// Updates the run or case that is open if it has changed, and keeps what the reader has expanded.
 async function renew_one(changed, old_case) {
   const [what, key, other, id] = parts_of_link();
   if (what !== "run" || !changed.has(key) || $("#one").hidden) return;
@@ -304,7 +296,7 @@ class LiveList extends EventList {
       this.frozen = this.is_paused ? [...this.events] : null;
       this.held = 0;
       this.pause.setAttribute("aria-pressed", String(this.is_paused));
-      this.pause.textContent = this.is_paused ? "Go on" : "Pause";
+      this.pause.textContent = this.is_paused ? "Resume" : "Pause";
       this.draw();
     });
     const tools = make("form", { class: "tools", role: "search" }, this.level, this.text, this.pause);
@@ -414,7 +406,7 @@ function heard(name, data, id) {
     if (data) say(data);
     else if ($("#trouble").textContent === trouble_said) $("#trouble").hidden = true;
     trouble_said = data;
-  } else if (name === "gone") say_state("off", "The server has ended, or has a new address. What is here stays.");
+  } else if (name === "gone") say_state("off", "The server has stopped or has a new address. This page keeps what it has.");
 }
 
 const HEARD = ["hello", "lines", "skipped", "changed", "trouble"];
@@ -429,7 +421,8 @@ function connect(tell) {
   });
 }
 
-// A browser keeps few connections to one place: of all its tabs, one listens and tells the others; if it is closed, another.
+// Browsers limit connections to a host, so one tab listens and passes everything on to the others. If it is closed, another
+// takes over.
 async function listen() {
   const name = `calyx-live ${location.pathname}`, is_shared = typeof BroadcastChannel === "function" && navigator.locks !== undefined;
   const channel = is_shared ? new BroadcastChannel(name) : null;
