@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 try:
+    from collections.abc import Mapping
     from dataclasses import asdict
     from pathlib import Path
     from typing import Any
@@ -11,7 +12,7 @@ try:
 
     from calyx_logging.bundle.archive import FORMATS
     from calyx_logging.bundle.audit import audit_bundle
-    from calyx_logging.bundle.object_store import Sent, check_url, send
+    from calyx_logging.bundle.object_store import Sent, check_url, local_folder, send
     from calyx_logging.bundle.signing import check_key
     from calyx_logging.format.completeness import Verdict, worst
     from calyx_logging.format.manifest import SIGNATURE_NAME
@@ -19,6 +20,7 @@ try:
     from calyx_logging.outbox.export import ExportOptions, ExportResult, export_all
     from calyx_logging.outbox.export_lock import exclusive
     from calyx_logging.outbox.live import DEFAULT_WAIT
+    from calyx_logging.scripts.carrying import make_place_for_receipts, take_receipts
     from calyx_logging.scripts.cli import (
         contents_text,
         count_text,
@@ -67,6 +69,21 @@ except ImportError as error:
 )
 @click.option("--paranoid", is_flag=True, help="With --to: read everything there again and compare hashes.")
 @click.option(
+    "--direct",
+    is_flag=True,
+    help="With --to FOLDER: write the new bundle there alone, without a copy in exports, for a full disk.",
+)
+@click.option(
+    "--accept-unsigned",
+    is_flag=True,
+    help="With --to FOLDER: take an unsigned receipt from there, as long as no hub's key is trusted.",
+)
+@click.option(
+    "--self-verifying",
+    is_flag=True,
+    help="Also put verify.py into the bundle, which checks it where there is Python and nothing else.",
+)
+@click.option(
     "--strict",
     is_flag=True,
     help="Exit with 1 when events in the bundle were lost, a writer was killed, or a chunk cannot be read.",
@@ -83,6 +100,9 @@ def command(
     archive: str | None,
     to: str | None,
     paranoid: bool,
+    direct: bool,
+    accept_unsigned: bool,
+    self_verifying: bool,
     strict: bool,
     sign: str | None,
     no_sign: bool,
@@ -92,40 +112,58 @@ def command(
 
     Chunks of dead writers are sealed first; chunks that are being written stay, and are named. With --live, programs
     that are running seal theirs, and go on in new ones.
+
+    A folder of --to also brings receipts back: a hub that imports from it leaves them there, and the next export to it
+    takes them.
     """
     node = Node.find(root)
     if sign is not None and not no_sign:
         check_key(sign)
-    if to is not None:
-        check_url(to)
-    elif paranoid:
-        raise click.UsageError("--paranoid is for --to")
+    carrier = _carrier(to, paranoid=paranoid, direct=direct, accept_unsigned=accept_unsigned)
     if wait is not None and not live:
         raise click.UsageError("--wait is for --live")
+    if direct and archive is not None:
+        raise click.UsageError("--archive makes files in exports, and --direct none")
     ask = (DEFAULT_WAIT if wait is None else wait) if live else None
-    options = ExportOptions(recover_orphans, since_receipt, sign, no_sign, archive, ask)
+    options = ExportOptions(
+        recover_orphans, since_receipt, sign, no_sign, archive, ask, carrier, direct, self_verifying
+    )
+    if carrier is not None:
+        take_receipts(node, carrier, accept_unsigned=accept_unsigned)
     with progress_bar("exporting") as progress:
         results = export_all(node, options, progress=progress)
-    verdicts: dict[Path | None, Verdict] = {
-        result.bundle: _verdict(result) for result in results if result.bundle is not None
-    }
+    verdicts: dict[Path | None, Verdict]
+    verdicts = {result.bundle: _verdict(result) for result in results if result.bundle is not None}
     if not as_json:
         for result in results:
             _tell(result, verdicts.get(result.bundle), alone=len(results) == 1)
     for result in results:
         _remark(result)
     sent = {} if to is None else _send(node, to, paranoid=paranoid)
+    if carrier is not None:
+        make_place_for_receipts(carrier)
     if as_json:
         document = {"root": node.root, "nodes": [_document(result, verdicts.get(result.bundle)) for result in results]}
         print_json(document if to is None else {**document, "sent": [asdict(one) for one in sent.values()]})
-    for node_id, one in sent.items():
-        if not as_json:
-            new = f"sent {count_text(len(one.new), 'bundle')}, {size_text(one.bytes)}" if one.new else "nothing to send"
-            click.echo(f"{node_id}: {new}; at {one.url}: {count_text(len(one.bundles), 'bundle')} of those in exports")
+    else:
+        _tell_sent(sent)
     code = worst(verdicts.values()).exit_code(strict=True) if strict else 0
     code = code or (strict and any(result.left for result in results))
     if code or (require_sealed and any(_is_unsealed(result, live=live) for result in results)):
         raise SystemExit(1)
+
+
+def _carrier(to: str | None, *, paranoid: bool, direct: bool, accept_unsigned: bool) -> Path | None:
+    """Check the place of `--to` and the options for it; return it if it is a folder."""
+    if to is not None:
+        check_url(to)
+    elif paranoid:
+        raise click.UsageError("--paranoid is for --to")
+    carrier = None if to is None else local_folder(to)
+    if carrier is None and (direct or accept_unsigned):
+        option = "--direct" if direct else "--accept-unsigned"
+        raise click.UsageError(f"{option} is for --to FOLDER")
+    return carrier
 
 
 def _is_unsealed(result: ExportResult, *, live: bool) -> bool:
@@ -166,6 +204,12 @@ def _tell(result: ExportResult, verdict: Verdict | None, *, alone: bool) -> None
     click.echo(str(result.bundle))
     if result.archive is not None:
         click.echo(str(result.archive))
+
+
+def _tell_sent(sent: Mapping[str, Sent]) -> None:
+    for node_id, one in sent.items():
+        new = f"sent {count_text(len(one.new), 'bundle')}, {size_text(one.bytes)}" if one.new else "nothing to send"
+        click.echo(f"{node_id}: {new}; at {one.url}: {count_text(len(one.bundles), 'bundle')} of those in exports")
 
 
 def _remark(result: ExportResult) -> None:

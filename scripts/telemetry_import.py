@@ -21,6 +21,7 @@ try:
     from calyx_logging.hub.importer import ImportResult, Job, Policy, import_one, settle
     from calyx_logging.hub.store import Store, find_hub
     from calyx_logging.query.executors import Engine, Here
+    from calyx_logging.scripts.carrying import leave_receipts
     from calyx_logging.scripts.cli import (
         advancing,
         contents_text,
@@ -107,6 +108,7 @@ def command(
         _write_index(store)
         nodes = {result.manifest.node_id for result in results if result.manifest and "imported" in result.outcome}
         code = max(code, _write_receipts(store, sorted(nodes), key, quiet=as_json))
+        leave_receipts(store, paths, quiet=as_json)
         if not no_table:
             _make_table(store, sorted(nodes), engine)
     verdicts = _verdicts(store, results)

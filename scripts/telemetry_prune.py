@@ -13,7 +13,7 @@ try:
     from calyx_logging.errors import ConfigError
     from calyx_logging.node import Node
     from calyx_logging.outbox.prune import Plan, carry_out, plan, take_note
-    from calyx_logging.outbox.receipts import CarriedReceipt, read_receipt
+    from calyx_logging.outbox.receipts import CarriedReceipt, read_receipt, receipt_in
     from calyx_logging.scripts.cli import (
         count_text,
         json_option,
@@ -38,7 +38,8 @@ _MAX_NAMED = 20
     required=True,
     type=click.Path(path_type=Path),
     metavar="FILE",
-    help="The hub's receipt for this node, with its signature (FILE.sig) beside it. Nothing is deleted without one.",
+    help="The hub's receipt for this node, with its signature (FILE.sig) beside it, or the folder, such as a stick, "
+    "that it came back in. Nothing is deleted without one.",
 )
 @click.option("--accept-unsigned", is_flag=True, help="Accept an unsigned receipt as long as no hub's key is trusted.")
 @click.option("--dry-run", is_flag=True, help="Only say what would be deleted.")
@@ -51,6 +52,8 @@ def command(root: str | None, receipt: Path, accept_unsigned: bool, dry_run: boo
     stays.
     """
     here = Node.find(root)
+    if receipt.is_dir():
+        receipt = receipt_in(receipt, here)
     carried = read_receipt(here, receipt, accept_unsigned=accept_unsigned)
     node = here.with_id(carried.receipt.node_id)
     found = plan(node, carried)

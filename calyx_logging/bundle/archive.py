@@ -24,7 +24,7 @@ from typing import IO, BinaryIO, cast
 
 from calyx_logging.bundle.verification import names_of
 from calyx_logging.core import files
-from calyx_logging.core.carriers import sort_names
+from calyx_logging.core.carriers import CHECKER_NAME, sort_names
 from calyx_logging.core.reading import BLOCK, names_in
 from calyx_logging.errors import ArchiveError, ManifestError, StorageError
 from calyx_logging.format.chunk import open_chunk
@@ -112,7 +112,7 @@ def write_archive(bundle: Path, target: Path) -> None:
         StorageError: a file cannot be read or written.
     """
     there = sort_names([name for name in names_in(bundle) if not name.startswith(".")], _listed_in(bundle))
-    names = [*there.found.values(), *there.others]
+    names = [*there.found.values(), *there.others, *there.leftovers.keys() & {CHECKER_NAME}]
     names.sort(key=lambda name: (name != MANIFEST_NAME, name != SUMS_NAME, name))
     temporary = target.with_name(f".{target.name}.tmp")
     pack = _pack_zip if target.name.endswith(".zip") else _pack_tar

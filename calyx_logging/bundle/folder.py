@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
+from importlib import resources
 from pathlib import Path
 
 from calyx_logging.bundle.verification import OWN_NAMES, Progress, Report, judge
@@ -23,7 +24,20 @@ from calyx_logging.format.chunk_stats import ChunkStats, stats_of
 from calyx_logging.format.manifest import MANIFEST_NAME, SUMS_NAME, Manifest, format_sums
 from calyx_logging.node import check_node_id
 
-__all__ = ["VerifiedBundle", "check", "sums_of", "verify", "write_manifest"]
+__all__ = ["VerifiedBundle", "check", "checker", "sums_of", "verify", "write_manifest"]
+
+
+def checker() -> bytes:
+    """Return the program that checks a bundle with Python alone.
+
+    Raises:
+        ConfigError: this installation has no sources of its modules.
+    """
+    try:
+        return resources.files("calyx_logging.bundle").joinpath("verify_alone.py").read_bytes()
+    except OSError as error:
+        hint = "export without --self-verifying: SHA256SUMS is in the bundle for sha256sum"
+        raise ConfigError("verify.py is not part of this installation", hint=hint) from error
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ the disk, read back, and then renamed.
 
 from __future__ import annotations
 
-import errno
 import hashlib
 import os
 import secrets
@@ -18,7 +17,7 @@ from urllib.parse import urlsplit
 from urllib.request import url2pathname
 
 from calyx_logging.core import files
-from calyx_logging.core.reading import blocks_of, sha256_of_blocks
+from calyx_logging.core.reading import blocks_of, sha256_on_disk
 from calyx_logging.errors import CalyxError, ConfigError, ManifestError, StorageError
 from calyx_logging.format.chunk import open_chunk
 
@@ -77,7 +76,7 @@ class LocalPlace:
             try:
                 with source.open("rb") as stream:
                     files.write_new(part, _hashed(blocks_of(stream), digest))
-                if _sha256_on_disk(part) != digest.hexdigest():
+                if sha256_on_disk(part) != digest.hexdigest():
                     raise ManifestError(f"{target} is not what was written", hint="the medium is faulty: use another")
                 files.rename_over(part, target)
             finally:
@@ -92,9 +91,8 @@ class LocalPlace:
         except CalyxError:
             raise
         except OSError as error:
-            is_full = error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None))
-            do = "free space there, or take another" if is_full else "check that it is there and can be written"
-            hint = f"{do}; running it again goes on from here"
+            full, other = "free space there, or take another", "check that it is there and can be written"
+            hint = f"{full if files.is_full(error) else other}; running it again goes on from here"
             raise StorageError.of(error, what, self._path(name) if name else self.root, hint) from error
 
     def _path(self, name: str) -> Path:
@@ -105,15 +103,6 @@ def _hashed(blocks: Iterable[bytes], digest: hashlib._Hash) -> Iterator[bytes]:
     for block in blocks:
         digest.update(block)
         yield block
-
-
-def _sha256_on_disk(path: Path) -> str:
-    """Hash a file as it is on the disk, past the system's cache where that can be asked for."""
-    with path.open("rb") as stream:
-        if hasattr(os, "posix_fadvise"):
-            with suppress(OSError):
-                os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
-        return sha256_of_blocks(blocks_of(stream))[0]
 
 
 def _unless_missing(error: OSError) -> None:

@@ -20,13 +20,13 @@ from typing import Any
 from calyx_logging.bundle.archive import has_archive_name
 from calyx_logging.bundle.local_place import LocalPlace, path_of_url
 from calyx_logging.core import files
-from calyx_logging.core.carriers import left_by, left_folder
+from calyx_logging.core.carriers import CHECKER_NAME, left_by, left_folder
 from calyx_logging.core.reading import BLOCK, names_in, sha256_of_blocks
 from calyx_logging.errors import CalyxError, ConfigError, ManifestError, StorageError
 from calyx_logging.format.chunk import SEALED_SUFFIX
 from calyx_logging.format.manifest import MANIFEST_NAME, SIGNATURE_NAME, SUMS_NAME, Manifest
 
-__all__ = ["RemoteBundle", "Sent", "bundles_at", "check_url", "is_url", "send"]
+__all__ = ["RemoteBundle", "Sent", "bundles_at", "check_url", "is_url", "local_folder", "send"]
 
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://")
 _PLACED = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+://+[^/]")
@@ -70,6 +70,12 @@ def check_url(url: str) -> None:
     if url.startswith("memory://"):
         raise ConfigError("what is sent to memory:// is gone with this process", hint="name it as s3://bucket/folder")
     _Files.of(url)
+
+
+def local_folder(url: str) -> Path | None:
+    """Return the folder that a path or a file:// URL names; None for any other URL."""
+    place = _local(url)
+    return None if place is None else place.root
 
 
 def _local(url: str) -> LocalPlace | None:
@@ -342,7 +348,8 @@ def _missing(place: _Files | LocalPlace, folder: Path, there: dict[str, int]) ->
         ManifestError: a file there has other content.
     """
     chunks = [chunk.filename for chunk in Manifest.parse(files.read_regular(folder / MANIFEST_NAME)).chunks]
-    own = [name for name in (SUMS_NAME, SIGNATURE_NAME, MANIFEST_NAME) if (folder / name).is_file()]
+    others = (CHECKER_NAME, SUMS_NAME, SIGNATURE_NAME, MANIFEST_NAME)
+    own = [name for name in others if (folder / name).is_file()]
     names = [(name, f"{folder.name}/{name}") for name in [*own, *chunks]]
     is_there = {
         name: there.get(key) is not None and _is_there(place, key, folder / name, there[key]) for name, key in names
@@ -357,7 +364,7 @@ def _is_there(place: _Files | LocalPlace, name: str, source: Path, size: int) ->
         ManifestError: the file there has other content.
     """
     ours = source.stat().st_size
-    is_small = source.name in (MANIFEST_NAME, SUMS_NAME, SIGNATURE_NAME)
+    is_small = source.name in (MANIFEST_NAME, SUMS_NAME, SIGNATURE_NAME, CHECKER_NAME)
     if size == ours and not is_small:
         return True  # its name belongs to one writer; the hub and --paranoid check its content
     with source.open("rb") as stream:

@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from calyx_logging.core.reading import BOM
 
 __all__ = [
+    "CHECKER_NAME",
     "Leftover",
     "SortedNames",
     "copy_of",
@@ -29,6 +30,10 @@ __all__ = [
     "shown",
     "sort_names",
 ]
+
+CHECKER_NAME = "verify.py"
+"""The program that `export --self-verifying` puts beside a bundle's files; as code that came by carrier, nobody runs it
+but the user."""
 
 _FOLDERS = {
     "__macosx": "macOS",
@@ -56,6 +61,7 @@ _FILES = {
     ".localized": "macOS",
     ".volumeicon.icns": "macOS",
     "icon\r": "macOS",
+    CHECKER_NAME: "calyx-telemetry export",
     "desktop.ini": "Windows",
     "thumbs.db": "Windows",
     "ehthumbs.db": "Windows",
@@ -213,10 +219,11 @@ class SortedNames:
 
     def warnings(self) -> Iterator[str]:
         """Say each leftover, and each name in another normal form, in a line."""
-        for name in sorted(self.leftovers)[:_MAX_NAMED]:
+        leftovers = sorted(self.leftovers.keys() - {CHECKER_NAME})
+        for name in leftovers[:_MAX_NAMED]:
             yield f"{shown(name)} is not part of the bundle ({self.leftovers[name]})"
-        if len(self.leftovers) > _MAX_NAMED:
-            yield f"{len(self.leftovers) - _MAX_NAMED} more such files and folders are not part of the bundle"
+        if len(leftovers) > _MAX_NAMED:
+            yield f"{len(leftovers) - _MAX_NAMED} more such files and folders are not part of the bundle"
         for name in sorted(name for name, there in self.found.items() if name != there):
             yield f"{shown(name)} was found by its letters: its accents came in another normal form"
 

@@ -29,6 +29,7 @@ from typing import Any, BinaryIO, TypeVar
 __all__ = [
     "AppendFile",
     "extended",
+    "is_full",
     "make_dirs",
     "publish",
     "reachable",
@@ -269,6 +270,11 @@ def sync_file(path: Path) -> None:
         _sync_fd(fd)
     finally:
         os.close(fd)
+
+
+def is_full(error: OSError) -> bool:
+    """Tell whether a disk, or the user's part of it, had no room."""
+    return error.errno in (errno.ENOSPC, getattr(errno, "EDQUOT", None))
 
 
 def rename_over(source: Path, target: Path, *, sync: bool = True) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import BinaryIO
 
@@ -19,6 +20,7 @@ __all__ = [
     "names_in",
     "sha256_of",
     "sha256_of_blocks",
+    "sha256_on_disk",
     "whole_lines",
 ]
 
@@ -117,3 +119,12 @@ def sha256_of_blocks(blocks: Iterable[bytes]) -> tuple[str, int]:
         digest.update(block)
         size += len(block)
     return digest.hexdigest(), size
+
+
+def sha256_on_disk(path: Path) -> str:
+    """Hash a file as it is on the disk, past the system's cache where that can be asked for."""
+    with path.open("rb") as stream:
+        if hasattr(os, "posix_fadvise"):
+            with suppress(OSError):
+                os.posix_fadvise(stream.fileno(), 0, 0, os.POSIX_FADV_DONTNEED)
+        return sha256_of_blocks(blocks_of(stream))[0]

@@ -15,10 +15,14 @@ from calyx_logging.errors import ManifestError
 from calyx_logging.format.manifest import loads_object
 from calyx_logging.node import is_node_id
 
-__all__ = ["MAX_RECEIPT", "SIGNATURE_SUFFIX", "Receipt"]
+__all__ = ["MAX_RECEIPT", "RECEIPTS_DIR", "SIGNATURE_SUFFIX", "Receipt"]
 
 VERSION = 1
 SIGNATURE_SUFFIX = ".sig"
+RECEIPTS_DIR = ".receipts"
+"""The folder of receipts: in a hub's store, in an outbox, and in a folder that carries bundles to a hub and receipts
+back. No node id begins with a dot."""
+
 MAX_RECEIPT = 512 * 1024 * 1024
 """The largest receipt accepted, in bytes; each chunk takes 72."""
 

@@ -17,15 +17,17 @@ from calyx_logging.core import files
 from calyx_logging.core.os_lock import OsLock
 from calyx_logging.core.parallel import several_at_once
 from calyx_logging.core.ranges import runs_of
+from calyx_logging.core.reading import names_in
 from calyx_logging.core.times import utc_text
 from calyx_logging.errors import ManifestError, StorageError
 from calyx_logging.format.chunk import ChunkName
 from calyx_logging.format.line_check import Scan, scan_chunk
-from calyx_logging.format.receipt import SIGNATURE_SUFFIX, Receipt
+from calyx_logging.format.receipt import RECEIPTS_DIR, SIGNATURE_SUFFIX, Receipt
 from calyx_logging.hub.inventory import Held, holdings_of, prefix_digests
 from calyx_logging.hub.store import Note, Store
+from calyx_logging.node import is_node_id
 
-__all__ = ["Written", "write_receipt"]
+__all__ = ["Written", "leave", "write_receipt"]
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,42 @@ def write_receipt(
     except OSError as error:
         raise StorageError.of(error, "write the receipt", error.filename or path, "check the rights") from error
     return Written(receipt, path, key is not None, warnings)
+
+
+def leave(store: Store, carrier: Path) -> list[Path]:
+    """Copy receipts to a folder that bundles came in, if it takes them back: it has a folder `.receipts` then.
+
+    Args:
+        store: the hub's.
+        carrier: a folder with a folder for each node, as `export --to` makes it.
+
+    Returns:
+        the receipts there, of those nodes.
+
+    Raises:
+        StorageError: one cannot be written.
+    """
+    folder = carrier / RECEIPTS_DIR
+    if folder.is_symlink() or not folder.is_dir():
+        return []
+    left = []
+    for node_id in sorted(name for name in names_in(carrier) if is_node_id(name)):
+        source, target = store.receipts / f"{node_id}.json", folder / f"{node_id}.json"
+        if not source.exists():
+            continue  # the hub has nothing of this node
+        try:
+            with OsLock(store.receipts / f".{node_id}.lock"):
+                data = files.read_regular(source)
+                signature = source.with_name(source.name + SIGNATURE_SUFFIX)
+                armored = files.read_regular(signature) if signature.exists() else None
+            files.remove(target.with_name(target.name + SIGNATURE_SUFFIX))
+            files.replace_file(target, data)
+            if armored is not None:
+                files.replace_file(target.with_name(target.name + SIGNATURE_SUFFIX), armored)
+        except OSError as error:
+            raise StorageError.of(error, "leave the receipt", target, "carry it by hand") from error
+        left.append(target)
+    return left
 
 
 def _old(path: Path) -> Receipt | None:

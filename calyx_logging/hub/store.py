@@ -34,6 +34,7 @@ from calyx_logging.core.times import utc_text
 from calyx_logging.errors import ConfigError, ManifestError, RootNotFound, StorageError
 from calyx_logging.format.line_check import Scan
 from calyx_logging.format.manifest import MANIFEST_NAME, Manifest, is_safe_filename
+from calyx_logging.format.receipt import RECEIPTS_DIR
 from calyx_logging.hub._catalog_schema import add_notes, indexed_in
 from calyx_logging.hub._staging import staging_in
 from calyx_logging.hub.catalog import Catalog, mark_of
@@ -104,7 +105,7 @@ class Store:
         self.quarantine = self.folder / ".quarantine"
         self.signers = self.folder / ".allowed_signers"
         self.revoked = self.folder / ".revoked_keys"
-        self.receipts = self.folder / ".receipts"
+        self.receipts = self.folder / RECEIPTS_DIR
         self.refused = self.folder / ".refused"
         self.catalog = Catalog(self.folder)
         self.unsettled: set[str] = set()

@@ -10,23 +10,20 @@ from __future__ import annotations
 import contextlib
 import os
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import BinaryIO
 
 from calyx_logging.bundle.archive import write_archive
-from calyx_logging.bundle.folder import sums_of
+from calyx_logging.bundle.folder import checker, sums_of
 from calyx_logging.bundle.signing import MANIFEST_NAMESPACE, named_key, sign
 from calyx_logging.core import files
-from calyx_logging.core.parallel import several_at_once
-from calyx_logging.core.reading import blocks_of, names_in, sha256_of
+from calyx_logging.core.carriers import CHECKER_NAME
+from calyx_logging.core.reading import names_in, sha256_of
 from calyx_logging.core.times import TIMESTAMP_FORMAT, parse_timestamp, utc_text
-from calyx_logging.errors import CalyxError, StorageError
+from calyx_logging.errors import StorageError
 from calyx_logging.format import legacy
-from calyx_logging.format.chunk import open_chunk
-from calyx_logging.format.chunk_stats import ChunkStats, stats_for
 from calyx_logging.format.manifest import (
     MANIFEST_NAME,
     MAX_CHUNKS,
@@ -39,6 +36,7 @@ from calyx_logging.format.manifest import (
 from calyx_logging.node import Node
 from calyx_logging.outbox import export_index
 from calyx_logging.outbox.contents import OpenChunk
+from calyx_logging.outbox.copying import Copies, Progress, copy_chunks, read_back
 from calyx_logging.outbox.export_lock import exclusive
 from calyx_logging.outbox.live import ask_to_seal
 from calyx_logging.outbox.pending import Pending, find_pending
@@ -53,7 +51,6 @@ __all__ = [
 ]
 
 _STAGING = ".staging"
-Progress = Callable[[int, int], None]
 
 
 @dataclass
@@ -86,6 +83,13 @@ class ExportResult:
     left: list[str] = field(default_factory=list)
     events: int = 0
 
+    def take(self, copies: Copies) -> None:
+        """Add what was seen of the chunks."""
+        self.events += copies.events
+        self.quiet_soon += copies.quiet_soon
+        self.left += copies.left
+        self.warnings += copies.left + copies.warnings
+
 
 @dataclass(frozen=True)
 class ExportOptions:
@@ -98,6 +102,9 @@ class ExportOptions:
         unsigned: do not sign, even if a key was named.
         archive: `zip` or `tar.gz`: also pack the bundle into one file.
         live: ask living processes to seal what they have open, and wait for so many seconds; None: do not ask.
+        carrier: the folder, such as a stick, that the bundles go to; bundles that are there alone are known, too.
+        checker: put a program beside the bundle's files that checks them with Python alone.
+        direct: write the new bundle to `carrier/<node_id>` alone, without a copy in the node's exports.
     """
 
     recover_orphans: bool = False
@@ -106,6 +113,13 @@ class ExportOptions:
     unsigned: bool = False
     archive: str | None = None
     live: float | None = None
+    carrier: Path | None = None
+    direct: bool = False
+    checker: bool = False
+
+    def exports(self, node: Node) -> Path:
+        """Return the folder that gets the new bundle."""
+        return self.carrier / node.id if self.direct and self.carrier is not None else node.exports
 
 
 def export_all(
@@ -150,18 +164,22 @@ def _export_one(
         with exclusive(node, clock):
             return list(_export_locked(node, options, progress, clock))
     except OSError as error:
-        hint = "free some space" if error.errno == 28 else "check the folder's permissions and the disk"
-        raise StorageError.of(error, "export", error.filename or node.exports, hint) from error
+        hint = "check the folder's permissions and the disk"
+        if files.is_full(error):
+            hint = "free some space" + ("" if options.direct else ", or write to a stick alone: --to FOLDER --direct")
+        raise StorageError.of(error, "export", error.filename or options.exports(node), hint) from error
 
 
 def _export_locked(
     node: Node, options: ExportOptions, progress: Progress | None, clock: Callable[[], float]
 ) -> Iterator[ExportResult]:
-    files.remove_tree(node.exports / _STAGING)
+    for exports in {node.exports, options.exports(node)}:
+        files.remove_tree(exports / _STAGING)
     for name in names_in(node.exports):
         if name.startswith(".") and name.endswith(".tmp"):  # an unfinished archive
             files.remove(node.exports / name)
-    done = export_index.load(node)
+    carried = None if options.carrier is None else options.carrier / node.id
+    done = export_index.load(node, carried)
     acknowledged = load_acknowledged(node)
     names, covered = done.names, None
     if options.since_receipt and not acknowledged.count:
@@ -170,7 +188,7 @@ def _export_locked(
         covered = {name: sha256 for name, sha256 in export_index.hashes(node).items() if sha256 in acknowledged.chunks}
         names = names & covered.keys()
     else:
-        done.warnings += export_index.word_of_missing(node, done, acknowledged.chunks)
+        done.warnings += export_index.word_of_missing(node, done, acknowledged.chunks, carried)
     leave_out = legacy.without_foreign(names)
     unanswered: list[OpenChunk] = []
     if options.live is not None:
@@ -193,7 +211,8 @@ def _export_locked(
     if pending.chunks:
         key = None if options.unsigned else options.sign_with or named_key(node.root)
         knows = acknowledged.count or options.since_receipt
-        extras = _Extras(key, acknowledged if knows else None, tuple(done.bundles))
+        known = acknowledged if knows else None
+        extras = _Extras(options.exports(node), key, options.checker, known, tuple(done.bundles))
         _make_bundle(node, done, pending, result, extras, progress, clock)
     if options.archive is not None and done.last is not None:
         _archive(node, result, options.archive, done.last.timestamp)
@@ -221,13 +240,17 @@ class _Extras:
     """Values shared by the bundles of one export.
 
     Attributes:
+        exports: the folder that gets them.
         key: the key to sign with.
+        checker: whether `verify.py` comes with them.
         acknowledged: what hubs are known to have; None if nothing is known.
         earlier: the bundles exported before this export.
         taken: hashes of the chunks that this export takes, in all its bundles.
     """
 
+    exports: Path
     key: str | None
+    checker: bool
     acknowledged: Acknowledged | None
     earlier: tuple[export_index.BundleRef, ...]
     taken: set[str] = field(default_factory=set)
@@ -242,15 +265,17 @@ def _make_bundle(
     progress: Progress | None,
     clock: Callable[[], float],
 ) -> None:
-    staging = node.exports / _STAGING
+    staging, is_here = extras.exports / _STAGING, extras.exports == node.exports
     files.make_dirs(staging)
     try:
-        entries = list(_copy_chunks(node, pending, staging, result, progress))
+        copies = copy_chunks(node.outbox, pending, staging, progress)
+        result.take(copies)
+        entries = copies.entries
         if not entries:
             files.remove_tree(staging)
             return
         now = clock()
-        timestamp = _free_timestamp(node, done, now)
+        timestamp = _free_timestamp({node.exports, extras.exports}, done, now)
         manifest = Manifest(
             node_id=node.id,
             exported_at=utc_text(now),
@@ -264,15 +289,26 @@ def _make_bundle(
         digest = sha256_of(data)
         files.write_new(staging / SUMS_NAME, [sums_of(manifest, digest)])
         files.write_new(staging / MANIFEST_NAME, [data])
+        if extras.checker:
+            files.write_new(staging / CHECKER_NAME, [checker()])
         if extras.key is not None:
             files.write_new(staging / SIGNATURE_NAME, [sign(data, extras.key, MANIFEST_NAMESPACE)])
-        files.publish(staging, node.exports / timestamp)
+        if not is_here:
+            read_back(staging, entries)
+        files.publish(staging, bundle := extras.exports / timestamp)
     except BaseException:
         files.remove_tree(staging)
         raise
     export_index.record(done, timestamp, data, manifest)
-    export_index.save(node, done)
-    result.bundle, result.manifest, result.manifest_sha256 = node.exports / timestamp, manifest, digest
+    try:
+        export_index.save(node, done)
+    except OSError:
+        if is_here:
+            raise
+        if not export_index.is_noted(node, timestamp):  # and the next export might not see that stick
+            files.remove_tree(bundle)
+            raise
+    result.bundle, result.manifest, result.manifest_sha256 = bundle, manifest, digest
 
 
 def _covered(node: Node, extras: _Extras, entries: list[ChunkEntry]) -> tuple[Covered, ...]:
@@ -293,53 +329,7 @@ def _covered(node: Node, extras: _Extras, entries: list[ChunkEntry]) -> tuple[Co
     )
 
 
-def _copy_chunks(
-    node: Node, pending: Pending, staging: Path, result: ExportResult, progress: Progress | None
-) -> Iterator[ChunkEntry]:
-    copied = 0
-
-    def copy(filename: str) -> tuple[ChunkEntry, ChunkStats] | str | None:
-        stats, source = stats_for(filename), node.outbox / filename
-        try:
-            with open_chunk(source) as stream:
-                before = os.fstat(stream.fileno())
-                files.write_new(staging / filename, stats.through(_read(stream, source)))
-                after = os.fstat(stream.fileno())
-        except CalyxError as error:
-            files.remove(staging / filename)
-            return f"{error}; it is not exported until it can be read"
-        if (before.st_size, before.st_mtime_ns) != (after.st_size, after.st_mtime_ns):
-            files.remove(staging / filename)
-            return None
-        return stats.entry(filename), stats
-
-    for filename, found in zip(pending.chunks, several_at_once(copy, pending.chunks), strict=True):
-        if found is None:
-            result.quiet_soon.append(filename)  # a foreign writer appended to it meanwhile
-            continue
-        if isinstance(found, str):
-            result.left.append(found)
-            result.warnings.append(found)
-            continue
-        entry, stats = found
-        result.events += stats.logged
-        if stats.bad_lines:
-            result.warnings.append(f"{filename} has {stats.bad_lines} lines that are not events; exported unchanged")
-        copied += entry.bytes or 0
-        if progress is not None:
-            progress(copied, pending.bytes)
-        yield entry
-
-
-def _read(stream: BinaryIO, path: Path) -> Iterator[bytes]:
-    """Read blocks; that the disk does not give one is not to be taken for an error of the copy."""
-    try:
-        yield from blocks_of(stream)
-    except OSError as error:
-        raise StorageError.of(error, "read the chunk", path) from error
-
-
-def _free_timestamp(node: Node, done: export_index.Exported, now: float) -> str:
+def _free_timestamp(folders: Iterable[Path], done: export_index.Exported, now: float) -> str:
     """Return the first free timestamp from now on that is later than every bundle's, so that names sort by age."""
     moment = datetime.fromtimestamp(int(now), UTC)
     taken = {bundle.timestamp for bundle in done.bundles}
@@ -351,6 +341,6 @@ def _free_timestamp(node: Node, done: export_index.Exported, now: float) -> str:
         break
     while True:
         name = moment.strftime(TIMESTAMP_FORMAT)
-        if name not in taken and not os.path.lexists(node.exports / name):
+        if name not in taken and not any(os.path.lexists(folder / name) for folder in folders):
             return name
         moment += timedelta(seconds=1)

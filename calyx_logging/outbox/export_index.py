@@ -24,7 +24,18 @@ from calyx_logging.errors import BundleError, ManifestError, StorageError
 from calyx_logging.format.manifest import MANIFEST_NAME, Manifest, loads_object
 from calyx_logging.node import Node
 
-__all__ = ["BundleRef", "Exported", "hashes", "last_seqs", "load", "manifests_of", "record", "save", "word_of_missing"]
+__all__ = [
+    "BundleRef",
+    "Exported",
+    "hashes",
+    "is_noted",
+    "last_seqs",
+    "load",
+    "manifests_of",
+    "record",
+    "save",
+    "word_of_missing",
+]
 
 INDEX_NAME = ".exported_index.json"
 MANIFESTS_DIR = ".manifests"
@@ -77,8 +88,12 @@ class Exported:
         self.changed = True
 
 
-def load(node: Node) -> Exported:
+def load(node: Node, carried: Path | None = None) -> Exported:
     """Load the index and add the manifests and bundles it does not list; writes nothing.
+
+    Args:
+        node: the node.
+        carried: a folder on a stick with bundles of this node, which an export may have written there directly.
 
     Raises:
         StorageError: a folder cannot be read.
@@ -97,33 +112,43 @@ def load(node: Node) -> Exported:
             known[timestamp] = exported.digest(data)
         except (OSError, ManifestError) as error:
             exported.warnings.append(f"{copies / name} cannot be read and is ignored: {error}")
-    there = set(copied)
-    hashes = set(known.values())
-    for timestamp in names_in(node.exports):
-        folder = node.exports / timestamp
-        if timestamp.startswith(".") or (timestamp in known and f"{timestamp}.json" in there) or not folder.is_dir():
-            continue
-        if left_by(timestamp) is not None:
-            continue
-        data = _manifest_in(folder)
-        if timestamp in known:  # its copy is missing
-            if exported.digest(data) == known[timestamp]:
-                exported.unsaved[timestamp] = data
-                exported.changed = True
-            continue
-        if exported.digest(data) in hashes:
-            continue  # its folder was renamed or copied
-        try:
-            verified = verify(folder)
-        except BundleError as error:
-            exported.warnings.append(f"{error}; its chunks do not count as exported")
-            continue
-        if verified.manifest.node_id != node.id:
-            exported.warnings.append(f"{folder} is a bundle of node {verified.manifest.node_id}, and passed over")
-            continue
-        exported._add(timestamp, data, verified.manifest)
-        exported.unsaved[timestamp] = data
+    there = {name.removesuffix(".json") for name in copied}
+    for exports in (node.exports, *(() if carried is None else (carried,))):
+        for timestamp in names_in(exports):
+            folder = exports / timestamp
+            if timestamp.startswith(".") or (timestamp in known and timestamp in there) or not folder.is_dir():
+                continue
+            if left_by(timestamp) is None:
+                _complete(exported, node, folder, known)
     return exported
+
+
+def _complete(exported: Exported, node: Node, folder: Path, known: dict[str, str]) -> None:
+    """Add a bundle whose manifest has no copy, or that is not known at all; `known` are the hashes by timestamp."""
+    timestamp, data = folder.name, _manifest_in(folder)
+    digest = exported.digest(data)
+    if timestamp in known:  # its copy is missing
+        if digest == known[timestamp]:
+            exported.unsaved[timestamp] = data
+            exported.changed = True
+        return
+    if digest in known.values():
+        return  # its folder was renamed or copied
+    is_here = folder.parent == node.exports
+    try:
+        verified = verify(folder)
+    except BundleError as error:
+        if is_here:
+            exported.warnings.append(f"{error}; its chunks do not count as exported")
+        return
+    if not is_here and not all((node.outbox / chunk.filename).is_file() for chunk in verified.manifest.chunks):
+        return  # it is of another machine with this id, or of before a prune
+    if verified.manifest.node_id != node.id:
+        exported.warnings.append(f"{folder} is a bundle of node {verified.manifest.node_id}, and passed over")
+        return
+    exported._add(timestamp, data, verified.manifest)
+    exported.unsaved[timestamp] = data
+    known[timestamp] = digest
 
 
 def _manifests_in(copies: Path) -> list[str]:
@@ -167,6 +192,11 @@ def save(node: Node, exported: Exported) -> None:
     exported.changed = False
 
 
+def is_noted(node: Node, timestamp: str) -> bool:
+    """Tell whether a bundle's manifest has its copy, from which the index can be completed."""
+    return (node.outbox / MANIFESTS_DIR / f"{timestamp}.json").is_file()
+
+
 def hashes(node: Node) -> dict[str, str]:
     """Map file names to the hash last exported, from every manifest present (for chunks that may have grown since)."""
     found: dict[str, str] = {}
@@ -200,15 +230,16 @@ def manifests_of(node: Node, bundles: Iterable[BundleRef]) -> Iterator[tuple[Bun
             continue
 
 
-def word_of_missing(node: Node, exported: Exported, acknowledged: Set[str]) -> list[str]:
-    """Say which bundles are in exports/ no more, though neither a receipt nor another bundle there has their chunks.
+def word_of_missing(node: Node, exported: Exported, acknowledged: Set[str], carried: Path | None = None) -> list[str]:
+    """Say which bundles are not in exports/, though neither a receipt nor another bundle there has their chunks.
 
     Args:
         node: the node.
         exported: the index, loaded.
         acknowledged: hashes of the chunks that hubs are known to have.
+        carried: as in `load`.
     """
-    names = set(names_in(node.exports))
+    names = {*names_in(node.exports), *(() if carried is None else names_in(carried))}
     forms = {
         bundle: {bundle.timestamp, *(f"{bundle.timestamp}.{suffix}" for suffix in FORMATS)}
         for bundle in exported.bundles
@@ -232,7 +263,10 @@ def word_of_missing(node: Node, exported: Exported, acknowledged: Set[str]) -> l
         return []
     what = f"{count_text(len(missing), 'exported bundle')} {'is' if len(missing) == 1 else 'are'}"
     named = ", ".join(bundle.timestamp for bundle in list(missing)[:_MAX_NAMED]) + ", …" * (len(missing) > _MAX_NAMED)
-    word = f"{what} not in {node.exports} any more, moved or deleted, and no receipt of a hub covers them ({named})"
+    word = (
+        f"{what} not in {node.exports}, moved, deleted or written to a stick alone, and no receipt of a hub covers "
+        f"{'it' if len(missing) == 1 else 'them'} ({named})"
+    )
     remedy = "if they did not arrive, calyx-telemetry export --since-receipt packs their chunks again"
     lost = sum(not (node.outbox / name).exists() for names in missing.values() for name in names)
     return [

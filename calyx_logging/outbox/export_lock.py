@@ -45,7 +45,11 @@ def exclusive(
     _acquire(lock, holder, sleep)
     try:
         who = {"pid": os.getpid(), "host": socket.gethostname(), "since": utc_text(clock())}
-        files.replace_file(holder, orjson.dumps(who, option=orjson.OPT_APPEND_NEWLINE))
+        try:
+            files.replace_file(holder, orjson.dumps(who, option=orjson.OPT_APPEND_NEWLINE))
+        except OSError as error:
+            if not files.is_full(error):  # it only tells who has the lock
+                raise
         yield
     finally:
         try:

@@ -14,12 +14,19 @@ from calyx_logging.core import files
 from calyx_logging.core.carriers import left_by
 from calyx_logging.core.reading import names_in, sha256_of
 from calyx_logging.errors import ConfigError, ManifestError, SignatureError, StorageError
-from calyx_logging.format.receipt import MAX_RECEIPT, SIGNATURE_SUFFIX, Receipt
+from calyx_logging.format.receipt import MAX_RECEIPT, RECEIPTS_DIR, SIGNATURE_SUFFIX, Receipt
 from calyx_logging.node import Node
 
-__all__ = ["Acknowledged", "CarriedReceipt", "hub_signers", "keep", "load_acknowledged", "read_receipt"]
+__all__ = [
+    "Acknowledged",
+    "CarriedReceipt",
+    "hub_signers",
+    "keep",
+    "load_acknowledged",
+    "read_receipt",
+    "receipt_in",
+]
 
-RECEIPTS_DIR = ".receipts"
 _MAX_SIGNATURE = 1024 * 1024
 
 
@@ -54,6 +61,11 @@ class Acknowledged:
 def hub_signers(node: Node) -> Path:
     """Return the file, in OpenSSH's format, of the hubs whose receipts this root trusts."""
     return node.root / "runtime" / "hub_signers"
+
+
+def receipt_in(folder: Path, node: Node) -> Path:
+    """Return the path of a node's receipt in a folder that came back from a hub; it need not be there."""
+    return folder / RECEIPTS_DIR / f"{node.id}.json"
 
 
 def read_receipt(node: Node, path: Path, *, accept_unsigned: bool) -> CarriedReceipt:

@@ -616,8 +616,8 @@ def test_copies_of_manifests_and_folders_between_bundles(tmp_path: Path) -> None
 def _word(node: Node, *args: str) -> str:
     done = telemetry("export", "--root", node.root, *args)
     assert done.returncode == 0
-    words = [line for line in done.stderr.splitlines() if "any more" in line]
-    assert words == [f"warning: {one}" for one in status_of(node).warnings if "any more" in one] or args
+    words = [line for line in done.stderr.splitlines() if "written to a stick alone" in line]
+    assert words == [f"warning: {one}" for one in status_of(node).warnings if "written to a stick alone" in one] or args
     return "".join(words)
 
 

@@ -24,7 +24,7 @@ from calyx_logging.core import files
 from calyx_logging.core.locks import lock_file
 from calyx_logging.outbox.export import export
 from calyx_logging.outbox.status import status_of
-from conftest import close_logging, config, controls_of, die_in_place, events_of, python, tree
+from conftest import close_logging, config, controls_of, die_in_place, events_of, python, telemetry, tree
 from faults import failing_calls
 from faults.disk import Failing, Proxy, through
 from faults.failing_calls import ERRORS, account_for
@@ -173,6 +173,48 @@ def test_an_export_onto_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
     result = export(node)
     assert result.bundle is not None
     assert len(events_of(result.bundle)) == 200
+
+
+@needs_mount
+def test_a_full_disk_is_exported_to_a_stick(small_disk: Path, tmp_path: Path) -> None:
+    """What a harness logged until its disk was full goes to a stick alone, once, and the disk knows that it did."""
+    node = provision(small_disk, "test-node").node
+    stick = tmp_path / "stick"
+    stick.mkdir()
+    (small_disk / "data").write_bytes(b"x" * 80_000)
+    logging.config.dictConfig(config(node))
+    for n in range(1000):
+        logging.getLogger("harness").info("event", extra={"n": n, "pad": "x" * 300})
+    close_logging()
+    kept = [event["n"] for event in events_of(node.outbox)]
+    assert 100 < len(kept) < 1000
+    assert telemetry("export", "--root", node.root).returncode == 4
+    done = telemetry("export", "--root", node.root, "--to", stick, "--direct")
+    assert done.returncode == 0, done.stderr
+    (bundle,) = (stick / node.id).iterdir()
+    assert [event["n"] for event in events_of(bundle)] == kept
+    assert not list(node.exports.glob("*"))
+    assert "nothing new" in telemetry("export", "--root", node.root, "--to", stick, "--direct").stdout
+    assert "nothing new" in telemetry("export", "--root", node.root).stdout
+    assert account_for(node, 1000) == (len(kept), 1000 - len(kept))
+
+
+@needs_mount
+def test_without_room_for_a_note_nothing_goes_to_the_stick(small_disk: Path, tmp_path: Path) -> None:
+    """An export that the disk could not remember would be repeated."""
+    node = provision(small_disk, "test-node").node
+    stick = tmp_path / "stick"
+    stick.mkdir()
+    logging.config.dictConfig(config(node))
+    logging.getLogger("harness").info("event", extra={"n": 0})
+    close_logging()
+    filler = fill(small_disk)
+    done = telemetry("export", "--root", node.root, "--to", stick, "--direct")
+    assert (done.returncode, "free some space" in done.stderr) == (4, True), done.stderr
+    assert not list((stick / node.id).glob("*"))
+    filler.unlink()
+    assert telemetry("export", "--root", node.root, "--to", stick, "--direct").returncode == 0
+    assert len(list((stick / node.id).iterdir())) == 1
 
 
 INJECTED = """
