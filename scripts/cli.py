@@ -27,6 +27,7 @@ from calyx_logging.core.text import count_text
 from calyx_logging.errors import CalyxError, remedy_for
 from calyx_logging.events.values import lower
 from calyx_logging.format.manifest import Manifest
+from calyx_logging.scripts import completing
 
 __all__ = [
     "advancing",
@@ -73,7 +74,10 @@ COMMANDS = {
     "trust": "telemetry_trust",
     "manifest": "telemetry_manifest",
     "doctor": "telemetry_doctor",
+    "completion": "telemetry_completion",
 }
+COMPLETE_VAR = "_CALYX_TELEMETRY_COMPLETE"
+"""Set by a shell that asks what to offer (click, "Shell Completion")."""
 
 _ACTS = re.compile("[\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]")
 """Characters that a terminal interprets or does not show; in JSON they occur only inside strings."""
@@ -134,7 +138,9 @@ def hub_option(function: _F) -> _F:
 
 
 def _named_root(function: _F, help_text: str) -> _F:
-    return click.option("--root", "--repo-root", "root", metavar="FOLDER", help=help_text)(function)
+    return click.option(
+        "--root", "--repo-root", "root", metavar="FOLDER", help=help_text, shell_complete=completing.folders
+    )(function)
 
 
 def sign_options(function: _F) -> _F:
@@ -142,6 +148,7 @@ def sign_options(function: _F) -> _F:
     sign = click.option(
         "--sign",
         metavar="KEY",
+        shell_complete=completing.files,
         help="Sign with this OpenSSH private key, or the .pub of one that ssh-agent has. Default: the key named with "
         "provision --signing-key, if one was.",
     )

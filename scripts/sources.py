@@ -15,6 +15,7 @@ import click
 from calyx_logging.errors import CalyxError, NodeNotProvisioned
 from calyx_logging.hub.store import Store, find_hub
 from calyx_logging.node import Node
+from calyx_logging.scripts import completing
 
 __all__ = ["from_option", "level_option", "usual_place"]
 
@@ -29,12 +30,18 @@ def from_option(function: _F) -> _F:
         return function(*args, place=place or usual_place(root), root=root, **options)
 
     root = click.option(
-        "--root", "--repo-root", "root", metavar="FOLDER", help="The root of the node, or of the hub. Default: found."
+        "--root",
+        "--repo-root",
+        "root",
+        metavar="FOLDER",
+        shell_complete=completing.folders,
+        help="The root of the node, or of the hub. Default: found.",
     )
     source = click.option(
         "--from",
         "place",
         metavar="[outbox|hub|BUNDLE]",
+        shell_complete=completing.places,
         help="The node's outbox, what is being written included; a hub's store; or a bundle's folder. Default: the "
         "outbox, or the hub in a hub's folder.",
     )

@@ -12,6 +12,7 @@ try:
     from calyx_logging.format.completeness import NodeAudit, findings, worst
     from calyx_logging.hub.audit import audit_node
     from calyx_logging.hub.store import Store, find_hub
+    from calyx_logging.scripts import completing
     from calyx_logging.scripts.cli import (
         advancing,
         count_text,
@@ -26,7 +27,7 @@ except ImportError as error:
 
 
 @click.command("audit", short_help="Say what is missing at the hub, by node and writer.")
-@click.argument("node_ids", nargs=-1, metavar="[NODE_ID]...")
+@click.argument("node_ids", nargs=-1, metavar="[NODE_ID]...", shell_complete=completing.node_ids)
 @hub_option
 @click.option("--strict", is_flag=True, help="Exit with 1 also when events were lost, or a writer was killed.")
 @click.option("--deep", is_flag=True, help="Read every chunk and compute its hash anew.")

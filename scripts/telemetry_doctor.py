@@ -21,6 +21,7 @@ try:
     from calyx_logging.errors import CalyxError, ConfigError, StorageError
     from calyx_logging.handlers.outbox import OutboxHandler
     from calyx_logging.harness.doctor import Finding, examine, existing_loggers
+    from calyx_logging.scripts import completing
     from calyx_logging.scripts.cli import count_text, json_option, print_json, root_option, run
 except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py doctor") from None
@@ -29,7 +30,7 @@ _OWN = ("calyx_logging", "asyncio", "click", "concurrent", "concurrent_log_handl
 
 
 @click.command("doctor", short_help="Show which loggers reach the outbox, and what stops the others.")
-@click.argument("targets", nargs=-1, required=True, metavar="TARGET…")
+@click.argument("targets", nargs=-1, required=True, metavar="TARGET…", shell_complete=completing.files)
 @root_option
 @click.option("--logger", "named", multiple=True, metavar="NAME", help="Examine this logger, too (may be repeated).")
 @click.option("--named-only", is_flag=True, help="Leave out loggers that no configuration and no --logger names.")

@@ -20,6 +20,7 @@ try:
     from calyx_logging.outbox.export import ExportOptions, ExportResult, export_all
     from calyx_logging.outbox.export_lock import exclusive
     from calyx_logging.outbox.live import DEFAULT_WAIT
+    from calyx_logging.scripts import completing
     from calyx_logging.scripts.carrying import make_place_for_receipts, take_receipts
     from calyx_logging.scripts.cli import (
         contents_text,
@@ -64,6 +65,7 @@ except ImportError as error:
 @click.option(
     "--to",
     metavar="PLACE",
+    shell_complete=completing.folders,
     help="Also send bundles that are not there yet to a folder, such as a stick or a share, or to object storage: "
     "s3://BUCKET/FOLDER.",
 )

@@ -20,6 +20,7 @@ try:
     from calyx_logging.format.run_paths import is_run_name
     from calyx_logging.node import is_node_id
     from calyx_logging.query.attachments import attachments_at, blocks_of_attachment
+    from calyx_logging.scripts import completing
     from calyx_logging.scripts.cli import count_text, json_option, print_json, remark, run, size_text, tell
     from calyx_logging.scripts.sources import from_option
 except ImportError as error:
@@ -29,7 +30,13 @@ except ImportError as error:
 @click.command("files", short_help="List the files that runs attached, or write them to a folder.")
 @click.argument("names", nargs=-1, metavar="[NAME]…")
 @from_option
-@click.option("--run", "run_id", metavar="RUN", help="Only those of this run, or of this instance of one.")
+@click.option(
+    "--run",
+    "run_id",
+    metavar="RUN",
+    shell_complete=completing.run_ids,
+    help="Only those of this run, or of this instance of one.",
+)
 @click.option("--to", "target", metavar="FOLDER", help="Write them below this folder: NODE/RUN__INSTANCE/[CASE/]NAME.")
 @json_option
 def command(

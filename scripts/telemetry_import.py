@@ -21,6 +21,7 @@ try:
     from calyx_logging.hub.importer import ImportResult, Job, Policy, import_one, settle
     from calyx_logging.hub.store import Store, find_hub
     from calyx_logging.query.executors import Engine, Here
+    from calyx_logging.scripts import completing
     from calyx_logging.scripts.carrying import leave_receipts
     from calyx_logging.scripts.cli import (
         advancing,
@@ -42,7 +43,7 @@ except ImportError as error:
 
 
 @click.command("import", short_help="Import bundles into the hub's store.")
-@click.argument("paths", nargs=-1, required=True, metavar="PATH…")
+@click.argument("paths", nargs=-1, required=True, metavar="PATH…", shell_complete=completing.files)
 @hub_option
 @click.option("--require-signature", is_flag=True, help="Also refuse unsigned bundles of nodes without a key here.")
 @click.option(

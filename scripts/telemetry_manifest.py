@@ -30,12 +30,12 @@ def command(folder: Path, only_check: bool, node_id: str | None, force: bool, ro
     """Make manifest.json and SHA256SUMS for a folder of chunks (*.jsonl), or check it against them."""
     if not only_check:
         write_manifest(folder, node_id=node_id, fallback_id=lambda: Node.find(root).id, force=force)
-    [(place, report)] = checked(folder)
+    [found] = checked(folder)
     if as_json:
-        print_json(document(place, report))
+        print_json(document(found))
     else:
-        tell_report(place, report)
-    if report.faults:
+        tell_report(found)
+    if not found.is_good:
         raise SystemExit(1)
 
 

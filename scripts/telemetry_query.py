@@ -23,6 +23,7 @@ try:
     from calyx_logging.query.named import NAMES, run_named
     from calyx_logging.query.sql import Rows, run_sql
     from calyx_logging.query.verdicts import verdicts_at
+    from calyx_logging.scripts import completing
     from calyx_logging.scripts.cli import (
         count_text,
         json_option,
@@ -49,7 +50,9 @@ _NUMBERS = ("int", "uint", "double", "float", "decimal")
 @click.command("query", short_help="Query events in SQL.", epilog=f"Named queries: {', '.join(NAMES)}.")
 @click.argument("sql", required=False)
 @from_option
-@click.option("--named", "name", metavar="NAME", help="A named query, instead of SQL.")
+@click.option(
+    "--named", "name", metavar="NAME", shell_complete=completing.query_names, help="A named query, instead of SQL."
+)
 @click.option("--event-id", metavar="ID", help="For --named around: id of the event.")
 @click.option(
     "--around",
@@ -65,6 +68,7 @@ _NUMBERS = ("int", "uint", "double", "float", "decimal")
     "runs",
     multiple=True,
     metavar="RUN",
+    shell_complete=completing.run_ids,
     help="For --named compare: a run_id or instance; the first is the base.",
 )
 @click.option("--case", "case_id", metavar="ID", help="For --named case: id of the case.")

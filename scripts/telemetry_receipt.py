@@ -10,6 +10,7 @@ try:
     from calyx_logging.bundle.signing import name_key, named_key
     from calyx_logging.hub.receipts import Written, write_receipt
     from calyx_logging.hub.store import Store, find_hub
+    from calyx_logging.scripts import completing
     from calyx_logging.scripts.cli import (
         count_text,
         hub_option,
@@ -25,7 +26,7 @@ except ImportError as error:
 
 
 @click.command("receipt", short_help="Write receipts for what the hub acknowledges.")
-@click.argument("node_ids", nargs=-1, metavar="[NODE_ID]...")
+@click.argument("node_ids", nargs=-1, metavar="[NODE_ID]...", shell_complete=completing.node_ids)
 @hub_option
 @sign_options
 @click.option("--signing-key", metavar="KEY", help="Sign every receipt of this hub from now on with this OpenSSH key.")

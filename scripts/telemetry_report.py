@@ -13,6 +13,7 @@ try:
     from calyx_logging.report.collect import MAX_WHOLE, Choice
     from calyx_logging.report.report import MAX_BYTES, MEMORY, make_report, write_report
     from calyx_logging.report.source import Source
+    from calyx_logging.scripts import completing
     from calyx_logging.scripts.cli import (
         count_text,
         json_option,
@@ -45,7 +46,12 @@ _UNITS = {"": 1, "kb": 1000, "mb": 1_000_000, "gb": 1_000_000_000}
     help="The page; one that is there is replaced.",
 )
 @click.option(
-    "--run", "runs", multiple=True, metavar="RUN", help="Show this run whole: its run_id or instance. Again for more."
+    "--run",
+    "runs",
+    multiple=True,
+    metavar="RUN",
+    shell_complete=completing.run_ids,
+    help="Show this run whole: its run_id or instance. Again for more.",
 )
 @click.option(
     "--last",

@@ -10,6 +10,7 @@ try:
     from calyx_logging.query.duckdb_views import MEMORY
     from calyx_logging.query.in_force import folder_of, parts_of
     from calyx_logging.query.table import refresh
+    from calyx_logging.scripts import completing
     from calyx_logging.scripts.cli import count_text, hub_option, json_option, print_json, run, tell, warn_all
     from calyx_logging.scripts.engines import engine_of, engine_options
 except ImportError as error:
@@ -17,7 +18,7 @@ except ImportError as error:
 
 
 @click.command("table", short_help="Make, check and compact the hub's table.")
-@click.argument("nodes", nargs=-1, metavar="[NODE]…")
+@click.argument("nodes", nargs=-1, metavar="[NODE]…", shell_complete=completing.node_ids)
 @hub_option
 @click.option("--check", is_flag=True, help="Read every file of the table, and make those again that are damaged.")
 @click.option("--anew", is_flag=True, help="Make every file again.")

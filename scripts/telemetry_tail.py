@@ -16,6 +16,7 @@ try:
     from calyx_logging.errors import ConfigError
     from calyx_logging.format.reader import Filter, Follower, Line, last_events
     from calyx_logging.query.locations import chunks_at
+    from calyx_logging.scripts import completing
     from calyx_logging.scripts.cli import remark, run, shown
     from calyx_logging.scripts.sources import from_option, level_option
 except ImportError as error:
@@ -38,10 +39,16 @@ _MAX_TEXT = 200
 @click.option("-f", "--follow", is_flag=True, help="Keep printing new events, until Ctrl-C.")
 @level_option
 @click.option("--source", help="Only of this source.")
-@click.option("--run", "run_id", metavar="ID", help="Only of the run with this run_id or run_instance_id.")
+@click.option(
+    "--run",
+    "run_id",
+    metavar="ID",
+    shell_complete=completing.run_ids,
+    help="Only of the run with this run_id or run_instance_id.",
+)
 @click.option("--case", "case_id", metavar="ID", help="Only of the case with this case_id.")
 @click.option("--logger", metavar="NAME", help="Only of this logger and those below it.")
-@click.option("--node", "node_id", metavar="ID", help="Only of this node.")
+@click.option("--node", "node_id", metavar="ID", shell_complete=completing.node_ids, help="Only of this node.")
 @click.option("--since", metavar="TIME", help="Only from then on: 10m, 2h, 3d, or a time such as 2026-03-01T12:00.")
 @click.option("--grep", metavar="REGEX", help="Only events in which a field matches.")
 @click.option("--utc", is_flag=True, help="Print times in UTC. Default: local time.")

@@ -13,13 +13,14 @@ try:
     from calyx_logging.hub.store import Store, find_hub
     from calyx_logging.node import NODE_ID_RULE, Node, check_node_id, is_node_id
     from calyx_logging.outbox.receipts import hub_signers
+    from calyx_logging.scripts import completing
     from calyx_logging.scripts.cli import json_option, print_json, remark, run, tell
 except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py trust") from None
 
 
 @click.command("trust")
-@click.argument("name", metavar="NODE_ID", required=False)
+@click.argument("name", metavar="NODE_ID", required=False, shell_complete=completing.node_ids)
 @click.argument("key", type=click.Path(path_type=Path), metavar="KEY.pub", required=False)
 @click.option("--list", "list_them", is_flag=True, help="Only print the keys that are trusted and revoked.")
 @click.option("--hub", is_flag=True, help="At a node: NODE_ID is the name of a hub, whose receipts are to count here.")
@@ -29,6 +30,7 @@ except ImportError as error:
     "--repo-root",
     "root",
     metavar="FOLDER",
+    shell_complete=completing.folders,
     help="The root of the hub, or with --hub of the node. Default: CALYX_ROOT, else the nearest folder with a node id.",
 )
 @json_option

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 try:
-    from collections.abc import Sequence
+    from collections.abc import Collection, Iterator, Sequence
     from contextlib import closing
-    from dataclasses import asdict
+    from dataclasses import asdict, dataclass
     from pathlib import Path
     from typing import Any
 
@@ -14,10 +14,16 @@ try:
     from calyx_logging.bundle.archive import is_archive
     from calyx_logging.bundle.folder import check
     from calyx_logging.bundle.object_store import RemoteBundle, bundles_at, is_url
+    from calyx_logging.bundle.signed import Signed, Trust, who_signed
     from calyx_logging.bundle.staging import bring, bytes_of, verdict
-    from calyx_logging.bundle.verification import Report, judge
+    from calyx_logging.bundle.verification import Read, Report, judge
+    from calyx_logging.core.reading import blocks_of, names_in
     from calyx_logging.core.temporary import temporary_folder
     from calyx_logging.errors import CalyxError, ManifestError, StorageError
+    from calyx_logging.format.chunk import open_chunk
+    from calyx_logging.format.manifest import MANIFEST_NAME, SIGNATURE_NAME
+    from calyx_logging.hub.store import Store, find_hub
+    from calyx_logging.scripts import completing
     from calyx_logging.scripts.cli import (
         advancing,
         contents_text,
@@ -32,32 +38,63 @@ except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py verify") from None
 
 
+_SIGNATURE_HINT = "verify --root HUB says whose it is"
+_Signature = Signed | str
+"""Who signed; or why that cannot be said."""
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A bundle by name, what is wrong with it, and who signed it; None where there is no manifest."""
+
+    name: str
+    report: Report
+    signature: _Signature | None = None
+
+    @property
+    def is_good(self) -> bool:
+        """Whether neither its files nor its signature have a fault."""
+        return not self.report.faults and not (isinstance(self.signature, Signed) and self.signature.fault)
+
+
 @click.command("verify", short_help="Check bundles: every fault is named.")
-@click.argument("bundles", nargs=-1, required=True, metavar="BUNDLE...")
+@click.argument("bundles", nargs=-1, required=True, metavar="BUNDLE...", shell_complete=completing.files)
+@click.option(
+    "--root",
+    "--repo-root",
+    "root",
+    metavar="FOLDER",
+    shell_complete=completing.folders,
+    help="Also check signatures by the keys that the hub with this root trusts.",
+)
 @json_option
-def command(bundles: tuple[str, ...], as_json: bool) -> None:
+def command(bundles: tuple[str, ...], root: str | None, as_json: bool) -> None:
     """Check bundles, folders or archives: every missing, extra, changed or malformed file is named.
 
-    Of an archive of several bundles, each is checked; of a URL in object storage, all bundles below it. Exit code 1
-    when one has a fault.
+    Of an archive of several bundles, each is checked; of a URL in object storage, all bundles below it. The key that
+    signed is named, and with --root whether it is trusted for the node. Exit code 1 when a bundle has a fault, or its
+    signature is wrong.
     """
-    reports: list[tuple[str, Report]] = []
-    code = 0
+    reports: list[Checked] = []
+    trust, code = None, 0
+    if root is not None:
+        store = Store(find_hub(root))
+        trust = Trust(store.signers, store.revoked)
     for bundle in bundles:
         try:
             for place in _places(bundle):
-                reports += checked(place)
+                reports += checked(place, trust)
         except CalyxError as error:
             if len(bundles) == 1:
                 raise
             remark(f"error: {error}")
             code = error.exit_code
     if as_json:
-        print_json([document(name, report) for name, report in reports])
+        print_json([document(one) for one in reports])
     else:
-        for name, report in reports:
-            tell_report(name, report)
-    if code or any(report.faults for _, report in reports):
+        for one in reports:
+            tell_report(one)
+    if code or not all(one.is_good for one in reports):
         raise SystemExit(code or 1)
 
 
@@ -72,24 +109,50 @@ def _places(bundle: str) -> Sequence[Path | RemoteBundle]:
     return found.bundles
 
 
-def checked(bundle: Path | RemoteBundle) -> list[tuple[str, Report]]:
+def checked(bundle: Path | RemoteBundle, trust: Trust | None = None) -> list[Checked]:
     """Check a bundle, or each in an archive of several, with a progress bar on a terminal."""
     with advancing(f"verifying {bundle.name}", lambda: bytes_of(bundle)) as advance:
         if isinstance(bundle, RemoteBundle):
             if not bundle.is_archive:
-                return [(str(bundle), judge(bundle.names(), bundle.blocks, progress=advance))]
+                names = bundle.names()
+                report = judge(names, bundle.blocks, progress=advance)
+                return [_with_signature(str(bundle), report, names, bundle.blocks, trust)]
         elif not is_archive(bundle):
-            return [(str(bundle), check(bundle, progress=advance))]
+            return [_of_folder(str(bundle), bundle, check(bundle, progress=advance), trust)]
         with temporary_folder("calyx-verify-") as room:
             try:
                 with closing(bring(bundle, room, advance)) as copies:
-                    return [("/".join(filter(None, (str(bundle), one.inside))), verdict(one)) for one in copies]
+                    return [
+                        _of_folder("/".join(filter(None, (str(bundle), one.inside))), one.folder, verdict(one), trust)
+                        for one in copies
+                    ]
             except OSError as error:
                 raise StorageError.of(error, "unpack the archive", room, "free some space") from error
 
 
-def tell_report(bundle: str, report: Report) -> None:
+def _of_folder(name: str, folder: Path, report: Report, trust: Trust | None) -> Checked:
+    def read(file: str) -> Iterator[bytes]:
+        with open_chunk(folder / file) as stream:
+            yield from blocks_of(stream)
+
+    return _with_signature(name, report, names_in(folder), read, trust)
+
+
+def _with_signature(name: str, report: Report, names: Collection[str], read: Read, trust: Trust | None) -> Checked:
+    """Find who signed a bundle whose manifest can be read."""
+    if report.manifest is None:
+        return Checked(name, report)
+    try:
+        signature = b"".join(read(SIGNATURE_NAME)) if SIGNATURE_NAME in names else None
+        signed = who_signed(b"".join(read(MANIFEST_NAME)), signature, report.manifest.node_id, trust)
+        return Checked(name, report, signed)
+    except CalyxError as error:
+        return Checked(name, report, str(error))
+
+
+def tell_report(checked: Checked) -> None:
     """Print the verdict: results on standard output, warnings on standard error."""
+    bundle, report = checked.name, checked.report
     for warning in report.warnings:
         remark(f"warning: {warning}")
     if report.faults or report.manifest is None:
@@ -98,15 +161,32 @@ def tell_report(bundle: str, report: Report) -> None:
             tell(f"  {fault}")
         return
     manifest = report.manifest
-    tell(f"{bundle}: verified, node {manifest.node_id}, {contents_text(manifest, report.events)}")
+    verified = "verified" if checked.is_good else "its files are whole, but not its signature"
+    tell(f"{bundle}: {verified}, node {manifest.node_id}, {contents_text(manifest, report.events)}")
+    tell(f"  {_signature_text(checked.signature, manifest.node_id)}")
 
 
-def document(bundle: str, report: Report) -> dict[str, Any]:
+def _signature_text(signature: _Signature | None, node_id: str) -> str:
+    if not isinstance(signature, Signed):
+        return f"signature not checked: {signature}"
+    if signature.fault:
+        return signature.fault
+    if signature.key is None:
+        return "not signed"
+    whose = f"trusted for node {node_id}" if signature.is_trusted else f"not checked whose ({_SIGNATURE_HINT})"
+    return f"signed with {signature.key}, {whose}"
+
+
+def document(checked: Checked) -> dict[str, Any]:
     """Return the verdict for `--json`."""
+    report, signature = checked.report, checked.signature
     manifest = report.manifest
     return {
-        "bundle": bundle,
-        "verified": not report.faults,
+        "bundle": checked.name,
+        "verified": checked.is_good,
+        "signed_by": signature.key if isinstance(signature, Signed) else None,
+        "trusted": signature.is_trusted if isinstance(signature, Signed) else None,
+        "signature_fault": (signature.fault or None) if isinstance(signature, Signed) else signature,
         "node_id": None if manifest is None else manifest.node_id,
         "manifest_sha256": report.manifest_sha256,
         "chunks": None if manifest is None else len(manifest.chunks),

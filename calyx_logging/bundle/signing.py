@@ -13,6 +13,8 @@ import os
 import re
 import subprocess
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from calyx_logging.bundle.signers import KEY_LINE, PublicKey, is_blob, read_public_key, text_of
@@ -27,6 +29,7 @@ __all__ = [
     "name_key",
     "named_key",
     "sign",
+    "signing_key_of",
     "verify_signature",
 ]
 
@@ -116,6 +119,23 @@ def sign(data: bytes, key: str, namespace: str) -> bytes:
     raise ConfigError(f"cannot sign with this key: {complaint}", path=path, hint=hint)
 
 
+def signing_key_of(data: bytes, signature: bytes, namespace: str) -> str:
+    """Return the key that signed these bytes (`ED25519 key SHA256:…`), whoever it belongs to.
+
+    Args:
+        data: the bytes that were signed.
+        signature: armored; with any line ends.
+        namespace: the required namespace.
+
+    Raises:
+        SignatureError: it is damaged, or over other bytes.
+        ConfigError: ssh-keygen is missing.
+        StorageError: a temporary file cannot be written.
+    """
+    with _in_file(signature) as path:
+        return _key_that_signed(path, namespace, data)
+
+
 def verify_signature(
     data: bytes,
     signature: bytes,
@@ -140,14 +160,7 @@ def verify_signature(
         ConfigError: ssh-keygen is missing.
         StorageError: a temporary file cannot be written.
     """
-    if len(signature) > _MAX_SIGNATURE:
-        raise SignatureError("the signature is no SSH signature: it is larger than 1 MiB")
-    with tempfile.TemporaryDirectory(prefix="calyx-signature-") as folder:
-        path = Path(folder, "signature")
-        try:
-            files.write_new(path, [plain_text(signature)], sync=False)
-        except OSError as error:
-            raise StorageError.of(error, "write the signature", path, "free some space") from error
+    with _in_file(signature) as path:
         if principal is None:
             found = _ssh_keygen("find-principals", "-f", str(signers), "-s", str(path), "-n", namespace, data=b"")
             if found.returncode:
@@ -170,13 +183,34 @@ def verify_signature(
     return match["key"]
 
 
+@contextmanager
+def _in_file(signature: bytes) -> Iterator[Path]:
+    """Put a signature where ssh-keygen reads it."""
+    if len(signature) > _MAX_SIGNATURE:
+        raise SignatureError("the signature is no SSH signature: it is larger than 1 MiB")
+    with tempfile.TemporaryDirectory(prefix="calyx-signature-") as folder:
+        path = Path(folder, "signature")
+        try:
+            files.write_new(path, [plain_text(signature)], sync=False)
+        except OSError as error:
+            raise StorageError.of(error, "write the signature", path, "free some space") from error
+        yield path
+
+
 def _who_signed(signature: Path, namespace: str, data: bytes) -> str:
     """Say whether a signature is over these bytes at all, and by which key."""
+    try:
+        return f"signed with {_key_that_signed(signature, namespace, data)}"
+    except SignatureError as error:
+        return error.message
+
+
+def _key_that_signed(signature: Path, namespace: str, data: bytes) -> str:
     done = _ssh_keygen("check-novalidate", "-n", namespace, "-s", str(signature), data=data)
     match = re.search(rb"(\S+ key SHA256:\S+)", done.stdout)
     if done.returncode or match is None:
-        return "the signature is damaged, or over other bytes than these"
-    return f"signed with {match[1].decode('utf-8', 'replace')}"
+        raise SignatureError("the signature is damaged, or over other bytes than these")
+    return match[1].decode("utf-8", "replace")
 
 
 def _why_revoked(revoked: Path, key: str) -> str:

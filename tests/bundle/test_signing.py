@@ -411,3 +411,50 @@ def test_the_keys_that_are_trusted_are_listed(node: Node, tmp_path: Path, key: P
     assert (done.returncode, "line 1 is not a valid line" in done.stderr) == (2, True)
     for bad in (("--list", "n-1"), ("n-1",), ("--list", "--revoke")):
         assert telemetry("trust", *bad, *hub).returncode == 2
+
+
+def test_verify_says_who_signed(tmp_path: Path, key: Path) -> None:
+    """The key alone without a hub; with one, whether it is the node's; and a wrong signature is a fault."""
+    node = make_node(tmp_path, "n-1")
+    plain = make_bundle(node, range(1))
+    signed = make_bundle(node, range(2), second=10, options=ExportOptions(sign_with=str(key)))
+    fingerprint = read_public_key(key.with_suffix(".pub")).fingerprint
+    hub = tmp_path / "hub"
+    hub.mkdir()
+    assert "not signed" in telemetry("verify", plain).stdout
+    for args in ((), ("--root", hub)):  # a hub that knows no key of the node
+        done = telemetry("verify", signed, *args)
+        assert (done.returncode, f"signed with ED25519 key {fingerprint}, not checked whose" in done.stdout) == (
+            0,
+            True,
+        )
+    assert telemetry("trust", "n-1", f"{key}.pub", "--root", hub).returncode == 0
+    done = telemetry("verify", signed, "--root", hub)
+    assert (done.returncode, f"key {fingerprint}, trusted for node n-1" in done.stdout) == (0, True), done.stdout
+    (found,) = json.loads(telemetry("verify", signed, "--root", hub, "--json").stdout)
+    assert (found["verified"], found["trusted"], found["signature_fault"]) == (True, True, None)
+    assert found["signed_by"] == f"ED25519 key {fingerprint}"
+    done = telemetry("verify", plain, "--root", hub)
+    assert (done.returncode, "it is not signed, and keys are trusted" in done.stdout) == (1, True)
+    other = make_key(tmp_path / "other")
+    (signed / "manifest.json.sig").write_bytes(
+        sign((signed / "manifest.json").read_bytes(), str(other), MANIFEST_NAMESPACE)
+    )
+    done = telemetry("verify", signed, "--root", hub)
+    assert (done.returncode, "which is not trusted for n-1" in done.stdout) == (1, True), done.stdout
+    assert telemetry("verify", signed).returncode == 0
+    (signed / "manifest.json.sig").write_bytes(sign(b"other bytes", str(key), MANIFEST_NAMESPACE))
+    for args in ((), ("--root", hub)):
+        done = telemetry("verify", signed, *args)
+        assert (done.returncode, "over other bytes" in done.stdout) == (1, True), done.stdout
+
+
+def test_verify_without_ssh_keygen(tmp_path: Path, key: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The files are checked; that the signature is not is said."""
+    bundle = make_bundle(make_node(tmp_path, "n-1"), range(2), options=ExportOptions(sign_with=str(key)))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    done = telemetry("verify", bundle)
+    assert (done.returncode, "signature not checked: ssh-keygen is not installed" in done.stdout) == (0, True)
+    (found,) = json.loads(telemetry("verify", bundle, "--json").stdout)
+    assert (found["verified"], found["signed_by"]) == (True, None)
+    assert "ssh-keygen" in found["signature_fault"]

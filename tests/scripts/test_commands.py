@@ -48,9 +48,9 @@ def test_every_command_has_help() -> None:
         done = telemetry(name, "--help")
         assert done.returncode == 0
         assert len(done.stdout.splitlines()) > 5
-        if name not in ("verify",):
+        if name != "completion":
             assert "--repo-root" in done.stdout
-        assert "--json" in done.stdout
+            assert "--json" in done.stdout
 
 
 @pytest.mark.parametrize("name", sorted(COMMANDS.values()))
@@ -121,6 +121,7 @@ def test_every_command_as_a_program(tmp_path: Path) -> None:
     runs("manifest", chunks)
     program = (sys.executable, "-c", "import logging; logging.error(1)")
     assert "recorded 1 of 1 record" in runs("run", *node, *program).stderr
+    assert "complete" in runs("completion", "bash").stdout
     assert ran == set(COMMANDS)
 
 
