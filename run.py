@@ -6,6 +6,7 @@
     python3 run.py test --fast       without the slow ones: campaigns, loads, large inputs
     python3 run.py test ARGS...      what pytest's arguments select, in one process: -k NAME, a path, -x --pdb, -n 2
     python3 run.py ruff ARGS...      the linter and formatter, of the version that CI uses
+    python3 run.py docs              the documentation site, into build/site
     python3 run.py COMMAND [ARGS...] any command of calyx-telemetry; --help lists them
 
 On Windows:  py run.py smoke-test
@@ -23,7 +24,7 @@ HERE = os.path.dirname(os.path.abspath(__file__))
 LEAST = (3, 11)
 NEWER = ["python3.%d" % minor for minor in (13, 12, 11, 14, 15)]
 STAMP = "calyx-installed.txt"
-TOOL_EXTRAS = {"test": "test", "ruff": "lint"}
+TOOL_EXTRAS = {"test": "test", "ruff": "lint", "docs": "docs"}
 PARALLEL = ["-n", "auto", "--maxprocesses", "8", "--dist", "worksteal"]
 SAYS_MORE_OR_LESS = ("-q", "-qq", "-v", "-vv")
 
@@ -47,6 +48,9 @@ def main(args):
         os.chdir(HERE)
     elif args[0] == "ruff":
         command = [python, "-m", "ruff"] + args[1:]
+    elif args[0] == "docs":
+        command = [python, "-m", "sphinx", "-W", "--keep-going", "-b", "html"] + args[1:]
+        command += [os.path.join(HERE, "docs"), os.path.join(HERE, "build", "site")]
     return subprocess.call(command)
 
 
