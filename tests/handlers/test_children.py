@@ -288,7 +288,7 @@ def test_options_are_all_sent(node: Node) -> None:
     from calyx_logging import OutboxHandler
     from calyx_logging.handlers import outbox
 
-    one = OutboxHandler(node.root, max_bytes=5000, sync="record", capture=["a"])
+    one = OutboxHandler(node.root, max_bytes=5000, sync="record", capture=["captured_by_this_test"])
     two = OutboxHandler(**one.options)
     assert two.options == one.options
     left_out = {"follow_children", "level", "formatter", "filters"}

@@ -1,0 +1,15 @@
+<#
+.SYNOPSIS
+    Packs what is not exported yet into a bundle: calyx-telemetry export, with the arguments of the first generation.
+.EXAMPLE
+    tools\telemetry_export.ps1 -RepoRoot C:\Bench
+#>
+[CmdletBinding()]
+param(
+    [string]$RepoRoot,
+    [Parameter(ValueFromRemainingArguments = $true)][string[]]$Others = @()
+)
+$arguments = @("export")
+if ($RepoRoot) { $arguments += @("--root", $RepoRoot) }
+& calyx-telemetry @arguments @Others
+exit $LASTEXITCODE
