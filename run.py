@@ -4,6 +4,7 @@
     python3 run.py smoke-test        one event the whole way: logged, exported, verified
     python3 run.py test              every test, in as many processes as there are cores
     python3 run.py test --fast       without the slow ones: campaigns, loads, large inputs
+    python3 run.py test --lowest     with the least versions of what is required, in an environment of their own
     python3 run.py test ARGS...      what pytest's arguments select, in one process: -k NAME, a path, -x --pdb, -n 2
     python3 run.py ruff ARGS...      the linter and formatter, of the version that CI uses
     python3 run.py docs              the documentation site, into build/site
@@ -41,7 +42,10 @@ def main(args):
         return run_with_newer_python()
     if args[0] in TOOL_EXTRAS:
         extras.append(TOOL_EXTRAS[args[0]])
-    python = set_up(os.path.join(HERE, ".venv"), extras)
+    lowest = args[0] == "test" and "--lowest" in args
+    if lowest:
+        args.remove("--lowest")
+    python = set_up(os.path.join(HERE, ".venv-lowest" if lowest else ".venv"), extras, lowest)
     command = [python, "-m", "calyx_logging.scripts"] + args
     if args[0] == "test":
         command = [python, "-m", "pytest"] + pytest_arguments(args[1:])
@@ -85,8 +89,11 @@ def answers(python):
         return False
 
 
-def set_up(venv, extras):
-    """Return the environment's Python, after creating or updating the environment if needed."""
+def set_up(venv, extras, lowest=False):
+    """Return the environment's Python, after creating or updating the environment if needed.
+
+    With `lowest` it has the versions that tests/lowest.txt names.
+    """
     python = os.path.join(venv, "Scripts", "python.exe") if os.name == "nt" else os.path.join(venv, "bin", "python")
     stamp = os.path.join(venv, STAMP)
     have, wanted = read_stamp(stamp), fingerprint()
@@ -98,7 +105,8 @@ def set_up(venv, extras):
         make_venv(venv, python)
     extras = sorted(set(extras) | set(have[1:]))
     target = HERE + ("[%s]" % ",".join(extras) if extras else "")
-    pip(venv, python, ["install", "--quiet", "--disable-pip-version-check", "--editable", target])
+    options = ["--constraint", os.path.join(HERE, "tests", "lowest.txt")] if lowest else []
+    pip(venv, python, ["install", "--quiet", "--disable-pip-version-check", "--editable", target] + options)
     with open(stamp, "w", encoding="utf-8") as stream:
         stream.write("\n".join([wanted] + extras))
     return python

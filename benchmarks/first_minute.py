@@ -50,9 +50,8 @@ def main() -> int:
     shown = next(n for n, (line, _) in enumerate(took) if " report " in line)
     print(f"to the first event seen (smoke-test, with its environment of {size / 1e6:.0f} MB): {took[0][1]:.1f} s")
     print(f"tutorial, to the first event of the harness: {sum(s for _, s in took[1 : seen + 1]):.1f} s")
-    print(
-        f"tutorial, to the hub's page of two nodes ({page / 1e6:.1f} MB): {sum(s for _, s in took[1 : shown + 1]):.1f} s"
-    )
+    to_page = sum(seconds for _, seconds in took[1 : shown + 1])
+    print(f"tutorial, to the hub's page of two nodes ({page / 1e6:.1f} MB): {to_page:.1f} s")
     return 0
 
 

@@ -15,15 +15,12 @@ from test_architecture import MAY_IMPORT
 from calyx_logging.scripts.cli import COMMANDS
 from conftest import REPO
 
-DOCUMENTS = ("CONTRIBUTING.md", "SECURITY.md")
-PAGES = (
-    *(f"docs/{name}.md" for name in ("design", "format", "reliability", "security", "scaling", "performance")),
-    *sorted(f"docs/decisions/{path.name}" for path in (REPO / "docs" / "decisions").glob("*.md")),
-)
+DOCUMENTS = ("CONTRIBUTING.md", "SECURITY.md", "README.md")
+PAGES = tuple(sorted(path.relative_to(REPO).as_posix() for path in (REPO / "docs").rglob("*.md")))
 WORKFLOW = ".github/workflows/tests.yml"
 HOOKS = ".pre-commit-config.yaml"
 BUG = ".github/ISSUE_TEMPLATE/bug.yml"
-RUN_PY = {"smoke-test", "test", "ruff"}
+RUN_PY = {"smoke-test", "test", "ruff", "docs"}
 
 
 def read(name: str) -> Any:
@@ -35,7 +32,7 @@ def test_commands_that_are_named_exist(name: str) -> None:
     """The commands of run.py and of calyx-telemetry."""
     text = (REPO / name).read_text("utf-8")
     for words in re.findall(r"(?:python3?|py) run\.py ((?:--extra \w+ )*[\w-]+)", text):
-        assert words.split()[-1] in RUN_PY | set(COMMANDS), words
+        assert words.split()[-1] in RUN_PY | {"COMMAND", *COMMANDS}, words
     for command in re.findall(r"calyx-telemetry ([a-z][\w-]*)", text):
         assert command in COMMANDS
 
@@ -118,3 +115,20 @@ def test_ci_runs_what_it_is_to_run() -> None:
     text = Path(REPO / ".ci" / "run").read_text("utf-8")
     for command in ("python3 run.py smoke-test\n", "python3 run.py test\n", "-m integration", "ruff check", "mypy"):
         assert command in text
+
+
+def test_the_least_versions_are_those_that_are_tested() -> None:
+    """`run.py test --lowest` installs what setup.cfg allows at least."""
+    setup = configparser.ConfigParser(interpolation=None)
+    setup.read(REPO / "setup.cfg", "utf-8")
+    extras = setup["options.extras_require"]
+    texts = [
+        setup["options"]["install_requires"],
+        *(extras[name] for name in ("query", "delta", "report", "view", "s3")),
+    ]
+    least = set()
+    for line in "\n".join(texts).splitlines():
+        if (found := re.match(r"([\w.-]+)(?:\[[^\]]*\])?>=([\d.]+)", line)) is not None:
+            least.add(f"{found[1]}=={found[2]}")
+    pinned = (REPO / "tests" / "lowest.txt").read_text("utf-8").splitlines()
+    assert sorted(line for line in pinned if not line.startswith("#")) == sorted(least)

@@ -4,12 +4,8 @@
 .EXAMPLE
     tools\telemetry_export.ps1 -RepoRoot C:\Bench
 #>
-[CmdletBinding()]
-param(
-    [string]$RepoRoot,
-    [Parameter(ValueFromRemainingArguments = $true)][string[]]$Others = @()
-)
+param([string]$RepoRoot)
 $arguments = @("export")
 if ($RepoRoot) { $arguments += @("--root", $RepoRoot) }
-& calyx-telemetry @arguments @Others
+& calyx-telemetry @arguments @args
 exit $LASTEXITCODE

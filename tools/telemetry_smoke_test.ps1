@@ -4,12 +4,8 @@
 .EXAMPLE
     tools\telemetry_smoke_test.ps1 -RepoRoot C:\Bench
 #>
-[CmdletBinding()]
-param(
-    [string]$RepoRoot,
-    [Parameter(ValueFromRemainingArguments = $true)][string[]]$Others = @()
-)
+param([string]$RepoRoot)
 $arguments = @("smoke-test")
 if ($RepoRoot) { $arguments += @("--root", $RepoRoot) }
-& calyx-telemetry @arguments @Others
+& calyx-telemetry @arguments @args
 exit $LASTEXITCODE
