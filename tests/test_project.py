@@ -78,7 +78,7 @@ def test_the_workflow_tests_every_python_on_every_system() -> None:
     assert matrix["python"] == ["3.11", "3.12", "3.13", "3.14"]
     assert matrix["exclude"] == [{"os": "ubuntu-latest", "python": "3.11"}]
     ran = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
-    assert ran == [".ci/run", "python run.py smoke-test", "python run.py test"]
+    assert ran == [".ci/run", "python run.py smoke-test", "python run.py test", "python run.py test --lowest"]
     setup = next(step["with"] for step in jobs["ci"]["steps"] if "setup-python" in step.get("uses", ""))
     assert setup["python-version"] == "3.11"
     config = configparser.ConfigParser()
