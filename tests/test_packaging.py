@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import shutil
 import subprocess
@@ -83,6 +84,25 @@ def test_the_sdist_can_be_built_from(dist: Path) -> None:
         assert name in names
     for name in ("CONTRIBUTING.md", "SECURITY.md", ".pre-commit-config.yaml", ".github/workflows/tests.yml"):
         assert name in names
+
+
+@pytest.mark.slow
+def test_a_release_has_the_same_bytes_each_time(dist: Path, tmp_path: Path) -> None:
+    """Built twice from the sdist, in folders of other names, at other times."""
+    sys.path.insert(0, str(REPO / "tools"))
+    try:
+        import build_release
+    finally:
+        sys.path.pop(0)
+    hashes = []
+    for name in ("one", "another"):
+        (tmp_path / name).mkdir()
+        shutil.unpack_archive(next(dist.glob("*.tar.gz")), tmp_path / name, filter="data")
+        (source,) = (tmp_path / name).iterdir()
+        made = build_release.build(source, tmp_path / f"made {name}", "1700000000")
+        hashes.append({path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in made})
+    assert len(hashes[0]) == 2
+    assert hashes[0] == hashes[1]
 
 
 def test_a_plain_install_works_from_anywhere(dist: Path, tmp_path: Path) -> None:
