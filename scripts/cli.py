@@ -19,10 +19,10 @@ from pathlib import Path
 from typing import Any, TextIO, TypeVar
 
 import click
-import orjson
 
 from calyx_logging import __version__
 from calyx_logging.compiled import WAY
+from calyx_logging.core import json_bytes
 from calyx_logging.core.text import count_text
 from calyx_logging.errors import CalyxError, remedy_for
 from calyx_logging.events.values import lower
@@ -189,7 +189,7 @@ def print_json(document: object, file: TextIO | None = None) -> None:
 
 def json_text(document: object, *, indent: bool = False) -> str:
     """Return JSON without characters that a terminal would interpret."""
-    text = orjson.dumps(lower(document)[0], option=orjson.OPT_INDENT_2 if indent else 0).decode()
+    text = json_bytes.dumps(lower(document)[0], option=json_bytes.OPT_INDENT_2 if indent else 0).decode()
     return _ACTS.sub(lambda match: f"\\u{ord(match[0]):04x}", text)
 
 

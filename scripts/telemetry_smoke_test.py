@@ -13,9 +13,9 @@ try:
     from typing import Any
 
     import click
-    import orjson
 
     from calyx_logging.bundle.folder import verify
+    from calyx_logging.core import json_bytes
     from calyx_logging.core.temporary import temporary_folder
     from calyx_logging.errors import CalyxError, NodeNotProvisioned, StorageError
     from calyx_logging.events.event import decode
@@ -131,7 +131,7 @@ def _whole_way(node: Node, steps: Steps) -> ExportResult:
     result = export(node)
     steps.check(result.bundle is not None, f"exported to {result.bundle}", "the export made no bundle")
     assert result.bundle is not None
-    steps.show(f"the event: {orjson.dumps(event).decode()}")
+    steps.show(f"the event: {json_bytes.dumps(event).decode()}")
     verified = verify(result.bundle)
     steps.ok(f"verified: {contents_text(verified.manifest, verified.events)}")
     same = _event_in(result.bundle / chunk, nonce) == event

@@ -9,11 +9,10 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, MutableMapping
 from typing import TYPE_CHECKING, Any
 
-import orjson
-import uuid_utils
-
+from calyx_logging.core import json_bytes
 from calyx_logging.core.reading import sha256_of
 from calyx_logging.core.times import utc_text
+from calyx_logging.core.uuid7 import uuid7
 from calyx_logging.errors import ConfigError, EventError
 from calyx_logging.events.values import by_rule, has_nonfinite, lower_fields
 
@@ -71,7 +70,9 @@ LARGE = 1024 * 1024
 MAX_CONTAINERS = LARGE - 1
 """The most arrays and objects that a line may have."""
 
-_OPTIONS = orjson.OPT_PASSTHROUGH_SUBCLASS | orjson.OPT_PASSTHROUGH_DATETIME | orjson.OPT_PASSTHROUGH_DATACLASS
+_OPTIONS = (
+    json_bytes.OPT_PASSTHROUGH_SUBCLASS | json_bytes.OPT_PASSTHROUGH_DATETIME | json_bytes.OPT_PASSTHROUGH_DATACLASS
+)
 
 
 def check_source(source: object) -> str:
@@ -112,16 +113,16 @@ def encode(event: Mapping[str, Any], max_bytes: int = DEFAULT_MAX_EVENT_BYTES, t
     if not texts:
         need_memory(event)
     try:
-        line = orjson.dumps(event, by_rule, _OPTIONS)
+        line = json_bytes.dumps(event, by_rule, _OPTIONS)
         exact = line.find(b"null", texts) < 0 or not has_nonfinite(event)
     except Exception:  # orjson refused it, or foreign code (a property, model_dump) raised
         exact = False
     if not exact:
-        line = orjson.dumps(_lowered(event))
+        line = json_bytes.dumps(_lowered(event))
     if len(line) + _SEQ_ROOM > max_bytes:
-        line = orjson.dumps(_truncated(orjson.loads(line), max_bytes - _SEQ_ROOM))
+        line = json_bytes.dumps(_truncated(json_bytes.loads(line), max_bytes - _SEQ_ROOM))
     elif len(line) > LARGE and has_too_many(line):
-        line = orjson.dumps(_truncated(orjson.loads(line), LARGE))
+        line = json_bytes.dumps(_truncated(json_bytes.loads(line), LARGE))
     return line
 
 
@@ -143,20 +144,20 @@ def _lowered(event: Mapping[str, Any]) -> dict[str, Any]:
 
 def _truncated(event: dict[str, Any], room: int) -> dict[str, Any]:
     """Replace the largest values by their size in bytes and SHA-256 until the line fits."""
-    sizes = {name: len(orjson.dumps(value)) for name, value in event.items() if name not in RESERVED}
-    sizes |= {name: len(orjson.dumps(event[name])) for name in ("shadowed", "exception") if name in event}
+    sizes = {name: len(json_bytes.dumps(value)) for name, value in event.items() if name not in RESERVED}
+    sizes |= {name: len(json_bytes.dumps(event[name])) for name in ("shadowed", "exception") if name in event}
     for name in sorted(sizes, key=sizes.__getitem__, reverse=True):
-        if len(orjson.dumps(event)) <= room or sizes[name] <= 256:
+        if len(json_bytes.dumps(event)) <= room or sizes[name] <= 256:
             break
         event[name] = [_marker(event[name])] if name == "exception" else _marker(event[name])
         note(event, [f"truncated: {name[:100]}"])
     for name in ("message", "logger", "event_id", "level"):
-        if len(orjson.dumps(event)) > room and len(text := event[name]) > 200:
+        if len(json_bytes.dumps(event)) > room and len(text := event[name]) > 200:
             event[name] = f"{text[:200]}…"
             shadowed = event.get("shadowed", {})
             event["shadowed"] = {**shadowed, name: _marker(text)}
             note(event, [f"truncated: {name}"])
-    if len(orjson.dumps(event)) > room:  # very many small fields remain
+    if len(json_bytes.dumps(event)) > room:  # very many small fields remain
         fields = {name: value for name, value in event.items() if name not in RESERVED or name == "degraded"}
         event = {name: value for name, value in event.items() if name not in fields}
         event["shadowed"] = {"all fields": _marker({**fields, "shadowed": event.get("shadowed")})}
@@ -165,7 +166,7 @@ def _truncated(event: dict[str, Any], room: int) -> dict[str, Any]:
 
 
 def _marker(value: object) -> dict[str, Any]:
-    data = value.encode() if isinstance(value, str) else orjson.dumps(value)
+    data = value.encode() if isinstance(value, str) else json_bytes.dumps(value)
     return {"truncated": True, "bytes": len(data), "sha256": sha256_of(data)}
 
 
@@ -193,8 +194,8 @@ def decode(line: bytes) -> dict[str, Any]:
     if len(line) > LARGE and has_too_many(line):
         raise EventError(f"more than {MAX_CONTAINERS} arrays and objects")
     try:
-        event = orjson.loads(line)
-    except orjson.JSONDecodeError as error:
+        event = json_bytes.loads(line)
+    except json_bytes.JSONDecodeError as error:
         raise EventError(f"no JSON: {error}") from None
     if not isinstance(event, dict):
         raise EventError(f"a JSON {type(event).__name__}, not an object")
@@ -207,7 +208,7 @@ def control_event(node_id: str, control: str, seconds: float, message: str, **fi
         {
             "node_id": node_id,
             "ts_utc": utc_text(seconds),
-            "event_id": str(uuid_utils.uuid7()),
+            "event_id": str(uuid7()),
             "source": CONTROL_SOURCE,
             "level": "warning" if control == "gap" else "info",
             "logger": CONTROL_SOURCE,

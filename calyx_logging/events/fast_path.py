@@ -11,9 +11,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
-import orjson
-
 from calyx_logging.compiled import use
+from calyx_logging.core import json_bytes
 from calyx_logging.events.capture import own
 from calyx_logging.events.context import PROCESS_FIELDS, bound_context
 from calyx_logging.events.event import LARGE, RESERVED, need_memory
@@ -131,5 +130,5 @@ use(
     level_names=_LEVEL_NAMES,
     process_fields=PROCESS_FIELDS,
     bound_context=bound_context,
-    orjson_dumps=orjson.dumps,
+    orjson_dumps=json_bytes.dumps,
 )

@@ -18,10 +18,10 @@ from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
-import orjson
 from pythonjsonlogger.core import BaseJsonFormatter
 
 from calyx_logging.compiled import CORE
+from calyx_logging.core import json_bytes
 from calyx_logging.core.validation import refuse_unknown
 from calyx_logging.errors import ConfigError
 from calyx_logging.events.context import bound_context
@@ -128,8 +128,8 @@ class EventFormatter(BaseJsonFormatter):
         stamp = self._stamp
         if CORE is None or stamp is None or not self._is_plain or not stamp.is_stock:
             return None
-        head = b'{"node_id":' + orjson.dumps(stamp.node_id) + b',"ts_utc":"'
-        middle = b'","source":' + orjson.dumps(stamp.source) + b',"level":'
+        head = b'{"node_id":' + json_bytes.dumps(stamp.node_id) + b',"ts_utc":"'
+        middle = b'","source":' + json_bytes.dumps(stamp.source) + b',"level":'
         return pool, partial(pool.submit, bytes), taker, head, middle, self._max_bytes
 
     def format(self, record: logging.LogRecord) -> str:

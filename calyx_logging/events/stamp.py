@@ -15,10 +15,9 @@ from collections.abc import Callable, MutableMapping
 from datetime import datetime
 from typing import TYPE_CHECKING, Any
 
-import uuid_utils
-
 from calyx_logging.compiled import CORE
 from calyx_logging.core.times import moment_text, parse_utc, utc_text
+from calyx_logging.core.uuid7 import uuid7
 from calyx_logging.events.event import DEFAULT_SOURCE, check_source, note, shadow
 from calyx_logging.events.values import is_a
 from calyx_logging.node import Node, check_node_id
@@ -60,7 +59,7 @@ _mark_outside: Callable[[logging.LogRecord], dict[str, Any]] = (
     _mark_outside_in_python if CORE is None else CORE.mark_of  # which alone has the marks of records that it took
 )
 
-_NEW_ID: Callable[[], object] = uuid_utils.uuid7 if CORE is None else CORE.event_id
+_NEW_ID: Callable[[], object] = uuid7 if CORE is None else CORE.event_id
 
 
 class StampEvent:

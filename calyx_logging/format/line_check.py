@@ -16,8 +16,7 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO
 
-import orjson
-
+from calyx_logging.core import json_bytes
 from calyx_logging.core.ranges import runs_of
 from calyx_logging.core.reading import BOM, blocks_of, whole_lines
 from calyx_logging.errors import EventError
@@ -279,7 +278,7 @@ def _plain_event(line: bytes, node_id: str, begins: str) -> dict[str, Any] | Non
     try:
         if len(line) > LARGE:
             return None  # it must be inspected before parsing
-        event: dict[str, Any] = orjson.loads(line)
+        event: dict[str, Any] = json_bytes.loads(line)
         stamped_node, when, event_id, source = _stamped(event)
         is_plain = (
             stamped_node == node_id

@@ -15,8 +15,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import orjson
-
+from calyx_logging.core import json_bytes
 from calyx_logging.core.reading import BOM
 from calyx_logging.errors import ManifestError
 from calyx_logging.format import legacy
@@ -143,7 +142,7 @@ class Manifest:
         }
         if self.covers:
             document["covers"] = self.covers
-        return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        return json_bytes.dumps(document, option=json_bytes.OPT_INDENT_2 | json_bytes.OPT_APPEND_NEWLINE)
 
     @classmethod
     def parse(cls, data: bytes) -> Manifest:
@@ -244,8 +243,8 @@ def _optional(document: Mapping[str, Any], key: str, kind: type, where: str = ""
 def loads_object(data: bytes, what: str) -> dict[str, Any]:
     """Parse a JSON object from bytes, with or without a byte order mark; `what` names it in errors."""
     try:
-        document = orjson.loads(data.removeprefix(BOM))
-    except orjson.JSONDecodeError as error:
+        document = json_bytes.loads(data.removeprefix(BOM))
+    except json_bytes.JSONDecodeError as error:
         raise ManifestError(f"{what} is no JSON: {error}") from None
     if not isinstance(document, dict):
         raise ManifestError(f"{what} is a JSON {type(document).__name__}, not an object")

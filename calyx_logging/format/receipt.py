@@ -9,8 +9,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
-import orjson
-
+from calyx_logging.core import json_bytes
 from calyx_logging.errors import ManifestError
 from calyx_logging.format.manifest import loads_object
 from calyx_logging.node import is_node_id
@@ -59,7 +58,7 @@ class Receipt:
             "writers": dict(sorted(self.writers.items())),
             "bundles": list(self.bundles),
         }
-        return orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+        return json_bytes.dumps(document, option=json_bytes.OPT_INDENT_2 | json_bytes.OPT_APPEND_NEWLINE)
 
     def says_the_same(self, other: Receipt) -> bool:
         """Tell whether another receipt acknowledges the same, whatever its time."""

@@ -25,9 +25,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-import orjson
-
-from calyx_logging.core import files
+from calyx_logging.core import files, json_bytes
 from calyx_logging.core.locks import is_gone
 from calyx_logging.errors import CalyxError, say
 from calyx_logging.events.capture import as_if_in_logging
@@ -70,13 +68,13 @@ class ProcessCount:
 def environment_for(options: dict[str, Any], inherited: dict[str, str]) -> dict[str, str]:
     """Return the environment for a program that is to be recorded, given the one it would have."""
     path = os.pathsep.join(filter(None, [str(AT_START), inherited.get("PYTHONPATH", "")]))
-    return {**inherited, "PYTHONPATH": path, ENVIRONMENT: orjson.dumps(options).decode()}
+    return {**inherited, "PYTHONPATH": path, ENVIRONMENT: json_bytes.dumps(options).decode()}
 
 
 def begin() -> None:
     """Set up this process, as the environment says; a failure is one line on standard error, and nothing more."""
     try:
-        options = orjson.loads(os.environ.get(ENVIRONMENT, ""))
+        options = json_bytes.loads(os.environ.get(ENVIRONMENT, ""))
         folder, level = Path(options.pop("counts")), options.pop("level", None)
         handler = _CountedHandler(**options)
         if level is not None:
@@ -211,7 +209,9 @@ class _Counts:
         arrived = {name: next(count) for name, count in list(self._arrived.items())}
         self._arrived = {name: itertools.count(count) for name, count in arrived.items()}
         try:
-            files.replace_file(self._path.with_suffix(".json"), orjson.dumps({"emitted": emitted, "arrived": arrived}))
+            files.replace_file(
+                self._path.with_suffix(".json"), json_bytes.dumps({"emitted": emitted, "arrived": arrived})
+            )
         except OSError as error:
             say(f"cannot write how many records were kept: {error}")
 
@@ -265,7 +265,7 @@ def counts_in(folder: Path) -> list[ProcessCount]:
         program = data[_TOTALS.size :].decode("utf-8", "replace")
         emitted, arrived = _TOTALS.unpack_from(data)
         try:
-            counted = orjson.loads(path.with_suffix(".json").read_bytes())
+            counted = json_bytes.loads(path.with_suffix(".json").read_bytes())
         except (OSError, ValueError):
             has_ended = os.name == "nt" or is_gone(f"{pid} {socket.gethostname()}")
             state = "killed" if has_ended else "running"

@@ -8,9 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import orjson
-
-from calyx_logging.core import files
+from calyx_logging.core import files, json_bytes
 from calyx_logging.errors import ManifestError
 from calyx_logging.format.manifest import loads_object
 from calyx_logging.node import is_node_id
@@ -97,7 +95,7 @@ def add_notes(
     rows = [
         (
             *(node_id, manifest_sha256, str(one["sha256"]), str(one["filename"])),
-            *(int(one["bytes"]), int(one["mtime_ns"]), orjson.dumps(one).decode()),
+            *(int(one["bytes"]), int(one["mtime_ns"]), json_bytes.dumps(one).decode()),
         )
         for one in chunks
     ]

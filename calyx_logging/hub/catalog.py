@@ -17,9 +17,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
-import orjson
-
-from calyx_logging.core import files
+from calyx_logging.core import files, json_bytes
 from calyx_logging.core.os_lock import OsLock
 from calyx_logging.errors import StorageError
 from calyx_logging.hub._catalog_schema import OURS, SCHEMA, VERSION, take_over
@@ -134,7 +132,9 @@ class Catalog:
                     "SELECT node_id, folder, manifest_sha256, imported_at FROM bundles ORDER BY node_id, folder"
                 )
             ]
-            data = orjson.dumps({"imports": imports}, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE)
+            data = json_bytes.dumps(
+                {"imports": imports}, option=json_bytes.OPT_INDENT_2 | json_bytes.OPT_APPEND_NEWLINE
+            )
             files.replace_file(self.index, data)
             change.execute("UPDATE bundles SET listed = 1 WHERE NOT listed")
             change.execute("INSERT OR REPLACE INTO about VALUES ('index', ?)", [_state_of(self.index)])

@@ -12,10 +12,8 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import asdict, dataclass
 
-import orjson
-
 from calyx_logging.bundle.verification import Fault
-from calyx_logging.core import files
+from calyx_logging.core import files, json_bytes
 from calyx_logging.core.reading import names_in, sha256_of
 from calyx_logging.errors import ManifestError
 from calyx_logging.format.manifest import loads_object
@@ -68,7 +66,9 @@ def note_refused(
     names = (node_id, None if timestamp is None else timestamp[:_MAX_TEXT], manifest_sha256)
     note = Refusal(source, refused_at, *names, tuple(fault_texts[:_MAX_FAULTS]), len(fault_texts))
     files.make_dirs(store.refused)
-    files.replace_file(store.refused / _name(source), orjson.dumps(asdict(note), option=orjson.OPT_APPEND_NEWLINE))
+    files.replace_file(
+        store.refused / _name(source), json_bytes.dumps(asdict(note), option=json_bytes.OPT_APPEND_NEWLINE)
+    )
     known = names_in(store.refused)
     if len(known) > _MAX_NOTES:
         oldest = sorted((_mtime(store, name), name) for name in known)

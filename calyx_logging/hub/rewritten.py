@@ -13,9 +13,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import orjson
-
-from calyx_logging.core import files
+from calyx_logging.core import files, json_bytes
 from calyx_logging.errors import ManifestError
 from calyx_logging.format.manifest import loads_object
 from calyx_logging.hub.store import Entry, Store
@@ -47,7 +45,7 @@ def note_rewrites(store: Store, node_id: str, manifest_sha256: str, found: Itera
     path = _path(store, node_id, manifest_sha256)
     files.make_dirs(path.parent)
     document = {"chunks": [asdict(one) for one in found]}
-    files.replace_file(path, orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE))
+    files.replace_file(path, json_bytes.dumps(document, option=json_bytes.OPT_APPEND_NEWLINE))
 
 
 def rewrites(store: Store, entry: Entry) -> tuple[Rewrite, ...]:

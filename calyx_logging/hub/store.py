@@ -24,9 +24,7 @@ from contextlib import AbstractContextManager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-import orjson
-
-from calyx_logging.core import files
+from calyx_logging.core import files, json_bytes
 from calyx_logging.core.carriers import left_by
 from calyx_logging.core.os_lock import OsLock
 from calyx_logging.core.reading import names_in, sha256_of
@@ -307,7 +305,7 @@ class Store:
             for sha256, size, mtime_ns, scan in self.catalog.rows(sql, [entry.node_id, entry.manifest_sha256]):
                 with suppress(KeyError, TypeError, ValueError):
                     # the first that brought a chunk is, as a rule, where it lies
-                    found.setdefault(sha256, Note(Scan.of_document(orjson.loads(scan)), size, mtime_ns))
+                    found.setdefault(sha256, Note(Scan.of_document(json_bytes.loads(scan)), size, mtime_ns))
         return found
 
     def note_checked(self, manifest: Manifest, manifest_sha256: str, scans: Mapping[str, Scan], folder: Path) -> None:

@@ -12,11 +12,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import orjson
-
 from calyx_logging.bundle.archive import FORMATS
 from calyx_logging.bundle.folder import verify
-from calyx_logging.core import files
+from calyx_logging.core import files, json_bytes
 from calyx_logging.core.carriers import copy_of, left_by
 from calyx_logging.core.reading import names_in, sha256_of
 from calyx_logging.core.text import count_text
@@ -187,7 +185,7 @@ def save(node: Node, exported: Exported) -> None:
     }
     files.replace_file(
         node.outbox / INDEX_NAME,
-        orjson.dumps(document, option=orjson.OPT_INDENT_2 | orjson.OPT_APPEND_NEWLINE),
+        json_bytes.dumps(document, option=json_bytes.OPT_INDENT_2 | json_bytes.OPT_APPEND_NEWLINE),
     )
     exported.changed = False
 

@@ -13,9 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 
-import orjson
-
-from calyx_logging.core import files
+from calyx_logging.core import files, json_bytes
 from calyx_logging.core.locks import is_gone
 from calyx_logging.core.os_lock import Held, OsLock, has_no_locks, without_locks
 from calyx_logging.core.times import utc_text
@@ -46,7 +44,7 @@ def exclusive(
     try:
         who = {"pid": os.getpid(), "host": socket.gethostname(), "since": utc_text(clock())}
         try:
-            files.replace_file(holder, orjson.dumps(who, option=orjson.OPT_APPEND_NEWLINE))
+            files.replace_file(holder, json_bytes.dumps(who, option=json_bytes.OPT_APPEND_NEWLINE))
         except OSError as error:
             if not files.is_full(error):  # it only tells who has the lock
                 raise
@@ -81,7 +79,7 @@ def _acquire(lock: OsLock, holder: Path, sleep: Callable[[float], None]) -> None
 def _described(holder: Path) -> str | None:
     """Describe the process that the holder's file names; None if there is no such file, or the process has ended."""
     try:
-        who = orjson.loads(files.read_regular(holder))
+        who = json_bytes.loads(files.read_regular(holder))
         gone = is_gone(f"{who['pid']} {who['host']}")
         return None if gone else f"process {who['pid']} on {who['host']} since {who['since']}"
     except (OSError, CalyxError, ValueError, KeyError, TypeError):

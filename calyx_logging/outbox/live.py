@@ -12,9 +12,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
-import orjson
-
-from calyx_logging.core import files
+from calyx_logging.core import files, json_bytes
 from calyx_logging.core.locks import holder_of
 from calyx_logging.core.times import utc_text
 from calyx_logging.errors import StorageError
@@ -56,7 +54,7 @@ def ask_to_seal(
     request = seal_request(outbox)
     who = {"requested_at": utc_text(clock()), "pid": os.getpid(), "host": socket.gethostname()}
     try:
-        files.replace_file(request, orjson.dumps(who, option=orjson.OPT_APPEND_NEWLINE))
+        files.replace_file(request, json_bytes.dumps(who, option=json_bytes.OPT_APPEND_NEWLINE))
     except OSError as error:
         raise StorageError.of(error, "ask living processes to seal their chunks", request, "free some space") from error
     try:

@@ -17,9 +17,8 @@ from hashlib import blake2b
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
-from orjson import OPT_SORT_KEYS, dumps
-
 from calyx_logging.core import files
+from calyx_logging.core.json_bytes import OPT_SORT_KEYS, dumps
 from calyx_logging.core.reading import BOM
 from calyx_logging.core.times import parse_utc
 from calyx_logging.errors import ConfigError

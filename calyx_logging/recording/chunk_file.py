@@ -16,9 +16,7 @@ import os
 from collections.abc import Iterable
 from pathlib import Path
 
-import orjson
-
-from calyx_logging.core import files
+from calyx_logging.core import files, json_bytes
 from calyx_logging.events.event import CONTROL_SOURCE
 from calyx_logging.format.chunk import ChunkName
 from calyx_logging.recording.gaps import Gap
@@ -112,8 +110,8 @@ class ChunkFile(files.AppendFile):
 def seq_of(line: bytes) -> int | None:
     """The `seq` of a line as it stands in a chunk; None for a fragment."""
     try:
-        event = orjson.loads(line)
-    except orjson.JSONDecodeError:
+        event = json_bytes.loads(line)
+    except json_bytes.JSONDecodeError:
         return None
     seq = event.get("seq") if isinstance(event, dict) else None
     return seq if isinstance(seq, int) else None
@@ -121,12 +119,12 @@ def seq_of(line: bytes) -> int | None:
 
 def is_control(line: bytes) -> bool:
     """Whether a whole line is a writer's own, and no event."""
-    return bool(orjson.loads(line).get("source") == CONTROL_SOURCE)
+    return bool(json_bytes.loads(line).get("source") == CONTROL_SOURCE)
 
 
 def is_gap(line: bytes) -> bool:
     """Whether a whole line tells of a gap."""
-    return is_control(line) and orjson.loads(line).get("control") == "gap"
+    return is_control(line) and json_bytes.loads(line).get("control") == "gap"
 
 
 def without_seq(line: bytes) -> bytes:

@@ -17,8 +17,7 @@ from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import orjson
-
+from calyx_logging.core import json_bytes
 from calyx_logging.core.times import in_utc, parse_utc
 from calyx_logging.errors import ConfigError
 
@@ -249,7 +248,7 @@ def for_script(document: object) -> Any:
     """Encode a document for a script element, which must not contain `<`."""
     from markupsafe import Markup
 
-    text = orjson.dumps(document, option=orjson.OPT_NON_STR_KEYS).decode()
+    text = json_bytes.dumps(document, option=json_bytes.OPT_NON_STR_KEYS).decode()
     for letter in "<>&\u2028\u2029":
         text = text.replace(letter, f"\\u{ord(letter):04x}")
     return Markup(text)  # as JSON has it

@@ -15,8 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import orjson
-
+from calyx_logging.core import json_bytes
 from calyx_logging.errors import CalyxError
 from calyx_logging.events.event import decode
 from calyx_logging.format.chunk import open_chunk
@@ -340,7 +339,7 @@ def document_of(excerpt: Excerpt, keep: range | None = None) -> dict[str, Any]:
 
 def packed_text(document: object) -> str:
     """Pack a document for the page: JSON, gzip, base64."""
-    return base64.b64encode(gzip.compress(orjson.dumps(document), 6, mtime=0)).decode()
+    return base64.b64encode(gzip.compress(json_bytes.dumps(document), 6, mtime=0)).decode()
 
 
 def _pack_one(excerpt: Excerpt, room: int) -> Packed:

@@ -9,8 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs
 
-import orjson
-
+from calyx_logging.core import json_bytes
 from calyx_logging.errors import CalyxError, ConfigError
 from calyx_logging.report.served import SERVED_POLICY, served_files
 from calyx_logging.view.access import App, Receive, Scope, Send
@@ -64,7 +63,7 @@ def routes(content: Content, stream: Stream | None, board: Board) -> App:
     async def recent(request: Request) -> Response:
         about = {"session": board.session, "page": board.page}
         found = {"first": 1, "lines": []} if stream is None else stream.recent(board.session)
-        return _response(orjson.dumps({**about, **found}), "application/json")
+        return _response(json_bytes.dumps({**about, **found}), "application/json")
 
     async def others(request: Request) -> Response:
         return await answer(partial(content.others, _key(request), request.query_params.get("case", "")))
@@ -94,7 +93,7 @@ class _Answers:
             return _refused("too many questions at a time", 503)
         self._waiting += 1
         try:
-            document = await asyncio.to_thread(lambda: orjson.dumps(question()))
+            document = await asyncio.to_thread(lambda: json_bytes.dumps(question()))
         except ConfigError as error:
             return _refused(str(error), 404)
         except (CalyxError, OSError) as error:
@@ -166,7 +165,7 @@ class _Live:
 
 async def _say(send: Send, name: str, data: object, last: str | None = None) -> None:
     number = b"" if last is None else b"id: " + last.encode() + b"\n"
-    body = b"event: " + name.encode() + b"\n" + number + b"data: " + orjson.dumps(data) + b"\n\n"
+    body = b"event: " + name.encode() + b"\n" + number + b"data: " + json_bytes.dumps(data) + b"\n\n"
     await send({"type": "http.response.body", "body": body, "more_body": True})
 
 
@@ -205,7 +204,7 @@ async def _on_not_found(request: Request, error: Exception) -> Response:
 
 
 def _refused(text: str, status: int) -> Response:
-    return _response(orjson.dumps({"error": text}), "application/json", status)
+    return _response(json_bytes.dumps({"error": text}), "application/json", status)
 
 
 def _response(data: bytes, media_type: str, status: int = 200) -> Response:
