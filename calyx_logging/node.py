@@ -190,7 +190,7 @@ def find_root(
     raise NodeNotProvisioned(
         f"no {_NODE_FILE.as_posix()} in this folder or above it",
         path=here,
-        hint="run: calyx-telemetry provision NODE_ID --root FOLDER, or name the root (option root, or CALYX_ROOT)",
+        hint="run: calyx-telemetry provision NODE_ID --root FOLDER, or name the root (--root, root=, or CALYX_ROOT)",
     )
 
 

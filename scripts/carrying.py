@@ -14,7 +14,7 @@ from calyx_logging.hub.receipts import leave
 from calyx_logging.hub.store import Store
 from calyx_logging.node import Node
 from calyx_logging.outbox.prune import take_note
-from calyx_logging.outbox.receipts import read_receipt, receipt_in
+from calyx_logging.outbox.receipts import is_kept, read_receipt, receipt_in
 from calyx_logging.scripts.cli import remark, tell
 
 __all__ = ["leave_receipts", "make_place_for_receipts", "take_receipts"]
@@ -31,8 +31,8 @@ def make_place_for_receipts(carrier: Path) -> None:
 def leave_receipts(store: Store, paths: Iterable[str], *, quiet: bool) -> None:
     """Leave receipts in those of the folders that bundles were imported from which take them back."""
     for path in paths:
-        folder = local_folder(path)
         try:
+            folder = local_folder(path)
             left = [] if folder is None else leave(store, folder)
         except CalyxError as error:
             remark(f"warning: {error}")
@@ -45,14 +45,18 @@ def take_receipts(node: Node, carrier: Path, *, accept_unsigned: bool) -> None:
     """Keep the receipts that came back in this folder; one that cannot be taken stays there."""
     for node_id in node.all_ids():
         one = node.with_id(node_id)
-        path = receipt_in(carrier, one)
-        if not path.exists():
-            continue
         try:
+            path = receipt_in(carrier, one)
+            if not path.exists():
+                continue
             carried = read_receipt(one, path, accept_unsigned=accept_unsigned)
+            if is_kept(one, carried):
+                continue
             take_note(one, carried)
-        except CalyxError as error:
-            remark(f"the receipt was not taken: {error}")
+        except (CalyxError, OSError) as error:
+            remark(f"did not take the receipt: {error}")
             continue
         what = f"of {carried.receipt.written_at}, for {count_text(len(carried.receipt.chunks), 'chunk')}"
-        remark(f"took the hub's receipt {what}; to delete what it covers: calyx-telemetry prune --receipt {path}")
+        prune = f'calyx-telemetry prune --root "{node.root}" --receipt "{carrier}"'
+        unsigned = "" if carried.signed_by else " --accept-unsigned"
+        remark(f"took the hub's receipt {what}; to delete what it covers: {prune}{unsigned}")

@@ -7,6 +7,7 @@ asked, since every command imports this.
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Iterable
 from contextlib import suppress
 from functools import wraps
@@ -18,6 +19,8 @@ __all__ = ["PowerShell", "files", "folders", "node_ids", "places", "query_names"
 
 _Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 _MAX_RUNS = 500
+_SAFE = re.compile(r"[\w.@%+=:/-]+", re.ASCII)
+"""What means itself in every shell: names may be from elsewhere, and click's scripts insert them unquoted."""
 
 
 def files(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
@@ -36,7 +39,7 @@ def places(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[
 
 
 def _beginning(texts: Iterable[str], incomplete: str) -> list[CompletionItem]:
-    return [CompletionItem(text) for text in texts if text.startswith(incomplete)]
+    return [CompletionItem(text) for text in texts if text.startswith(incomplete) and _SAFE.fullmatch(text)]
 
 
 def _offered(found: Callable[[click.Context], Iterable[str]]) -> _Complete:

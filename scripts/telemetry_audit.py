@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 try:
+    from collections.abc import Iterable
     from dataclasses import asdict
     from functools import partial
     from typing import Any
@@ -11,6 +12,7 @@ try:
 
     from calyx_logging.format.completeness import NodeAudit, findings, worst
     from calyx_logging.hub.audit import audit_node
+    from calyx_logging.hub.rejections import Refusal, refusals
     from calyx_logging.hub.store import Store, find_hub
     from calyx_logging.scripts import completing
     from calyx_logging.scripts.cli import (
@@ -19,6 +21,7 @@ try:
         hub_option,
         json_option,
         print_json,
+        remark,
         run,
         tell,
     )
@@ -38,7 +41,7 @@ def command(node_ids: tuple[str, ...], root: str | None, strict: bool, deep: boo
     The audit relies on what each import noted, and reads only chunks whose files have changed since. With --deep it
     reads every chunk, computes its hash anew, and lists event ids that several events share. Exit code 1 when
     something is missing; with --strict also when a writer reported events that it could not keep, or was killed, so
-    that its last ones are unknown.
+    that its last ones are unknown, or when a bundle was refused and has not been imported since.
     """
     store = Store(find_hub(root))
     audits = []
@@ -48,8 +51,13 @@ def command(node_ids: tuple[str, ...], root: str | None, strict: bool, deep: boo
         audits.append(audit)
         if not as_json:
             _tell(audit)
+    refused = [one for one in refusals(store) if not node_ids or one.node_id in node_ids]
     if as_json:
-        print_json([_document(audit) for audit in audits])
+        print_json([_document(audit, refused) for audit in audits])
+    for one in refused:
+        (remark if as_json else tell)(_refused_text(one))
+    if strict and refused:
+        raise SystemExit(1)
     if code := worst(audit.verdict for audit in audits).exit_code(strict=strict):
         raise SystemExit(code)
 
@@ -65,10 +73,17 @@ def _tell(audit: NodeAudit) -> None:
         tell(f"  {finding}")
 
 
-def _document(audit: NodeAudit) -> dict[str, Any]:
+def _refused_text(one: Refusal) -> str:
+    whose = "a bundle that names no node" if one.node_id is None else f"a bundle of {one.node_id}"
+    why = one.faults[0] if one.faults else "its faults are not known"
+    return f"refused, and not imported since: {whose}, from {one.source}, at {one.refused_at}: {why}"
+
+
+def _document(audit: NodeAudit, refused: Iterable[Refusal]) -> dict[str, Any]:
     known = {name: value for name, value in asdict(audit).items() if name != "goes_on"}  # of a hub, never
     verdict = audit.verdict
-    return {"complete": verdict.is_complete, **verdict.document(), **known}
+    others = [asdict(one) for one in refused if one.node_id == audit.node_id]
+    return {"complete": verdict.is_complete, **verdict.document(), **known, "refused": others}
 
 
 if __name__ == "__main__":

@@ -13,8 +13,8 @@ except ImportError as error:
     ) from None
 
 _EPILOG = """\b
-bash        calyx-telemetry completion bash > ~/.local/share/bash-completion/completions/calyx-telemetry
-zsh         calyx-telemetry completion zsh > "${fpath[1]}/_calyx-telemetry"
+bash        echo 'source <(calyx-telemetry completion bash)' >> ~/.bashrc
+zsh         echo 'source <(calyx-telemetry completion zsh)' >> ~/.zshrc
 fish        calyx-telemetry completion fish > ~/.config/fish/completions/calyx-telemetry.fish
 PowerShell  calyx-telemetry completion powershell >> $PROFILE
 """
@@ -25,7 +25,7 @@ PowerShell  calyx-telemetry completion powershell >> $PROFILE
 def command(shell: str) -> None:
     """Print a script that makes a shell complete commands, options, files, nodes, runs and named queries.
 
-    Put it where the shell reads it, and begin a new shell.
+    Add it to what the shell reads at its start, and start a new shell.
     """
     completion = get_completion_class(shell)
     assert completion is not None

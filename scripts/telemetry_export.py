@@ -14,6 +14,7 @@ try:
     from calyx_logging.bundle.audit import audit_bundle
     from calyx_logging.bundle.object_store import Sent, check_url, local_folder, send
     from calyx_logging.bundle.signing import check_key
+    from calyx_logging.errors import ConfigError
     from calyx_logging.format.completeness import Verdict, worst
     from calyx_logging.format.manifest import SIGNATURE_NAME
     from calyx_logging.node import Node
@@ -121,7 +122,7 @@ def command(
     node = Node.find(root)
     if sign is not None and not no_sign:
         check_key(sign)
-    carrier = _carrier(to, paranoid=paranoid, direct=direct, accept_unsigned=accept_unsigned)
+    carrier = _carrier(node, to, paranoid=paranoid, direct=direct, accept_unsigned=accept_unsigned)
     if wait is not None and not live:
         raise click.UsageError("--wait is for --live")
     if direct and archive is not None:
@@ -155,7 +156,7 @@ def command(
         raise SystemExit(1)
 
 
-def _carrier(to: str | None, *, paranoid: bool, direct: bool, accept_unsigned: bool) -> Path | None:
+def _carrier(node: Node, to: str | None, *, paranoid: bool, direct: bool, accept_unsigned: bool) -> Path | None:
     """Check the place of `--to` and the options for it; return it if it is a folder."""
     if to is not None:
         check_url(to)
@@ -165,6 +166,8 @@ def _carrier(to: str | None, *, paranoid: bool, direct: bool, accept_unsigned: b
     if carrier is None and (direct or accept_unsigned):
         option = "--direct" if direct else "--accept-unsigned"
         raise click.UsageError(f"{option} is for --to FOLDER")
+    if carrier is not None and carrier.resolve().is_relative_to((node.root / "telemetry").resolve()):
+        raise ConfigError("is in the node's own outbox", path=carrier, hint="name a folder outside of it")
     return carrier
 
 
@@ -210,8 +213,12 @@ def _tell(result: ExportResult, verdict: Verdict | None, *, alone: bool) -> None
 
 def _tell_sent(sent: Mapping[str, Sent]) -> None:
     for node_id, one in sent.items():
-        new = f"sent {count_text(len(one.new), 'bundle')}, {size_text(one.bytes)}" if one.new else "nothing to send"
-        click.echo(f"{node_id}: {new}; at {one.url}: {count_text(len(one.bundles), 'bundle')} of those in exports")
+        there = count_text(len(one.bundles), "bundle")
+        if one.new:
+            sent_text = f"sent {count_text(len(one.new), 'bundle')}, {size_text(one.bytes)}"
+            click.echo(f"{node_id}: {sent_text}; {there} from exports at {one.url}")
+        elif one.bundles:
+            click.echo(f"{node_id}: nothing to send; {there} from exports at {one.url} already")
 
 
 def _remark(result: ExportResult) -> None:

@@ -69,7 +69,9 @@ def command(root: str | None, receipt: Path, accept_unsigned: bool, dry_run: boo
         found = carry_out(node, carried)
     if as_json:
         print_json(_document(node, found, carried, deleted=not dry_run))
-    elif not dry_run:
+    elif dry_run:
+        tell("nothing was deleted (--dry-run)")
+    else:
         tell(f"deleted {_what(found)}")
     for kept in found.kept:
         remark(f"warning: {kept}")

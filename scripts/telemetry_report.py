@@ -119,9 +119,8 @@ def command(
         tell(f"{output} ({size_text(len(report.html))}): {about}, {events}")
         *of_runs, errors, outside = report.packed
         whole = f"{sum(one.events for one in of_runs)} events of {count_text(len(of_runs), 'run')}"
-        tell(
-            f"  in it: {whole}, the last {count_text(errors.events, 'error')}, {outside.events} events outside of runs"
-        )
+        rest = count_text(outside.events, "event")
+        tell(f"  in it: {whole}, the last {count_text(errors.events, 'error')}, {rest} outside of runs")
         left = sum(one.count - one.events for one in of_runs)
         if left:
             tell(f"  {left} events of these runs are not in it; the page says how to see them")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 try:
     from collections.abc import Collection, Iterator, Sequence
-    from contextlib import closing
+    from contextlib import closing, suppress
     from dataclasses import asdict, dataclass
     from pathlib import Path
     from typing import Any
@@ -15,7 +15,7 @@ try:
     from calyx_logging.bundle.folder import check
     from calyx_logging.bundle.object_store import RemoteBundle, bundles_at, is_url
     from calyx_logging.bundle.signed import Signed, Trust, who_signed
-    from calyx_logging.bundle.staging import bring, bytes_of, verdict
+    from calyx_logging.bundle.staging import bring, bundles_in, bytes_of, verdict
     from calyx_logging.bundle.verification import Read, Report, judge
     from calyx_logging.core.reading import blocks_of, names_in
     from calyx_logging.core.temporary import temporary_folder
@@ -38,7 +38,7 @@ except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py verify") from None
 
 
-_SIGNATURE_HINT = "verify --root HUB says whose it is"
+_SIGNATURE_HINT = "verify --root HUB looks it up; see calyx-telemetry trust"
 _Signature = Signed | str
 """Who signed; or why that cannot be said."""
 
@@ -50,11 +50,14 @@ class Checked:
     name: str
     report: Report
     signature: _Signature | None = None
+    has_to_be_known: bool = False
 
     @property
     def is_good(self) -> bool:
         """Whether neither its files nor its signature have a fault."""
-        return not self.report.faults and not (isinstance(self.signature, Signed) and self.signature.fault)
+        if isinstance(self.signature, Signed):
+            return not self.report.faults and not self.signature.fault
+        return not self.report.faults and not (self.has_to_be_known and self.signature is not None)
 
 
 @click.command("verify", short_help="Check bundles: every fault is named.")
@@ -71,9 +74,9 @@ class Checked:
 def command(bundles: tuple[str, ...], root: str | None, as_json: bool) -> None:
     """Check bundles, folders or archives: every missing, extra, changed or malformed file is named.
 
-    Of an archive of several bundles, each is checked; of a URL in object storage, all bundles below it. The key that
-    signed is named, and with --root whether it is trusted for the node. Exit code 1 when a bundle has a fault, or its
-    signature is wrong.
+    Of an archive or a folder of several bundles, each is checked; of a URL in object storage, all bundles below it. The
+    key that signed is named, and with --root whether it is trusted for the node. Exit code 1 when a bundle has a fault,
+    when its signature is wrong, and with --root also when the signature cannot be checked.
     """
     reports: list[Checked] = []
     trust, code = None, 0
@@ -100,7 +103,11 @@ def command(bundles: tuple[str, ...], root: str | None, as_json: bool) -> None:
 
 def _places(bundle: str) -> Sequence[Path | RemoteBundle]:
     if not is_url(bundle):
-        return [Path(bundle)]
+        folder = Path(bundle)
+        if folder.is_dir() and not (folder / MANIFEST_NAME).exists():
+            with suppress(ManifestError):
+                return bundles_in(folder).bundles
+        return [folder]
     found = bundles_at(bundle)
     for folder in found.unfinished:
         remark(f"{folder} has no manifest (yet)")
@@ -143,11 +150,14 @@ def _with_signature(name: str, report: Report, names: Collection[str], read: Rea
     if report.manifest is None:
         return Checked(name, report)
     try:
-        signature = b"".join(read(SIGNATURE_NAME)) if SIGNATURE_NAME in names else None
+        try:
+            signature = b"".join(read(SIGNATURE_NAME)) if SIGNATURE_NAME in names else None
+        except CalyxError as error:
+            return Checked(name, report, Signed(None, None, f"the signature cannot be read: {error}"))
         signed = who_signed(b"".join(read(MANIFEST_NAME)), signature, report.manifest.node_id, trust)
         return Checked(name, report, signed)
     except CalyxError as error:
-        return Checked(name, report, str(error))
+        return Checked(name, report, str(error), trust is not None)
 
 
 def tell_report(checked: Checked) -> None:
@@ -161,7 +171,7 @@ def tell_report(checked: Checked) -> None:
             tell(f"  {fault}")
         return
     manifest = report.manifest
-    verified = "verified" if checked.is_good else "its files are whole, but not its signature"
+    verified = "verified" if checked.is_good else "its files are whole, but its signature is not good"
     tell(f"{bundle}: {verified}, node {manifest.node_id}, {contents_text(manifest, report.events)}")
     tell(f"  {_signature_text(checked.signature, manifest.node_id)}")
 
@@ -173,8 +183,9 @@ def _signature_text(signature: _Signature | None, node_id: str) -> str:
         return signature.fault
     if signature.key is None:
         return "not signed"
-    whose = f"trusted for node {node_id}" if signature.is_trusted else f"not checked whose ({_SIGNATURE_HINT})"
-    return f"signed with {signature.key}, {whose}"
+    if signature.is_trusted:
+        return f"signed with {signature.key}, trusted for node {node_id}"
+    return f"signed with {signature.key}; whether that is a key of node {node_id} is not known ({_SIGNATURE_HINT})"
 
 
 def document(checked: Checked) -> dict[str, Any]:

@@ -98,7 +98,7 @@ def test_the_guide_to_pools(node: Node) -> None:
 @pytest.mark.skipif(os.name == "nt", reason="Slurm is for Unix")
 def test_the_guide_to_slurm(node: Node) -> None:
     """Two tasks of the array, run as Slurm runs its script, are two runs of one node."""
-    (script,) = blocks("bash", guide("slurm"))
+    script, _ = blocks("bash", guide("slurm"))
     (harness,) = blocks("python", guide("slurm"))
     (node.root / "bench.py").write_text(harness, "utf-8")
     (node.root / "job.sh").write_text(script.replace("python ", f'"{sys.executable}" '), "utf-8")

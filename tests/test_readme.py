@@ -300,16 +300,18 @@ def test_the_commands_of_the_hub_document(tmp_path: Path) -> None:
     """The guide's commands run in order for a node and a hub, and so does the stock command that checks a signature."""
     document = (REPO / "docs" / "hub.md").read_text("utf-8")
     commands = [line for body in blocks("console", document) for line in body.splitlines()]
-    arrives, keygen, provisions, trusts, trusts_hub, *prunes, since, audits = commands
+    arrives, keygen, provisions, trusts, hub_key, names_key, trusts_hub, *prunes, since, audits = commands
     (tmp_path / "node").mkdir()
     (tmp_path / "hub").mkdir()
     subprocess.run(shlex.split(keygen), cwd=tmp_path, check=True, capture_output=True)
-    subprocess.run(["ssh-keygen", "-q", "-N", "", "-t", "ed25519", "-f", "hub-key"], cwd=tmp_path, check=True)
+    subprocess.run([*shlex.split(hub_key), "-q", "-N", ""], cwd=tmp_path, check=True)
+    done = telemetry(*names_key.split()[1:], cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
     for line in (provisions, "calyx-telemetry smoke-test --root node", trusts):
         done = telemetry(*line.split()[1:], cwd=tmp_path)
         assert done.returncode == 0, (line, done.stderr)
     (bundle,) = (tmp_path / "node/exports/telemetry_exports/laptop-01").iterdir()
-    arrives = arrives.replace("/media/stick", str(bundle)).replace("/srv/hub", "hub") + " --sign hub-key"
+    arrives = arrives.replace("/media/stick", str(bundle)).replace("/srv/hub", "hub")
     done = telemetry(*arrives.split()[1:], cwd=tmp_path)
     assert (done.returncode, "imported" in done.stdout) == (0, True), done.stdout + done.stderr
     for path in (tmp_path / "hub/telemetry/federated/.receipts").glob("*.json*"):

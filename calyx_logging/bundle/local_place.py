@@ -32,10 +32,19 @@ def path_of_url(url: str) -> Path:
     Raises:
         ConfigError: it names another host.
     """
-    parts = urlsplit(url)
+    hint = "give the path of the folder, or file:///path"
+    try:
+        parts = urlsplit(url)
+        path = url2pathname(parts.path)
+    except ValueError as error:
+        raise ConfigError(f"{url!r} is no URL: {error}", hint=hint) from None
     if parts.netloc not in ("", "localhost"):
         raise ConfigError(f"{url} is on another host", hint="give the path of the share, or file:///path")
-    return Path(url2pathname(parts.path))
+    if not path or "\0" in path:
+        raise ConfigError(f"{url!r} names no folder", hint=hint)
+    if parts.query or parts.fragment:
+        raise ConfigError(f"{url!r} has a ? or #", hint="give the path of the folder, or write %3F and %23")
+    return Path(path)
 
 
 @dataclass(frozen=True)
@@ -44,6 +53,24 @@ class LocalPlace:
 
     url: str
     root: Path
+
+    @classmethod
+    def named(cls, path: str) -> LocalPlace:
+        """Return the folder that a user named.
+
+        Raises:
+            ConfigError: no folder has that name.
+        """
+        if not path or "\0" in path:
+            raise ConfigError("no folder is named", hint="name a folder, such as a stick, or s3://bucket/folder")
+        try:
+            return cls(path.rstrip("/\\") or path, Path(path).expanduser().absolute())
+        except RuntimeError as error:  # there is no such user
+            raise ConfigError(f"{path}: {error}", hint="name the folder in full") from None
+
+    def below(self, name: str) -> LocalPlace:
+        """Return a folder in this one."""
+        return LocalPlace(f"{self.url}/{name}", self.root / name)
 
     def listing(self) -> dict[str, int]:
         """List every file below the folder by name, with its size in bytes; links are not followed."""

@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -82,7 +82,7 @@ def _local(url: str) -> LocalPlace | None:
     """Return the folder that a path or a file:// URL names."""
     if url.startswith("file://"):
         return LocalPlace(url.rstrip("/"), path_of_url(url))
-    return None if is_url(url) else LocalPlace(url.rstrip("/\\") or url, Path(url).expanduser().absolute())
+    return None if is_url(url) else LocalPlace.named(url)
 
 
 def _place_of(url: str) -> _Files | LocalPlace:
@@ -132,6 +132,10 @@ class _Files:
             place = f"{self.url}/{name}" if name else self.url
             hint = "check the network, the credentials and the bucket's name; running it again goes on from here"
             raise StorageError(f"cannot {what} {place}: {_error_text(error, self.secret)}", hint=hint) from error
+
+    def below(self, name: str) -> _Files:
+        """Return a folder in this one."""
+        return replace(self, url=f"{self.url}/{name}", root=f"{self.root}/{name}")
 
     def path(self, name: str) -> str:
         return f"{self.root}/{name}" if name else self.root
@@ -277,6 +281,8 @@ def bundles_at(url: str) -> FoundThere:
 def _is_left(name: str) -> bool:
     """Check whether a carrier left a file, or a folder that it is in."""
     *folders, file = name.split("/")
+    if any(part.startswith(".") for part in folders):  # as what an export has not finished
+        return True
     return left_by(file) is not None or any(left_folder(folder) is not None for folder in folders)
 
 
@@ -320,7 +326,7 @@ def send(
         StorageError: the URL cannot be reached or written; what was sent stays, and another call continues.
         ManifestError: another bundle there has the same name, or its content differs from what was sent.
     """
-    place = _place_of(f"{url.rstrip('/')}/{node_id}")
+    place = _place_of(url).below(node_id)
     there = place.listing()
     sent = Sent(place.url)
     folders = [exports / name for name in names_in(exports) if not name.startswith(".")]

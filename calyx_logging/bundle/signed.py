@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from calyx_logging.bundle.signers import signers_of
+from calyx_logging.bundle.signers import keys_in, signers_of
 from calyx_logging.bundle.signing import MANIFEST_NAMESPACE, signing_key_of, verify_signature
 from calyx_logging.errors import SignatureError
 
@@ -54,7 +54,10 @@ def who_signed(manifest: bytes, signature: bytes | None, node_id: str, trust: Tr
         return Signed(None, False if known else None, fault)
     try:
         if trust is None or not known:
-            return Signed(signing_key_of(manifest, signature, MANIFEST_NAMESPACE), None)
+            key = signing_key_of(manifest, signature, MANIFEST_NAMESPACE)
+            if trust is not None and any(key.endswith(one.fingerprint) for one in keys_in(trust.revoked)):
+                return Signed(None, False, f"signed with {key}, which is revoked in {trust.revoked}")
+            return Signed(key, None)
         key = verify_signature(
             manifest,
             signature,

@@ -1,6 +1,6 @@
 """Check calyx-logging bundles with Python alone (3.7 or newer): python3 verify.py [FOLDER...]
 
-Each bundle in these folders (default: the folder of this file) is compared with its manifest.json: no chunk is missing,
+Each bundle in these folders (default: the folder of this file) is compared with its manifest.json: no file is missing,
 none is there besides, and each has the bytes that were exported. Exit code 0 if all is well, 1 if not.
 
 This file came with the bundle. It finds what was damaged on the way. Against somebody who alters bundles on purpose,
@@ -9,16 +9,26 @@ check a signature with calyx-telemetry, or use a copy of this file that did not 
 
 from __future__ import annotations
 
-import hashlib
-import json
 import os
 import sys
+
+if __name__ == "__main__" and sys.path and sys.path[0] == os.path.dirname(os.path.abspath(__file__)):
+    del sys.path[0]  # this folder came from elsewhere, and may hold a json.py
+
+import hashlib
+import json
+import stat
 import unicodedata
-from typing import Dict, Iterator, List, Tuple
+from typing import BinaryIO, Dict, Iterator, List, Tuple
+
+OWN = ("manifest.json", "SHA256SUMS", "manifest.json.sig", "verify.py")
 
 
 def main(args: List[str]) -> int:
     """Check the bundles in the folders given; return the exit code."""
+    if args[:1] in (["-h"], ["--help"]):
+        say((__doc__ or "").split("\n", 1)[0])
+        return 0
     folders = args or [os.path.dirname(os.path.abspath(__file__))]
     bundles = sorted(found for folder in folders for found in bundles_in(folder))
     if not bundles:
@@ -26,7 +36,10 @@ def main(args: List[str]) -> int:
         return 1
     faulty = 0
     for bundle in bundles:
-        faults, what = check(bundle)
+        try:
+            faults, what = check(bundle)
+        except Exception as error:  # a bundle made to confuse; the others are checked all the same
+            faults, what = [f"cannot be checked: {error!r}"], ""
         say(f"{bundle}: {what if not faults else f'{len(faults)} fault(s)'}")
         for fault in faults:
             say(f"  {fault}")
@@ -42,23 +55,23 @@ def say(text: str) -> None:
 
 
 def bundles_in(folder: str) -> Iterator[str]:
-    """Yield the folders with a manifest at or below a folder."""
+    """Yield the folders at or below a folder that hold a bundle, or what is left of one."""
     for path, folders, names in os.walk(folder):
-        folders[:] = [] if "manifest.json" in names else [name for name in folders if not name.startswith(".")]
-        if "manifest.json" in names:
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        if any(name in ("manifest.json", "SHA256SUMS") or name.endswith(".jsonl") for name in names):
             yield path
 
 
 def check(bundle: str) -> Tuple[List[str], str]:
     """Return the faults of a bundle, and its description if it has none."""
     try:
-        with open(os.path.join(bundle, "manifest.json"), "rb") as stream:
-            data = stream.read()
+        data = whole(os.path.join(bundle, "manifest.json"))
         manifest = json.loads(data.decode("utf-8-sig"))
         chunks = [(nfc(chunk.get("filename") or chunk["file"]), chunk) for chunk in manifest["chunks"]]
         hashes = {name: chunk["sha256"].lower() for name, chunk in chunks}
         node = manifest["node_id"]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
+        is_ours = "manifest_version" in manifest
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         return [f"manifest.json cannot be read: {error!r}"], ""
     faults = ["manifest.json names a chunk twice"] if len(hashes) < len(chunks) else []
     there = {nfc(name): name for name in os.listdir(bundle)}  # macOS may write accents in another way
@@ -70,16 +83,23 @@ def check(bundle: str) -> Tuple[List[str], str]:
         try:
             digest, count, ends = digest_of(os.path.join(bundle, there.pop(name, name)))
         except OSError as error:
-            faults.append(f"missing or unreadable: {name}: {error.strerror}")
+            faults.append(f"missing or unreadable: {name}: {error.strerror or error}")
             continue
         size, lines = size + count, lines + ends
         if digest != hashes[name]:
             faults.append(f"changed: {name} has SHA-256 {digest}, and the manifest says {hashes[name]}")
         elif chunk.get("bytes") not in (None, count):
             faults.append(f"manifest.json says {chunk['bytes']} bytes for {name}, which has {count}")
-    faults += [f"extra: {name} is not in the manifest" for name in sorted(there) if name.endswith(".jsonl")]
+    faults += [f"extra: {name} is not in the manifest" for name in sorted(there) if not is_forgiven(name)]
+    if is_ours and not os.path.exists(os.path.join(bundle, "SHA256SUMS")):
+        faults.append("missing: SHA256SUMS")
     faults += sums_faults(bundle, dict(hashes, **{"manifest.json": hashlib.sha256(data).hexdigest()}))
     return faults, f"verified, node {node}, {len(chunks)} chunk(s), {lines} lines, {size} bytes"
+
+
+def is_forgiven(name: str) -> bool:
+    """Tell whether a name is of a bundle's own files that are no chunks, or of what systems leave in folders."""
+    return name in OWN or name.startswith((".", "__MACOSX")) or name.lower() in ("desktop.ini", "thumbs.db")
 
 
 def nfc(name: str) -> str:
@@ -87,10 +107,26 @@ def nfc(name: str) -> str:
     return unicodedata.normalize("NFC", name)
 
 
+def regular(path: str) -> BinaryIO:
+    """Open a file that is neither a link nor a pipe or device."""
+    if not stat.S_ISREG(os.lstat(path).st_mode):
+        raise OSError(f"{path} is no regular file")
+    return open(path, "rb")
+
+
+def whole(path: str) -> bytes:
+    """Return a file of at most 64 MiB, as manifests are."""
+    with regular(path) as stream:
+        data = stream.read((64 << 20) + 1)
+    if len(data) > 64 << 20:
+        raise ValueError("it is larger than 64 MiB")
+    return data
+
+
 def digest_of(path: str) -> Tuple[str, int, int]:
     """Return a file's SHA-256, its bytes and its lines."""
     digest, size, ends = hashlib.sha256(), 0, 0
-    with open(path, "rb") as stream:
+    with regular(path) as stream:
         while True:
             block = stream.read(1 << 20)
             if not block:
@@ -105,8 +141,7 @@ def sums_faults(bundle: str, hashes: Dict[str, str]) -> List[str]:
     if not os.path.exists(path):
         return []
     try:
-        with open(path, encoding="utf-8-sig") as stream:
-            pairs = [line.strip().split(None, 1) for line in stream if line.strip()]
+        pairs = [line.strip().split(None, 1) for line in whole(path).decode("utf-8-sig").splitlines() if line.strip()]
         sums = {nfc(name.lstrip("*")): digest.lower() for digest, name in pairs}
     except (OSError, ValueError) as error:
         return [f"SHA256SUMS cannot be read: {error}"]

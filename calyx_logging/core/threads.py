@@ -4,14 +4,28 @@ from __future__ import annotations
 
 import signal
 from _thread import start_new_thread
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from calyx_logging.core.crash_file import SIGNALS
 
-__all__ = ["start_thread"]
+__all__ = ["for_children", "start_thread"]
 
 _HELD = frozenset(getattr(signal, name) for name in SIGNALS if hasattr(signal, name))
+
+
+@contextmanager
+def for_children() -> Iterator[None]:
+    """Let children that this thread starts meanwhile have no signal blocked."""
+    if not hasattr(signal, "pthread_sigmask"):
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_UNBLOCK, _HELD)
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def start_thread(function: Callable[..., object], *args: Any) -> None:

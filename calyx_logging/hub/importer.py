@@ -24,7 +24,8 @@ from functools import lru_cache
 from pathlib import Path
 
 from calyx_logging.bundle.folder import VerifiedBundle
-from calyx_logging.bundle.signers import signers_of
+from calyx_logging.bundle.signed import Trust, who_signed
+from calyx_logging.bundle.signers import keys_in, signers_of
 from calyx_logging.bundle.signing import MANIFEST_NAMESPACE, verify_signature
 from calyx_logging.bundle.staging import Copied, Source, bring, verdict
 from calyx_logging.bundle.verification import Fault, Progress
@@ -234,7 +235,11 @@ def _check_signature(store: Store, bundle: VerifiedBundle, policy: Policy, resul
             found = f"one by a key that nobody trusts here yet ({trust})" if signed else "it is not signed"
             expected = f"one by a key that is trusted for node {node_id}"
             result.faults.append(Fault("signature", SIGNATURE_NAME, expected, found))
-        elif signed:
+        elif signed and keys_in(store.revoked):
+            data, signature = files.read_regular(bundle.path / MANIFEST_NAME), files.read_regular(path)
+            if fault := who_signed(data, signature, node_id, Trust(store.signers, store.revoked)).fault:
+                result.faults.append(Fault("signature", SIGNATURE_NAME, "one by a key that is not revoked", fault))
+        if signed and not result.faults:
             result.warnings.append(f"its signature was not checked: no key is trusted for node {node_id} ({trust})")
         return
     if not signed:

@@ -173,6 +173,8 @@ class Store:
         known = self.all_nodes()
         if not known:
             hint = "name the root of the hub with --root, or import bundles first"
+            if (self.root / "runtime" / "node_id.txt").is_file():
+                hint = "this is the root of a node, which status is for; name the root of a hub with --root"
             raise ConfigError("there is no node in this store", path=self.folder, hint=hint)
         for node_id in node_ids:
             if node_id not in known:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import socket
 import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -167,14 +168,16 @@ def _export_one(
         hint = "check the folder's permissions and the disk"
         if files.is_full(error):
             hint = "free some space" + ("" if options.direct else ", or write to a stick alone: --to FOLDER --direct")
-        raise StorageError.of(error, "export", error.filename or options.exports(node), hint) from error
+        place = node.root if options.direct else options.exports(node)
+        raise StorageError.of(error, "export", error.filename or place, hint) from error
 
 
 def _export_locked(
     node: Node, options: ExportOptions, progress: Progress | None, clock: Callable[[], float]
 ) -> Iterator[ExportResult]:
-    for exports in {node.exports, options.exports(node)}:
-        files.remove_tree(exports / _STAGING)
+    files.remove_tree(node.exports / _STAGING)
+    if options.direct:
+        files.remove_tree(options.exports(node) / _staging_of(node))
     for name in names_in(node.exports):
         if name.startswith(".") and name.endswith(".tmp"):  # an unfinished archive
             files.remove(node.exports / name)
@@ -206,24 +209,37 @@ def _export_locked(
     warnings = [*done.warnings, *left_out, *pending.leftovers, *unknown]
     result = ExportResult(node.id, None, None, None, recovery, pending.quiet_soon, warnings, left=left_out)
     result.unanswered = unanswered
-    left = pending.chunks[MAX_CHUNKS:]
-    del pending.chunks[MAX_CHUNKS:]
-    if pending.chunks:
+    again = export_index.intended(node, done, acknowledged.bundles, pending.chunks)
+    batches = _batches(pending.chunks, again)
+    if batches:
         key = None if options.unsigned else options.sign_with or named_key(node.root)
         knows = acknowledged.count or options.since_receipt
         known = acknowledged if knows else None
         extras = _Extras(options.exports(node), key, options.checker, known, tuple(done.bundles))
-        _make_bundle(node, done, pending, result, extras, progress, clock)
-    if options.archive is not None and done.last is not None:
-        _archive(node, result, options.archive, done.last.timestamp)
-    yield result
-    while left:
-        pending.chunks, left = left[:MAX_CHUNKS], left[MAX_CHUNKS:]
-        result = ExportResult(node.id, None, None, None, Recovery(), [], [])
-        _make_bundle(node, done, pending, result, extras, progress, clock)
-        if options.archive is not None and result.bundle is not None:
-            _archive(node, result, options.archive, result.bundle.name)
+    for number, pending.chunks in enumerate(batches or [[]]):
+        if number:
+            result = ExportResult(node.id, None, None, None, Recovery(), [], [])
+        if pending.chunks:
+            _make_bundle(node, done, pending, result, extras, progress, clock, None if number else again)
+        last = done.last.timestamp if done.last is not None and not number else None
+        last = last if result.bundle is None else result.bundle.name
+        if options.archive is not None and last is not None:
+            _archive(node, result, options.archive, last)
         yield result
+
+
+def _staging_of(node: Node) -> str:
+    """Return a name on a stick that another root with the same id does not use."""
+    return f"{_STAGING}-{sha256_of(f'{socket.gethostname()} {node.root}'.encode('utf-8', 'surrogatepass'))[:8]}"
+
+
+def _batches(chunks: list[str], again: bytes | None) -> list[list[str]]:
+    """Divide chunks among bundles; the first has those of a bundle that is to be made again."""
+    first = [] if again is None else [chunk.filename for chunk in Manifest.parse(again).chunks]
+    taken = set(first)
+    rest = [chunk for chunk in chunks if chunk not in taken]
+    parts = [rest[at : at + MAX_CHUNKS] for at in range(0, len(rest), MAX_CHUNKS)]
+    return [first, *parts] if first else parts
 
 
 def _archive(node: Node, result: ExportResult, suffix: str, last: str) -> None:
@@ -264,8 +280,11 @@ def _make_bundle(
     extras: _Extras,
     progress: Progress | None,
     clock: Callable[[], float],
+    again: bytes | None,
 ) -> None:
-    staging, is_here = extras.exports / _STAGING, extras.exports == node.exports
+    """Make one bundle; `again` is the manifest of one that a killed export may have left on another stick."""
+    is_here = extras.exports == node.exports
+    staging = extras.exports / (_STAGING if is_here else _staging_of(node))
     files.make_dirs(staging)
     try:
         copies = copy_chunks(node.outbox, pending, staging, progress)
@@ -274,18 +293,11 @@ def _make_bundle(
         if not entries:
             files.remove_tree(staging)
             return
-        now = clock()
-        timestamp = _free_timestamp({node.exports, extras.exports}, done, now)
-        manifest = Manifest(
-            node_id=node.id,
-            exported_at=utc_text(now),
-            timestamp=timestamp,
-            chunks=tuple(entries),
-            previous_manifest_sha256=None if done.last is None else done.last.manifest_sha256,
-            open_chunks=tuple(chunk.name.open for chunk in result.recovery.live + result.recovery.orphaned),
-            covers=_covered(node, extras, entries),
-        )
-        data = manifest.to_bytes()
+        manifest = None if again is None else Manifest.parse(again)
+        if manifest is None or again is None or manifest.chunks != tuple(entries):
+            manifest, again = _manifest(node, done, result, extras, entries, clock()), None
+        timestamp = manifest.timestamp
+        data = manifest.to_bytes() if again is None else again
         digest = sha256_of(data)
         files.write_new(staging / SUMS_NAME, [sums_of(manifest, digest)])
         files.write_new(staging / MANIFEST_NAME, [data])
@@ -295,20 +307,39 @@ def _make_bundle(
             files.write_new(staging / SIGNATURE_NAME, [sign(data, extras.key, MANIFEST_NAMESPACE)])
         if not is_here:
             read_back(staging, entries)
+            export_index.intend(node, data)
         files.publish(staging, bundle := extras.exports / timestamp)
     except BaseException:
         files.remove_tree(staging)
         raise
     export_index.record(done, timestamp, data, manifest)
+    if not is_here:
+        export_index.carry_out(node, done, timestamp)
     try:
         export_index.save(node, done)
-    except OSError:
-        if is_here:
-            raise
-        if not export_index.is_noted(node, timestamp):  # and the next export might not see that stick
-            files.remove_tree(bundle)
+    except OSError as error:
+        if is_here or not files.is_full(error):  # on a full disk the copy of the manifest is enough
             raise
     result.bundle, result.manifest, result.manifest_sha256 = bundle, manifest, digest
+
+
+def _manifest(
+    node: Node,
+    done: export_index.Exported,
+    result: ExportResult,
+    extras: _Extras,
+    entries: list[ChunkEntry],
+    now: float,
+) -> Manifest:
+    return Manifest(
+        node_id=node.id,
+        exported_at=utc_text(now),
+        timestamp=_free_timestamp({node.exports, extras.exports}, done, now),
+        chunks=tuple(entries),
+        previous_manifest_sha256=None if done.last is None else done.last.manifest_sha256,
+        open_chunks=tuple(chunk.name.open for chunk in result.recovery.live + result.recovery.orphaned),
+        covers=_covered(node, extras, entries),
+    )
 
 
 def _covered(node: Node, extras: _Extras, entries: list[ChunkEntry]) -> tuple[Covered, ...]:

@@ -7,7 +7,7 @@ dropped because its bundle was moved away.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Set
+from collections.abc import Iterable, Iterator, Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -16,17 +16,20 @@ from calyx_logging.bundle.archive import FORMATS
 from calyx_logging.bundle.folder import verify
 from calyx_logging.core import files, json_bytes
 from calyx_logging.core.carriers import copy_of, left_by
-from calyx_logging.core.reading import names_in, sha256_of
+from calyx_logging.core.reading import blocks_of, names_in, sha256_of, sha256_of_blocks
 from calyx_logging.core.text import count_text
-from calyx_logging.errors import BundleError, ManifestError, StorageError
+from calyx_logging.errors import BundleError, CalyxError, ManifestError, StorageError
+from calyx_logging.format.chunk import open_chunk
 from calyx_logging.format.manifest import MANIFEST_NAME, Manifest, loads_object
 from calyx_logging.node import Node
 
 __all__ = [
     "BundleRef",
     "Exported",
+    "carry_out",
     "hashes",
-    "is_noted",
+    "intend",
+    "intended",
     "last_seqs",
     "load",
     "manifests_of",
@@ -37,6 +40,7 @@ __all__ = [
 
 INDEX_NAME = ".exported_index.json"
 MANIFESTS_DIR = ".manifests"
+_INTENDED = ".intended.json"
 _MAX_NAMED = 5
 
 
@@ -139,14 +143,29 @@ def _complete(exported: Exported, node: Node, folder: Path, known: dict[str, str
         if is_here:
             exported.warnings.append(f"{error}; its chunks do not count as exported")
         return
-    if not is_here and not all((node.outbox / chunk.filename).is_file() for chunk in verified.manifest.chunks):
-        return  # it is of another machine with this id, or of before a prune
+    if not is_here and not _is_ours(node, verified.manifest, timestamp, known):
+        return  # it is of another machine with this id, of before a prune, or made by somebody else
     if verified.manifest.node_id != node.id:
         exported.warnings.append(f"{folder} is a bundle of node {verified.manifest.node_id}, and passed over")
         return
     exported._add(timestamp, data, verified.manifest)
     exported.unsaved[timestamp] = data
     known[timestamp] = digest
+
+
+def _is_ours(node: Node, manifest: Manifest, timestamp: str, known: Mapping[str, str]) -> bool:
+    """Tell whether a bundle on a stick is what this root would have made: its chunks, next in its chain."""
+    if manifest.timestamp != timestamp or manifest.previous_manifest_sha256 not in {None, *known.values()}:
+        return False
+    try:
+        return all(_sha256_in(node.outbox / chunk.filename) == chunk.sha256 for chunk in manifest.chunks)
+    except (OSError, CalyxError):
+        return False
+
+
+def _sha256_in(path: Path) -> str:
+    with open_chunk(path) as stream:
+        return sha256_of_blocks(blocks_of(stream))[0]
 
 
 def _manifests_in(copies: Path) -> list[str]:
@@ -190,9 +209,48 @@ def save(node: Node, exported: Exported) -> None:
     exported.changed = False
 
 
-def is_noted(node: Node, timestamp: str) -> bool:
-    """Tell whether a bundle's manifest has its copy, from which the index can be completed."""
-    return (node.outbox / MANIFESTS_DIR / f"{timestamp}.json").is_file()
+def intend(node: Node, data: bytes) -> None:
+    """Write down the manifest of a bundle that is about to get its name on a stick."""
+    files.make_dirs(node.outbox / MANIFESTS_DIR)
+    files.replace_file(node.outbox / MANIFESTS_DIR / _INTENDED, data)
+
+
+def carry_out(node: Node, exported: Exported, timestamp: str) -> None:
+    """Note that the bundle that was intended has its name; this takes no room on the disk."""
+    files.rename_over(node.outbox / MANIFESTS_DIR / _INTENDED, node.outbox / MANIFESTS_DIR / f"{timestamp}.json")
+    exported.unsaved.pop(timestamp, None)
+
+
+def intended(node: Node, exported: Exported, arrived: Set[str], pending: Iterable[str]) -> bytes | None:
+    """Return the manifest of a bundle that a killed export may have left on a stick, and that is to be made again.
+
+    The hub takes the same bundle once, wherever it comes from. One that is known by now, or that cannot be made again,
+    is forgotten.
+
+    Args:
+        node: the node.
+        exported: the index, loaded; a bundle that a hub has is added to it.
+        arrived: hashes of the manifests that hubs have.
+        pending: the chunks that are to be exported.
+    """
+    path = node.outbox / MANIFESTS_DIR / _INTENDED
+    try:
+        data = files.read_regular(path)
+        manifest = Manifest.parse(data)
+    except FileNotFoundError:
+        return None
+    except (OSError, ManifestError) as error:
+        exported.warnings.append(f"{path} cannot be read and is ignored: {error}")
+        return None
+    digest = exported.digest(data)
+    if digest not in {bundle.manifest_sha256 for bundle in exported.bundles}:
+        if digest in arrived:
+            record(exported, manifest.timestamp, data, manifest)
+            save(node, exported)
+        elif set(pending).issuperset(chunk.filename for chunk in manifest.chunks):
+            return data
+    files.remove(path)
+    return None
 
 
 def hashes(node: Node) -> dict[str, str]:

@@ -21,6 +21,7 @@ __all__ = [
     "Acknowledged",
     "CarriedReceipt",
     "hub_signers",
+    "is_kept",
     "keep",
     "load_acknowledged",
     "read_receipt",
@@ -64,8 +65,15 @@ def hub_signers(node: Node) -> Path:
 
 
 def receipt_in(folder: Path, node: Node) -> Path:
-    """Return the path of a node's receipt in a folder that came back from a hub; it need not be there."""
-    return folder / RECEIPTS_DIR / f"{node.id}.json"
+    """Return the path of a node's receipt in a folder that came back from a hub, or in a hub; it need not be there."""
+    name = f"{node.id}.json"
+    places = (folder / RECEIPTS_DIR / name, folder / "telemetry" / "federated" / RECEIPTS_DIR / name, folder / name)
+    return next((path for path in places if path.exists()), places[0])
+
+
+def is_kept(node: Node, carried: CarriedReceipt) -> bool:
+    """Tell whether a receipt is in the outbox already."""
+    return (node.outbox / RECEIPTS_DIR / _name(carried)).exists()
 
 
 def read_receipt(node: Node, path: Path, *, accept_unsigned: bool) -> CarriedReceipt:
@@ -110,7 +118,7 @@ def read_receipt(node: Node, path: Path, *, accept_unsigned: bool) -> CarriedRec
             raise SignatureError(error.message, path=path, hint=error.hint) from None
         return CarriedReceipt(receipt, data, signed_by)
     if signature is None and os.path.lexists(signers):
-        hint = f"ask the hub for a signed one: calyx-telemetry receipt --sign KEY; or remove the hubs from {signers}"
+        hint = f"at the hub: calyx-telemetry receipt --sign KEY --root HUB; or here, remove the hubs from {signers}"
         raise SignatureError("is not signed, and this root trusts hubs, which sign", path=path, hint=hint)
     if not accept_unsigned:
         what = "is not signed" if signature is None else f"is signed, but {signers} trusts no hub"
@@ -127,7 +135,7 @@ def keep(node: Node, carried: CarriedReceipt) -> None:
     """
     folder = node.outbox / RECEIPTS_DIR
     files.make_dirs(folder)
-    name = f"{sha256_of(carried.data)[:16]}.json"
+    name = _name(carried)
     files.replace_file(folder / name, carried.data)
     known, bundles = set(carried.receipt.chunks), set(carried.receipt.bundles)
     for other in names_in(folder):
@@ -139,6 +147,10 @@ def keep(node: Node, carried: CarriedReceipt) -> None:
                 files.remove(folder / other)
         except (OSError, ManifestError):
             continue  # `load_acknowledged` warns of it
+
+
+def _name(carried: CarriedReceipt) -> str:
+    return f"{sha256_of(carried.data)[:16]}.json"
 
 
 def load_acknowledged(node: Node) -> Acknowledged:

@@ -25,7 +25,7 @@ from typing import Any
 from calyx_logging.core import files
 from calyx_logging.core.git_commit import commit_of
 from calyx_logging.core.machine import fingerprint
-from calyx_logging.core.threads import start_thread
+from calyx_logging.core.threads import for_children, start_thread
 from calyx_logging.errors import say
 from calyx_logging.events.event import control_event
 
@@ -197,7 +197,9 @@ def _output(program: str, *arguments: str, seconds: float) -> str:
         raise _NotRun
     nowhere, to_here = subprocess.DEVNULL, subprocess.PIPE
     command = [path, *arguments]
-    with subprocess.Popen(command, stdin=nowhere, stdout=to_here, stderr=nowhere, env=environment) as process:
+    with for_children():
+        started = subprocess.Popen(command, stdin=nowhere, stdout=to_here, stderr=nowhere, env=environment)
+    with started as process:
         _running.append(process.kill)
         _is_starting = False
         _is_busy = False  # while the other program runs

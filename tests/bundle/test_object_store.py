@@ -230,7 +230,7 @@ def test_the_commands(server: str, tmp_path: Path, store: Store) -> None:
     assert done.returncode == 0, done.stderr
     assert json.loads(done.stdout)["sent"][0]["bundles"] == [f"s3://{bucket}/n-1/{first.name}"]
     done = telemetry("export", "--root", node.root, "--to", f"s3://{bucket}")
-    assert "nothing to send; at s3://" in done.stdout, done.stderr
+    assert "nothing to send; 1 bundle from exports at s3://" in done.stdout, done.stderr
     assert telemetry("verify", f"s3://{bucket}/n-1/{first.name}").returncode == 0
     done = telemetry("import", f"s3://{bucket}", "--root", store.root, "--json")
     assert [one["outcome"] for one in json.loads(done.stdout)] == ["imported"], done.stderr

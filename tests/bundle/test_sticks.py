@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import logging
+import logging.config
 import os
 import shutil
 import subprocess
@@ -16,8 +18,9 @@ from calyx_logging.bundle.folder import checker
 from calyx_logging.errors import StorageError
 from calyx_logging.hub.receipts import leave
 from calyx_logging.hub.store import Store
-from calyx_logging.outbox.export import ExportOptions
-from conftest import telemetry
+from calyx_logging.outbox import export_index
+from calyx_logging.outbox.export import ExportOptions, export
+from conftest import close_logging, config, telemetry
 
 
 @pytest.fixture
@@ -53,7 +56,7 @@ def test_receipts_come_back_on_the_stick(store: Store, stick: Path, tmp_path: Pa
     )
     assert sorted(os.listdir(stick / ".receipts")) == ["n-1.json", "n-2.json"]
     done = telemetry("export", "--root", nodes[0].root, "--to", stick)
-    assert (done.returncode, "the receipt was not taken" in done.stderr) == (0, True)
+    assert (done.returncode, "did not take the receipt" in done.stderr) == (0, True)
     for node in nodes:
         done = telemetry("export", "--root", node.root, "--to", stick, "--accept-unsigned")
         assert "took the hub's receipt of" in done.stderr
@@ -75,7 +78,7 @@ def test_a_trusted_hub_is_believed(store: Store, stick: Path, tmp_path: Path, ke
     receipt = stick / ".receipts" / "n-1.json"
     receipt.write_bytes(receipt.read_bytes().replace(b'"bundles"', b'"bundlez"'))
     done = telemetry("export", "--root", node.root, "--to", stick)
-    assert (done.returncode, "the receipt was not taken" in done.stderr) == (0, True), done.stderr
+    assert (done.returncode, "did not take the receipt" in done.stderr) == (0, True), done.stderr
 
 
 def test_a_folder_without_a_place_for_receipts_is_left_alone(store: Store, tmp_path: Path) -> None:
@@ -106,7 +109,9 @@ def test_a_direct_export_is_remembered(store: Store, stick: Path, tmp_path: Path
     """By the node, or, where its disk forgot, by the stick; another machine's bundles there do not count."""
     node = make_node(tmp_path / "one", "n-1")
     make_bundle(node, range(2))
-    make_log = telemetry("run", "--root", node.root, "--", "python3", "-c", "import logging; logging.warning('more')")
+    make_log = telemetry(
+        "run", "--root", node.root, "--", sys.executable, "-c", "import logging; logging.warning('more')"
+    )
     assert make_log.returncode == 0, make_log.stderr
     done = telemetry("export", "--root", node.root, "--to", stick, "--direct")
     assert done.returncode == 0, done.stderr
@@ -138,9 +143,12 @@ def test_options_that_need_a_folder(tmp_path: Path, stick: Path, args: list[str]
 # ------------------------------------------------------------------ without anything installed
 
 
+NAMED = b'{"node_id": "n-1", "chunks": [{"filename": "%s.jsonl", "sha256": "00"}]}'
+
+
 def _alone(place: Path) -> subprocess.CompletedProcess[str]:
     """Run the copy of verify.py that came with a bundle, in a Python that has nothing else."""
-    command = [sys.executable, "-I", "-S", str(place / "verify.py")]
+    command = [sys.executable, "-S", str(place / "verify.py")]
     return subprocess.run(command, capture_output=True, text=True, encoding="utf-8", check=False)
 
 
@@ -176,7 +184,13 @@ def test_a_bundle_checks_itself(store: Store, stick: Path, tmp_path: Path) -> No
         (lambda chunk, folder: (folder / "manifest.json").write_bytes(b"{}"), "manifest.json cannot be read"),
         (lambda chunk, folder: (folder / "SHA256SUMS").write_bytes(b"x\n"), "SHA256SUMS cannot be read"),
         (lambda chunk, folder: (folder / "SHA256SUMS").write_bytes(b""), "disagree on manifest.json"),
-        (lambda chunk, folder: (folder / "manifest.json").unlink(), "no bundle"),
+        (lambda chunk, folder: (folder / "manifest.json").unlink(), "manifest.json cannot be read"),
+        (lambda chunk, folder: (folder / "SHA256SUMS").unlink(), "missing: SHA256SUMS"),
+        (lambda chunk, folder: (folder / "evil.exe").write_bytes(b"x"), "extra: evil.exe"),
+        (lambda chunk, folder: (folder / "manifest.json").write_bytes(b"[" * 100_000), "manifest.json cannot be read"),
+        (lambda chunk, folder: (folder / "manifest.json").write_bytes(NAMED % b"\\ud800"), "cannot be"),
+        (lambda chunk, folder: (folder / "manifest.json").write_bytes(NAMED % b"\\u0000"), "cannot be"),
+        (lambda chunk, folder: (folder / "json.py").write_bytes(b"raise SystemExit(0)"), "extra: json.py"),
     ],
 )
 def test_a_bundle_finds_its_own_faults(tmp_path: Path, harm: Callable[[Path, Path], object], word: str) -> None:
@@ -197,3 +211,102 @@ def test_accents_and_first_generation_bundles_check_themselves(tmp_path: Path) -
     assert _alone(bundle).returncode == 0
     bundle.rename(bundle.with_name("é"))
     assert "é: verified" in _alone(bundle.with_name("é")).stdout
+
+
+@pytest.mark.skipif(os.name == "nt", reason="links and pipes")
+def test_a_bundle_that_would_lead_its_checker_away(tmp_path: Path) -> None:
+    """Links and pipes are not followed, and the other bundles are checked all the same."""
+    node = make_node(tmp_path, "n-1")
+    good = make_bundle(node, range(3), options=ExportOptions(checker=True))
+    for number, harm in enumerate((lambda path: path.symlink_to("/etc/passwd"), os.mkfifo)):
+        other = good.with_name(f"other-{number}")
+        shutil.copytree(good, other)
+        (chunk,) = other.glob("*.jsonl")
+        chunk.unlink()
+        harm(chunk)
+    command = [sys.executable, str(good / "verify.py"), str(good.parent)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=60)
+    assert (done.returncode, done.stdout.count("is no regular file"), done.stdout.count(": verified")) == (1, 2, 1)
+
+
+# ------------------------------------------------------------------ what may go wrong on the way
+
+
+def test_a_forged_bundle_on_the_stick_does_not_count(stick: Path, tmp_path: Path) -> None:
+    """Chunks with the right names and other bytes are not taken for exported ones."""
+    node = make_node(tmp_path, "n-1")
+    make_bundle(node, range(2))
+    done = telemetry("run", "--root", node.root, "--", sys.executable, "-c", "import logging; logging.warning('x')")
+    assert done.returncode == 0
+    forged = tmp_path / "forged"
+    forged.mkdir()
+    for chunk in node.outbox.glob("*.jsonl"):
+        (forged / chunk.name).write_bytes(b"{}\n")
+    assert telemetry("manifest", forged, "--node-id", "n-1").returncode == 0
+    shutil.copytree(forged, stick / "n-1" / "99991231_235959")
+    done = telemetry("export", "--root", node.root, "--to", stick)
+    assert "exported 2 chunks" in done.stdout, done.stdout + done.stderr
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.parametrize("direct", [True, False])
+def test_killed_before_a_direct_export_was_noted(
+    store: Store, stick: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, direct: bool
+) -> None:
+    """The next export, wherever it goes, makes that bundle again, so that the hub sees one history."""
+    node = make_node(tmp_path, "n-1")
+    make_bundle(node, range(2))
+    logging.config.dictConfig(config(node))
+    logging.getLogger("harness").info("event", extra={"n": 2})
+    close_logging()
+
+    def killed(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(export_index, "carry_out", killed)
+        with pytest.raises(KeyboardInterrupt):
+            export(node, ExportOptions(carrier=stick, direct=True))
+    (left,) = (stick / "n-1").iterdir()
+    logging.config.dictConfig(config(node))
+    logging.getLogger("harness").info("event", extra={"n": 3})
+    close_logging()
+    other = tmp_path / "other"
+    other.mkdir()
+    args = ("--to", other, "--direct") if direct else ()
+    done = telemetry("export", "--root", node.root, *args)
+    assert (done.returncode, done.stdout.count("exported 1 chunk")) == (0, 2), done.stdout + done.stderr
+    place = other / "n-1" if direct else node.exports
+    assert (place / left.name / "manifest.json").read_bytes() == (left / "manifest.json").read_bytes()
+    assert "nothing new" in telemetry("export", "--root", node.root, "--to", stick).stdout
+    for folder in (stick, node.exports, *([other] if direct else [])):
+        assert telemetry("import", folder, "--root", store.root).returncode == 0
+    assert numbers(store) == [0, 1, 2, 3]
+    done = telemetry("audit", "--root", store.root)
+    assert (done.returncode, "n-1: complete (" in done.stdout) == (0, True), done.stdout
+
+
+def test_what_is_not_finished_on_a_stick_is_not_taken(store: Store, stick: Path, tmp_path: Path) -> None:
+    """Neither by its path nor by file://."""
+    node = make_node(tmp_path, "n-1")
+    bundle = make_bundle(node, range(2))
+    shutil.copytree(bundle, stick / "n-1" / ".staging-0a1b2c3d")
+    for place in (str(stick), stick.as_uri()):
+        done = telemetry("import", place, "--root", store.root)
+        assert (done.returncode, "imported: " in done.stdout) != (0, True), done.stdout
+    assert numbers(store) == []
+
+
+@pytest.mark.parametrize(
+    "place", ["", "file://", "file://[", "~no-such-user-here/x", "file:///tmp/%00", "file:///tmp#x"]
+)
+def test_places_that_are_none(tmp_path: Path, place: str) -> None:
+    """One line says so, and nothing is written anywhere."""
+    node = make_node(tmp_path, "n-1")
+    make_bundle(node, range(2))
+    before = sorted(tmp_path.rglob("*"))
+    done = telemetry("export", "--root", node.root, "--to", place, cwd=tmp_path)
+    assert (done.returncode, done.stderr.count("\n")) == (2, 1), done.stderr
+    assert sorted(tmp_path.rglob("*")) == before
+    done = telemetry("export", "--root", node.root, "--to", node.outbox, "--direct")
+    assert (done.returncode, "in the node's own outbox" in done.stderr) == (2, True)

@@ -89,6 +89,16 @@ def test_runs_and_nodes(node_and_hub: tuple[Path, Path]) -> None:
     assert offered("calyx-telemetry tail --root /nowhere --run ") == []
 
 
+def test_names_that_a_shell_would_run_are_not_offered(tmp_path: Path) -> None:
+    """Names may be from elsewhere, and shells insert them as they are."""
+    node = make_node(tmp_path, "n-1")
+    for run_id in ("$(touch PWN)", "two words", "fine-1.2", "a,b", "`x`", "a;b"):
+        with benchmark_run(suite="arithmetic", run_id=run_id, root=node.root):
+            pass
+    offers = offered(f"calyx-telemetry report --root {shlex.quote(str(node.root))} --run ")
+    assert offers == [("plain", "fine-1.2")]
+
+
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_a_real_shell(tmp_path: Path, shell: str) -> None:
     """The script is understood, and offers the commands."""
