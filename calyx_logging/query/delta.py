@@ -46,9 +46,12 @@ def publish(store: Store) -> int:
     try:
         import deltalake
         from deltalake.exceptions import DeltaError
+        from deltalake.transaction import RemoveAction  # noqa: F401  (older versions have none)
     except ImportError as error:
         hint = 'pip install "calyx-logging[delta]"'
-        raise ConfigError(f"Delta Lake needs deltalake, which is not installed ({error})", hint=hint) from None
+        raise ConfigError(
+            f"Delta Lake needs deltalake 1.6.6 or newer, which is not installed ({error})", hint=hint
+        ) from None
     folder = folder_of(store)
     try:
         for node_id in store.nodes():
