@@ -109,8 +109,8 @@ def _places(bundle: str) -> Sequence[Path | RemoteBundle]:
                 return bundles_in(folder).bundles
         return [folder]
     found = bundles_at(bundle)
-    for folder in found.unfinished:
-        remark(f"{folder} has no manifest (yet)")
+    for unfinished in found.unfinished:
+        remark(f"{unfinished} has no manifest (yet)")
     if not found.bundles:
         raise ManifestError("there is no whole bundle at this URL", hint="at the node, export --to goes on sending")
     return found.bundles

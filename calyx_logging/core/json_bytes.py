@@ -90,7 +90,7 @@ def _lowered(value: Any, default: Callable[[Any], Any] | None, bits: int, depth:
             return _lowered(value.value, default, bits, depth + 1)
         for plain in (str, int, dict, list):
             if isinstance(value, plain):
-                as_plain = dict(value) if plain is dict else plain(value)
+                as_plain: Any = plain(value)  # type: ignore[arg-type]
                 return _lowered(as_plain, default, bits, depth)
     elif isinstance(value, Enum):
         return _lowered(value.value, default, bits, depth + 1)
@@ -168,7 +168,18 @@ def _refuse(name: str) -> Any:
     raise ValueError(f"{name} is no JSON")
 
 
-if TYPE_CHECKING:
+def _has_orjson() -> bool:
+    if os.environ.get("CALYX_PLAIN_JSON"):
+        return False
+    try:
+        import orjson  # noqa: F401
+    except ImportError:
+        return False
+    return True
+
+
+IS_ORJSON = _has_orjson()
+if TYPE_CHECKING or IS_ORJSON:
     from orjson import (
         OPT_APPEND_NEWLINE,
         OPT_INDENT_2,
@@ -181,33 +192,12 @@ if TYPE_CHECKING:
         dumps,
         loads,
     )
-
-    IS_ORJSON: bool
 else:
-    try:
-        if os.environ.get("CALYX_PLAIN_JSON"):
-            raise ImportError
-        from orjson import (
-            OPT_APPEND_NEWLINE,
-            OPT_INDENT_2,
-            OPT_NON_STR_KEYS,
-            OPT_PASSTHROUGH_DATACLASS,
-            OPT_PASSTHROUGH_DATETIME,
-            OPT_PASSTHROUGH_SUBCLASS,
-            OPT_SORT_KEYS,
-            JSONDecodeError,
-            dumps,
-            loads,
-        )
-
-        IS_ORJSON = True
-    except ImportError:
-        OPT_APPEND_NEWLINE = _Options.OPT_APPEND_NEWLINE
-        OPT_INDENT_2 = _Options.OPT_INDENT_2
-        OPT_NON_STR_KEYS = _Options.OPT_NON_STR_KEYS
-        OPT_PASSTHROUGH_DATACLASS = _Options.OPT_PASSTHROUGH_DATACLASS
-        OPT_PASSTHROUGH_DATETIME = _Options.OPT_PASSTHROUGH_DATETIME
-        OPT_PASSTHROUGH_SUBCLASS = _Options.OPT_PASSTHROUGH_SUBCLASS
-        OPT_SORT_KEYS = _Options.OPT_SORT_KEYS
-        JSONDecodeError, dumps, loads = json.JSONDecodeError, _dumps, _loads
-        IS_ORJSON = False
+    OPT_APPEND_NEWLINE = _Options.OPT_APPEND_NEWLINE
+    OPT_INDENT_2 = _Options.OPT_INDENT_2
+    OPT_NON_STR_KEYS = _Options.OPT_NON_STR_KEYS
+    OPT_PASSTHROUGH_DATACLASS = _Options.OPT_PASSTHROUGH_DATACLASS
+    OPT_PASSTHROUGH_DATETIME = _Options.OPT_PASSTHROUGH_DATETIME
+    OPT_PASSTHROUGH_SUBCLASS = _Options.OPT_PASSTHROUGH_SUBCLASS
+    OPT_SORT_KEYS = _Options.OPT_SORT_KEYS
+    JSONDecodeError, dumps, loads = json.JSONDecodeError, _dumps, _loads

@@ -20,6 +20,10 @@ class _Source:
     """Makes ids of milliseconds, a counter that begins at random in each of them, and 32 random bits."""
 
     def __init__(self) -> None:
+        self.begin()
+
+    def begin(self) -> None:
+        """Begin anew, as a forked child does: another thread of its parent may have held the lock."""
         self._lock = threading.Lock()
         self._milliseconds = 0
         self._counter = 0
@@ -44,7 +48,7 @@ class _Source:
 def _from_here() -> Callable[[], object]:
     source = _Source()
     if hasattr(os, "register_at_fork"):
-        os.register_at_fork(after_in_child=source.__init__)  # another thread may have held the lock
+        os.register_at_fork(after_in_child=source.begin)
     return source
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from calyx_logging.hub import rejections
 from calyx_logging.hub.importer import import_bundle
 from calyx_logging.hub.rejections import refusals
 from calyx_logging.hub.store import Store
+from conftest import telemetry
 
 
 @pytest.fixture
@@ -85,3 +87,26 @@ def test_an_import_does_not_fail_for_a_note(store: Store, tmp_path: Path) -> Non
     assert result.outcome == "refused"
     assert any("cannot be noted" in warning for warning in result.warnings)
     assert import_bundle(store, bundle).outcome == "imported"
+
+
+def test_the_audit_names_refused_bundles(store: Store, tmp_path: Path) -> None:
+    """Until they arrive whole: a node whose newest bundle was refused is not silently complete."""
+    node = make_node(tmp_path, "n-1")
+    first, second = (make_bundle(node, range(n, n + 2), second=n * 10) for n in (0, 2))
+    assert telemetry("import", first, "--root", store.root).returncode == 0
+    good = tmp_path / "good"
+    shutil.copytree(second, good)
+    (chunk,) = second.glob("*.jsonl")
+    chunk.write_bytes(chunk.read_bytes()[:-10])
+    assert telemetry("import", second, "--root", store.root).returncode == 1
+    done = telemetry("audit", "--root", store.root)
+    assert (done.returncode, "refused, and not imported since: a bundle of n-1" in done.stdout) == (0, True), (
+        done.stdout
+    )
+    (audit,) = json.loads(telemetry("audit", "--root", store.root, "--json").stdout)
+    assert [one["source"] for one in audit["refused"]] == [str(second)]
+    for command in ("audit", "status"):
+        assert telemetry(command, "--root", store.root, "--strict").returncode == 1
+    assert telemetry("import", good, "--root", store.root).returncode == 0
+    done = telemetry("audit", "--root", store.root, "--strict")
+    assert (done.returncode, "refused" in done.stdout) == (0, False), done.stdout
