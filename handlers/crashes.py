@@ -101,8 +101,9 @@ def _wrap_unraisablehook() -> None:
     before = sys.unraisablehook
 
     def unraisablehook(args: Any) -> None:
-        fields = {"where": args.err_msg or "Exception ignored in", "object": safe_repr(args.object)}
-        _log(args.exc_type, args.exc_value, args.exc_traceback, fields)
+        if safe_repr is not None:  # as it is while the interpreter empties this module at its end
+            fields = {"where": args.err_msg or "Exception ignored in", "object": safe_repr(args.object)}
+            _log(args.exc_type, args.exc_value, args.exc_traceback, fields)
         before(args)
 
     sys.unraisablehook = unraisablehook

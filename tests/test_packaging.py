@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 import shutil
 import subprocess
 import sys
 import sysconfig
 import tarfile
+import zipapp
 import zipfile
 from pathlib import Path
 
@@ -116,6 +118,49 @@ def test_a_plain_install_works_from_anywhere(dist: Path, tmp_path: Path) -> None
         PYTHONPATH=str(tmp_path / "site"),
     )
     assert done.stdout.strip().startswith(str(tmp_path / "site")), done.stderr
+
+
+def test_one_file_does_it_all(dist: Path, tmp_path: Path) -> None:
+    """A zipapp of the wheel and what it needs, without orjson and uuid-utils, records, exports and imports."""
+    (wheel,) = dist.glob("*.whl")
+    app = tmp_path / "app"
+    with zipfile.ZipFile(wheel) as archive:
+        archive.extractall(app)
+    needed = ["structlog", "pythonjsonlogger", "concurrent_log_handler", "portalocker", "click", "rich", "markdown_it"]
+    for name in [*needed, "mdurl", "pygments"]:
+        (found,) = importlib.import_module(name).__path__
+        shutil.copytree(found, app / name, ignore=shutil.ignore_patterns("__pycache__"))
+    (app / "__main__.py").write_text("from calyx_logging.scripts.cli import main\nmain()\n")
+    zipapp.create_archive(app, tmp_path / "calyx.pyz")
+    for folder in ("node", "stick", "hub"):
+        (tmp_path / folder).mkdir()
+    environ = {**os.environ, "PYTHONPATH": str(tmp_path / "calyx.pyz")}
+    log = "import logging, calyx_logging; calyx_logging.setup(root='node'); logging.warning('from a zip')"
+    for args in (
+        ["calyx.pyz", "provision", "n-1", "--root", "node"],
+        ["-c", log],
+        ["calyx.pyz", "export", "--root", "node", "--to", "stick", "--self-verifying"],
+        ["calyx.pyz", "import", "stick", "--root", "hub"],
+    ):
+        # -S: nothing of this environment is there
+        command = [sys.executable, "-S", *args]
+        done = subprocess.run(command, cwd=tmp_path, env=environ, capture_output=True, text=True, check=False)
+        assert done.returncode == 0, (args, done.stdout, done.stderr)
+    (bundle,) = (tmp_path / "hub/telemetry/federated/n-1").glob("2*")
+    assert [event["message"] for event in events_of(bundle)] == ["from a zip"]
+
+
+def test_pyinstaller_is_told_where_the_hook_is(dist: Path) -> None:
+    """By an entry point of the wheel, which names the folder of a hook that is in it."""
+    (wheel,) = dist.glob("*.whl")
+    with zipfile.ZipFile(wheel) as archive:
+        names = archive.namelist()
+        entries = archive.read(next(name for name in names if name.endswith("entry_points.txt"))).decode()
+    assert "[pyinstaller40]\nhook-dirs = calyx_logging.harness.pyinstaller:hook_dirs" in entries
+    assert "calyx_logging/harness/pyinstaller/hook-calyx_logging.py" in names
+    from calyx_logging.harness.pyinstaller import hook_dirs
+
+    assert Path(hook_dirs()[0], "hook-calyx_logging.py").is_file()
 
 
 # ------------------------------------------------------------------ the compiled core

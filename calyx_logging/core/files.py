@@ -139,8 +139,11 @@ class AppendFile:
             any(map(os.close, iter(self._fds.pop, None)))
 
     def __del__(self) -> None:
-        with contextlib.suppress(OSError, AttributeError):  # an interrupt may have come before there was anything
+        # an interrupt may have come before there was anything, or the interpreter has emptied this module
+        try:  # noqa: SIM105
             self.close()
+        except (OSError, AttributeError, TypeError):
+            pass
 
 
 def _identity(found: os.stat_result) -> tuple[int, int]:
