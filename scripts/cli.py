@@ -38,6 +38,7 @@ __all__ = [
     "json_text",
     "machine_stream",
     "main",
+    "named_root",
     "print_json",
     "progress_bar",
     "put",
@@ -123,24 +124,24 @@ def group() -> None:
 
 def root_option(function: _F) -> _F:
     """`--root`, with `--repo-root` as its other name."""
-    return _named_root(
-        function,
+    return named_root(
         "The folder that holds runtime/, telemetry/ and exports/. Default: CALYX_ROOT, else the nearest folder "
-        "from here upwards with runtime/node_id.txt.",
-    )
+        "from here upwards with runtime/node_id.txt."
+    )(function)
 
 
 def hub_option(function: _F) -> _F:
     """`--root` of a hub."""
-    return _named_root(
-        function, "The hub's root; the store is telemetry/federated below it. Default: CALYX_ROOT, else as for a node."
-    )
+    return named_root(
+        "The hub's root; the store is telemetry/federated below it. Default: CALYX_ROOT, else as for a node."
+    )(function)
 
 
-def _named_root(function: _F, help_text: str) -> _F:
+def named_root(help_text: str) -> Callable[[_F], _F]:
+    """`--root` with a help of its own."""
     return click.option(
         "--root", "--repo-root", "root", metavar="FOLDER", help=help_text, shell_complete=completing.folders
-    )(function)
+    )
 
 
 def sign_options(function: _F) -> _F:

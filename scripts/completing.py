@@ -1,4 +1,4 @@
-"""What a shell offers for an argument: files, folders, nodes, runs and named queries.
+"""Offer completions to a shell: files, folders, nodes, runs and named queries.
 
 Nothing here may fail or print: a shell would show it in the middle of a command. What it asks is imported when it is
 asked, since every command imports this.
@@ -20,7 +20,7 @@ __all__ = ["PowerShell", "files", "folders", "node_ids", "places", "query_names"
 _Complete = Callable[[click.Context, click.Parameter, str], list[CompletionItem]]
 _MAX_RUNS = 500
 _SAFE = re.compile(r"[\w.@%+=:/-]+", re.ASCII)
-"""What means itself in every shell: names may be from elsewhere, and click's scripts insert them unquoted."""
+"""Characters that no shell interprets: names may be from elsewhere, and click's scripts insert them unquoted."""
 
 
 def files(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:

@@ -16,6 +16,7 @@ from calyx_logging.errors import CalyxError, NodeNotProvisioned
 from calyx_logging.hub.store import Store, find_hub
 from calyx_logging.node import Node
 from calyx_logging.scripts import completing
+from calyx_logging.scripts.cli import named_root
 
 __all__ = ["from_option", "level_option", "usual_place"]
 
@@ -29,14 +30,7 @@ def from_option(function: _F) -> _F:
     def with_place(*args: Any, place: str | None, root: str | None, **options: Any) -> Any:
         return function(*args, place=place or usual_place(root), root=root, **options)
 
-    root = click.option(
-        "--root",
-        "--repo-root",
-        "root",
-        metavar="FOLDER",
-        shell_complete=completing.folders,
-        help="The root of the node, or of the hub. Default: found.",
-    )
+    root = named_root("The root of the node, or of the hub. Default: found.")
     source = click.option(
         "--from",
         "place",

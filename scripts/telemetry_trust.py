@@ -14,7 +14,7 @@ try:
     from calyx_logging.node import NODE_ID_RULE, Node, check_node_id, is_node_id
     from calyx_logging.outbox.receipts import hub_signers
     from calyx_logging.scripts import completing
-    from calyx_logging.scripts.cli import json_option, print_json, remark, run, tell
+    from calyx_logging.scripts.cli import json_option, named_root, print_json, remark, run, tell
 except ImportError as error:
     raise SystemExit(f"calyx-logging is not installed for this Python ({error}): run  python3 run.py trust") from None
 
@@ -25,13 +25,8 @@ except ImportError as error:
 @click.option("--list", "list_them", is_flag=True, help="Only print the keys that are trusted and revoked.")
 @click.option("--hub", is_flag=True, help="At a node: NODE_ID is the name of a hub, whose receipts are to count here.")
 @click.option("--revoke", is_flag=True, help="At the hub: nothing that this key has signed is taken in any more.")
-@click.option(
-    "--root",
-    "--repo-root",
-    "root",
-    metavar="FOLDER",
-    shell_complete=completing.folders,
-    help="The root of the hub, or with --hub of the node. Default: CALYX_ROOT, else the nearest folder with a node id.",
+@named_root(
+    "The root of the hub, or with --hub of the node. Default: CALYX_ROOT, else the nearest folder with a node id."
 )
 @json_option
 def command(

@@ -29,6 +29,7 @@ try:
         contents_text,
         count_text,
         json_option,
+        named_root,
         print_json,
         remark,
         run,
@@ -39,37 +40,25 @@ except ImportError as error:
 
 
 _SIGNATURE_HINT = "verify --root HUB looks it up; see calyx-telemetry trust"
-_Signature = Signed | str
-"""Who signed; or why that cannot be said."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A bundle by name, what is wrong with it, and who signed it; None where there is no manifest."""
+    """A bundle by name, the faults of its files, and its signature; None where there is no manifest."""
 
     name: str
     report: Report
-    signature: _Signature | None = None
-    has_to_be_known: bool = False
+    signature: Signed | None = None
 
     @property
     def is_good(self) -> bool:
-        """Whether neither its files nor its signature have a fault."""
-        if isinstance(self.signature, Signed):
-            return not self.report.faults and not self.signature.fault
-        return not self.report.faults and not (self.has_to_be_known and self.signature is not None)
+        """True if neither the files nor the signature have a fault."""
+        return not self.report.faults and (self.signature is None or not self.signature.fault)
 
 
 @click.command("verify", short_help="Check bundles: every fault is named.")
 @click.argument("bundles", nargs=-1, required=True, metavar="BUNDLE...", shell_complete=completing.files)
-@click.option(
-    "--root",
-    "--repo-root",
-    "root",
-    metavar="FOLDER",
-    shell_complete=completing.folders,
-    help="Also check signatures by the keys that the hub with this root trusts.",
-)
+@named_root("Also check signatures by the keys that the hub with this root trusts.")
 @json_option
 def command(bundles: tuple[str, ...], root: str | None, as_json: bool) -> None:
     """Check bundles, folders or archives: every missing, extra, changed or malformed file is named.
@@ -157,7 +146,7 @@ def _with_signature(name: str, report: Report, names: Collection[str], read: Rea
         signed = who_signed(b"".join(read(MANIFEST_NAME)), signature, report.manifest.node_id, trust)
         return Checked(name, report, signed)
     except CalyxError as error:
-        return Checked(name, report, str(error), trust is not None)
+        return Checked(name, report, Signed(None, None, str(error) if trust is not None else "", str(error)))
 
 
 def tell_report(checked: Checked) -> None:
@@ -173,12 +162,13 @@ def tell_report(checked: Checked) -> None:
     manifest = report.manifest
     verified = "verified" if checked.is_good else "its files are whole, but its signature is not good"
     tell(f"{bundle}: {verified}, node {manifest.node_id}, {contents_text(manifest, report.events)}")
-    tell(f"  {_signature_text(checked.signature, manifest.node_id)}")
+    if checked.signature is not None:
+        tell(f"  {_signature_text(checked.signature, manifest.node_id)}")
 
 
-def _signature_text(signature: _Signature | None, node_id: str) -> str:
-    if not isinstance(signature, Signed):
-        return f"signature not checked: {signature}"
+def _signature_text(signature: Signed, node_id: str) -> str:
+    if signature.unchecked:
+        return f"signature not checked: {signature.unchecked}"
     if signature.fault:
         return signature.fault
     if signature.key is None:
@@ -195,9 +185,9 @@ def document(checked: Checked) -> dict[str, Any]:
     return {
         "bundle": checked.name,
         "verified": checked.is_good,
-        "signed_by": signature.key if isinstance(signature, Signed) else None,
-        "trusted": signature.is_trusted if isinstance(signature, Signed) else None,
-        "signature_fault": (signature.fault or None) if isinstance(signature, Signed) else signature,
+        "signed_by": None if signature is None else signature.key,
+        "trusted": None if signature is None else signature.is_trusted,
+        "signature_fault": None if signature is None else signature.fault or signature.unchecked or None,
         "node_id": None if manifest is None else manifest.node_id,
         "manifest_sha256": report.manifest_sha256,
         "chunks": None if manifest is None else len(manifest.chunks),

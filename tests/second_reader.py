@@ -35,7 +35,7 @@ class Writer:
 
     @property
     def is_complete(self) -> bool:
-        """Whether all it wrote is here: from seq 0 and chunk 0 on without a hole, to an end line that says `closed`."""
+        """True if all it wrote is here: from seq 0 and chunk 0 on without a hole, to an end line that says `closed`."""
         known, chunks = self.seqs | self.lost, self.chunks
         from_start = not known or min(known) == 0
         return from_start and not self.holes and chunks == set(range(len(chunks))) and self.end == "closed"
@@ -43,7 +43,7 @@ class Writer:
 
 @dataclass
 class Bundle:
-    """What is in a bundle's folder."""
+    """The contents of a bundle's folder."""
 
     node_id: str = ""
     faults: set[tuple[str, str]] = field(default_factory=set)
@@ -97,7 +97,7 @@ def lines(content: bytes) -> Iterator[dict[str, Any]]:
 
 
 def figures(content: bytes) -> dict[str, Any]:
-    """What a manifest says of a chunk, as far as the chunk itself shows it."""
+    """Compute what a manifest says of a chunk, as far as the chunk itself shows it."""
     times = [event["ts_utc"] for event in lines(content)]
     seqs = [event["seq"] for event in lines(content) if "seq" in event]
     found: dict[str, Any] = {"bytes": len(content), "events": content.count(b"\n")}

@@ -22,17 +22,19 @@ class Trust:
 
 @dataclass(frozen=True)
 class Signed:
-    """Who signed a bundle.
+    """The signature of a bundle.
 
     Attributes:
         key: the key (`ED25519 key SHA256:…`); None if it is not signed, or the signature is wrong.
         is_trusted: whether the key is one that is trusted for the node; None if no keys of that node are known.
         fault: what is wrong with the signature; empty if nothing is.
+        unchecked: why it could not be checked; empty if it was.
     """
 
     key: str | None
     is_trusted: bool | None
     fault: str = ""
+    unchecked: str = ""
 
 
 def who_signed(manifest: bytes, signature: bytes | None, node_id: str, trust: Trust | None) -> Signed:

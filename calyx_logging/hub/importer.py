@@ -26,12 +26,11 @@ from pathlib import Path
 from calyx_logging.bundle.folder import VerifiedBundle
 from calyx_logging.bundle.signed import Trust, who_signed
 from calyx_logging.bundle.signers import keys_in, signers_of
-from calyx_logging.bundle.signing import MANIFEST_NAMESPACE, verify_signature
 from calyx_logging.bundle.staging import Copied, Source, bring, verdict
 from calyx_logging.bundle.verification import Fault, Progress
 from calyx_logging.core import files
 from calyx_logging.core.times import TIMESTAMP_FORMAT, parse_timestamp, utc_text
-from calyx_logging.errors import CalyxError, SignatureError, StorageError
+from calyx_logging.errors import CalyxError, StorageError
 from calyx_logging.format.line_check import Scan
 from calyx_logging.format.manifest import MANIFEST_NAME, SIGNATURE_NAME, Manifest
 from calyx_logging.hub._conflicts import bring_back_manifest, compare, put_back, set_aside, tidy
@@ -236,26 +235,23 @@ def _check_signature(store: Store, bundle: VerifiedBundle, policy: Policy, resul
             expected = f"one by a key that is trusted for node {node_id}"
             result.faults.append(Fault("signature", SIGNATURE_NAME, expected, found))
         elif signed and keys_in(store.revoked):
-            data, signature = files.read_regular(bundle.path / MANIFEST_NAME), files.read_regular(path)
-            if fault := who_signed(data, signature, node_id, Trust(store.signers, store.revoked)).fault:
-                result.faults.append(Fault("signature", SIGNATURE_NAME, "one by a key that is not revoked", fault))
+            _take_signature(store, bundle, "one by a key that is not revoked", result)
+            result.signed_by = None  # nobody vouches for it
         if signed and not result.faults:
             result.warnings.append(f"its signature was not checked: no key is trusted for node {node_id} ({trust})")
         return
     if not signed:
         result.faults.append(Fault("signature", SIGNATURE_NAME, f"one by a key of node {node_id}", "it is not signed"))
         return
-    try:
-        result.signed_by = verify_signature(
-            files.read_regular(bundle.path / MANIFEST_NAME),
-            files.read_regular(path),
-            signers=store.signers,
-            principal=node_id,
-            namespace=MANIFEST_NAMESPACE,
-            revoked=store.revoked,
-        )
-    except SignatureError as error:
-        result.faults.append(Fault("signature", SIGNATURE_NAME, f"one by a key of node {node_id}", error.message))
+    _take_signature(store, bundle, f"one by a key of node {node_id}", result)
+
+
+def _take_signature(store: Store, bundle: VerifiedBundle, expected: str, result: ImportResult) -> None:
+    manifest, signature = (files.read_regular(bundle.path / name) for name in (MANIFEST_NAME, SIGNATURE_NAME))
+    signed = who_signed(manifest, signature, bundle.manifest.node_id, Trust(store.signers, store.revoked))
+    result.signed_by = signed.key
+    if signed.fault:
+        result.faults.append(Fault("signature", SIGNATURE_NAME, expected, signed.fault))
 
 
 def _judge_lines(bundle: VerifiedBundle, scans: Mapping[str, Scan], policy: Policy, result: ImportResult) -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from bundles import foreign, make_bundle, make_node, numbers
+from bundles import foreign, make_bundle, make_key, make_node, numbers
 from calyx_logging.bundle.folder import checker
 from calyx_logging.errors import StorageError
 from calyx_logging.hub.receipts import leave
@@ -37,11 +37,7 @@ def stick(tmp_path: Path) -> Path:
 
 @pytest.fixture
 def key(tmp_path: Path) -> Path:
-    if shutil.which("ssh-keygen") is None:
-        pytest.skip("needs ssh-keygen")
-    path = tmp_path / "key"
-    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(path)], check=True)
-    return path
+    return make_key(tmp_path / "key")
 
 
 def test_receipts_come_back_on_the_stick(store: Store, stick: Path, tmp_path: Path) -> None:
@@ -153,7 +149,7 @@ def _alone(place: Path) -> subprocess.CompletedProcess[str]:
 
 
 def test_a_bundle_checks_itself(store: Store, stick: Path, tmp_path: Path) -> None:
-    """It goes everywhere with its bundle, and neither the hub nor `verify` takes it for a part of that."""
+    """`verify.py` travels with its bundle, and neither the hub nor `verify` takes it for a part of it."""
     node = make_node(tmp_path, "n-1")
     make_bundle(node, range(3))
     done = telemetry("run", "--root", node.root, "--", sys.executable, "-c", "import logging; logging.warning('x')")

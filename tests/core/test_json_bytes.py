@@ -51,7 +51,7 @@ def nested(levels: int) -> Any:
 
 
 def outcome(function: Callable[..., Any], *args: Any) -> Any:
-    """What it returns, or that it refuses."""
+    """Return the result of a call, or `refused`."""
     try:
         return function(*args)
     except (TypeError, ValueError):
@@ -127,7 +127,7 @@ _JSON = st.recursive(
 
 @given(_JSON)
 def test_any_value_goes_there_and_back(value: Any) -> None:
-    """What one writes, the other reads as the same; texts and integers are the same bytes."""
+    """Each reads what the other writes; texts and integers are the same bytes."""
     ours, theirs = json_bytes._dumps(value), orjson.dumps(value)
     assert json_bytes._loads(theirs) == orjson.loads(ours) == json.loads(theirs)
     if b"." not in theirs:
@@ -136,7 +136,7 @@ def test_any_value_goes_there_and_back(value: Any) -> None:
 
 @given(st.binary(max_size=40))
 def test_any_bytes_are_judged_alike(data: bytes) -> None:
-    """Whether they are JSON is one question."""
+    """Both accept the same bytes as JSON."""
     assert repr(outcome(json_bytes._loads, data)) == repr(outcome(orjson.loads, data))
 
 

@@ -177,7 +177,7 @@ def test_an_export_onto_a_full_disk(small_disk: Path, tmp_path: Path) -> None:
 
 @needs_mount
 def test_a_full_disk_is_exported_to_a_stick(small_disk: Path, tmp_path: Path) -> None:
-    """What a harness logged until its disk was full goes to a stick alone, once, and the disk knows that it did."""
+    """A harness fills its disk; a direct export takes its events to a stick once, and the node remembers."""
     node = provision(small_disk, "test-node").node
     stick = tmp_path / "stick"
     stick.mkdir()

@@ -1,4 +1,4 @@
-"""What shells offer: asked as bash, zsh, fish and PowerShell ask, and by those shells themselves where they are."""
+"""Completion, asked for as bash, zsh, fish and PowerShell do, and by those shells themselves where they are."""
 
 from __future__ import annotations
 
@@ -73,7 +73,7 @@ def test_commands_and_named_queries(shell: str) -> None:
     ],
 )
 def test_files_are_left_to_the_shell(line: str, kind: str) -> None:
-    """It knows how to quote them."""
+    """The shell quotes them itself."""
     assert [found for found, _ in offered(line)] == [kind]
     assert offered(line, "powershell") == []
 
