@@ -101,7 +101,7 @@ def test_all_processes_answer(node: Node) -> None:
 def test_a_stopped_process_is_named(node: Node) -> None:
     """The others' chunks are taken, and its own later."""
     with session(node), session(node) as stopped:
-        stopped.send_signal(signal.SIGSTOP)
+        stop(stopped)
         result = export(node, ExportOptions(live=3.0))
         assert result.manifest is not None
         assert len(result.manifest.chunks) == 1
@@ -181,6 +181,12 @@ print("ready\"""",
         assert len(messages(node)) == 401
 
 
+def stop(process: subprocess.Popen[str]) -> None:
+    """Stop a process, and wait until all of its threads stand still."""
+    process.send_signal(signal.SIGSTOP)
+    os.waitpid(process.pid, os.WUNTRACED)
+
+
 @posix
 def test_the_commands(node: Node) -> None:
     """`seal` and `export --live`, their words and exit codes."""
@@ -194,7 +200,7 @@ def test_the_commands(node: Node) -> None:
         done = run("seal", "--wait", "20")
         assert (done.returncode, done.stdout) == (0, "sealed 1 chunk\n")
         say(process, "more")
-        process.send_signal(signal.SIGSTOP)
+        stop(process)
         done = run("seal", "--wait", "1")
         assert (done.returncode, done.stdout) == (1, "sealed 0 chunks\n")
         assert "did not answer within 1 s (is it stopped?): " in done.stderr
